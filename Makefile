@@ -1,0 +1,58 @@
+# Needs python3 (3.11 or later, with pip), make and git; all else comes from envs/*.lock.
+
+PYTHON ?= python3
+CORES ?= $(shell $(PYTHON) -c "import os; print(min(8, os.cpu_count() or 1))")
+
+UV := .tools/bin/uv
+READY := .venv/.ready
+LOCKING := pip compile --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
+	--no-header --no-annotate
+
+# Rules call `python`; it must be the one that holds the package. (Not for `setup`: .venv has no pip.)
+WITH_ENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test check smoke lock clean
+
+help: ## list the verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+setup: $(READY) ## install the locked packages and rectify into .venv
+
+demo: setup ## every table and figure on embedded data, without downloads, on a laptop
+	$(WITH_ENV) .venv/bin/rectify warm snakemake --cores $(CORES) --configfile demo.yaml -- all
+	@echo "The report: results/demo/report/index.html (open it in a browser)"
+
+test: setup ## the tests
+	$(WITH_ENV) .venv/bin/python -m pytest
+
+check: setup ## format, lint and layers of the code, in seconds
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/snakefmt --check Snakefile workflow/rules
+	$(WITH_ENV) .venv/bin/snakemake --lint
+	$(WITH_ENV) .venv/bin/python -m pytest -q tests/test_layers.py
+
+smoke: setup ## the whole workflow at the smallest scale
+	$(WITH_ENV) .venv/bin/rectify warm snakemake --cores $(CORES) --configfile demo.yaml tests/smoke.yaml -- all
+
+lock: $(UV) ## resolve pyproject.toml and uv again into envs/
+	$(UV) $(LOCKING) --upgrade --extra dev pyproject.toml -o envs/requirements.lock
+	echo uv | $(UV) $(LOCKING) --upgrade - -o envs/uv.lock
+	sed -i.old '/  - pip:/q' envs/rectify.yaml && rm envs/rectify.yaml.old
+	sed -n "s/^\([a-z0-9].*[^ ]\) *\\\\$$/      - \"\1\"/p" envs/requirements.lock >> envs/rectify.yaml
+
+clean: ## remove .venv, .tools, caches and results/demo (never results/paper)
+	rm -rf .venv .tools .pytest_cache .ruff_cache .hypothesis rectify.egg-info results/demo results/smoke
+	find rectify tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(UV): envs/uv.lock
+	$(PYTHON) -m pip install --quiet --root-user-action ignore --upgrade --target .tools --require-hashes -r envs/uv.lock
+	@touch $@
+
+$(READY): $(UV) envs/requirements.lock pyproject.toml
+	test -x .venv/bin/python || $(UV) venv --quiet --python $(PYTHON) .venv
+	$(UV) pip install --python .venv --require-hashes -r envs/requirements.lock
+	$(UV) pip install --python .venv --no-deps --no-build-isolation -e .
+	@touch $@

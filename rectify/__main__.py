@@ -1,0 +1,74 @@
+"""`rectify <command>`, the same as `python -m rectify <command>`.
+
+Only the chosen command is imported, so `rectify --help` and `rectify table` start without
+torch. A mistake of the user ends with one line and exit status 2.
+"""
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "resolve": "write the settings of one run",
+    "prepare-data": "check, count and freeze a data set",
+    "pretrain": "pretrain a small language model on Unicode names",
+    "extract-block": "take one decoder block out of a checkpoint",
+    "train": "train one run with one seed, measuring GSNR",
+    "evaluate": "accuracy of a trained run on the test sets",
+    "language-features": "features of the captions in every layer of a language model",
+    "vision-features": "features of the images in every block of a ViT",
+    "similarity": "Mutual-KNN between two models' features",
+    "table": "one table of the paper, from the runs' results",
+    "figure": "one figure of the paper, from the runs' results",
+    "report": "one page with all tables and figures",
+    "warm": "run a command (snakemake) whose rectify jobs start at once",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments[:1] != ["warm"] and os.environ.get("RECTIFY_WARM"):
+        from rectify.warm import request
+
+        return request(os.environ["RECTIFY_WARM"], arguments)
+    return run(arguments)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line in this process and return the exit status."""
+    logging.basicConfig(level=logging.INFO, format="rectify.%(module)s %(message)s", force=True)
+    for library in ("httpx", "timm", "matplotlib", "fontTools"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+    try:
+        command, parsed = _parse(list(arguments))
+        return command.run(parsed) or 0
+    except ValueError as error:
+        if os.environ.get("RECTIFY_TRACEBACK"):
+            raise
+        sys.stderr.write(f"{error}\n")
+        return 2
+
+
+def _parse(arguments: list[str]) -> tuple:
+    name = next((word for word in arguments if word in COMMANDS), None)
+    parser = argparse.ArgumentParser(
+        prog="rectify", description="Frozen language-model blocks in vision transformers."
+    )
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="command")
+    module = None
+    for known, help_text in COMMANDS.items():
+        subparser = subparsers.add_parser(known, help=help_text)
+        if known == name:
+            module = importlib.import_module(f"rectify.commands.{known.replace('-', '_')}")
+            subparser.description = module.__doc__
+            subparser.formatter_class = argparse.RawDescriptionHelpFormatter
+            module.add_arguments(subparser)
+    return module, parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

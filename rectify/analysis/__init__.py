@@ -1,0 +1,1 @@
+"""From measurements to tables and figures: frames in, frames and figures out, no torch."""

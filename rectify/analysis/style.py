@@ -1,0 +1,64 @@
+"""One look for all figures: sizes, colours that colour-blind readers can tell apart.
+
+A variant and a position have the same colour in every figure (Okabe and Ito's palette).
+Widths are those of one and two columns of a printed page, in inches. The font comes with
+matplotlib, so that a figure has the same bytes on every machine.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import matplotlib
+
+COLUMN = 3.4
+PAGE = 7.0
+DPI = 200
+
+VARIANT_COLOURS = {
+    "vanilla": "#4d4d4d",
+    "insert": "#0072b2",
+    "auxiliary": "#d55e00",
+    "adapter": "#e69f00",
+    "mlp": "#cc79a7",
+    "random": "#56b4e9",
+    "tuned": "#009e73",
+}
+POSITION_COLOURS = {"early": "#e69f00", "middle": "#009e73", "end": "#0072b2"}
+POSITION_MARKERS = {"early": "s", "middle": "^", "end": "o"}
+HEAT = "viridis"  # even in brightness, so it also survives a black-and-white print
+
+PARAMETERS = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8.0,
+    "axes.titlesize": 8.5,
+    "axes.labelsize": 8.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e3e3e3",
+    "grid.linewidth": 0.6,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "legend.fontsize": 7.5,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.0,
+    "figure.dpi": DPI,
+    "savefig.dpi": DPI,
+    "figure.constrained_layout.use": True,
+    "axes.formatter.limits": (-3, 4),
+    "axes.formatter.use_mathtext": True,
+    "axes.unicode_minus": True,
+    "pdf.fonttype": 42,
+}
+
+
+@contextmanager
+def look() -> Iterator[None]:
+    """Make and save figures in this style inside the block, whatever the user's settings are."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(PARAMETERS)
+        yield

@@ -1,0 +1,1 @@
+"""One module per command: its arguments, what it reads and writes, a few calls."""

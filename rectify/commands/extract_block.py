@@ -1,0 +1,27 @@
+"""Take one decoder block out of a language model's checkpoint.
+
+Reads
+    --checkpoint  folder in Hugging Face format; only the tensors of the layer
+Writes
+    --output      the block, one .safetensors file
+"""
+
+import argparse
+import logging
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--layer", type=int, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+
+
+def run(args: argparse.Namespace) -> None:
+    from rectify.language import extract_block, read_block
+
+    extract_block(args.checkpoint, args.layer, args.output)
+    parameters = sum(parameter.numel() for parameter in read_block(args.output).parameters())
+    log.info("block %d of %s: %d parameters", args.layer, args.checkpoint.name, parameters)

@@ -1,0 +1,211 @@
+"""Train one run with one seed, and measure the GSNR of its ViT blocks on the way.
+
+Reads
+    --config      config.json of the run
+    --data        folder of the prepared data set
+    --block       the frozen block, where the variant has one
+    --checkpoint  state after the last whole epoch, if an earlier attempt left one
+Writes
+    --output      folder: history.csv, gsnr.csv, model.safetensors, summary.json
+"""
+
+import argparse
+import hashlib
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+MODULES = (
+    "rectify.training",
+    "rectify.gsnr",
+    "rectify.evaluation",
+    "rectify.language",
+    "rectify.data.augment",
+    "rectify.data.images",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--block", type=Path)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--tensorboard", type=Path, help="folder for event files")
+
+
+def run(args: argparse.Namespace) -> None:
+    from rectify.commands import assembly
+    from rectify.data.images import load_set
+    from rectify.gsnr import GsnrObserver
+    from rectify.records import read_json
+    from rectify.runtime import start
+    from rectify.training import train
+
+    settings, device = read_json(args.config), start(args.threads)
+    recipe = assembly.recipe_of(settings)
+    model = assembly.model_of(settings, args.block, args.seed).to(device)
+    measures = settings["gsnr"]
+    blocks = assembly.trunk_of(model).blocks
+    observer = GsnrObserver(blocks, batches=measures["batches"], xi=measures["xi"])
+    keeper = _Checkpoint(args, settings)
+    rows = train(
+        model,
+        _training_data(settings, load_set(args.data, "train")),
+        recipe,
+        lambda_init=settings["lambda_init"],
+        seed=args.seed,
+        device=device,
+        evaluate=_evaluation(settings, load_set(args.data, "test"), device),
+        save=keeper.save,
+        saved=keeper.load(),
+        observer=observer,
+        report=_reporter(args.tensorboard, observer),
+    )
+    _write(args, settings, model, rows, observer)
+    keeper.delete()
+
+
+def _training_data(settings: dict[str, Any], images: Any) -> Any:
+    from rectify.commands import assembly
+    from rectify.training import TrainingData
+
+    augment = assembly.training_transform(settings)
+    return TrainingData(images.images, images.labels, settings["data"]["classes"], augment)
+
+
+def _evaluation(settings: dict[str, Any], images: Any, device: Any) -> Any:
+    from rectify.commands import assembly
+    from rectify.evaluation import accuracies
+
+    return lambda model: accuracies(
+        model,
+        images.images,
+        images.labels,
+        settings["data"]["top_k"],
+        transform=assembly.test_transform(settings),
+        batch_size=assembly.recipe_of(settings).batch_size,
+        device=device,
+    )
+
+
+def _reporter(folder: Path | None, observer: Any) -> Any:
+    if folder is None:
+        return _log_epoch
+    from torch.utils.tensorboard import SummaryWriter
+
+    return partial(_write_events, SummaryWriter(folder), observer)
+
+
+def _log_epoch(row: tuple) -> None:
+    epoch, loss, _, _, weight, _, top1, _, seconds, rate = row
+    log.info(
+        "epoch %d: loss %.4f, lambda %.3f, test accuracy %.4f, %.1f s, %.0f images/s",
+        epoch, loss, weight, top1, seconds, rate,
+    )  # fmt: skip
+
+
+def _write_events(writer: Any, observer: Any, row: tuple) -> None:
+    from rectify.records import HISTORY
+
+    _log_epoch(row)
+    for name, value in list(zip(HISTORY.names, row, strict=True))[1:]:
+        if value is not None:
+            writer.add_scalar(name, value, row[0])
+    for _, block, estimator, value, _, _ in observer.rows(row[0]):
+        writer.add_scalar(f"gsnr/{estimator}/block-{block}", value, row[0])
+    writer.flush()
+
+
+def _write(
+    args: argparse.Namespace, settings: dict[str, Any], model: Any, rows: list, observer: Any
+) -> None:
+    """Write what the run is judged by; the files appear whole or not at all."""
+    from safetensors.torch import save_file
+
+    from rectify.commands import assembly
+    from rectify.provenance import provenance
+    from rectify.records import GSNR, HISTORY, atomic_path, write_json, write_table
+
+    source = provenance(args.seed, *MODULES, run=settings["run"])
+    gradients = [row for epoch in range(len(rows)) for row in observer.rows(epoch)]
+    write_table(GSNR, gradients, args.output / "gsnr.csv", source)
+    write_table(HISTORY, rows, args.output / "history.csv", source)
+    state = {name: value.cpu().contiguous() for name, value in assembly.saved_of(model).items()}
+    name = {"run": f"{settings['run']}--seed-{args.seed}"}  # safetensors writes two in any order
+    with atomic_path(args.output / "model.safetensors") as temporary:
+        save_file(state, temporary, name)
+    write_json(args.output / "summary.json", _summary(args.seed, settings, model, rows))
+
+
+def _summary(seed: int, settings: dict[str, Any], model: Any, rows: list) -> dict[str, Any]:
+    counts = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return {
+        "run": settings["run"],
+        "seed": seed,
+        "epochs": len(rows),
+        "accuracy_top1": rows[-1][6],
+        "accuracy_topk": rows[-1][7],
+        "parameters": sum(count for count, _ in counts),
+        "parameters_trained": sum(count for count, trained in counts if trained),
+    }
+
+
+class _Checkpoint:
+    """The state after the last whole epoch, as long as nothing it depends on has changed."""
+
+    def __init__(self, args: argparse.Namespace, settings: dict[str, Any]):
+        self.path = args.checkpoint
+        files = [args.data / "manifest.csv", args.data / "arrays.safetensors", args.block]
+        self.identity = _identity(settings, [file for file in files if file])
+
+    def save(self, state: dict[str, Any]) -> None:
+        import torch
+
+        from rectify.records import atomic_path
+
+        with atomic_path(self.path) as temporary:
+            torch.save({"identity": self.identity, "state": state}, temporary)
+
+    def load(self) -> dict[str, Any] | None:
+        import pickle
+
+        import torch
+
+        if not self.path.is_file():
+            return None
+        try:
+            saved = torch.load(self.path, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            reason = (str(error) or "an empty file").splitlines()[0]
+            raise ValueError(
+                f"{self.path}: must be a whole checkpoint, got {reason}. "
+                "Delete it to train from the start."
+            ) from None
+        if saved["identity"] != self.identity:
+            log.info("the checkpoint is of other code, data or settings: training from the start")
+            return None
+        return saved["state"]
+
+    def delete(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+def _identity(settings: dict[str, Any], files: list[Path]) -> str:
+    """Return a digest of everything that decides a run's results."""
+    import json
+
+    from rectify.provenance import source_digest
+
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    digest.update(source_digest(*MODULES).encode())
+    for file in files:
+        if file.is_file():
+            with file.open("rb") as opened:
+                digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()

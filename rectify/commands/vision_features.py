@@ -1,0 +1,67 @@
+"""Features of the images after every block of a ViT: a trained run's, or timm's pretrained.
+
+Reads
+    --config  config.json of the run             } for a trained run
+    --model   its trained weights                }
+    --pairs   folder of the prepared image-caption pairs
+Writes
+    --output  one tensor (layers, items, dim), safetensors
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--pretrained", type=json.loads, help="a vision of the config, as JSON")
+    parser.add_argument("--pairs", type=Path, required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--batch-size", type=int, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+
+
+def run(args: argparse.Namespace) -> None:
+    from rectify.commands import assembly
+    from rectify.data.images import load_set
+    from rectify.features import save_features, vision_features
+    from rectify.records import read_json
+    from rectify.runtime import start
+
+    device = start(args.threads)
+    settings = _pretrained(args.pretrained) if args.pretrained else read_json(args.config)
+    if args.pretrained:
+        vit = _create(settings)
+    else:
+        vit = assembly.trained_of(settings, None, args.seed, args.model)
+    layers = vision_features(
+        vit.to(device),
+        load_set(args.pairs, "pairs").images,
+        transform=assembly.test_transform(settings),
+        batch_size=args.batch_size,
+        device=device,
+    )
+    vision = settings["vision"]
+    facts = {
+        "vision": vision["name"],
+        "vision_title": vision["title"],
+        "vision_parameters": vision["parameters"],
+        "seed": args.seed,
+        "pretrained": bool(args.pretrained),
+    }
+    save_features(layers, facts, args.output)
+
+
+def _pretrained(vision: dict[str, Any]) -> dict[str, Any]:
+    return {"vision": vision, "data": {"image_size": 224, "classes": 0}}
+
+
+def _create(settings: dict[str, Any]) -> Any:
+    from rectify.vision import create_vit
+
+    name = f"{settings['vision']['timm']}.augreg_in21k"  # as in Huh et al.
+    return create_vit(name, num_classes=0, image_size=224, pretrained=True)

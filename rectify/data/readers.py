@@ -1,0 +1,235 @@
+"""Published data sets, read from the files as they are distributed: docs/data.md.
+
+CIFAR-100 is small and becomes an in-memory set. Of the others a reader returns the manifest:
+split, label, class name and file of each item; a file's name is relative to the folder.
+"""
+
+import hashlib
+import io
+import os
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy._core.multiarray import _reconstruct
+from pandas import DataFrame
+from PIL import Image
+
+from rectify.data.images import ImageSet, manifest
+from rectify.runtime import generator
+
+CIFAR100_MD5 = {
+    "train": "16019d7e3df5f24257cddd939b257f8d",
+    "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
+    "meta": "7973b15100ade9c7d40fb424638fde48",
+}
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+SHOWN = 3  # files that a message names
+
+Row = tuple[str, int, str, str]
+
+
+def cifar100(folder: Path, digests: Mapping[str, str] = CIFAR100_MD5) -> dict[str, ImageSet]:
+    """Return train and test of CIFAR-100 from its Python version.
+
+    Args:
+        folder: Holds the files ``train``, ``test`` and ``meta``.
+        digests: MD5 of each file, checked before anything is unpickled.
+
+    Raises:
+        ValueError: If a file is missing or is not the published one.
+    """
+    source = "CIFAR-100, python version (https://www.cs.toronto.edu/~kriz/cifar.html)"
+    _check_present(folder, [folder / name for name in digests], source)
+    content = {name: _unpickled(folder / name, digest) for name, digest in digests.items()}
+    classes = tuple(content["meta"]["fine_label_names"])
+    sets = {}
+    for split in ("train", "test"):
+        data = content[split]
+        images = torch.from_numpy(np.array(data["data"])).reshape(-1, 3, 32, 32)
+        sources = tuple(f"{split}/{name}" for name in data["filenames"])
+        sets[split] = ImageSet(images, torch.tensor(data["fine_labels"]), classes, sources)
+    return sets
+
+
+def image_folders(folder: Path, shifts: Mapping[str, str] | None = None) -> DataFrame:
+    """Return the manifest of ``train/<class>/*`` and ``val/<class>/*``, ImageNet's layout.
+
+    Args:
+        folder: Holds ``train`` and ``val``; the latter becomes the split ``test``.
+        shifts: Folders of shifted test sets: ``c`` with ``<corruption>/<severity>/<class>/*``;
+            ``a``, ``sk`` and ``r`` with ``<class>/*``. Their classes may be fewer.
+
+    Raises:
+        ValueError: If a folder or a class is missing, or a class is unknown.
+    """
+    source = "ImageNet, ILSVRC 2012 (https://image-net.org), one folder of images per class"
+    _check_present(folder, [folder / "train", folder / "val"], source)
+    classes = [path.name for path in _folders(folder / "train")]
+    rows = [*_class_rows(folder, folder / "train", "train", classes)]
+    rows += _class_rows(folder, folder / "val", "test", classes)
+    _check_classes(folder, rows, classes)
+    for shift, name in (shifts or {}).items():
+        _check_present(Path(name), [Path(name)], f"ImageNet-{shift.upper()}")
+        for split, place in _conditions(f"test-{shift}", Path(name)):
+            rows += _class_rows(folder, place, split, classes)
+    return manifest(rows)
+
+
+def bar(folder: Path) -> DataFrame:
+    """Return the manifest of BAR: ``train`` and ``test`` with files ``<class>_<n>.<suffix>``.
+
+    Raises:
+        ValueError: If a folder or a class is missing.
+    """
+    source = "BAR, Biased Action Recognition (https://github.com/alinlab/BAR)"
+    _check_present(folder, [folder / "train", folder / "test"], source)
+    files = {split: _images(folder / split) for split in ("train", "test")}
+    classes = sorted({_action(path) for path in files["train"]})
+    rows = [
+        (split, _label(_action(path), classes, path), _action(path), f"{split}/{path.name}")
+        for split, paths in files.items()
+        for path in paths
+    ]
+    _check_classes(folder, rows, classes)
+    return manifest(rows)
+
+
+def caltech256(folder: Path, seed: int = 0, train_share: float = 0.7) -> DataFrame:
+    """Return the manifest of Caltech-256 without clutter, split class by class.
+
+    Args:
+        folder: ``256_ObjectCategories`` with ``<number>.<class>/*.jpg``; other files are left out.
+        seed: Of the split.
+        train_share: Share of each class that is for training; the paper has 7:3.
+
+    Raises:
+        ValueError: If the folder is missing or a class has too few images.
+    """
+    source = "Caltech-256 (https://data.caltech.edu/records/nyy15-4j048)"
+    _check_present(folder, [folder], source)
+    places = [path for path in _folders(folder) if "." in path.name and "clutter" not in path.name]
+    rows: list[Row] = []
+    for label, place in enumerate(places):
+        files = [path for path in _images(place) if path.suffix == ".jpg"]
+        order = torch.randperm(len(files), generator=generator(seed, "caltech256", place.name))
+        cut = round(train_share * len(files))
+        for rank, item in enumerate(order.tolist()):
+            split = "train" if rank < cut else "test"
+            name = place.name.partition(".")[2]
+            rows.append((split, label, name, f"{place.name}/{files[item].name}"))
+    rows.sort(key=lambda row: (row[0] != "train", row[3]))
+    _check_classes(folder, rows, [place.name.partition(".")[2] for place in places])
+    return manifest(rows)
+
+
+def check_images(folder: Path, sources: Iterable[str]) -> None:
+    """Open each file far enough to see that it is an image.
+
+    Raises:
+        ValueError: If any is missing or no image; names the first few and says how many.
+    """
+    broken = [name for name in sources if not _is_image(folder / name)]
+    if broken:
+        raise ValueError(
+            f"{folder}: each file must be an image, got {len(broken)} missing or unreadable: "
+            f"{', '.join(broken[:SHOWN])}{', ...' if len(broken) > SHOWN else ''}. Replace them."
+        )
+
+
+class _Restricted(pickle.Unpickler):
+    """Builds arrays and plain values, and refuses everything else without running it."""
+
+    ALLOWED: Mapping[tuple[str, str], Callable] = {
+        ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+        ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+        ("numpy", "ndarray"): np.ndarray,
+        # files of 2009 hold numbers where NumPy wants to see bool
+        ("numpy", "dtype"): lambda kind, align, copy: np.dtype(kind, bool(align), bool(copy)),
+        ("_codecs", "encode"): lambda text, encoding: text.encode(encoding),
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
+        return self.ALLOWED[module, name]
+
+
+def _unpickled(path: Path, digest: str) -> dict[str, Any]:
+    content = path.read_bytes()
+    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if found != digest:
+        raise ValueError(f"{path}: MD5 must be {digest}, got {found}. Download the file again.")
+    try:
+        return _Restricted(io.BytesIO(content), encoding="latin1").load()
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path}: must hold arrays and plain values, got {error}. Don't use this file."
+        ) from None
+
+
+def _check_present(folder: Path, needed: list[Path], source: str) -> None:
+    missing = [path for path in needed if not path.exists()]
+    if missing:
+        raise ValueError(
+            f"{folder}: must hold the data set, got no {missing[0]}. Get {source} and unpack it "
+            "there, or correct the folder in the config."
+        )
+
+
+def _check_classes(folder: Path, rows: list[Row], classes: list[str]) -> None:
+    for split in ("train", "test"):
+        missing = sorted(set(classes) - {row[2] for row in rows if row[0] == split})
+        if missing or not classes:
+            raise ValueError(
+                f"{folder}: all {len(classes)} classes must have images in {split}, got none for "
+                f"{len(missing)}: {', '.join(missing[:SHOWN]) or '-'}. Complete the folder."
+            )
+
+
+def _conditions(split: str, folder: Path) -> Iterator[tuple[str, Path]]:
+    if split != "test-c":
+        yield split, folder
+        return
+    for corruption in _folders(folder):
+        for severity in _folders(corruption):
+            yield f"{split}/{corruption.name}/{severity.name}", severity
+
+
+def _class_rows(folder: Path, place: Path, split: str, classes: list[str]) -> Iterator[Row]:
+    for path in _folders(place):
+        label = _label(path.name, classes, path)
+        for file in _images(path):
+            yield split, label, path.name, os.path.relpath(file, folder)
+
+
+def _label(name: str, classes: list[str], path: Path) -> int:
+    if name not in classes:
+        raise ValueError(
+            f"{path}: class must be one of the {len(classes)} in training, got {name!r}. "
+            "Move it away or complete the training folder."
+        )
+    return classes.index(name)
+
+
+def _action(path: Path) -> str:
+    return path.stem.rpartition("_")[0]
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir())
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+
+
+def _is_image(path: Path) -> bool:
+    try:
+        with Image.open(path):
+            return True
+    except OSError:
+        return False

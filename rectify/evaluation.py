@@ -1,0 +1,54 @@
+"""Accuracy of a model on a labelled set: share of items, the same for every batch size."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+
+def accuracies(
+    model: nn.Module,
+    images: Any,
+    labels: Int[Tensor, " items"],
+    k: int,
+    *,
+    transform: Callable[[Tensor], Tensor],
+    batch_size: int,
+    device: torch.device,
+) -> tuple[float, float]:
+    """Return the top-1 and top-k accuracy of ``model`` in ``eval`` mode, each in 0 .. 1.
+
+    Args:
+        model: Returns logits ``(batch, classes)`` in ``eval`` mode.
+        images: Indexed by a tensor of item numbers; returns the batch as stored.
+        labels: Class index of each item.
+        k: An item counts for top-k if its class is among the k largest logits.
+        transform: From stored images to the model's input.
+        batch_size: Items at a time; the last batch may be smaller.
+        device: Where the model lies.
+
+    Raises:
+        ValueError: If there are no items, or fewer classes than ``k``.
+    """
+    if len(labels) == 0:
+        raise ValueError("evaluation: the test set must hold items, got none. Prepare it again.")
+    model.eval()
+    hits = torch.zeros(2, dtype=torch.int64)
+    with torch.inference_mode():
+        for items in torch.arange(len(labels)).split(batch_size):
+            logits = model(transform(images[items]).to(device)).float()
+            hits += _hits(logits.cpu(), labels[items], k)
+    top1, topk = (hits.double() / len(labels)).tolist()
+    return top1, topk
+
+
+def _hits(logits: Tensor, labels: Tensor, k: int) -> Tensor:
+    if k > logits.shape[1]:
+        raise ValueError(
+            f"evaluation: k must not exceed the {logits.shape[1]} classes, got {k}. "
+            "Lower top_k of the data set in the config."
+        )
+    right = logits.topk(k).indices == labels[:, None]  # (batch, k), best first
+    return torch.stack([right[:, 0].sum(), right.sum()])

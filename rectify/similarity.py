@@ -1,0 +1,345 @@
+"""Similarity of two feature spaces, above all by mutual k nearest neighbours (Mutual-KNN).
+
+Two feature spaces agree at an item when the item has the same neighbours in both. The score
+is the mean share of common neighbours (Eq. 4; Huh et al., 2024), so it lies in 0 .. 1, and
+two unrelated spaces score about ``k / (items - 1)``. Each layer's neighbours are found once;
+layers are then compared through their lists of neighbours, so nothing is items x items.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import normalize
+
+CHUNK_ENTRIES = 2**24  # of a matrix (some items, items), 64 MiB in fp32
+FP32_RESOLUTION = 2e-6  # cosines of fp32 products nearer than this are computed again in fp64
+FP64_STEPS = 2**40  # of a cosine: those that agree to 12 digits are equal
+
+
+def mutual_knn(
+    left: Float[Tensor, "items_left dim_left"],
+    right: Float[Tensor, "items_right dim_right"],
+    k: int,
+) -> float:
+    """Return the mean share of the ``k`` neighbours that both spaces have in common.
+
+    Args:
+        left: One feature vector per item; scaled to unit length here.
+        right: Features of the same items, in the same order, from another model.
+        k: Neighbours per item; an item is never its own neighbour.
+
+    Raises:
+        ValueError: If ``k`` is not in ``1 .. items - 1``, the numbers of items differ, or a
+            feature is not finite.
+    """
+    return mutual_knn_matrix([left], [right], k).item()
+
+
+def mutual_knn_matrix(
+    lefts: Sequence[Tensor] | Float[Tensor, "lefts items_left dim_left"],
+    rights: Sequence[Tensor] | Float[Tensor, "rights items_right dim_right"],
+    k: int,
+) -> Float[Tensor, "lefts rights"]:
+    """Return ``mutual_knn`` of every pair of layers; each layer is searched once.
+
+    Args:
+        lefts: Features ``(items, dim)`` of each layer of one model.
+        rights: Features of the same items from each layer of another.
+        k: Neighbours per item.
+    """
+    return shared_neighbours(
+        [neighbours(left, k) for left in lefts], [neighbours(right, k) for right in rights]
+    )
+
+
+def neighbours(
+    features: Float[Tensor, "items dim"], k: int, chunk: int | None = None
+) -> Int[Tensor, "items k"]:
+    """Return each item's ``k`` nearest other items by cosine similarity, nearest first.
+
+    Among cosines that agree to 12 digits (repeated items) the lower index is nearer. The result
+    does not depend on ``chunk``, the device or the number of threads: where rounding in the
+    fp32 product could decide, the row is computed again in fp64.
+
+    Args:
+        features: One vector per item, in any floating type.
+        k: Neighbours per item.
+        chunk: Items at a time; by default as many as 64 MiB allow.
+
+    Raises:
+        ValueError: If ``k`` is not in ``1 .. items - 1`` or a feature is not finite.
+    """
+    _check_k(len(features), k)
+    features = _checked(features)
+    unit = normalize(features).float()
+    rows = torch.arange(len(unit), device=unit.device)
+    with _full_precision(unit.device):
+        found = [
+            _nearest(features, unit, some, k)
+            for some in rows.split(chunk or max(1, CHUNK_ENTRIES // len(unit)))
+        ]
+    return torch.cat(found).int()
+
+
+def shared_neighbours(
+    lefts: Sequence[Int[Tensor, "items_left k_left"]],
+    rights: Sequence[Int[Tensor, "items_right k_right"]],
+) -> Float[Tensor, "lefts rights"]:
+    """Return the mean share of common neighbours of each pair of lists from ``neighbours``.
+
+    Raises:
+        ValueError: If the lists differ in items or k.
+    """
+    counts = _counts(_columns(lefts, rights), _columns(rights, lefts))
+    return counts.double() / lefts[0].numel()
+
+
+def calibrated(
+    left: Int[Tensor, "items_left k_left"],
+    right: Int[Tensor, "items_right k_right"],
+    permutations: int,
+    generator: torch.Generator,
+) -> tuple[float, float]:
+    """Return the calibrated score and p-value of one pair, as ``calibrated_matrix`` does."""
+    score, p_value = calibrated_matrix([left], [right], permutations, generator)
+    return score.item(), p_value.item()
+
+
+def calibrated_matrix(
+    lefts: Sequence[Int[Tensor, "items_left k_left"]],
+    rights: Sequence[Int[Tensor, "items_right k_right"]],
+    permutations: int,
+    generator: torch.Generator,
+) -> tuple[Float[Tensor, "lefts rights"], Float[Tensor, "lefts rights"]]:
+    """Compare scores with those of permuted items (Groeger et al., 2026).
+
+    Args:
+        lefts: Lists from ``neighbours``, one per layer.
+        rights: Lists of the same items from another model.
+        permutations: How often the items of ``rights`` are permuted, the same way for all pairs.
+        generator: A CPU generator that draws the permutations.
+
+    Returns:
+        ``(score - mean) / (1 - mean)`` with the mean over the permutations: 0 at chance (it may
+        be negative), 1 for identical neighbours; and the share of the permutations, and the
+        data themselves, that score at least as high: the p-value.
+
+    Raises:
+        ValueError: If there is no permutation, or the lists differ in items or k.
+    """
+    if permutations < 1:
+        raise ValueError(
+            f"calibrated: permutations must be at least 1, got {permutations}. "
+            "Raise similarity.permutations in the config."
+        )
+    left, right = _columns(lefts, rights), _columns(rights, lefts)
+    observed = _counts(left, right)
+    total, reached = torch.zeros_like(observed), torch.ones_like(observed)
+    for _ in range(permutations):
+        order = torch.randperm(right.shape[-1], generator=generator).to(right.device)
+        place = order.argsort().to(right.dtype)  # the new index of each item
+        counts = _counts(left, place[right[:, :, order].long()])
+        total += counts
+        reached += counts >= observed
+    possible = lefts[0].numel()
+    mean = total.double() / (permutations * possible)
+    score = (observed.double() / possible - mean) / (1 - mean)
+    return score, reached.double() / (permutations + 1)
+
+
+def chance_level(k: int, items: int) -> float:
+    """Return the expected ``mutual_knn`` of unrelated spaces, the mean over all permutations."""
+    _check_k(items, k)
+    return k / (items - 1)
+
+
+def clamp_outliers(
+    layers: Sequence[Tensor] | Float[Tensor, "layers items dim"],
+    quantile: float = 0.95,
+    scope: str = "global",
+) -> list[Tensor]:
+    """Clamp features to plus or minus a quantile of their absolute values (Huh et al., 2024).
+
+    Args:
+        layers: Features ``(items, dim)`` of each layer of one model.
+        quantile: In 0 .. 1; the threshold is ``sorted(|values|)[int(quantile * numel)]``, and
+            1 changes nothing.
+        scope: ``global``: one threshold over all layers, as published; ``per_layer``: one each.
+
+    Raises:
+        ValueError: If quantile or scope is none of these.
+    """
+    if not 0 < quantile <= 1 or scope not in ("global", "per_layer"):
+        raise ValueError(
+            "clamp_outliers: quantile must lie in 0..1 and scope be global or per_layer, got "
+            f"{quantile} and {scope!r}. Change similarity.quantile in the config."
+        )
+    layers = [_precise(layer) for layer in layers]
+    if quantile == 1:
+        return layers
+    groups = [layers] if scope == "global" else [[layer] for layer in layers]
+    return [
+        layer.clamp(-threshold, threshold)
+        for group in groups
+        for threshold in [_magnitude(group, quantile)]
+        for layer in group
+    ]
+
+
+def unbiased_cka(
+    left: Float[Tensor, "items_left dim_left"], right: Float[Tensor, "items_right dim_right"]
+) -> float:
+    """Return centred kernel alignment by the unbiased HSIC (Song et al., 2012), cosine kernel.
+
+    1 for equal spaces, around 0 (also below) for unrelated ones.
+
+    Raises:
+        ValueError: If there are fewer than 4 items, their numbers differ, or a feature is not
+            finite.
+    """
+    _check_same_items(len(left), len(right))
+    if len(left) < 4:
+        raise ValueError(f"unbiased_cka: at least 4 items are needed, got {len(left)}. Use more.")
+    left, right = (normalize(_checked(side).double()) for side in (left, right))
+    both = _hsic(left, right)
+    return (both / (_hsic(left, left) * _hsic(right, right)).sqrt()).item()
+
+
+def cknna(
+    left: Float[Tensor, "items_left dim_left"],
+    right: Float[Tensor, "items_right dim_right"],
+    k: int,
+) -> float:
+    """Return the kernel alignment over common neighbours (CKNNA, Huh et al., 2024).
+
+    Cosines, less their mean over all items of the row, are multiplied and summed over the pairs
+    that are neighbours in both spaces, and divided by the same sums of each space with itself:
+    1 for equal spaces, near 0 for unrelated ones. This is the formula of the paper; their code
+    puts the masked kernels through the unbiased HSIC instead.
+
+    Raises:
+        ValueError: As ``mutual_knn``.
+    """
+    _check_same_items(len(left), len(right))
+    left_list, right_list = neighbours(left, k), neighbours(right, k)
+    left_cosine, right_cosine = _centred(left, left_list), _centred(right, right_list)
+    common = left_list[:, :, None] == right_list[:, None, :]  # (items, k, k)
+    both = (common * left_cosine[:, :, None] * right_cosine[:, None, :]).sum()
+    return (both / (left_cosine.square().sum() * right_cosine.square().sum()).sqrt()).item()
+
+
+def pairwise(
+    score: Callable[[Tensor, Tensor], float],
+    lefts: Sequence[Tensor] | Float[Tensor, "lefts items_left dim_left"],
+    rights: Sequence[Tensor] | Float[Tensor, "rights items_right dim_right"],
+) -> Float[Tensor, "lefts rights"]:
+    """Return ``score`` of every pair of layers, for measures that have no faster way."""
+    scores = [[score(left, right) for right in rights] for left in lefts]
+    return torch.tensor(scores, dtype=torch.float64)
+
+
+def _nearest(features: Tensor, unit: Tensor, rows: Tensor, k: int) -> Tensor:
+    cosine = unit[rows] @ unit.T  # (rows, items)
+    cosine.scatter_(1, rows[:, None], -torch.inf)
+    values, found = cosine.topk(k + 1)
+    unsure = (values[:, :-1] - values[:, 1:] < FP32_RESOLUTION).any(1)
+    if unsure.any():
+        found[unsure, :k] = _nearest_exact(features, rows[unsure], k)
+    return found[:, :k]
+
+
+def _nearest_exact(features: Tensor, rows: Tensor, k: int) -> Tensor:
+    own = normalize(features[rows].double())
+    parts = [own @ normalize(part.double()).T for part in features.split(4096)]
+    cosine = torch.cat(parts, 1).mul_(FP64_STEPS).round_()  # equal items tie exactly
+    cosine.scatter_(1, rows[:, None], -torch.inf)
+    return cosine.sort(dim=1, descending=True, stable=True).indices[:, :k]
+
+
+def _counts(lefts: Tensor, rights: Tensor) -> Tensor:
+    """Count equal neighbours of every pair; items come last so that the comparison is fast."""
+    k, items = lefts.shape[1:]
+    chunk = max(1, CHUNK_ENTRIES // (k * k))
+    counts = torch.zeros(len(lefts), len(rights), dtype=torch.int64, device=lefts.device)
+    for i, left in enumerate(lefts):
+        for j, right in enumerate(rights):
+            for start in range(0, items, chunk):
+                part = slice(start, start + chunk)
+                counts[i, j] += (left[:, None, part] == right[None, :, part]).count_nonzero()
+    return counts
+
+
+def _columns(lists: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
+    shapes = {tuple(one.shape) for one in (*lists, *others)}
+    if len(shapes) != 1:
+        raise ValueError(
+            "mutual_knn: both sides must have the same items and k, got (items, k) "
+            f"{sorted(shapes)}. Compare features of the same items, in the same order."
+        )
+    return torch.stack([one.T.contiguous() for one in lists])  # (layers, k, items)
+
+
+def _hsic(left: Tensor, right: Tensor) -> Tensor:
+    """Unbiased HSIC of linear kernels with an empty diagonal, without forming the kernels."""
+    items = len(left)
+    left_own, right_own = left.square().sum(1), right.square().sum(1)  # the diagonals
+    left_rows = left @ left.sum(0) - left_own
+    right_rows = right @ right.sum(0) - right_own
+    trace = (left.T @ right).square().sum() - left_own @ right_own
+    means = left_rows.sum() * right_rows.sum() / ((items - 1) * (items - 2))
+    return (trace + means - 2 / (items - 2) * left_rows @ right_rows) / (items * (items - 3))
+
+
+def _centred(features: Tensor, found: Tensor) -> Tensor:
+    """Cosine of each item with its neighbours, less its mean cosine with all items."""
+    unit = normalize(features.double())
+    rows = [(unit[some] @ one) for one, some in zip(unit, found.long(), strict=True)]
+    return torch.stack(rows) - (unit @ unit.mean(0))[:, None]  # (items, k)
+
+
+def _magnitude(group: list[Tensor], quantile: float) -> Tensor:
+    values = torch.cat([layer.abs().flatten() for layer in group])
+    return values.kthvalue(int(quantile * len(values)) + 1).values
+
+
+def _checked(features: Tensor) -> Tensor:
+    if not features.isfinite().all():
+        raise ValueError(
+            "similarity: features must be finite, got inf or nan. Extract them again in float32."
+        )
+    return _precise(features)
+
+
+def _precise(features: Tensor) -> Tensor:
+    return features.to(torch.promote_types(features.dtype, torch.float32))
+
+
+def _check_k(items: int, k: int) -> None:
+    if not 1 <= k < items:
+        raise ValueError(
+            f"mutual_knn: k must lie in 1..{items - 1} for {items} items, got {k}. "
+            "Lower similarity.k in config.yaml, or use more items."
+        )
+
+
+def _check_same_items(left: int, right: int) -> None:
+    if left != right:
+        raise ValueError(
+            f"similarity: both sides must have the same items, got {left} and {right}. "
+            "Compare features of the same items, in the same order."
+        )
+
+
+@contextlib.contextmanager
+def _full_precision(device: torch.device) -> Iterator[None]:
+    """Multiply in fp32 proper: neither TF32 nor an outer autocast."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)

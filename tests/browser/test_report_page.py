@@ -1,0 +1,107 @@
+"""The report in a real browser: every picture is decoded, nothing fails, nothing is fetched."""
+
+import html
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rectify.__main__ import run
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "analysis"))
+from tests.analysis import synthetic
+
+ROOT = Path(__file__).resolve().parents[2]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *("--enable-logging=stderr", "--host-resolver-rules=MAP * ~NOTFOUND"),
+)
+WATCH = """<script>
+const seen = [];
+addEventListener("error", event => seen.push(String(event.message || event.target.src)), true);
+addEventListener("load", () => {
+  const images = [...document.images].map(image => [image.naturalWidth, image.alt]);
+  const fetched = performance.getEntriesByType("resource").map(entry => entry.name)
+    .filter(name => !name.startsWith("data:"));
+  const lost = [...document.querySelectorAll("nav a")].map(link => link.hash.slice(1))
+    .filter(anchor => !document.getElementById(anchor));
+  const wide = document.documentElement.scrollWidth > innerWidth;
+  const probe = document.createElement("pre");
+  probe.id = "probe";
+  probe.textContent = JSON.stringify({images, fetched, seen, lost, wide});
+  document.body.append(probe);
+});
+</script>"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> str:
+    """Return a browser's program; without one the tests are skipped, except on CI."""
+    found = [path for path in map(shutil.which, BROWSERS) if path]
+    if not found:
+        reason = "needs chromium: apt-get install chromium"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found[0]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the HTML of a page with a table, its heat map and two figures."""
+    root = tmp_path_factory.mktemp("page")
+    demo = synthetic.demo_results(root / "results", seeds=(0, 1))
+    chosen = [
+        str(folder) for folder in demo.runs
+        if "glyphs_vit-s_vanilla" in folder.name or "glyphs_vit-s_insert_llama" in folder.name
+    ]  # fmt: skip
+    runs = ["--runs", *chosen, "--seeds", "0", "1"]
+    table, figures = root / "tables" / "table3", root / "figures"
+    run(["table", "--table", "table3", *runs, "--data", "glyphs", "--output", str(table)])
+    scores = ["--similarity", *(str(f) for f in demo.similarity if "llama-xl--vit-s" in f.name)]
+    for name in ("table3", "figure4", "figure5"):
+        run(["figure", "--figure", name, *runs, *scores, "--output", str(figures / name)])
+    arguments = ["--title", "Demo", "--tables", f"{table}.csv", "--benchmarks", str(root)]
+    pictures = [str(figures / f"{name}.png") for name in ("table3", "figure4", "figure5")]
+    captions = str(ROOT / "workflow" / "report")
+    output = root / "index.html"
+    command = ["report", *arguments, "--figures", *pictures, "--captions", captions]
+    assert run([*command, "--output", str(output)]) == 0
+    return output.read_text(encoding="utf-8")
+
+
+def look(browser: str, text: str, folder: Path, width: int) -> tuple[dict, str]:
+    """Open a page with the watching script, and return what it saw and what the browser logged."""
+    watched = folder / "watched.html"
+    watched.write_text(text.replace("<head>", f"<head>{WATCH}", 1), encoding="utf-8")
+    flags = [*FLAGS, f"--user-data-dir={folder / 'profile'}", f"--window-size={width},900"]
+    command = [browser, *flags, "--dump-dom", watched.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    probe = re.search(r'<pre id="probe">(.*?)</pre>', done.stdout, re.DOTALL)
+    return json.loads(html.unescape(probe.group(1))), done.stderr
+
+
+@pytest.mark.parametrize("width", [1200, 500])
+def test_the_page_opens_without_an_error_and_with_all_pictures(browser, page, tmp_path, width):
+    seen, log = look(browser, page, tmp_path, width)
+    assert [size > 0 for size, _ in seen["images"]] == [True] * 3
+    assert all(alt for _, alt in seen["images"])
+    assert (seen["seen"], seen["fetched"], seen["lost"]) == ([], [], [])
+    assert not seen["wide"]  # a wide table scrolls in its own box
+    assert "CONSOLE" not in log
+
+
+def test_the_watch_finds_a_broken_picture_and_a_script_that_fails(browser, page, tmp_path):
+    broken = page.replace("base64,iVBOR", "base64,AAAAA", 1)
+    broken = broken.replace("</body>", "<script>nothing.here()</script></body>")
+    seen, log = look(browser, broken, tmp_path, 1200)
+    assert [size > 0 for size, _ in seen["images"]].count(False) == 1
+    assert len(seen["seen"]) == 2
+    assert "CONSOLE" in log

@@ -1,0 +1,73 @@
+import argparse
+import json
+import sys
+import types
+
+import pytest
+import torch
+
+from rectify.commands import extract_block, pretrain
+from rectify.language import load_block, read_block
+
+SETTINGS = {"family": "llama", "layers": 2, "hidden": 16, "heads": 2, "steps": 2, "context": 16}
+
+
+def run(command, *words: str) -> None:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    command.run(parser.parse_args(words))
+
+
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(autouse=True)
+def small_corpus(monkeypatch):
+    names = [f"letter {first}{second}" for first in "abcde" for second in "vwxyz"]
+    module = types.SimpleNamespace(names_corpus=lambda: names)
+    monkeypatch.setitem(sys.modules, "rectify.data.pairs", module)
+
+
+def pretrained(folder, **changes) -> None:
+    settings = json.dumps({**SETTINGS, **changes})
+    words = ("--language", "tiny", "--settings", settings, "--seed", "0", "--output", str(folder))
+    run(pretrain, *words)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_pretrained_model_gives_its_blocks(tmp_path):
+    pretrained(tmp_path / "tiny")
+    file = tmp_path / "layer-1.safetensors"
+    run(
+        extract_block,
+        *("--checkpoint", str(tmp_path / "tiny"), "--layer", "1", "--output", str(file)),
+    )
+    block = read_block(file)
+    assert (block.language, block.layer, block.hidden) == ("tiny", 1, 16)
+    tokens = torch.ones(1, 3, 16)
+    assert torch.equal(block(tokens), load_block(tmp_path / "tiny", 1)(tokens))
+
+
+def test_unknown_and_missing_settings_are_named_before_anything_is_written(tmp_path):
+    with pytest.raises(ValueError, match="got it wrong for width") as caught:
+        pretrained(tmp_path / "tiny", width=8)
+    assert "\n" not in str(caught.value)
+    words = ("--language", "tiny", "--settings", "{}", "--seed", "0", "--output", "tiny")
+    with pytest.raises(ValueError, match="got it wrong for family, heads, hidden, layers, steps"):
+        run(pretrain, *words)
+    assert not (tmp_path / "tiny").exists()
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_layer_that_is_not_there_writes_nothing(tmp_path):
+    pretrained(tmp_path / "tiny")
+    file = tmp_path / "layer-2.safetensors"
+    words = ("--checkpoint", str(tmp_path / "tiny"), "--layer", "2", "--output", str(file))
+    with pytest.raises(ValueError, match=r"layer must lie in 0\.\.1, got 2"):
+        run(extract_block, *words)
+    assert not file.exists()

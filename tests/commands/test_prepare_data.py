@@ -1,0 +1,116 @@
+"""`rectify prepare-data` on embedded and generated sets, through the command line."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rectify.__main__ import main
+from rectify.data.images import FileSet, load_set, splits
+from rectify.data.pairs import captions
+from rectify.records import read_note
+
+
+def prepare(output, name: str, **settings) -> int:
+    """Run the command in this process and return its exit status."""
+    settings = {"name": name, "image_size": 28, "seed": 0, "folder": None} | settings
+    return main(
+        [
+            "prepare-data",
+            "--data",
+            name,
+            "--settings",
+            json.dumps(settings),
+            "--folder",
+            f"{output}",
+        ]
+    )
+
+
+def test_an_embedded_set_is_written_and_counted(tmp_path, capsys):
+    assert prepare(tmp_path, "digits", reader="digits", classes=10) == 0
+    logged = capsys.readouterr().err
+    assert "digits: train: 1258 items" in logged
+    assert "digits: test: 539 items" in logged
+    assert splits(tmp_path) == ["train", "test"]
+    assert load_set(tmp_path, "test").images.shape == (539, 1, 28, 28)
+
+
+def test_the_note_says_what_made_the_set(tmp_path):
+    prepare(tmp_path, "small", reader="biased", classes=6, train_items=5, test_items=5)
+    provenance = read_note(tmp_path / "manifest.csv")["provenance"]
+    assert provenance["seed"] == 0
+    assert len(provenance["code"]) == 16
+    assert provenance["facts"]["data"] == "small"
+    assert provenance["facts"]["settings"]["reader"] == "biased"
+    assert provenance["facts"]["settings"]["train_items"] == 5
+
+
+def test_sizes_and_the_config_s_own_keys_may_be_given(tmp_path):
+    described = {"title": "Motions", "channels": 1, "top_k": 5, "embedded": True}
+    prepare(
+        tmp_path, "motions", reader="motions", classes=10, frames=4, train_items=2, test_items=1,
+        **described,
+    )  # fmt: skip
+    assert load_set(tmp_path, "train").images.shape == (20, 4, 1, 28, 28)
+
+
+def test_glyphs_have_their_shifted_sets(tmp_path):
+    sizes = {"train_drawings": 1, "test_drawings": 1, "shifted_faces": 1}
+    shifts = {"c": None, "a": None, "sk": None, "r": None}
+    assert prepare(tmp_path, "glyphs", reader="glyphs", classes=100, shifts=shifts, **sizes) == 0
+    assert {split.partition("/")[0] for split in splits(tmp_path)} == {
+        "train", "test", "test-a", "test-c", "test-r", "test-sk",
+    }  # fmt: skip
+
+
+def test_pairs_are_prepared(tmp_path):
+    assert prepare(tmp_path, "pairs", reader="pairs", classes=0, items=20) == 0
+    assert len(captions(tmp_path)) == len(load_set(tmp_path, "pairs")) == 20
+
+
+def test_a_set_of_files_gets_a_manifest_only(tmp_path):
+    for name in ("train/a_1.jpg", "train/b_1.jpg", "test/a_2.jpg", "test/b_2.jpg"):
+        (tmp_path / "bar" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((5, 4, 3), np.uint8)).save(tmp_path / "bar" / name)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "arrays.safetensors").write_bytes(b"of an earlier preparation")
+    assert prepare(tmp_path / "out", "bar", reader="bar", classes=2, folder=f"{tmp_path}/bar") == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "manifest.csv",
+        "manifest.csv.json",
+    ]
+    loaded = load_set(tmp_path / "out", "test")
+    assert isinstance(loaded, FileSet)
+    assert loaded[1].size == (4, 5)
+
+
+def test_captions_with_their_files_are_pairs(tmp_path):
+    Image.fromarray(np.zeros((5, 4, 3), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "captions.csv").write_text("file,caption\na.png,nothing\n")
+    settings = {"reader": "captions", "classes": 0, "folder": f"{tmp_path}"}
+    assert prepare(tmp_path / "out", "wit", **settings) == 0
+    assert captions(tmp_path / "out") == ["nothing"]
+    assert len(load_set(tmp_path / "out", "pairs").images) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"reader": "digits", "classes": 9}, "toy: must have 9 classes, got 10. Complete"),
+        ({"reader": "cifar", "classes": 1}, "prepare-data: reader of toy must be one of glyphs, "),
+        ({"reader": "bar", "classes": 6}, "prepare-data: toy must have a folder, got none. "),
+        ({"reader": "bar", "classes": 6, "folder": "/nowhere"}, "/nowhere: must hold the data set"),
+        (
+            {"reader": "digits", "classes": 10, "train_sahre": 0.5},
+            "prepare-data: sizes of digits must be among ",
+        ),
+    ],
+)
+def test_a_mistake_ends_with_one_line_and_nothing_written(tmp_path, capsys, settings, message):
+    assert prepare(tmp_path / "out", "toy", **settings) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(message)
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()

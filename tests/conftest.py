@@ -1,0 +1,88 @@
+"""Small models and data for the tests; one thread each, since tests share the machine."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported, which happens later
+
+import pytest
+
+CLASSES, SIZE, DEPTH = 5, 16, 4
+
+
+@pytest.fixture
+def make_vit():
+    """A function that builds the same tiny ViT at each call; arguments change it."""
+    import torch
+
+    from rectify.vision import create_vit
+
+    def make(seed=0, **changes):
+        overrides = {"embed_dim": 16, "num_heads": 2, "depth": DEPTH, "patch_size": 8}
+        arguments = {"num_classes": CLASSES, "image_size": SIZE, "channels": 1}
+        arguments |= {"overrides": overrides | changes.pop("overrides", {})} | changes
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return create_vit("vit_tiny_patch16_224", **arguments)
+
+    return make
+
+
+@pytest.fixture
+def vit(make_vit):
+    return make_vit()
+
+
+@pytest.fixture(scope="session")
+def block_file(tmp_path_factory):
+    """The last decoder block of a tiny random LLaMA, as ``extract_block`` writes it."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from rectify.language import extract_block
+
+    sizes = {"hidden_size": 24, "intermediate_size": 40, "num_attention_heads": 2}
+    folder = tmp_path_factory.mktemp("language")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(LlamaConfig(vocab_size=8, num_hidden_layers=2, **sizes))
+    model.save_pretrained(folder / "tiny")
+    extract_block(folder / "tiny", 1, folder / "layer-1.safetensors")
+    return folder / "layer-1.safetensors"
+
+
+@pytest.fixture
+def block(block_file):
+    from rectify.language import read_block
+
+    return read_block(block_file)
+
+
+@pytest.fixture
+def images():
+    """Forty one-channel images whose class shows in their brightness."""
+    import torch
+
+    from rectify.data.images import ImageSet
+
+    draws = torch.Generator().manual_seed(0)
+    labels = torch.arange(40) % CLASSES
+    noise = torch.randint(0, 60, (40, 1, SIZE, SIZE), generator=draws)
+    pixels = (noise + 40 * labels[:, None, None, None]).to(torch.uint8)
+    names = tuple(f"class {number}" for number in range(CLASSES))
+    return ImageSet(pixels, labels, names, tuple(f"draw {item}" for item in range(40)))
+
+
+@pytest.fixture
+def restored_runtime():
+    """Put back what ``runtime.start`` and ``__main__`` change for the whole process."""
+    import logging
+
+    import torch
+
+    root = logging.getLogger()
+    threads, handlers, level = torch.get_num_threads(), list(root.handlers), root.level
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(False)
+    root.handlers[:] = handlers
+    root.setLevel(level)

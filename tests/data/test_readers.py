@@ -1,0 +1,217 @@
+"""Published data sets in generated trees with the real names."""
+
+import hashlib
+import io
+import pickle
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rectify.data import readers
+
+
+def picture(path: Path, value: int = 0) -> None:
+    """Write a small image."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((4, 5, 3), value, np.uint8)).save(path)
+
+
+class OfPython2(pickle.Pickler):
+    """Writes arrays as NumPy did in 2009: module of that time, numbers in place of bool."""
+
+    def reducer_override(self, value):
+        if isinstance(value, np.dtype):
+            return np.dtype, (value.str[1:], 0, 1), value.__reduce__()[2]
+        return NotImplemented
+
+
+def pickled(value) -> bytes:
+    buffer = io.BytesIO()
+    OfPython2(buffer, protocol=2).dump(value)
+    return buffer.getvalue().replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
+
+
+def write_cifar(folder: Path, **changed: bytes) -> dict[str, str]:
+    """Write CIFAR-100 in miniature; return the digests of its files."""
+    random = np.random.default_rng(0)
+    content = {"meta": pickled({"fine_label_names": ["apple", "aquarium fish", "baby"]})}
+    for split, items in (("train", 6), ("test", 3)):
+        data = random.integers(0, 256, (items, 3072), dtype=np.uint8)
+        labels = [item % 3 for item in range(items)]
+        names = [f"{split}_{item}.png" for item in range(items)]
+        content[split] = pickled({"data": data, "fine_labels": labels, "filenames": names})
+    content |= changed
+    folder.mkdir(exist_ok=True)
+    for name, written in content.items():
+        (folder / name).write_bytes(written)
+    return {name: hashlib.md5(written).hexdigest() for name, written in content.items()}
+
+
+def test_cifar_is_read_in_the_order_of_its_files(tmp_path):
+    sets = readers.cifar100(tmp_path, write_cifar(tmp_path))
+    data = np.random.default_rng(0).integers(0, 256, (6, 3072), dtype=np.uint8)
+    assert list(sets) == ["train", "test"]
+    assert sets["train"].classes == ("apple", "aquarium fish", "baby")
+    assert sets["train"].images.shape == (6, 3, 32, 32)
+    assert np.array_equal(sets["train"].images[4, 1].numpy().ravel(), data[4, 1024:2048])
+    assert sets["test"].labels.tolist() == [0, 1, 2]
+    assert sets["train"].sources[5] == "train/train_5.png"
+
+
+def test_the_published_digests_are_the_ones_that_are_asked_for(tmp_path):
+    write_cifar(tmp_path)
+    with pytest.raises(ValueError, match=r"train: MD5 must be 16019d7e3df5f24257cddd939b257f8d, "):
+        readers.cifar100(tmp_path)
+
+
+def test_a_damaged_file_is_not_unpickled(tmp_path):
+    digests = write_cifar(tmp_path)
+    (tmp_path / "test").write_bytes(b"cos\nabort\n(tR.")
+    with pytest.raises(ValueError, match=rf"test: MD5 must be {digests['test']}, got ") as caught:
+        readers.cifar100(tmp_path, digests)
+    assert "\n" not in str(caught.value)
+
+
+class Malicious:
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_a_pickle_that_would_run_code_is_refused_without_running_it(tmp_path):
+    trace = tmp_path / "trace"
+    digests = write_cifar(tmp_path, meta=pickle.dumps(Malicious(trace)))
+    with pytest.raises(ValueError, match=r"meta: must hold arrays and plain values, got .*allowed"):
+        readers.cifar100(tmp_path, digests)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    "code", [b"cbuiltins\neval\n(V1\ntR.", b"cnumpy\nload\n(V1\ntR.", b"cos\nsystem\n(V1\ntR."]
+)
+def test_globals_other_than_arrays_are_refused(tmp_path, code):
+    with pytest.raises(ValueError, match="is not allowed"):
+        readers.cifar100(tmp_path, write_cifar(tmp_path, meta=code))
+
+
+@pytest.mark.parametrize(
+    ("reader", "source"),
+    [
+        (readers.cifar100, "CIFAR-100"),
+        (readers.image_folders, "ImageNet"),
+        (readers.bar, "BAR"),
+        (readers.caltech256, "Caltech-256"),
+    ],
+)
+def test_missing_data_says_where_it_belongs_and_how_to_get_it(tmp_path, reader, source):
+    with pytest.raises(ValueError, match=rf"must hold the data set, got no .*{source}") as caught:
+        reader(tmp_path / "nowhere")
+    assert str(caught.value).startswith(str(tmp_path / "nowhere"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def imagenet(tmp_path):
+    for split, items in (("train", 3), ("val", 2)):
+        for name in ("n01440764", "n01443537"):
+            for item in range(items):
+                picture(tmp_path / "imagenet" / split / name / f"{name} {item}.JPEG")
+    (tmp_path / "imagenet" / "train" / "n01440764" / "notes.txt").write_text("stray")
+    return tmp_path / "imagenet"
+
+
+def test_image_folders_give_sorted_classes_and_files(imagenet):
+    listing = readers.image_folders(imagenet)
+    assert Counter(listing["split"]) == {"train": 6, "test": 4}
+    assert listing["source"][0] == "train/n01440764/n01440764 0.JPEG"
+    assert listing["label"].tolist() == [0, 0, 0, 1, 1, 1, 0, 0, 1, 1]
+    assert listing["item"].tolist() == list(range(10))
+    readers.check_images(imagenet, listing["source"])
+
+
+def test_shifted_sets_use_the_labels_of_training(imagenet):
+    corrupted = imagenet.parent / "c"
+    picture(corrupted / "fog" / "3" / "n01443537" / "x.JPEG")
+    picture(imagenet.parent / "r" / "n01443537" / "y.jpg")
+    listing = readers.image_folders(
+        imagenet, {"c": f"{corrupted}", "r": f"{imagenet.parent / 'r'}"}
+    )
+    rows = listing.iloc[10:]
+    assert rows["split"].tolist() == ["test-c/fog/3", "test-r"]
+    assert rows["label"].tolist() == [1, 1]
+    readers.check_images(imagenet, rows["source"])
+
+
+def test_a_class_missing_from_validation_is_named(imagenet):
+    for file in (imagenet / "val" / "n01443537").iterdir():
+        file.unlink()
+    message = r"all 2 classes must have images in test, got none for 1: n01443537\. "
+    with pytest.raises(ValueError, match=message):
+        readers.image_folders(imagenet)
+
+
+def test_a_class_unknown_in_training_is_named(imagenet):
+    picture(imagenet / "val" / "n99999999" / "x.JPEG")
+    with pytest.raises(ValueError, match=r"one of the 2 in training, got 'n99999999'\."):
+        readers.image_folders(imagenet)
+
+
+def test_bar_takes_the_class_from_the_file_name(tmp_path):
+    for split, items in (("train", 3), ("test", 1)):
+        for name in ("climbing", "pole vaulting"):
+            for item in range(items):
+                picture(tmp_path / split / f"{name}_{item}.jpg")
+    (tmp_path / "train" / "metadata.json").write_text("{}")
+    listing = readers.bar(tmp_path)
+    assert Counter(zip(listing["split"], listing["name"], strict=True)) == {
+        ("train", "climbing"): 3,
+        ("train", "pole vaulting"): 3,
+        ("test", "climbing"): 1,
+        ("test", "pole vaulting"): 1,
+    }
+    assert listing["source"].tolist()[-1] == "test/pole vaulting_0.jpg"
+    assert listing["label"].tolist() == [0, 0, 0, 1, 1, 1, 0, 1]
+
+
+@pytest.fixture
+def caltech(tmp_path):
+    for number, name, items in ((1, "ak47", 10), (56, "dog", 13), (257, "clutter", 4)):
+        for item in range(items):
+            picture(tmp_path / f"{number:03}.{name}" / f"{number:03}_{item:04}.jpg")
+    (tmp_path / "056.dog" / "greg").mkdir()
+    (tmp_path / "056.dog" / "RENAME2").write_text("stray")
+    return tmp_path
+
+
+def test_caltech_drops_clutter_and_strays_and_splits_every_class(caltech):
+    listing = readers.caltech256(caltech)
+    assert Counter(zip(listing["split"], listing["name"], strict=True)) == {
+        ("train", "ak47"): 7,
+        ("test", "ak47"): 3,
+        ("train", "dog"): 9,
+        ("test", "dog"): 4,
+    }
+    assert listing["source"].is_unique
+    assert list(dict.fromkeys(listing["split"])) == ["train", "test"]
+
+
+def test_the_split_of_caltech_depends_on_the_seed_alone(caltech):
+    first = readers.caltech256(caltech)
+    assert first.equals(readers.caltech256(caltech, seed=0))
+    assert not first.equals(readers.caltech256(caltech, seed=1))
+
+
+def test_unreadable_images_are_counted_and_the_first_named(imagenet):
+    names = readers.image_folders(imagenet)["source"].tolist()
+    for name in names[:5]:
+        (imagenet / name).write_bytes(b"")
+    with pytest.raises(
+        ValueError, match=r"got 5 missing or unreadable: .* 2\.JPEG, \.\.\.\. "
+    ) as e:
+        readers.check_images(imagenet, names)
+    assert "\n" not in str(e.value)

@@ -1,0 +1,470 @@
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn.functional import gelu, layer_norm, relu, silu
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+from transformers.models.auto.configuration_auto import AutoConfig
+
+from rectify.language import (
+    caption_features,
+    describe,
+    extract_block,
+    load_block,
+    random_block,
+    read_block,
+)
+from rectify.pretraining import character_tokenizer
+from rectify.runtime import generator
+
+WIDTH, HEADS, LAYERS, TOKENS = 32, 4, 3, 7
+SIZES = {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS}
+GROUPED = {"num_key_value_heads": 2, "intermediate_size": 48}
+FAMILIES = {
+    "llama": {"model_type": "llama", "intermediate_size": 48},
+    "llama with grouped queries": {"model_type": "llama", **GROUPED},
+    "mistral": {"model_type": "mistral", **GROUPED},
+    "qwen2": {"model_type": "qwen2", **GROUPED},
+    "opt": {"model_type": "opt", "ffn_dim": 48, "word_embed_proj_dim": WIDTH},
+    "opt with the norm after": {
+        "model_type": "opt",
+        "ffn_dim": 48,
+        "word_embed_proj_dim": WIDTH,
+        "do_layer_norm_before": False,
+    },
+    "gpt2": {"model_type": "gpt2"},
+    "bloom": {"model_type": "bloom"},
+}
+CAPTIONS = ["greek small letter alpha", "digit one", "a", "cyrillic capital letter be", "x y"]
+
+
+def made_checkpoint(folder: Path, seed: int = 0, **settings) -> Path:
+    config = AutoConfig.for_model(**SIZES | {"vocab_size": 40} | settings)
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():  # norms and biases too, so that swapping two of them shows
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.2)
+    model.save_pretrained(folder)
+    character_tokenizer(["abcdefghijklmnopqrstuvwxyz "]).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(params=FAMILIES)
+def any_checkpoint(request, tmp_path):
+    return made_checkpoint(tmp_path / "tiny", **FAMILIES[request.param])
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    return made_checkpoint(tmp_path / "tiny", **FAMILIES["llama"])
+
+
+@pytest.fixture
+def tokens():
+    return torch.randn(2, TOKENS, WIDTH, generator=generator(0, "tokens"))
+
+
+# The oracle: each family's decoder layer in float64, written from the papers, without
+# positions and without a mask; `w` gives a tensor of the layer by its name.
+
+
+def attend(query, key, value):
+    def split(x):  # (batch, heads, tokens, head_dim)
+        return x.unflatten(-1, (-1, WIDTH // HEADS)).transpose(1, 2)
+
+    query, key, value = split(query), split(key), split(value)
+    key = key.repeat_interleave(HEADS // key.shape[1], 1)
+    value = value.repeat_interleave(HEADS // value.shape[1], 1)
+    scores = query @ key.transpose(-1, -2) / (WIDTH // HEADS) ** 0.5
+    return (scores.softmax(-1) @ value).transpose(1, 2).flatten(2)
+
+
+def linear(x, w, name):
+    return x @ w[f"{name}.weight"].T + w.get(f"{name}.bias", 0)
+
+
+def norm(x, w, name):
+    return layer_norm(x, (WIDTH,), w[f"{name}.weight"], w[f"{name}.bias"], 1e-5)
+
+
+def root_mean_square(x, w, name):
+    return x * (x.square().mean(-1, keepdim=True) + 1e-6).rsqrt() * w[f"{name}.weight"]
+
+
+def reference_rotary(x, w, config):
+    y = root_mean_square(x, w, "input_layernorm")
+    mixed = attend(*(linear(y, w, f"self_attn.{part}_proj") for part in "qkv"))
+    x = x + linear(mixed, w, "self_attn.o_proj")
+    y = root_mean_square(x, w, "post_attention_layernorm")
+    gate, up = linear(y, w, "mlp.gate_proj"), linear(y, w, "mlp.up_proj")
+    return x + linear(silu(gate) * up, w, "mlp.down_proj")
+
+
+def reference_opt(x, w, config):
+    before = config["do_layer_norm_before"]
+    y = norm(x, w, "self_attn_layer_norm") if before else x
+    mixed = attend(*(linear(y, w, f"self_attn.{part}_proj") for part in "qkv"))
+    x = x + linear(mixed, w, "self_attn.out_proj")
+    x = x if before else norm(x, w, "self_attn_layer_norm")
+    y = norm(x, w, "final_layer_norm") if before else x
+    x = x + linear(relu(linear(y, w, "fc1")), w, "fc2")
+    return x if before else norm(x, w, "final_layer_norm")
+
+
+def reference_gpt2(x, w, config):
+    w = {name: tensor.T if tensor.ndim == 2 else tensor for name, tensor in w.items()}
+    mixed = attend(*linear(norm(x, w, "ln_1"), w, "attn.c_attn").chunk(3, -1))
+    x = x + linear(mixed, w, "attn.c_proj")
+    hidden = gelu(linear(norm(x, w, "ln_2"), w, "mlp.c_fc"), approximate="tanh")
+    return x + linear(hidden, w, "mlp.c_proj")
+
+
+def reference_bloom(x, w, config):
+    mixed = linear(norm(x, w, "input_layernorm"), w, "self_attention.query_key_value")
+    parts = mixed.unflatten(-1, (HEADS, 3, -1)).unbind(-2)
+    x = x + linear(attend(*(part.flatten(2) for part in parts)), w, "self_attention.dense")
+    y = norm(x, w, "post_attention_layernorm")
+    hidden = gelu(linear(y, w, "mlp.dense_h_to_4h"), approximate="tanh")
+    return x + linear(hidden, w, "mlp.dense_4h_to_h")
+
+
+REFERENCES = {"opt": reference_opt, "gpt2": reference_gpt2, "bloom": reference_bloom}
+
+
+def layer_tensors(folder: Path, layer: int) -> dict[str, torch.Tensor]:
+    found = {}
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        before, mark, after = name.rpartition(f".{layer}.")
+        if mark and before.endswith(("layers", "h")):
+            found[after] = tensor
+    return found
+
+
+def test_a_block_equals_the_reference_without_positions_and_mask(any_checkpoint, tokens):
+    config = json.loads((any_checkpoint / "config.json").read_text())
+    reference = REFERENCES.get(config["model_type"], reference_rotary)
+    weights = {name: w.double() for name, w in layer_tensors(any_checkpoint, 1).items()}
+    expected = reference(tokens.double(), weights, config)
+    torch.testing.assert_close(
+        load_block(any_checkpoint, 1)(tokens).double(), expected, rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_the_last_token_changes_the_first_output(any_checkpoint, tokens, attention):
+    block = load_block(any_checkpoint, 0)
+    for part in block.modules():
+        if hasattr(part, "config"):
+            part.config._attn_implementation = attention
+    changed = tokens.clone()
+    changed[:, -1] *= -1
+    assert (block(changed)[:, 0] - block(tokens)[:, 0]).abs().max() > 1e-3
+
+
+def test_the_order_of_the_tokens_does_not_matter(any_checkpoint, tokens):
+    block = load_block(any_checkpoint, 0)
+    order = torch.tensor([3, 0, 6, 1, 5, 2, 4])
+    torch.testing.assert_close(block(tokens[:, order]), block(tokens)[:, order])
+
+
+def test_extracted_tensors_are_those_of_the_checkpoint_bit_for_bit(any_checkpoint, tmp_path):
+    extract_block(any_checkpoint, 2, tmp_path / "block.safetensors")
+    source, written = (
+        layer_tensors(any_checkpoint, 2),
+        load_file(tmp_path / "block.safetensors"),
+    )
+    assert source.keys() == written.keys()
+    assert all(torch.equal(source[name], written[name]) for name in source)
+    block = read_block(tmp_path / "block.safetensors")
+    assert all(torch.equal(source[n], w) for n, w in block.decoder.state_dict().items())
+
+
+def test_an_extracted_block_says_what_it_is(checkpoint, tmp_path, tokens):
+    extract_block(checkpoint, 2, tmp_path / "block.safetensors")
+    block = read_block(tmp_path / "block.safetensors")
+    assert (block.family, block.language, block.layer, block.hidden) == ("llama", "tiny", 2, WIDTH)
+    assert torch.equal(block(tokens), load_block(checkpoint, 2)(tokens))
+
+
+def test_extracting_twice_writes_the_same_bytes(checkpoint, tmp_path):
+    extract_block(checkpoint, 0, tmp_path / "one.safetensors")
+    extract_block(checkpoint, 0, tmp_path / "two.safetensors")
+    one, two = (tmp_path / "one.safetensors"), (tmp_path / "two.safetensors")
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_half_precision_is_kept_in_the_file_and_computed_in_float32(checkpoint, tmp_path, tokens):
+    halves = {n: t.bfloat16() for n, t in load_file(checkpoint / "model.safetensors").items()}
+    save_file(halves, checkpoint / "model.safetensors")
+    extract_block(checkpoint, 0, tmp_path / "block.safetensors")
+    written = load_file(tmp_path / "block.safetensors")
+    assert {tensor.dtype for tensor in written.values()} == {torch.bfloat16}
+    assert read_block(tmp_path / "block.safetensors")(tokens).dtype == torch.float32
+
+
+def test_a_block_is_frozen_and_stays_in_evaluation_mode(any_checkpoint, tokens):
+    block = load_block(any_checkpoint, 0)
+    torch.nn.Sequential(block).train()
+    assert not any(parameter.requires_grad for parameter in block.parameters())
+    assert not any(module.training for module in block.modules())
+    leaf = tokens.requires_grad_()
+    block(leaf).square().sum().backward()
+    assert leaf.grad.abs().sum() > 0
+
+
+def test_a_copy_can_be_made_trainable(checkpoint, tokens):
+    block = load_block(checkpoint, 0)
+    tuned = copy.deepcopy(block).requires_grad_(True)
+    tuned(tokens).sum().backward()
+    assert all(parameter.grad is not None for parameter in tuned.parameters())
+    assert not any(parameter.requires_grad for parameter in block.parameters())
+
+
+def sharded(folder: Path) -> Path:
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="20KB")
+    assert len(list(folder.glob("model-*.safetensors"))) >= LAYERS
+    return folder
+
+
+def shards_without(folder: Path, layer: int) -> set[Path]:
+    places = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
+    needed = {file for name, file in places.items() if f".{layer}." in name}
+    return {path for path in folder.glob("model-*.safetensors") if path.name not in needed}
+
+
+def test_only_the_shards_of_the_layer_are_read(checkpoint, tokens):
+    expected = load_block(checkpoint, 1)(tokens)
+    others = shards_without(sharded(checkpoint), 1)
+    assert others
+    for number, shard in enumerate(sorted(others)):
+        shard.write_bytes(b"garbage") if number % 2 else shard.unlink()
+    assert torch.equal(load_block(checkpoint, 1)(tokens), expected)
+
+
+def test_a_pickled_checkpoint_gives_the_same_block(any_checkpoint, tokens):
+    expected, facts = load_block(any_checkpoint, 1)(tokens), describe(any_checkpoint)
+    torch.save(
+        load_file(any_checkpoint / "model.safetensors"), any_checkpoint / "pytorch_model.bin"
+    )
+    (any_checkpoint / "model.safetensors").unlink()
+    assert torch.equal(load_block(any_checkpoint, 1)(tokens), expected)
+    assert describe(any_checkpoint) == facts
+
+
+def test_constants_of_old_checkpoints_are_no_weights(tmp_path, tokens):
+    for family, name in (
+        ("llama", "model.layers.1.self_attn.rotary_emb.inv_freq"),
+        ("gpt2", "transformer.h.1.attn.bias"),
+    ):
+        folder = made_checkpoint(tmp_path / family, **FAMILIES[family])
+        expected, facts = load_block(folder, 1)(tokens), describe(folder)
+        tensors = load_file(folder / "model.safetensors")
+        save_file({**tensors, name: torch.ones(4)}, folder / "model.safetensors")
+        assert torch.equal(load_block(folder, 1)(tokens), expected)
+        assert describe(folder) == facts
+
+
+def test_description_counts_what_the_model_has(any_checkpoint):
+    model = AutoModelForCausalLM.from_pretrained(any_checkpoint)
+    block = load_block(any_checkpoint, 0)
+    assert describe(any_checkpoint) == {
+        "family": model.config.model_type,
+        "layers": LAYERS,
+        "hidden": WIDTH,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "block_parameters": sum(parameter.numel() for parameter in block.parameters()),
+    }
+
+
+def test_the_random_block_has_the_shape_but_not_the_weights(any_checkpoint, tmp_path, tokens):
+    extract_block(any_checkpoint, 1, tmp_path / "block.safetensors")
+    block = read_block(tmp_path / "block.safetensors")
+    control = random_block(tmp_path / "block.safetensors", generator(0))
+    again = random_block(tmp_path / "block.safetensors", generator(0))
+    assert torch.equal(control(tokens), again(tokens))
+    for (name, drawn), weights in zip(control.named_parameters(), block.parameters(), strict=True):
+        assert drawn.shape == weights.shape
+        assert not drawn.requires_grad
+        if drawn.ndim > 1:
+            assert abs(drawn.std().item() - 0.02) < 0.002
+        else:
+            assert drawn.unique().tolist() == [1.0 if name.endswith("weight") else 0.0]
+
+
+# --- caption features ---
+
+
+def reference_features(folder: Path, caption: str) -> torch.Tensor:
+    """Hidden states of one caption alone, averaged; the last layer by a hook."""
+    model = AutoModel.from_pretrained(folder).eval()
+    ids = AutoTokenizer.from_pretrained(folder)(caption, return_tensors="pt")["input_ids"]
+    blocks = getattr(model, "decoder", model)
+    blocks = blocks.layers if hasattr(blocks, "layers") else blocks.h
+    last = []
+    blocks[-1].register_forward_hook(lambda module, inputs, output: last.append(output))
+    with torch.no_grad():
+        states = model(ids, output_hidden_states=True).hidden_states[1:-1]
+    last = last[0][0] if isinstance(last[0], tuple) else last[0]
+    return torch.stack([state[0].mean(0) for state in (*states, last)])
+
+
+@pytest.mark.parametrize("batch_size", [2, 5])
+def test_caption_features_are_the_mean_hidden_states_of_each_caption(any_checkpoint, batch_size):
+    expected = torch.stack([reference_features(any_checkpoint, c) for c in CAPTIONS], dim=1)
+    features = caption_features(any_checkpoint, CAPTIONS, batch_size)
+    assert features.shape == (LAYERS, len(CAPTIONS), WIDTH)
+    torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_caption_features_are_the_same_twice(checkpoint):
+    one, two = (caption_features(checkpoint, CAPTIONS, 2) for _ in range(2))
+    assert torch.equal(one, two)
+
+
+def test_untrained_features_differ_from_the_checkpoint_and_repeat_by_seed(checkpoint):
+    trained = caption_features(checkpoint, CAPTIONS, 5)
+    state = torch.get_rng_state()
+    one, two, other = (caption_features(checkpoint, CAPTIONS, 5, untrained=s) for s in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(one, two)
+    assert not torch.allclose(one, other)
+    assert not torch.allclose(one, trained)
+
+
+# --- errors, one line each ---
+
+
+def error_of(action, *arguments) -> str:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        action(*arguments)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def rewritten(folder: Path, **changes) -> None:
+    """Rename (a string), replace (a tensor) or drop (None) tensors of the checkpoint."""
+    tensors = load_file(folder / "model.safetensors")
+    for name, change in changes.items():
+        tensor = tensors.pop(f"model.layers.1.{name}")
+        if isinstance(change, str):
+            tensors[f"model.layers.1.{change}"] = tensor
+        elif change is not None:
+            tensors[f"model.layers.1.{name}"] = change
+    save_file(tensors, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("layer", [-1, LAYERS])
+def test_a_layer_out_of_range_is_refused(checkpoint, layer):
+    assert error_of(load_block, checkpoint, layer) == (
+        f"{checkpoint}: layer must lie in 0..2, got {layer}. Change the layer in the config."
+    )
+
+
+def test_a_folder_without_config_is_refused(tmp_path):
+    assert "got no config.json" in error_of(load_block, tmp_path, 0)
+    assert "got no config.json" in error_of(describe, tmp_path)
+    assert "got no config.json" in error_of(caption_features, tmp_path, CAPTIONS, 2)
+
+
+def test_an_unknown_family_is_refused(checkpoint):
+    (checkpoint / "config.json").write_text('{"model_type": "whale"}')
+    message = error_of(load_block, checkpoint, 0)
+    assert "one of bloom, gpt2, llama, mistral, opt, qwen2, got 'whale'" in message
+
+
+def test_a_folder_without_weights_is_refused(checkpoint):
+    (checkpoint / "model.safetensors").unlink()
+    assert "must hold model.safetensors or pytorch_model.bin" in error_of(load_block, checkpoint, 0)
+
+
+def test_a_missing_tensor_is_named(checkpoint):
+    rewritten(checkpoint, **{"mlp.up_proj.weight": None})
+    message = error_of(load_block, checkpoint, 1)
+    assert "tensor mlp.up_proj.weight of layer 1 must be (48, 32), got none" in message
+
+
+def test_a_renamed_tensor_is_named(checkpoint):
+    rewritten(checkpoint, **{"mlp.up_proj.weight": "mlp.w3.weight"})
+    assert "mlp.up_proj.weight" in error_of(load_block, checkpoint, 1)
+    rewritten(checkpoint, **{"mlp.w3.weight": "mlp.up_proj.weight"})
+    rewritten(checkpoint, **{"mlp.up_proj.weight": "a.weight"})
+    message = error_of(load_block, checkpoint, 1)
+    assert "tensor a.weight of layer 1 must be absent, got (48, 32)" in message
+
+
+def test_a_misshaped_tensor_is_named(checkpoint, tmp_path):
+    rewritten(checkpoint, **{"mlp.up_proj.weight": torch.ones(48, 31)})
+    for action in (
+        load_block,
+        lambda c, layer: extract_block(c, layer, tmp_path / "b.safetensors"),
+    ):
+        message = error_of(action, checkpoint, 1)
+        assert "mlp.up_proj.weight of layer 1 must be (48, 32), got (48, 31)" in message
+    assert not list(tmp_path.glob("*b.safetensors"))
+
+
+@pytest.mark.parametrize("kept", [0, 5, 2000, -1])
+def test_a_truncated_file_is_named(checkpoint, kept):
+    file = checkpoint / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:kept])
+    assert f"{file}: must be a whole file" in error_of(load_block, checkpoint, 0)
+    assert f"{checkpoint}: must be a whole file" in error_of(
+        caption_features, checkpoint, CAPTIONS, 2
+    )
+
+
+@pytest.mark.parametrize("kept", [0, 5, 2000, -1])
+def test_a_truncated_pickle_is_named(checkpoint, kept):
+    file = checkpoint / "pytorch_model.bin"
+    torch.save(load_file(checkpoint / "model.safetensors"), file)
+    (checkpoint / "model.safetensors").unlink()
+    file.write_bytes(file.read_bytes()[:kept])
+    assert f"{file}: must be a whole file" in error_of(load_block, checkpoint, 0)
+
+
+def test_a_missing_shard_of_the_layer_is_named(checkpoint):
+    sharded(checkpoint)
+    needed = set(checkpoint.glob("model-*.safetensors")) - shards_without(checkpoint, 1)
+    for shard in needed:
+        shard.unlink()
+    assert f"{checkpoint}/model-0" in error_of(load_block, checkpoint, 1)
+
+
+def test_a_file_of_other_tensors_is_no_block(tmp_path):
+    save_file({"x": torch.ones(2)}, tmp_path / "x.safetensors")
+    assert "must be a block from extract-block" in error_of(read_block, tmp_path / "x.safetensors")
+
+
+def test_a_changed_block_file_is_refused(checkpoint, tmp_path):
+    path = tmp_path / "block.safetensors"
+    extract_block(checkpoint, 0, path)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert "the tensors must have the digest" in error_of(read_block, path)
+
+
+def test_features_never_come_from_weights_that_were_not_in_the_file(checkpoint):
+    rewritten(checkpoint, **{"mlp.up_proj.weight": None})
+    message = error_of(caption_features, checkpoint, CAPTIONS, 2)
+    assert "layers.1.mlp.up_proj.weight must be there, got none" in message
+
+
+def test_a_model_without_its_tokenizer_is_refused(checkpoint):
+    (checkpoint / "tokenizer_config.json").unlink()
+    assert "tokenizer_config.json: must exist" in error_of(
+        caption_features, checkpoint, CAPTIONS, 2
+    )
+
+
+def test_a_caption_longer_than_the_context_is_refused(tmp_path):
+    folder = made_checkpoint(tmp_path / "opt", **FAMILIES["opt"], max_position_embeddings=8)
+    message = error_of(caption_features, folder, ["a b", "a" * 9], 2)
+    assert "a caption must have 1..8 tokens, got 10 for 'aaaaaaaaa'" in message

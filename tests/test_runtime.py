@@ -1,0 +1,68 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rectify.runtime import autocast, generator, seed_for, seed_globals, start
+
+
+@given(st.integers(0, 2**31), st.lists(st.integers(0, 9) | st.sampled_from("abc"), max_size=3))
+def test_a_seed_fits_every_generator(seed, purpose):
+    derived = seed_for(seed, *purpose)
+    assert 0 <= derived < 2**63
+    assert derived == seed_for(seed, *purpose)
+
+
+def test_seeds_are_the_same_on_every_machine():
+    assert seed_for(0, "order", 1) == 4489457307835839548
+
+
+def test_purposes_do_not_share_a_stream():
+    purposes = [(), ("order",), ("order", 0), ("order", 1), ("augment", 0), (0, "order")]
+    seeds = {seed_for(seed, *purpose) for seed in range(3) for purpose in purposes}
+    assert len(seeds) == 3 * len(purposes)
+
+
+def test_a_generator_repeats_itself_and_leaves_the_global_one_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    first, second = torch.rand(4, generator=generator(1, "a")), generator(1, "a")
+    assert torch.equal(torch.rand(4, generator=second), first)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_seeding_the_globals_repeats_python_numpy_and_torch():
+    def draws():
+        return random.random(), np.random.rand(), torch.rand(2).tolist()
+
+    seed_globals(0, "step", 2, 3)
+    first = draws()
+    seed_globals(0, "step", 2, 3)
+    assert draws() == first
+    seed_globals(0, "step", 2, 4)
+    assert draws()[0] != first[0]
+
+
+@pytest.mark.usefixtures("restored_runtime")
+def test_starting_fixes_threads_and_makes_torch_deterministic():
+    device = start(1)
+    assert device.type in ("cpu", "cuda")
+    assert torch.get_num_threads() == 1
+    assert torch.are_deterministic_algorithms_enabled()
+
+
+def test_float32_changes_nothing_and_bfloat16_autocasts():
+    inputs, device = torch.ones(2, 2), torch.device("cpu")
+    with autocast(device, "float32"):
+        assert (inputs @ inputs).dtype == torch.float32
+    with autocast(device, "bfloat16"):
+        assert (inputs @ inputs).dtype == torch.bfloat16
+
+
+def test_another_precision_is_an_error():
+    with pytest.raises(ValueError, match="must be one of float32, bfloat16, got 'float16'"):
+        autocast(torch.device("cpu"), "float16")

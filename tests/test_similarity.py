@@ -1,0 +1,253 @@
+"""Similarity: every measure against a slow definition, Mutual-KNN against sets of neighbours."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from rectify.similarity import (
+    calibrated,
+    calibrated_matrix,
+    chance_level,
+    cknna,
+    clamp_outliers,
+    mutual_knn,
+    mutual_knn_matrix,
+    neighbours,
+    pairwise,
+    shared_neighbours,
+    unbiased_cka,
+)
+
+
+def features(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def slow_neighbours(values: Tensor, k: int) -> list[set[int]]:
+    """The oracle: fp64 cosines of every pair, fully sorted; the item itself is taken out."""
+    unit = values.double() / values.double().norm(dim=1, keepdim=True)
+    cosine = (unit @ unit.T * 2**40).round()
+    orders = cosine.argsort(dim=1, descending=True, stable=True).tolist()
+    return [set([j for j in order if j != i][:k]) for i, order in enumerate(orders)]
+
+
+def slow_mutual_knn(left: Tensor, right: Tensor, k: int) -> float:
+    pairs = zip(slow_neighbours(left, k), slow_neighbours(right, k), strict=True)
+    return sum(len(one & other) for one, other in pairs) / (len(left) * k)
+
+
+def circle(*degrees: float) -> Tensor:
+    angles = torch.tensor(degrees).deg2rad()
+    return torch.stack([angles.cos(), angles.sin()], 1)
+
+
+def test_a_space_agrees_with_itself_its_rotation_and_its_scale() -> None:
+    left = features(60, 8)
+    rotation = torch.linalg.qr(features(8, 8, seed=1)).Q
+    assert mutual_knn(left, left, 5) == 1.0
+    assert mutual_knn(left, 3 * left @ rotation, 5) == 1.0
+
+
+def test_six_items_on_a_circle_give_the_score_counted_by_hand() -> None:
+    left = circle(0, 10, 30, 100, 115, 140)
+    right = circle(0, 10, 100, 30, 115, 140)  # items 2 and 3 change places
+    assert neighbours(left, 1).flatten().tolist() == [1, 0, 1, 4, 3, 4]
+    assert neighbours(right, 1).flatten().tolist() == [1, 0, 4, 1, 2, 4]
+    assert mutual_knn(left, right, 1) == 3 / 6
+    assert neighbours(left, 2).tolist() == [[1, 2], [0, 2], [1, 0], [4, 5], [3, 5], [4, 3]]
+
+
+def test_unrelated_spaces_score_at_chance() -> None:
+    pairs = [(features(300, 16, seed=s), features(300, 12, seed=s + 50)) for s in range(12)]
+    scores = [mutual_knn(left, right, 10) for left, right in pairs]
+    assert sum(scores) / 12 == pytest.approx(chance_level(10, 300), rel=0.1)
+    assert chance_level(10, 1024) == pytest.approx(0.009775, abs=1e-6)
+
+
+def test_every_pair_of_layers_scores_as_the_slow_definition() -> None:
+    shared = features(70, 6)
+    lefts = [shared + features(70, 6, seed=seed) / 2 for seed in (1, 2, 3)]
+    rights = [torch.cat([shared, features(70, 9, seed=seed)], 1) for seed in (4, 5)]
+    found = mutual_knn_matrix(lefts, rights, 7)
+    for i, left in enumerate(lefts):
+        for j, right in enumerate(rights):
+            assert found[i, j].item() == pytest.approx(slow_mutual_knn(left, right, 7), abs=1e-12)
+    assert torch.equal(found, mutual_knn_matrix(torch.stack(lefts), torch.stack(rights), 7))
+    assert torch.equal(found, pairwise(lambda a, b: mutual_knn(a, b, 7), lefts, rights))
+
+
+def test_every_k_up_to_all_other_items_is_allowed() -> None:
+    left, right = features(9, 4), features(9, 4, seed=1)
+    for k in range(1, 9):
+        assert mutual_knn(left, right, k) == pytest.approx(slow_mutual_knn(left, right, k))
+    assert mutual_knn(left, right, 8) == 1.0
+
+
+def test_equal_items_are_taken_in_order_of_their_index() -> None:
+    values = features(5, 4)[torch.arange(40) % 5]  # each of five items eight times
+    found = neighbours(values, 3)
+    for i, row in enumerate(found.tolist()):
+        assert row == [j for j in range(i % 5, 40, 5) if j != i][:3]
+
+
+def test_crowded_features_have_the_neighbours_of_the_slow_definition() -> None:
+    values = features(200, 64) * 1e-3 + 5  # cosines differ in the seventh digit only
+    assert [set(row) for row in neighbours(values, 6).tolist()] == slow_neighbours(values, 6)
+
+
+@pytest.mark.parametrize("scale", [0.0, 3.0])
+def test_the_neighbours_do_not_depend_on_the_chunk(scale: float) -> None:
+    values = torch.cat([features(90, 33), features(30, 33)]) + scale  # 30 items twice
+    expected = neighbours(values, 8)
+    for chunk in (1, 7, 64, 1000):
+        assert torch.equal(neighbours(values, 8, chunk=chunk), expected)
+
+
+def test_bfloat16_features_are_compared_in_fp32() -> None:
+    values = (features(120, 32) + 4).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = neighbours(values, 10)
+    assert torch.equal(found, neighbours(values.float(), 10))
+    assert torch.equal(found, neighbours(values.double(), 10))
+
+
+def test_the_precision_of_matrix_products_is_put_back() -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        neighbours(features(9, 3), 2)
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_wrong_requests_are_refused() -> None:
+    values = features(64, 4)
+    for k in (0, 64, 99):
+        with pytest.raises(ValueError, match=rf"k must lie in 1\.\.63 for 64 items, got {k}\."):
+            mutual_knn(values, values, k)
+    for measure in (mutual_knn, cknna):
+        with pytest.raises(ValueError, match="both sides must have the same items"):
+            measure(values, values[:60], 3)
+    with pytest.raises(ValueError, match="both sides must have the same items, got 64 and 60"):
+        unbiased_cka(values, values[:60])
+    with pytest.raises(ValueError, match="at least 4 items are needed, got 3"):
+        unbiased_cka(values[:3], values[:3])
+    values[5, 1] = math.nan
+    with pytest.raises(ValueError, match="features must be finite"):
+        mutual_knn(values, values, 3)
+
+
+def test_the_permuted_scores_are_those_of_permuted_features() -> None:
+    left, right = features(30, 4), features(30, 4) + features(30, 4, seed=1) / 4
+    draws, again = (torch.Generator().manual_seed(3) for _ in range(2))
+    score, p_value = calibrated(neighbours(left, 4), neighbours(right, 4), 25, draws)
+    orders = [torch.randperm(30, generator=again) for _ in range(25)]
+    null = [slow_mutual_knn(left, right[order], 4) for order in orders]
+    observed, mean = slow_mutual_knn(left, right, 4), sum(null) / 25
+    assert score == pytest.approx((observed - mean) / (1 - mean))
+    assert p_value == pytest.approx((1 + sum(one >= observed - 1e-9 for one in null)) / 26)
+
+
+def test_the_mean_over_permutations_is_the_chance_level() -> None:
+    left, right = neighbours(features(30, 4), 5), neighbours(features(30, 3, seed=1), 5)
+    score, _ = calibrated(left, right, 2000, torch.Generator().manual_seed(0))
+    observed = shared_neighbours([left], [right]).item()
+    mean = (observed - score) / (1 - score)
+    assert mean == pytest.approx(chance_level(5, 30), rel=0.02)
+
+
+def test_unrelated_spaces_have_uniform_p_values_and_calibrate_to_zero() -> None:
+    lefts = [neighbours(features(60, 6, seed=seed), 5) for seed in range(20)]
+    rights = [neighbours(features(60, 6, seed=100 + seed), 5) for seed in range(20)]
+    scores, p_values = calibrated_matrix(lefts, rights, 60, torch.Generator().manual_seed(0))
+    assert scores.mean().item() == pytest.approx(0, abs=0.005)
+    assert p_values.mean().item() == pytest.approx(0.5, abs=0.07)
+    for level in (0.1, 0.5, 0.9):
+        assert (p_values <= level).double().mean().item() == pytest.approx(level, abs=0.1)
+
+
+def test_equal_spaces_calibrate_to_one() -> None:
+    one = neighbours(features(40, 6), 5)
+    score, p_value = calibrated(one, one, 19, torch.Generator().manual_seed(0))
+    assert (score, p_value) == (1.0, 1 / 20)
+
+
+def test_the_calibrated_matrix_holds_the_scores_of_its_pairs() -> None:
+    lists = [neighbours(features(40, 6, seed=seed), 5) for seed in range(4)]
+    scores, p_values = calibrated_matrix(lists[:2], lists[1:], 30, torch.Generator().manual_seed(0))
+    for i, left in enumerate(lists[:2]):
+        for j, right in enumerate(lists[1:]):
+            pair = calibrated(left, right, 30, torch.Generator().manual_seed(0))
+            assert pair == (scores[i, j].item(), p_values[i, j].item())
+    with pytest.raises(ValueError, match="permutations must be at least 1, got 0"):
+        calibrated_matrix(lists, lists, 0, torch.Generator())
+    with pytest.raises(ValueError, match=r"the same items and k, got .* \[\(40, 5\), \(41, 5\)\]"):
+        shared_neighbours(lists, [neighbours(features(41, 3), 5)])
+
+
+def test_outliers_are_clamped_at_one_quantile_of_all_layers() -> None:
+    layers = [features(20, 3), 5 * features(20, 7, seed=1)]
+    every = sorted(abs(value) for layer in layers for value in layer.flatten().tolist())
+    threshold = every[int(0.9 * len(every))]
+    for found, layer in zip(clamp_outliers(layers, 0.9), layers, strict=True):
+        assert torch.equal(found, layer.clamp(-threshold, threshold))
+    for found, layer in zip(clamp_outliers(layers, 0.9, "per_layer"), layers, strict=True):
+        own = layer.abs().flatten().sort().values[int(0.9 * layer.numel())]
+        assert torch.equal(found, layer.clamp(-own, own))
+
+
+def test_the_quantile_one_clamps_nothing() -> None:
+    layers = features(2, 10, 3)
+    assert torch.equal(torch.stack(clamp_outliers(layers, 1.0)), layers)
+    for quantile, scope in ((0.0, "global"), (1.1, "global"), (0.9, "all")):
+        with pytest.raises(ValueError, match=r"quantile must lie in 0\.\.1 and scope"):
+            clamp_outliers(layers, quantile, scope)
+
+
+def slow_hsic(left: Tensor, right: Tensor) -> float:
+    """Song et al. (2012), Eq. 5, with the kernels written out."""
+    items = len(left)
+    left, right = (k - k.diag().diag() for k in (left, right))
+    one = torch.ones(items, dtype=left.dtype)
+    value = (left @ right).trace()
+    value += (one @ left @ one) * (one @ right @ one) / ((items - 1) * (items - 2))
+    value -= 2 / (items - 2) * (one @ left @ right @ one)
+    return (value / (items * (items - 3))).item()
+
+
+def cosines(values: Tensor) -> Tensor:
+    unit = values.double() / values.double().norm(dim=1, keepdim=True)
+    return unit @ unit.T
+
+
+def test_unbiased_cka_equals_its_definition_with_full_kernels() -> None:
+    left = features(25, 6)
+    right = torch.cat([left, features(25, 4, seed=1)], 1)
+    k, q = cosines(left), cosines(right)
+    expected = slow_hsic(k, q) / math.sqrt(slow_hsic(k, k) * slow_hsic(q, q))
+    assert unbiased_cka(left, right) == pytest.approx(expected, rel=1e-5)
+    assert unbiased_cka(left, left) == pytest.approx(1)
+
+
+def test_unrelated_spaces_have_an_unbiased_cka_around_zero() -> None:
+    pairs = [(features(50, 8, seed=2 * s), features(50, 8, seed=2 * s + 1)) for s in range(40)]
+    values = torch.tensor([unbiased_cka(left, right) for left, right in pairs])
+    assert abs(values.mean()) < 4 * values.std() / math.sqrt(40)
+
+
+def test_cknna_equals_its_definition_with_full_kernels() -> None:
+    left = features(25, 6)
+    right = torch.cat([left, features(25, 4, seed=1)], 1)
+
+    def alignment(one: Tensor, other: Tensor) -> float:
+        near, also = slow_neighbours(one, 5), slow_neighbours(other, 5)
+        k, q = (cosines(v) - cosines(v).mean(1, keepdim=True) for v in (one, other))
+        return sum((k[i, j] * q[i, j]).item() for i in range(25) for j in near[i] & also[i])
+
+    expected = alignment(left, right) / math.sqrt(alignment(left, left) * alignment(right, right))
+    assert cknna(left, right, 5) == pytest.approx(expected, rel=1e-5)
+    assert cknna(left, left, 5) == pytest.approx(1)
+    assert pairwise(lambda a, b: cknna(a, b, 5), [left], [left, right]).shape == (1, 2)

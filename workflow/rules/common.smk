@@ -1,0 +1,234 @@
+"""The checked configuration, and from names to files."""
+
+import json
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, workflow.basedir)
+
+from rectify import config as experiment
+from rectify.provenance import source_digest
+
+# The inner snakemake of a SLURM job must outlive the warning before the time limit.
+signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+
+try:
+    experiment.check(config)
+except ValueError as error:
+    sys.exit(str(error))
+
+RESULTS = config["results"].rstrip("/")
+BENCHMARKS = f"{RESULTS}/benchmarks"
+SEEDS = [int(seed) for seed in config["seeds"]]
+TABLES = experiment.TABLES
+FIGURES = experiment.FIGURES
+IN_MEMORY = [
+    name
+    for name, data in config["data"].items()
+    if data.get("embedded") or data["reader"] == "cifar100"
+]
+IN_FILES = [name for name in config["data"] if name not in IN_MEMORY]
+NAME = "[a-z0-9]+([.-][a-z0-9]+)*"
+MADE_HERE = [name for name, model in config["languages"].items() if "pretraining" in model]
+
+
+wildcard_constraints:
+    run=f"{NAME}(_{NAME})+",
+    set=NAME,
+    language=NAME,
+    vision=NAME,
+    eye=f"{NAME}(_{NAME})*--(seed-\\d+|pretrained)",
+    layer=r"\d+",
+    seed=r"\d+",
+    table=r"table\d|controls",
+    figure=r"figure\d|table3",
+
+
+def memory(base_mb):
+    """Memory that doubles with each attempt."""
+    return lambda wildcards, attempt: base_mb * 2 ** (attempt - 1)
+
+
+def minutes(base):
+    """Run time that doubles with each attempt."""
+    return lambda wildcards, attempt: base * 2 ** (attempt - 1)
+
+
+def parsed(wildcards):
+    return experiment.Run.parse(wildcards.run)
+
+
+def run_settings(wildcards):
+    run = parsed(wildcards)
+    for name, section in ((run.data, "data"), (run.vision, "visions")):
+        if name not in config[section]:
+            sys.exit(f"{wildcards.run}: {name} must be a name under {section}, got none.")
+    return json.dumps(experiment.settings(config, run), sort_keys=True)
+
+
+def data_settings(wildcards):
+    return json.dumps(experiment.data_settings(config, wildcards.set), sort_keys=True)
+
+
+def prepared(name):
+    """The files of a prepared data set that a job reads."""
+    files = ["manifest.csv", "arrays.safetensors"] if name in IN_MEMORY else ["manifest.csv"]
+    return [f"{RESULTS}/data/{name}/{file}" for file in files]
+
+
+def run_data(wildcards):
+    return prepared(parsed(wildcards).data)
+
+
+def run_data_folder(wildcards):
+    return f"{RESULTS}/data/{parsed(wildcards).data}"
+
+
+def pairs_folder(wildcards, input):
+    return str(Path(input.pairs[0]).parent)
+
+
+def run_block(wildcards):
+    run = parsed(wildcards)
+    if run.language is None:
+        return []
+    return [f"{RESULTS}/language/{run.language}/layer-{run.layer}.safetensors"]
+
+
+def block_option(wildcards, input):
+    return ["--block", *input.block] if input.block else []
+
+
+def checkpoint_path(wildcards):
+    """Where the state of an unfinished training is: not an output, so that it survives."""
+    return f"{RESULTS}/checkpoints/{wildcards.run}/seed-{wildcards.seed}.pt"
+
+
+def kept_block(wildcards):
+    """The block that a model still has at test."""
+    return [] if parsed(wildcards).variant == "auxiliary" else run_block(wildcards)
+
+
+def checkpoint(language):
+    if language in MADE_HERE:
+        return f"{RESULTS}/models/{language}"
+    return config["languages"][language]["checkpoint"]
+
+
+def checkpoint_folder(wildcards):
+    return checkpoint(wildcards.language)
+
+
+def checkpoint_files(wildcards):
+    """The files of a checkpoint that is made here; one from elsewhere is found by the job."""
+    if wildcards.language not in MADE_HERE:
+        return []
+    folder = checkpoint(wildcards.language)
+    return [f"{folder}/{file}" for file in ("config.json", "model.safetensors", "tokenizer.json")]
+
+
+def pretraining_settings(wildcards):
+    return json.dumps(config["languages"][wildcards.language]["pretraining"], sort_keys=True)
+
+
+def language_label(wildcards):
+    title = config["languages"][wildcards.language]["title"]
+    return json.dumps({"name": wildcards.language, "title": title})
+
+
+def vision_settings(wildcards):
+    return json.dumps({"name": wildcards.vision, **config["visions"][wildcards.vision]})
+
+
+def seed_files(runs, *names):
+    return [
+        f"{RESULTS}/runs/{run.name}/seed-{seed}/{name}"
+        for run in runs
+        for seed in SEEDS
+        for name in names
+    ]
+
+
+def run_files(target):
+    """Everything that a table or figure reads of its runs."""
+    runs = experiment.runs_of(config, target)
+    configs = [f"{RESULTS}/runs/{run.name}/config.json" for run in runs]
+    return configs + seed_files(runs, "history.csv", "gsnr.csv", "evaluation.csv")
+
+
+def run_folders(target):
+    return [f"{RESULTS}/runs/{run.name}" for run in experiment.runs_of(config, target)]
+
+
+def similarity_files(languages, visions):
+    """Similarity tables: of trained ViTs one for each seed, of pretrained ones one."""
+    if config["similarity"]["vision"] == "pretrained":
+        eyes = [f"{vision}--pretrained" for vision in visions]
+    else:
+        data = config["similarity"]["data"]
+        eyes = [f"{data}_{vision}_vanilla--seed-{s}" for vision in visions for s in SEEDS]
+    return [f"{RESULTS}/similarity/{one}--{eye}.csv" for one in languages for eye in eyes]
+
+
+def target_similarity(target):
+    tables = config["tables"]
+    if target == "table1":
+        return similarity_files(tables["table1"]["languages"], tables["table1"]["visions"])
+    if target == "figure4":
+        return similarity_files(tables["figure4"]["languages"], [tables["figure4"]["vision"]])
+    if target == "figure5":
+        return similarity_files([tables["table3"]["language"]], [tables["table3"]["vision"]])
+    return []
+
+
+def target_data(target):
+    """The data sets of a table's columns, in their order."""
+    table = config["tables"].get(target, {})
+    sets = table.get("data", [])
+    video = [table["video"]] if "video" in table else []
+    return (sets if isinstance(sets, list) else [sets]) + video
+
+
+def table_inputs(wildcards):
+    runs = [] if wildcards.table == "table1" else run_files(wildcards.table)
+    return runs + target_similarity(wildcards.table)
+
+
+def figure_inputs(wildcards):
+    runs = [] if wildcards.figure == "figure4" else run_files(wildcards.figure)
+    return runs + target_similarity(wildcards.figure)
+
+
+def option(name, values):
+    """A command-line option with its values, or nothing."""
+    return [name, *map(str, values)] if values else []
+
+
+def table_options(wildcards):
+    table = wildcards.table
+    folders = [] if table == "table1" else run_folders(table)
+    return (
+        option("--runs", folders)
+        + option("--similarity", target_similarity(table))
+        + option("--data", target_data(table))
+    )
+
+
+def figure_options(wildcards):
+    figure = wildcards.figure
+    folders = [] if figure == "figure4" else run_folders(figure)
+    return option("--runs", folders) + option("--similarity", target_similarity(figure))
+
+
+def target_files(target):
+    """The files of a table or figure; Table 3 is drawn as a heat map too."""
+    table = [f"{RESULTS}/tables/{target}.{suffix}" for suffix in ("csv", "md", "tex")]
+    figure = [f"{RESULTS}/figures/{target}.{suffix}" for suffix in ("csv", "pdf", "png")]
+    if target == "table3":
+        return table + figure
+    return figure if target in FIGURES else table
+
+
+def everything():
+    return [file for name in (*TABLES, "controls", *FIGURES) for file in target_files(name)]
