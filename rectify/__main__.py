@@ -9,7 +9,7 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 COMMANDS = {
     "resolve": "write the settings of one run",
@@ -32,9 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments[:1] != ["warm"] and os.environ.get("RECTIFY_WARM"):
-        from rectify.warm import request
-
-        return request(os.environ["RECTIFY_WARM"], arguments)
+        return _one_line(lambda: _request(arguments))
     return run(arguments)
 
 
@@ -43,14 +41,25 @@ def run(arguments: Sequence[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="rectify.%(module)s %(message)s", force=True)
     for library in ("httpx", "timm", "matplotlib", "fontTools"):
         logging.getLogger(library).setLevel(logging.WARNING)
+    command, parsed = _parse(list(arguments))
+    return _one_line(lambda: command.run(parsed) or 0)
+
+
+def _one_line(work: Callable[[], int]) -> int:
+    """Return the exit status of ``work``; a mistake of the user becomes one line and status 2."""
     try:
-        command, parsed = _parse(list(arguments))
-        return command.run(parsed) or 0
+        return work()
     except ValueError as error:
         if os.environ.get("RECTIFY_TRACEBACK"):
             raise
         sys.stderr.write(f"{error}\n")
         return 2
+
+
+def _request(arguments: list[str]) -> int:
+    from rectify.warm import request
+
+    return request(os.environ["RECTIFY_WARM"], arguments)
 
 
 def _parse(arguments: list[str]) -> tuple:

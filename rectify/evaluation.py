@@ -17,6 +17,7 @@ def accuracies(
     transform: Callable[[Tensor], Tensor],
     batch_size: int,
     device: torch.device,
+    candidates: Int[Tensor, " candidates"] | None = None,
 ) -> tuple[float, float]:
     """Return the top-1 and top-k accuracy of ``model`` in ``eval`` mode, each in 0 .. 1.
 
@@ -28,6 +29,7 @@ def accuracies(
         transform: From stored images to the model's input.
         batch_size: Items at a time; the last batch may be smaller.
         device: Where the model lies.
+        candidates: Classes whose logits compete, in ascending order; None for all.
 
     Raises:
         ValueError: If there are no items, or fewer classes than ``k``.
@@ -38,8 +40,12 @@ def accuracies(
     hits = torch.zeros(2, dtype=torch.int64)
     with torch.inference_mode():
         for items in torch.arange(len(labels)).split(batch_size):
-            logits = model(transform(images[items]).to(device)).float()
-            hits += _hits(logits.cpu(), labels[items], k)
+            logits = model(transform(images[items]).to(device)).float().cpu()
+            if candidates is None:
+                hits += _hits(logits, labels[items], k)
+            else:
+                places = torch.searchsorted(candidates, labels[items])
+                hits += _hits(logits[:, candidates], places, k)
     top1, topk = (hits.double() / len(labels)).tolist()
     return top1, topk
 

@@ -96,3 +96,13 @@ def test_an_empty_test_set_is_one_line(vit):
             batch_size=4,
             device=CPU,
         )
+
+
+def test_only_the_candidates_logits_compete():
+    logits = torch.tensor([[9.0, 1.0, 5.0, 3.0], [9.0, 2.0, 1.0, 4.0], [0.0, 7.0, 8.0, 9.0]])
+    labels = torch.tensor([2, 1, 3])
+    shares = accuracies(
+        torch.nn.Identity(), logits, labels, 2, candidates=torch.tensor([1, 2, 3]),
+        transform=lambda batch: batch, batch_size=2, device=torch.device("cpu"),
+    )  # fmt: skip
+    assert shares == (2 / 3, 1.0)  # class 0 would have won twice; class 1 is second to class 3

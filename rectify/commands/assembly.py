@@ -16,6 +16,8 @@ from rectify.recipes import Recipe, recipe
 from rectify.runtime import generator, seed_globals
 from rectify.vision import create_vit
 
+CROP = 0.875  # as in DeiT
+
 
 def recipe_of(settings: dict[str, Any]) -> Recipe:
     """Return the recipe of a run: the named one with the run's changes."""
@@ -100,10 +102,17 @@ def training_transform(settings: dict[str, Any]) -> Callable[[Tensor, torch.Gene
     return lambda images, draws: torch.stack([transform(image) for image in images])
 
 
-def test_transform(settings: dict[str, Any]) -> Callable[[Tensor], Tensor]:
-    """Return the transform of test images: DeiT's resize and crop, or none for embedded sets."""
+def evaluation_transform(
+    settings: dict[str, Any], shift: str = "none"
+) -> Callable[[Tensor], Tensor]:
+    """Return the transform of test images, or of those of a shifted test set.
+
+    DeiT's resize and crop; ImageNet-C's images have their size and are not cropped, and those
+    of an embedded set are stored as the model takes them.
+    """
     data = settings["data"]
-    return augment.evaluation_transform(data["image_size"], resize=not data.get("embedded", False))
+    crop = None if data.get("embedded", False) else 1.0 if shift == "c" else CROP
+    return augment.evaluation_transform(data["image_size"], crop)
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:

@@ -13,6 +13,8 @@ import argparse
 import logging
 from pathlib import Path
 
+PARTIAL = ("a", "r")  # ImageNet-A and -R hold some classes, and only their logits compete
+
 log = logging.getLogger(__name__)
 
 
@@ -28,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from rectify.commands import assembly
-    from rectify.data.images import load_set, splits
+    from rectify.data.images import load_sets
     from rectify.evaluation import accuracies
     from rectify.provenance import provenance
     from rectify.records import EVALUATION, read_json, write_table
@@ -36,17 +38,21 @@ def run(args: argparse.Namespace) -> None:
 
     settings, device = read_json(args.config), start(args.threads)
     model = assembly.trained_of(settings, args.block, args.seed, args.model).to(device)
-    k, transform = settings["data"]["top_k"], assembly.test_transform(settings)
-    batch_size = assembly.recipe_of(settings).batch_size
+    k, batch_size = settings["data"]["top_k"], assembly.recipe_of(settings).batch_size
     rows = []
-    for split in splits(args.data):
-        if split.startswith("test"):
-            images = load_set(args.data, split)
-            shares = accuracies(
-                model, images.images, images.labels, k,
-                transform=transform, batch_size=batch_size, device=device,
-            )  # fmt: skip
-            rows.append((*_shift(split), len(images.labels), k, *shares))
+    for split, images in load_sets(args.data, "test"):
+        shift, condition, severity = _shift(split)
+        shares = accuracies(
+            model,
+            images.images,
+            images.labels,
+            k,
+            candidates=images.labels.unique() if shift in PARTIAL else None,
+            transform=assembly.evaluation_transform(settings, shift),
+            batch_size=batch_size,
+            device=device,
+        )
+        rows.append((shift, condition, severity, len(images.labels), k, *shares))
     log.info("%s, seed %d: %d test sets", settings["run"], args.seed, len(rows))
     source = provenance(args.seed, "rectify.evaluation", run=settings["run"])
     write_table(EVALUATION, rows, args.output, source)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from rectify.data.images import ImageSet
 
-EMBEDDED = ("glyphs", "digits", "biased", "motions", "pairs")
+EMBEDDED = ("glyphs", "digits", "biased", "scripts", "motions", "pairs")
 FILES = ("cifar100", "caltech256", "bar", "imagenet", "captions")
 DESCRIPTIVE = ("name", "title", "channels", "top_k", "embedded", "training")
 """Keys of a set in the config that do not concern its preparation."""
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
     for split, count in _counts(listed).items():
         log.info("%s: %s: %d items", args.data, split, count)
     source = provenance(
-        settings["seed"], *_modules(settings["reader"]), data=args.data, settings=settings
+        settings["seed"], *modules(settings["reader"]), data=args.data, settings=settings
     )
     if isinstance(made, dict):
         save_sets(args.folder, made, source)
@@ -67,7 +67,7 @@ def _made(data: str, settings: dict[str, Any]) -> "dict[str, ImageSet] | DataFra
     if reader not in EMBEDDED + FILES:
         raise ValueError(
             f"prepare-data: reader of {data} must be one of {', '.join(EMBEDDED + FILES)}, "
-            f"got {reader!r}. Change data.{data}.reader in the config."
+            f"got {reader!r}. This version cannot read it: ask for what does not need {data}."
         )
     if reader in FILES and folder is None:
         raise ValueError(
@@ -109,8 +109,9 @@ def _check_sizes(reader: str, sizes: dict[str, Any], known: tuple[str, ...]) -> 
         )
 
 
-def _modules(reader: str) -> list[str]:
-    own = {"motions": "video", "pairs": "pairs", "captions": "pairs"}
+def modules(reader: str) -> list[str]:
+    """Return the modules whose code decides the items of a set."""
+    own = {"motions": "video", "pairs": "pairs", "captions": "pairs", "scripts": "scripts"}
     drawn = "glyphs" if reader in EMBEDDED else "readers"
     return [f"rectify.data.{own.get(reader, drawn)}"]
 

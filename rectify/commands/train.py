@@ -10,7 +10,6 @@ Writes
 """
 
 import argparse
-import hashlib
 import logging
 from functools import partial
 from pathlib import Path
@@ -41,8 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from rectify.commands import assembly
+    from rectify.commands.checkpoint import Checkpoint, identity
     from rectify.data.images import load_set
     from rectify.gsnr import GsnrObserver
+    from rectify.provenance import source_digest
     from rectify.records import read_json
     from rectify.runtime import start
     from rectify.training import train
@@ -53,7 +54,8 @@ def run(args: argparse.Namespace) -> None:
     measures = settings["gsnr"]
     blocks = assembly.trunk_of(model).blocks
     observer = GsnrObserver(blocks, batches=measures["batches"], xi=measures["xi"])
-    keeper = _Checkpoint(args, settings)
+    files = [args.data / "manifest.csv", args.data / "arrays.safetensors", args.block]
+    keeper = Checkpoint(args.checkpoint, identity(settings, source_digest(*MODULES), files))
     rows = train(
         model,
         _training_data(settings, load_set(args.data, "train")),
@@ -88,7 +90,7 @@ def _evaluation(settings: dict[str, Any], images: Any, device: Any) -> Any:
         images.images,
         images.labels,
         settings["data"]["top_k"],
-        transform=assembly.test_transform(settings),
+        transform=assembly.evaluation_transform(settings),
         batch_size=assembly.recipe_of(settings).batch_size,
         device=device,
     )
@@ -154,58 +156,3 @@ def _summary(seed: int, settings: dict[str, Any], model: Any, rows: list) -> dic
         "parameters": sum(count for count, _ in counts),
         "parameters_trained": sum(count for count, trained in counts if trained),
     }
-
-
-class _Checkpoint:
-    """The state after the last whole epoch, as long as nothing it depends on has changed."""
-
-    def __init__(self, args: argparse.Namespace, settings: dict[str, Any]):
-        self.path = args.checkpoint
-        files = [args.data / "manifest.csv", args.data / "arrays.safetensors", args.block]
-        self.identity = _identity(settings, [file for file in files if file])
-
-    def save(self, state: dict[str, Any]) -> None:
-        import torch
-
-        from rectify.records import atomic_path
-
-        with atomic_path(self.path) as temporary:
-            torch.save({"identity": self.identity, "state": state}, temporary)
-
-    def load(self) -> dict[str, Any] | None:
-        import pickle
-
-        import torch
-
-        if not self.path.is_file():
-            return None
-        try:
-            saved = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            reason = (str(error) or "an empty file").splitlines()[0]
-            raise ValueError(
-                f"{self.path}: must be a whole checkpoint, got {reason}. "
-                "Delete it to train from the start."
-            ) from None
-        if saved["identity"] != self.identity:
-            log.info("the checkpoint is of other code, data or settings: training from the start")
-            return None
-        return saved["state"]
-
-    def delete(self) -> None:
-        self.path.unlink(missing_ok=True)
-
-
-def _identity(settings: dict[str, Any], files: list[Path]) -> str:
-    """Return a digest of everything that decides a run's results."""
-    import json
-
-    from rectify.provenance import source_digest
-
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    digest.update(source_digest(*MODULES).encode())
-    for file in files:
-        if file.is_file():
-            with file.open("rb") as opened:
-                digest.update(hashlib.file_digest(opened, "sha256").digest())
-    return digest.hexdigest()

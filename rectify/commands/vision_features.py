@@ -11,7 +11,10 @@ Writes
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,25 +30,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from rectify.commands import assembly
+    from rectify.data.augment import published_transform
     from rectify.data.images import load_set
     from rectify.features import save_features, vision_features
     from rectify.records import read_json
     from rectify.runtime import start
 
     device = start(args.threads)
-    settings = _pretrained(args.pretrained) if args.pretrained else read_json(args.config)
     if args.pretrained:
-        vit = _create(settings)
+        vision = args.pretrained
+        vit = _published(vision)
+        transform = published_transform(vit)
     else:
+        settings = read_json(args.config)
+        vision = settings["vision"]
         vit = assembly.trained_of(settings, None, args.seed, args.model)
+        transform = assembly.evaluation_transform(settings)
     layers = vision_features(
         vit.to(device),
         load_set(args.pairs, "pairs").images,
-        transform=assembly.test_transform(settings),
+        transform=transform,
         batch_size=args.batch_size,
         device=device,
     )
-    vision = settings["vision"]
     facts = {
         "vision": vision["name"],
         "vision_title": vision["title"],
@@ -56,12 +63,8 @@ def run(args: argparse.Namespace) -> None:
     save_features(layers, facts, args.output)
 
 
-def _pretrained(vision: dict[str, Any]) -> dict[str, Any]:
-    return {"vision": vision, "data": {"image_size": 224, "classes": 0}}
-
-
-def _create(settings: dict[str, Any]) -> Any:
+def _published(vision: dict[str, Any]) -> "VisionTransformer":
     from rectify.vision import create_vit
 
-    name = f"{settings['vision']['timm']}.augreg_in21k"  # as in Huh et al.
+    name = f"{vision['timm']}.augreg_in21k"  # as in Huh et al.
     return create_vit(name, num_classes=0, image_size=224, pretrained=True)

@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from timm.data import create_transform
+from timm.data import create_transform, resolve_model_data_config
 from timm.data.random_erasing import RandomErasing
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms.functional import to_pil_image
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, as in DeiT
@@ -94,14 +94,28 @@ def per_image(
 
 
 def evaluation_transform(
-    image_size: int, resize: bool
+    image_size: int, crop: float | None
 ) -> Callable[[UInt8[Tensor, " batch *pixels"]], Float[Tensor, " batch *pixels"]]:
-    """Return the test transform: with ``resize`` DeiT's resize and centre crop at 0.875."""
-    if not resize:
+    """Return the test transform: resize and centre crop, or nothing but ``normalise``.
+
+    Args:
+        image_size: Height and width of the model's input in pixels.
+        crop: Share of the resized image that is kept: 0.875 as in DeiT, 1.0 for images that
+            have the right size already; None for sets that are stored as the model takes them.
+    """
+    if crop is None:
         return normalise
     transform = create_transform(
-        input_size=image_size, interpolation="bicubic", crop_pct=0.875, mean=MEAN, std=STD
+        input_size=image_size, interpolation="bicubic", crop_pct=crop, mean=MEAN, std=STD
     )
+    return lambda images: torch.stack([transform(to_pil_image(image)) for image in images])
+
+
+def published_transform(
+    vit: nn.Module,
+) -> Callable[[UInt8[Tensor, " batch *pixels"]], Float[Tensor, " batch *pixels"]]:
+    """Return the test transform that a timm model with published weights was trained for."""
+    transform = create_transform(**resolve_model_data_config(vit))
     return lambda images: torch.stack([transform(to_pil_image(image)) for image in images])
 
 

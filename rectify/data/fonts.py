@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 FILL = 0.86  # share of the image that the longer side of an unscaled glyph takes
 OVERSAMPLING = 3
 INSIDE = 80  # grey level inside an outline; black would leave a line on each side of every line
+SMALLEST = 0.3  # em
 EDGE = 1.0  # pixels that stay free at each edge
 ASCII = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
 
@@ -78,6 +79,16 @@ def characters(face: Face) -> frozenset[str]:
         covered = {chr(code) for code in font.getBestCmap()}
     named = frozenset(character for character in covered if unicodedata.name(character, ""))
     return named & ASCII if face in MODERN else named
+
+
+@functools.cache
+def legible(face: Face) -> list[str]:
+    """Return the letters, numbers, punctuation marks and symbols of a face that are not tiny.
+
+    A dot and a comma look alike once they fill the image.
+    """
+    shown = (one for one in sorted(characters(face)) if unicodedata.category(one)[0] in "LNPS")
+    return [one for one in shown if extent(one, face) >= SMALLEST]
 
 
 def draw(

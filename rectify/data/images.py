@@ -7,6 +7,7 @@ by a tensor of item numbers, and ``labels``.
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,18 @@ def load_set(folder: Path, split: str) -> ImageSet | FileSet:
     Raises:
         ValueError: If the split does not exist, or the files are damaged or don't belong together.
     """
+    return _loaded(folder, read_table(MANIFEST, Path(folder) / LISTING), split)
+
+
+def load_sets(folder: Path, prefix: str) -> Iterator[tuple[str, ImageSet | FileSet]]:
+    """Give name and items of each split whose name starts with ``prefix``, in their order."""
     listing = read_table(MANIFEST, Path(folder) / LISTING)
+    for split in dict.fromkeys(listing["split"]):
+        if split.startswith(prefix):
+            yield split, _loaded(folder, listing, split)
+
+
+def _loaded(folder: Path, listing: DataFrame, split: str) -> ImageSet | FileSet:
     rows = listing[listing["split"] == split]
     if rows.empty:
         raise ValueError(

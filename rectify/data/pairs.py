@@ -13,15 +13,13 @@ import numpy as np
 import torch
 from pandas import DataFrame
 
-from rectify.data.fonts import FACES, characters, draw, extent
+from rectify.data.fonts import FACES, characters, draw, legible
 from rectify.data.images import LISTING, ImageSet, manifest
 from rectify.records import MANIFEST, read_table
 from rectify.runtime import seed_for
 
 SPLIT = "pairs"
 FACE = FACES[0]
-SHOWN = frozenset("LNPS")  # Unicode's letters, numbers, punctuation, symbols
-SMALLEST = 0.3  # em; a dot and a comma look alike once they fill the image
 BASIC_PLANE = range(0x10000)
 SYSTEMATIC = ("CJK ", "HANGUL SYLLABLE", "YI SYLLABLE", "VARIATION SELECTOR")
 """Beginnings of names that only count up."""
@@ -79,12 +77,12 @@ def names_corpus() -> list[str]:
 
 def _drawn(image_size: int, items: int, random: np.random.Generator) -> dict[str, np.ndarray]:
     """Draw characters in random order; none is too small, and no two look the same."""
-    candidates = [one for one in sorted(characters(FACE)) if unicodedata.category(one)[0] in SHOWN]
+    candidates = legible(FACE)
     seen: set[bytes] = set()
     images: dict[str, np.ndarray] = {}
     for place in random.permutation(len(candidates)):
         one = candidates[place]
-        if len(images) < items and extent(one, FACE) >= SMALLEST:
+        if len(images) < items:
             image = draw(one, FACE, image_size)
             if image.tobytes() not in seen:
                 seen.add(image.tobytes())

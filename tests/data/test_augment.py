@@ -1,6 +1,7 @@
 import itertools
 
 import pytest
+import timm
 import torch
 from torchvision.transforms.functional import to_pil_image
 
@@ -14,6 +15,7 @@ from rectify.data.augment import (
     flip,
     normalise,
     per_image,
+    published_transform,
     shift,
 )
 from rectify.runtime import generator, seed_globals
@@ -69,7 +71,7 @@ def test_each_image_is_flipped_or_not_on_its_own():
 
 def test_grey_and_colour_are_normalised_with_their_own_values():
     gray = normalise(torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 1, 2))
-    assert gray.flatten().tolist() == [-1.0, 1.0]
+    torch.testing.assert_close(gray.flatten(), torch.tensor([-0.5, 0.85 / 0.3]))
     assert (GRAY_MEAN, GRAY_STD) == ((0.15,), (0.3,))
     colour = normalise(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten()
     expected = [(1 - mean) / std for mean, std in zip(MEAN, STD, strict=True)]
@@ -167,15 +169,29 @@ def test_erased_pixels_are_noise_as_in_deit():
 
 
 def test_embedded_images_are_only_normalised_at_test():
-    assert evaluation_transform(28, resize=False) is normalise
+    assert evaluation_transform(28, crop=None) is normalise
 
 
 def test_other_images_are_resized_and_cropped_as_in_deit_at_test():
     image = pixels(3, 50, 70)
-    out = evaluation_transform(28, resize=True)([image])
+    out = evaluation_transform(28, crop=0.875)([image])
     small = to_pil_image(image).resize((round(32 * 70 / 50 - 0.5), 32), resample=3)
     assert out.shape == (1, 3, 28, 28)
     left = round((small.width - 28) / 2)
     expected = torch.frombuffer(bytearray(small.tobytes()), dtype=torch.uint8)
     expected = expected.view(32, small.width, 3).permute(2, 0, 1)[:, 2:30, left : left + 28]
     torch.testing.assert_close(out, normalise(expected[None]))
+
+
+def test_the_published_transform_is_the_one_that_timm_names_for_the_weights():
+    vit = timm.create_model("vit_tiny_patch16_224.augreg_in21k", num_classes=0)
+    image = torch.full((3, 300, 200), 255, dtype=torch.uint8)
+    out = published_transform(vit)([image, image])
+    assert out.shape == (2, 3, 224, 224)
+    torch.testing.assert_close(out, torch.ones_like(out))  # mean and std are 0.5 there
+
+
+def test_an_image_of_the_right_size_is_kept_whole_with_crop_1():
+    image = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
+    out = evaluation_transform(32, crop=1.0)([image])
+    torch.testing.assert_close(out, normalise(image[None]))

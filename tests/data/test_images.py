@@ -11,6 +11,7 @@ from rectify.data.images import (
     FileSet,
     ImageSet,
     load_set,
+    load_sets,
     manifest,
     read_image,
     save_files,
@@ -42,6 +43,9 @@ def test_what_is_saved_is_loaded(tmp_path, frames):
     sets = {"train": image_set(5, frames), "test-c/noise/1": image_set(3, frames, 1)}
     save_sets(tmp_path, sets, SOURCE)
     assert splits(tmp_path) == list(sets)
+    some = dict(load_sets(tmp_path, "t"))
+    assert list(some) == [split for split in sets if split.startswith("t")]
+    assert all(torch.equal(some[split].images, sets[split].images) for split in some)
     for split, saved in sets.items():
         loaded = load_set(tmp_path, split)
         assert torch.equal(loaded.images, saved.images)

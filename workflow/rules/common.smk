@@ -8,6 +8,8 @@ from pathlib import Path
 sys.path.insert(0, workflow.basedir)
 
 from rectify import config as experiment
+from rectify.commands.prepare_data import modules as data_modules
+from rectify.commands.train import MODULES as TRAINING
 from rectify.provenance import source_digest
 
 # The inner snakemake of a SLURM job must outlive the warning before the time limit.
@@ -69,6 +71,10 @@ def run_settings(wildcards):
 
 def data_settings(wildcards):
     return json.dumps(experiment.data_settings(config, wildcards.set), sort_keys=True)
+
+
+def data_code(wildcards):
+    return source_digest(*data_modules(config["data"][wildcards.set]["reader"]))
 
 
 def prepared(name):

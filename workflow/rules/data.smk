@@ -19,7 +19,7 @@ rule prepare_data:
     params:
         settings=data_settings,
         folder=subpath(output.manifest, parent=True),
-        code=source_digest("rectify.data.glyphs", "rectify.data.pairs", "rectify.data.video"),
+        code=data_code,
     shell:
         "python -m rectify prepare-data --data {wildcards.set:q} --settings {params.settings:q}"
         " --folder {params.folder:q} > {log:q} 2>&1"
@@ -45,7 +45,7 @@ rule prepare_files:
     params:
         settings=data_settings,
         folder=subpath(output.manifest, parent=True),
-        code=source_digest("rectify.data.images"),
+        code=data_code,
     shell:
         "python -m rectify prepare-data --data {wildcards.set:q} --settings {params.settings:q}"
         " --folder {params.folder:q} > {log:q} 2>&1"

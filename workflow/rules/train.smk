@@ -53,13 +53,7 @@ rule train:
         data=run_data_folder,
         block=block_option,
         checkpoint=checkpoint_path,
-        code=source_digest(
-            "rectify.training",
-            "rectify.gsnr",
-            "rectify.evaluation",
-            "rectify.language",
-            "rectify.data.augment",
-        ),
+        code=source_digest(*TRAINING),
     shell:
         "python -m rectify train --config {input.config:q} --data {params.data:q}"
         " {params.block:q} --seed {wildcards.seed} --threads {threads}"
