@@ -24,6 +24,7 @@ COMMANDS = {
     "table": "one table of the paper, from the runs' results",
     "figure": "one figure of the paper, from the runs' results",
     "report": "one page with all tables and figures",
+    "cost": "parameters, FLOPs and speed of a model, without weights",
     "warm": "run a command (snakemake) whose rectify jobs start at once",
 }
 

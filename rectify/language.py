@@ -3,75 +3,41 @@
 A block is the decoder layer of Hugging Face's implementation, run on visual tokens: without
 rotary or learned positions, without ALiBi and without a causal mask, so that each token sees
 all tokens (Pang et al., 2024). Its weights are those of the checkpoint, bit by bit in their own
-precision, and compute in float32. Only the tensors of that layer are read.
+precision, and compute in float32. Only the tensors of that layer are read; the model's own
+final norm stands beside the block, not in it, for those who ask for it.
 
 Caption features follow Huh et al. (2024): the output of every decoder block, before the final
 norm, averaged over the caption's tokens, special ones included.
 """
 
 import hashlib
-import importlib
 import json
-import pickle
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers import AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
 
+from rectify.checkpoints import (
+    Tensors,
+    damaged,
+    mapped_tensors,
+    read_settings,
+    read_tensors,
+    tensor_shapes,
+)
+from rectify.families import FAMILIES, empty_layer, empty_norm, parse_config
 from rectify.records import atomic_path, read_json
-from rectify.runtime import seed_for
 
-Call = Callable[[nn.Module, Float[Tensor, "batch tokens hidden"]], Any]
-Tensors = dict[str, Tensor]
-
-
-def _rotary(layer: nn.Module, tokens: Float[Tensor, "batch tokens hidden"]) -> Any:
-    cosine, sine = tokens.new_ones(1, 1, 1), tokens.new_zeros(1, 1, 1)  # an angle of 0
-    return layer(tokens, attention_mask=None, position_embeddings=(cosine, sine))
-
-
-def _plain(layer: nn.Module, tokens: Float[Tensor, "batch tokens hidden"]) -> Any:
-    return layer(tokens, attention_mask=None)
-
-
-def _alibi(layer: nn.Module, tokens: Float[Tensor, "batch tokens hidden"]) -> Any:
-    slopes = tokens.new_zeros(len(tokens) * layer.num_heads, 1, tokens.shape[1])
-    return layer(tokens, alibi=slopes, attention_mask=None)[0]
-
-
-@dataclass(frozen=True)
-class Family:
-    """How one architecture names and calls its decoder layers.
-
-    Attributes:
-        layer: Class of the decoder layer, in ``transformers.models.<model_type>``.
-        call: Runs the layer without positions and without a mask.
-        stem: Name of the list of layers in the model and in the checkpoint.
-        buffers: Endings of tensors in old checkpoints that are constants, not weights.
-    """
-
-    layer: str
-    call: Call
-    stem: str = "layers"
-    buffers: tuple[str, ...] = ()
-
-
-FAMILIES = {
-    "bloom": Family("BloomBlock", _alibi, stem="h"),
-    "gpt2": Family("GPT2Block", _plain, stem="h", buffers=(".attn.bias", ".attn.masked_bias")),
-    "llama": Family("LlamaDecoderLayer", _rotary, buffers=("rotary_emb.inv_freq",)),
-    "mistral": Family("MistralDecoderLayer", _rotary),
-    "opt": Family("OPTDecoderLayer", _plain),
-    "qwen2": Family("Qwen2DecoderLayer", _rotary),
-}
+PREFIXES = r"^(?:model\.|decoder\.|transformer\.)*"  # before the names in a checkpoint
+FINAL_NORM = "final_norm."  # before the names of the model's own norm in an extracted file
 
 
 class Block(nn.Module):
@@ -84,15 +50,37 @@ class Block(nn.Module):
         layer: Index of the decoder block, counted from 0.
     """
 
-    def __init__(self, config: PretrainedConfig, language: str, layer: int, tensors: Tensors):
+    def __init__(
+        self,
+        config: PretrainedConfig,
+        language: str,
+        layer: int,
+        tensors: Tensors,
+        norm: Callable[[], Tensors] = dict,
+    ):
         super().__init__()
         self.hidden, self.family = config.hidden_size, config.model_type
         self.language, self.layer = language, layer
-        self.decoder = _empty_layer(config, layer)
+        self.decoder = empty_layer(config, layer)
         weights = {name: tensor.float() for name, tensor in tensors.items()}
         self.decoder.load_state_dict(weights, strict=True, assign=True)
+        self._config, self._norm = config, norm
         self.requires_grad_(False)
         self.eval()
+
+    @cached_property
+    def final_norm(self) -> nn.RMSNorm | nn.LayerNorm | None:
+        """The language model's own norm after its last layer, frozen; None if it has none.
+
+        It is not a part of this module (a cached property is not registered): only a model that
+        uses it counts it, runs it and moves it to its device. Until then it is not read.
+        """
+        weights = {name: tensor.float() for name, tensor in self._norm().items()}
+        if not weights:
+            return None
+        norm = empty_norm(self._config)
+        norm.load_state_dict(weights, strict=True, assign=True)
+        return norm.requires_grad_(False)
 
     def forward(
         self, tokens: Float[Tensor, "batch tokens hidden"]
@@ -108,30 +96,37 @@ def load_block(checkpoint: Path, layer: int) -> Block:
     """Return decoder block ``layer`` of a checkpoint, frozen.
 
     Args:
-        checkpoint: Folder in Hugging Face format: ``config.json`` and one or many
-            ``.safetensors`` or ``.bin`` files.
+        checkpoint: Folder in Hugging Face format (``config.json`` and one or many
+            ``.safetensors`` or ``.bin`` files) or Meta's (``params.json``,
+            ``consolidated.00.pth``).
         layer: Index of the decoder block, counted from 0.
 
     Raises:
         ValueError: If the folder, the layer, the architecture or a tensor is not as it must be.
     """
-    config = _config(checkpoint)
-    return Block(config, checkpoint.name, layer, _layer_tensors(checkpoint, config, layer))
+    config = read_config(checkpoint)
+    tensors = _layer_tensors(checkpoint, config, layer)
+    norm = partial(_norm_tensors, checkpoint, config)
+    return Block(config, checkpoint.name, layer, tensors, norm)
 
 
 def extract_block(checkpoint: Path, layer: int, output: Path) -> None:
     """Write decoder block ``layer`` of a checkpoint to one ``.safetensors`` file, bit by bit.
 
+    The model's final norm is written beside it, if there is one.
+
     Raises:
         ValueError: As ``load_block``.
     """
-    config = _config(checkpoint)
+    config = read_config(checkpoint)
     tensors = _layer_tensors(checkpoint, config, layer)
+    norm = _norm_tensors(checkpoint, config)
+    tensors |= {f"{FINAL_NORM}{name}": tensor for name, tensor in norm.items()}
     facts = {
         "family": config.model_type,
         "language": checkpoint.name,
         "layer": layer,
-        "config": read_json(checkpoint / "config.json"),
+        "config": read_settings(checkpoint),
         "sha256": _sha256(tensors),
     }
     with atomic_path(output) as temporary:  # one key: safetensors writes several in any order
@@ -150,7 +145,7 @@ def read_block(path: Path) -> Block:
             f"{path}: the tensors must have the digest {facts['sha256'][:12]}, "
             f"got {_sha256(tensors)[:12]}. Extract the block again."
         )
-    return Block(config, facts["language"], facts["layer"], tensors)
+    return _extracted_block(config, facts, tensors)
 
 
 def random_block(path: Path, generator: torch.Generator) -> Block:
@@ -161,19 +156,23 @@ def random_block(path: Path, generator: torch.Generator) -> Block:
     """
     config, facts, tensors = _read_extracted(path)
     drawn = {name: _drawn(name, tensors[name].shape, generator) for name in sorted(tensors)}
-    return Block(config, facts["language"], facts["layer"], drawn)
+    return _extracted_block(config, facts, drawn)
+
+
+def empty_block(config: PretrainedConfig, language: str) -> Block:
+    """Return a block with shapes but without weights, on torch's ``meta`` device."""
+    return Block(config, language, 0, dict(empty_layer(config, 0).state_dict()))
 
 
 def describe(checkpoint: Path) -> dict[str, Any]:
     """Return family, layers, hidden, parameters and block_parameters; no weights are read."""
-    config = _config(checkpoint)
+    config = read_config(checkpoint)
     pattern, ignored = _pattern(config, 0), FAMILIES[config.model_type].buffers
     if config.tie_word_embeddings:
         ignored += ("lm_head.weight",)
     sizes = {
-        name: tensor.numel()
-        for file in _files(checkpoint)
-        for name, tensor in _mapped(checkpoint / file).items()
+        name: shape.numel()
+        for name, shape in tensor_shapes(checkpoint).items()
         if not name.endswith(ignored)
     }
     return {
@@ -185,13 +184,21 @@ def describe(checkpoint: Path) -> dict[str, Any]:
     }
 
 
+def read_config(checkpoint: Path) -> PretrainedConfig:
+    """Return a checkpoint's configuration in Hugging Face's terms.
+
+    Raises:
+        ValueError: If there is none, or its architecture is not one of ``FAMILIES``.
+    """
+    return parse_config(read_settings(checkpoint), checkpoint)
+
+
 def caption_features(
     checkpoint: Path,
     captions: list[str],
     batch_size: int,
     *,
     device: torch.device | str = "cpu",
-    untrained: int | None = None,
 ) -> Float[Tensor, "layers captions dim"]:
     """Return each decoder block's output, averaged over the tokens of each caption.
 
@@ -200,33 +207,18 @@ def caption_features(
         captions: Texts without a prompt, never cut.
         batch_size: Captions per forward pass; changes the result by rounding only.
         device: Where the model runs, in float32.
-        untrained: Seed for weights as before pretraining, in place of the checkpoint's.
 
     Raises:
         ValueError: If the folder is not complete, or a caption has no or too many tokens.
     """
-    config = _config(checkpoint)
+    config = read_config(checkpoint)
     rows = _token_rows(checkpoint, captions, getattr(config, "max_position_embeddings", None))
-    model = _pretrained(checkpoint) if untrained is None else _untrained(config, untrained)
-    model = model.to(device).eval().requires_grad_(False)
+    model = _pretrained(checkpoint).to(device).eval().requires_grad_(False)
     parts = []
     for start in range(0, len(rows), batch_size):
         tokens = _padded(rows[start : start + batch_size]).to(device)
         parts.append(_block_means(model, tokens.clamp(min=0), (tokens >= 0).long()).cpu())
     return torch.cat(parts, dim=1)
-
-
-def _empty_layer(config: PretrainedConfig, layer: int) -> nn.Module:
-    family = FAMILIES[config.model_type]
-    name = config.model_type
-    config._attn_implementation = "sdpa"  # building a layer alone would choose the slow one
-    module = importlib.import_module(f"transformers.models.{name}.modeling_{name}")
-    with torch.device("meta"):
-        decoder = getattr(module, family.layer)(config, layer)
-    for part in decoder.modules():
-        if hasattr(part, "is_causal"):
-            part.is_causal = False
-    return decoder
 
 
 def _drawn(name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
@@ -244,35 +236,29 @@ def _sha256(tensors: Tensors) -> str:
 
 
 def _read_extracted(path: Path) -> tuple[PretrainedConfig, dict[str, Any], Tensors]:
-    tensors = {name: tensor.clone() for name, tensor in _mapped(path).items()}
+    tensors = {name: tensor.clone() for name, tensor in mapped_tensors(path).items()}
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
     if "block" not in metadata:
         raise ValueError(f"{path}: must be a block from extract-block, got none. Extract it.")
     facts = json.loads(metadata["block"])
-    config = _parsed_config(facts["config"], path)
-    _check_tensors(tensors, config, facts["layer"], path)
+    config = parse_config(facts["config"], path)
+    layer, norm = _parted(tensors)
+    _check(layer, empty_layer(config, facts["layer"]), f"of layer {facts['layer']}", path)
+    _check_norm(norm, config, path)
     return config, facts, tensors
 
 
-def _config(checkpoint: Path) -> PretrainedConfig:
-    path = checkpoint / "config.json"
-    if not path.is_file():
-        raise ValueError(
-            f"{checkpoint}: must be a folder in Hugging Face format, got no config.json. "
-            "Change the model's path in the config, or pretrain the model first."
-        )
-    return _parsed_config(read_json(path), path)
+def _extracted_block(config: PretrainedConfig, facts: dict[str, Any], tensors: Tensors) -> Block:
+    layer, norm = _parted(tensors)
+    return Block(config, facts["language"], facts["layer"], layer, partial(dict, norm))
 
 
-def _parsed_config(values: dict[str, Any], where: Path) -> PretrainedConfig:
-    family = values.get("model_type")
-    if family not in FAMILIES:
-        raise ValueError(
-            f"{where}: model_type must be one of {', '.join(FAMILIES)}, got {family!r}. "
-            "Choose another model, or add the family to rectify.language."
-        )
-    return AutoConfig.for_model(**values)
+def _parted(tensors: Tensors) -> tuple[Tensors, Tensors]:
+    """Return the tensors of the layer and those of the final norm."""
+    norm = {name: tensor for name, tensor in tensors.items() if name.startswith(FINAL_NORM)}
+    layer = {name: tensor for name, tensor in tensors.items() if name not in norm}
+    return layer, {name.removeprefix(FINAL_NORM): tensor for name, tensor in norm.items()}
 
 
 def _layer_tensors(checkpoint: Path, config: PretrainedConfig, layer: int) -> Tensors:
@@ -281,68 +267,39 @@ def _layer_tensors(checkpoint: Path, config: PretrainedConfig, layer: int) -> Te
             f"{checkpoint}: layer must lie in 0..{config.num_hidden_layers - 1}, got {layer}. "
             "Change the layer in the config."
         )
-    pattern, buffers = _pattern(config, layer), FAMILIES[config.model_type].buffers
-    tensors: Tensors = {}
-    for file, names in _files(checkpoint).items():
-        wanted = {name: match[1] for name in names if (match := pattern.search(name))}
-        mapped = _mapped(checkpoint / file) if wanted else {}
-        for name in sorted(wanted.keys() & mapped.keys()):
-            if not name.endswith(buffers):
-                tensors[wanted[name]] = mapped[name].clone()
-    _check_tensors(tensors, config, layer, checkpoint)
+    buffers = FAMILIES[config.model_type].buffers
+    found = read_tensors(checkpoint, _pattern(config, layer))
+    tensors = {name: found[name] for name in found if not f".{name}".endswith(buffers)}
+    _check(tensors, empty_layer(config, layer), f"of layer {layer}", checkpoint)
     return tensors
 
 
-def _check_tensors(tensors: Tensors, config: PretrainedConfig, layer: int, where: Path) -> None:
-    expected = {
-        name: tuple(tensor.shape)
-        for name, tensor in _empty_layer(config, layer).state_dict().items()
-    }
-    got = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    for name in sorted(expected.keys() | got.keys()):
-        if expected.get(name) != got.get(name):
-            raise ValueError(
-                f"{where}: tensor {name} of layer {layer} must be {expected.get(name, 'absent')}, "
-                f"got {got.get(name, 'none')}. Get the checkpoint again, or correct its config."
-            )
+def _norm_tensors(checkpoint: Path, config: PretrainedConfig) -> Tensors:
+    pattern = re.compile(rf"{PREFIXES}{FAMILIES[config.model_type].norm}\.(.+)$")
+    tensors = read_tensors(checkpoint, pattern)
+    _check_norm(tensors, config, checkpoint)
+    return tensors
 
 
 def _pattern(config: PretrainedConfig, layer: int) -> re.Pattern[str]:
     """Match a tensor of the layer, e.g. ``model.decoder.layers.3.fc1.bias``; group 1 is its end."""
-    stem = FAMILIES[config.model_type].stem
-    return re.compile(rf"^(?:model\.|decoder\.|transformer\.)*{stem}\.{layer}\.(.+)$")
+    return re.compile(rf"{PREFIXES}{FAMILIES[config.model_type].stem}\.{layer}\.(.+)$")
 
 
-def _files(checkpoint: Path) -> dict[str, list[str]]:
-    """Return the files of a checkpoint with the names of their tensors."""
-    for file in ("model.safetensors", "pytorch_model.bin"):
-        index = checkpoint / f"{file}.index.json"
-        if index.is_file():
-            files: dict[str, list[str]] = {}
-            for name, part in read_json(index)["weight_map"].items():
-                files.setdefault(part, []).append(name)
-            return files
-        if (checkpoint / file).is_file():
-            return {file: list(_mapped(checkpoint / file))}
-    raise ValueError(
-        f"{checkpoint}: must hold model.safetensors or pytorch_model.bin, or their index, "
-        "got none. Get the checkpoint again."
-    )
+def _check_norm(tensors: Tensors, config: PretrainedConfig, where: Path) -> None:
+    if tensors:  # OPT with its norms after the layers has no final one
+        _check(tensors, empty_norm(config), "of the final norm", where)
 
 
-def _mapped(path: Path) -> Tensors:
-    """Return a file's tensors mapped into memory: bytes are read when a tensor is used."""
-    try:
-        if path.suffix == ".bin":
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return load_file(path)
-    except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(_unreadable(path, error)) from None
-
-
-def _unreadable(path: Path, error: Exception) -> str:
-    reason = str(error).strip().splitlines()[0]
-    return f"{path}: must be a whole file of tensors, got {reason}. Get the file again."
+def _check(tensors: Tensors, module: nn.Module, what: str, where: Path) -> None:
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    got = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    for name in sorted(expected.keys() | got.keys()):
+        if expected.get(name) != got.get(name):
+            raise ValueError(
+                f"{where}: tensor {name} {what} must be {expected.get(name, 'absent')}, "
+                f"got {got.get(name, 'none')}. Get the checkpoint again, or correct its config."
+            )
 
 
 def _token_rows(checkpoint: Path, captions: list[str], longest: int | None) -> list[list[int]]:
@@ -370,16 +327,10 @@ def _pretrained(checkpoint: Path) -> PreTrainedModel:
             checkpoint, dtype=torch.float32, local_files_only=True, output_loading_info=True
         )
     except (SafetensorError, OSError, RuntimeError) as error:
-        raise ValueError(_unreadable(checkpoint, error)) from None
+        raise ValueError(damaged(checkpoint, error)) from None
     for name in report["missing_keys"]:
         raise ValueError(f"{checkpoint}: tensor {name} must be there, got none. Get it again.")
     return model
-
-
-def _untrained(config: PretrainedConfig, seed: int) -> PreTrainedModel:
-    with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator
-        torch.manual_seed(seed_for(seed, "untrained"))
-        return AutoModel.from_config(config, dtype=torch.float32)
 
 
 def _block_means(

@@ -98,10 +98,11 @@ def insert(
         block: A frozen decoder block with attribute ``hidden``, its width.
         position: ``early``, ``middle``, ``end``, or the number of ViT blocks before it.
         generator: Draws the two adapters.
-        final_norm: RMS norm after the block: ``unit`` gain, the ``loaded`` one, or ``none``.
+        final_norm: Norm after the block: RMS with ``unit`` gain, the ``loaded`` one of the
+            language model, frozen, or ``none``.
 
     Raises:
-        ValueError: If the position or the norm is not one of these.
+        ValueError: If the position or the norm is not one of these, or the block has no norm.
     """
     inner = nn.Sequential(block, *_norm(block, final_norm))
     return _inserted(vit, inner, block.hidden, position, generator)
@@ -233,7 +234,7 @@ def _norm(block: nn.Module, final_norm: str) -> list[nn.Module]:
             "Change rectifier.final_norm in the config."
         )
     if final_norm == "loaded":
-        if not hasattr(block, "final_norm"):
+        if getattr(block, "final_norm", None) is None:
             raise ValueError(
                 "rectified: with final_norm loaded the block must bring the language model's norm, "
                 "got none. Set rectifier.final_norm to unit or none."

@@ -4,14 +4,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import gelu, layer_norm, relu, silu
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.configuration_auto import AutoConfig
 
+from rectify.families import FAMILIES as FAMILY_TABLE
 from rectify.language import (
     caption_features,
     describe,
+    empty_block,
     extract_block,
     load_block,
     random_block,
@@ -144,6 +147,16 @@ def layer_tensors(folder: Path, layer: int) -> dict[str, torch.Tensor]:
     return found
 
 
+def final_norm_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    names = ("model.norm", "model.decoder.final_layer_norm", "transformer.ln_f", "ln_f")
+    found = {}
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        stem, _, part = name.rpartition(".")
+        if stem in names:
+            found[part] = tensor
+    return found
+
+
 def test_a_block_equals_the_reference_without_positions_and_mask(any_checkpoint, tokens):
     config = json.loads((any_checkpoint / "config.json").read_text())
     reference = REFERENCES.get(config["model_type"], reference_rotary)
@@ -173,12 +186,10 @@ def test_the_order_of_the_tokens_does_not_matter(any_checkpoint, tokens):
 
 def test_extracted_tensors_are_those_of_the_checkpoint_bit_for_bit(any_checkpoint, tmp_path):
     extract_block(any_checkpoint, 2, tmp_path / "block.safetensors")
-    source, written = (
-        layer_tensors(any_checkpoint, 2),
-        load_file(tmp_path / "block.safetensors"),
-    )
-    assert source.keys() == written.keys()
-    assert all(torch.equal(source[name], written[name]) for name in source)
+    source, written = layer_tensors(any_checkpoint, 2), load_file(tmp_path / "block.safetensors")
+    norm = {f"final_norm.{name}": w for name, w in final_norm_tensors(any_checkpoint).items()}
+    assert (source | norm).keys() == written.keys()
+    assert all(torch.equal(tensor, written[name]) for name, tensor in (source | norm).items())
     block = read_block(tmp_path / "block.safetensors")
     assert all(torch.equal(source[n], w) for n, w in block.decoder.state_dict().items())
 
@@ -297,6 +308,81 @@ def test_the_random_block_has_the_shape_but_not_the_weights(any_checkpoint, tmp_
             assert drawn.unique().tolist() == [1.0 if name.endswith("weight") else 0.0]
 
 
+def test_a_block_without_weights_has_the_shapes():
+    config = AutoConfig.for_model(**SIZES, **FAMILIES["llama"])
+    block = empty_block(config, "tiny")
+    assert {parameter.device.type for parameter in block.parameters()} == {"meta"}
+    assert (
+        sum(parameter.numel() for parameter in block.parameters()) == 4 * 32**2 + 3 * 32 * 48 + 64
+    )
+    assert (block.hidden, block.final_norm) == (WIDTH, None)
+
+
+# --- the language model's own final norm ---
+
+
+def has_final_norm(folder: Path) -> bool:
+    return json.loads((folder / "config.json").read_text()).get("do_layer_norm_before", True)
+
+
+def both_blocks(folder: Path, file: Path) -> list:
+    extract_block(folder, 1, file)
+    return [load_block(folder, 1), read_block(file)]
+
+
+def test_the_final_norm_is_that_of_the_model(any_checkpoint, tmp_path, tokens):
+    model = AutoModel.from_pretrained(any_checkpoint)
+    own = getattr(model, "decoder", model)
+    name = FAMILY_TABLE[model.config.model_type].norm
+    for block in both_blocks(any_checkpoint, tmp_path / "block.safetensors"):
+        if not has_final_norm(any_checkpoint):
+            assert block.final_norm is None
+            continue
+        assert not any(parameter.requires_grad for parameter in block.final_norm.parameters())
+        torch.testing.assert_close(block.final_norm(tokens), getattr(own, name)(tokens))
+
+
+def test_the_final_norm_is_no_part_of_the_block(checkpoint, tmp_path):
+    for block in both_blocks(checkpoint, tmp_path / "block.safetensors"):
+        assert block.final_norm is block.final_norm
+        assert not [name for name in block.state_dict() if not name.startswith("decoder.")]
+        assert [name for name, _ in block.named_children()] == ["decoder"]
+        tuned = copy.deepcopy(block).requires_grad_(True)
+        assert all(parameter.requires_grad for parameter in tuned.parameters())
+        assert not tuned.final_norm.weight.requires_grad
+
+
+def test_the_random_control_has_a_final_norm_of_ones(any_checkpoint, tmp_path):
+    extract_block(any_checkpoint, 1, tmp_path / "block.safetensors")
+    norm = random_block(tmp_path / "block.safetensors", generator(0)).final_norm
+    if has_final_norm(any_checkpoint):
+        expected = {"weight": [1.0], "bias": [0.0]}
+        for name, parameter in norm.named_parameters():
+            assert parameter.unique().tolist() == expected[name]
+    else:
+        assert norm is None
+
+
+def test_the_digest_covers_the_final_norm(checkpoint, tmp_path):
+    path = tmp_path / "block.safetensors"
+    extract_block(checkpoint, 1, path)
+    tensors = load_file(path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    tensors["final_norm.weight"] += 1
+    save_file(tensors, path, metadata)
+    assert "the tensors must have the digest" in error_of(read_block, path)
+
+
+def test_a_misshaped_final_norm_is_named(checkpoint, tmp_path):
+    tensors = load_file(checkpoint / "model.safetensors")
+    tensors["model.norm.weight"] = torch.ones(31)
+    save_file(tensors, checkpoint / "model.safetensors")
+    message = error_of(extract_block, checkpoint, 1, tmp_path / "block.safetensors")
+    assert "tensor weight of the final norm must be (32,), got (31,)" in message
+    assert not (tmp_path / "block.safetensors").exists()
+
+
 # --- caption features ---
 
 
@@ -325,16 +411,6 @@ def test_caption_features_are_the_mean_hidden_states_of_each_caption(any_checkpo
 def test_caption_features_are_the_same_twice(checkpoint):
     one, two = (caption_features(checkpoint, CAPTIONS, 2) for _ in range(2))
     assert torch.equal(one, two)
-
-
-def test_untrained_features_differ_from_the_checkpoint_and_repeat_by_seed(checkpoint):
-    trained = caption_features(checkpoint, CAPTIONS, 5)
-    state = torch.get_rng_state()
-    one, two, other = (caption_features(checkpoint, CAPTIONS, 5, untrained=s) for s in (0, 0, 1))
-    assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(one, two)
-    assert not torch.allclose(one, other)
-    assert not torch.allclose(one, trained)
 
 
 # --- errors, one line each ---

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Lowest first. A module imports from lower rows only; modules of one row do not know each other.
 ROWS = [
     ("L0", "records provenance runtime"),
+    ("L1", "checkpoints families"),
     ("L1", "vision language data.augment"),
     ("L1", "data.images data.fonts data.corruptions"),
     ("L1", "data"),
@@ -32,7 +33,8 @@ ROWS = [
 ]
 UPWARD = {("warm", "__main__")}  # a forked child runs a whole command line
 REACH = {"L4": set(), "L5": {"L0", "L5"}, "L6": {"L0", "L5"}}  # elsewhere: every lower row
-APART = [{"data", "vision"}, {"data", "language"}]
+LANGUAGE = ("language", "checkpoints", "families")
+APART = [{"data", "vision"}, *({one, two} for one in ("data", "vision") for two in LANGUAGE)]
 
 
 def row(module: str) -> int:

@@ -1,3 +1,4 @@
+import copy
 import itertools
 
 import pytest
@@ -273,6 +274,46 @@ def test_the_norm_after_the_block_has_unit_gain_or_is_left_out(vit, block, draws
     assert torch.equal(bare(tokens), block(tokens))
 
 
+@pytest.fixture
+def models_with_the_loaded_norm(make_vit, block, draws):
+    arguments = {"generator": draws, "final_norm": "loaded"}
+    return [
+        auxiliary(make_vit(), block, **arguments),
+        insert(make_vit(), block, "end", **arguments),
+        tuned(make_vit(), copy.deepcopy(block), "end", **arguments),
+    ]
+
+
+def test_the_loaded_norm_runs_after_the_block_with_its_own_gain(make_vit, block, draws):
+    block.final_norm.weight.data += torch.rand(HIDDEN)
+    tokens = torch.rand(2, 5, HIDDEN)
+    inner = auxiliary(make_vit(), block, generator=draws, final_norm="loaded").bridge.inner
+    unit = auxiliary(make_vit(), block, generator=draws, final_norm="unit").bridge.inner
+    torch.testing.assert_close(inner(tokens), unit(tokens) * block.final_norm.weight)
+
+
+def test_the_loaded_norm_is_frozen_and_never_stored(make_vit, models_with_the_loaded_norm):
+    adapters = {"bridge.up.weight", "bridge.down.weight"}
+    for model in models_with_the_loaded_norm:
+        block, norm = model.bridge.inner
+        inside = {f"bridge.inner.0.{n}" for n, p in block.named_parameters() if p.requires_grad}
+        assert not norm.weight.requires_grad
+        assert trained_names(model) == names_of_vit(make_vit) | adapters | inside
+        assert set(trainable_state(model)) == trained_names(model)
+        others = set(model.state_dict()) - names_of_vit(make_vit) - adapters
+        beside = {name for name in others if not name.startswith("bridge.inner.0.decoder.")}
+        assert beside == {"bridge.inner.1.weight"}
+    assert inside  # tuned: the block, not its norm
+
+
+def test_the_loaded_norm_is_counted_in_a_model_that_uses_it_alone(make_vit, block, draws):
+    def size(final_norm):
+        model = auxiliary(make_vit(), block, generator=draws, final_norm=final_norm)
+        return sum(parameter.numel() for parameter in model.parameters())
+
+    assert size("none") == size("unit") == size("loaded") - HIDDEN
+
+
 def test_a_norm_that_is_unknown_or_not_there_is_one_line(vit, draws):
     block = nn.Identity()
     block.hidden = HIDDEN
@@ -280,6 +321,9 @@ def test_a_norm_that_is_unknown_or_not_there_is_one_line(vit, draws):
         auxiliary(vit, block, generator=draws, final_norm="llama")
     with pytest.raises(ValueError, match="the block must bring the language model's norm, got non"):
         insert(vit, block, "end", generator=draws, final_norm="loaded")
+    block.final_norm = None  # a model without one
+    with pytest.raises(ValueError, match="the block must bring the language model's norm, got non"):
+        auxiliary(vit, block, generator=draws, final_norm="loaded")
 
 
 def test_a_stored_state_comes_back(make_vit, block):

@@ -1,9 +1,9 @@
 """Take one decoder block out of a language model's checkpoint.
 
 Reads
-    --checkpoint  folder in Hugging Face format; only the tensors of the layer
+    --checkpoint  folder in Hugging Face's or Meta's format; only the layer and the final norm
 Writes
-    --output      the block, one .safetensors file
+    --output      both, one .safetensors file
 """
 
 import argparse

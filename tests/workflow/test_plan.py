@@ -32,7 +32,7 @@ def test_the_papers_whole_grid_is_planned_without_any_data(project: Path) -> Non
 
 def test_figure4_of_the_demo_needs_one_run_and_two_language_models(project: Path) -> None:
     jobs = plan(project, "figure4", *DEMO)
-    assert jobs["train"] == 3  # seeds
+    assert jobs["train"] == 2  # seeds
     assert jobs["pretrain"] == 2
     assert "evaluate" not in jobs
     assert "extract_block" not in jobs

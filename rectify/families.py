@@ -1,0 +1,100 @@
+"""The decoder layers of Hugging Face's implementation, one entry per architecture.
+
+Each is built without weights and called without rotary or learned positions, without ALiBi and
+without a causal mask, so that every token sees all tokens.
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import AutoConfig, PretrainedConfig
+
+Call = Callable[[nn.Module, Float[Tensor, "batch tokens hidden"]], Any]
+
+
+def _rotary(layer: nn.Module, tokens: Float[Tensor, "batch tokens hidden"]) -> Any:
+    cosine, sine = tokens.new_ones(1, 1, 1), tokens.new_zeros(1, 1, 1)  # an angle of 0
+    return layer(tokens, attention_mask=None, position_embeddings=(cosine, sine))
+
+
+def _plain(layer: nn.Module, tokens: Float[Tensor, "batch tokens hidden"]) -> Any:
+    return layer(tokens, attention_mask=None)
+
+
+def _alibi(layer: nn.Module, tokens: Float[Tensor, "batch tokens hidden"]) -> Any:
+    slopes = tokens.new_zeros(len(tokens) * layer.num_heads, 1, tokens.shape[1])
+    return layer(tokens, alibi=slopes, attention_mask=None)[0]
+
+
+@dataclass(frozen=True)
+class Family:
+    """How one architecture names and calls its decoder layers.
+
+    Attributes:
+        layer: Class of the decoder layer, in ``transformers.models.<model_type>``.
+        call: Runs the layer without positions and without a mask.
+        stem: Name of the list of layers in the model and in the checkpoint.
+        norm: Name of the norm after the last layer.
+        buffers: Endings of tensors in old checkpoints that are constants, not weights.
+    """
+
+    layer: str
+    call: Call
+    stem: str = "layers"
+    norm: str = "norm"
+    buffers: tuple[str, ...] = ()
+
+
+FAMILIES = {
+    "bloom": Family("BloomBlock", _alibi, stem="h", norm="ln_f"),
+    "gpt2": Family(
+        "GPT2Block", _plain, stem="h", norm="ln_f", buffers=(".attn.bias", ".attn.masked_bias")
+    ),
+    "llama": Family("LlamaDecoderLayer", _rotary, buffers=("rotary_emb.inv_freq",)),
+    "mistral": Family("MistralDecoderLayer", _rotary),
+    "opt": Family("OPTDecoderLayer", _plain, norm="final_layer_norm"),
+    "qwen2": Family("Qwen2DecoderLayer", _rotary),
+}
+
+
+def parse_config(values: dict[str, Any], where: Path | str) -> PretrainedConfig:
+    """Return the configuration with these values; ``where`` they stand is for the error.
+
+    Raises:
+        ValueError: If the architecture is not one of ``FAMILIES``.
+    """
+    family = values.get("model_type")
+    if family not in FAMILIES:
+        raise ValueError(
+            f"{where}: model_type must be one of {', '.join(FAMILIES)}, got {family!r}. "
+            "Choose another model, or add the family to rectify.families."
+        )
+    return AutoConfig.for_model(**values)
+
+
+def empty_layer(config: PretrainedConfig, layer: int) -> nn.Module:
+    """Return decoder layer ``layer`` without a mask and without weights, on torch's ``meta``."""
+    family, name = FAMILIES[config.model_type], config.model_type
+    config._attn_implementation = "sdpa"  # building a layer alone would choose the slow one
+    module = importlib.import_module(f"transformers.models.{name}.modeling_{name}")
+    with torch.device("meta"):
+        decoder = getattr(module, family.layer)(config, layer)
+    for part in decoder.modules():
+        if hasattr(part, "is_causal"):
+            part.is_causal = False
+    return decoder
+
+
+def empty_norm(config: PretrainedConfig) -> nn.RMSNorm | nn.LayerNorm:
+    """Return the norm after the last layer without weights, on torch's ``meta`` device."""
+    width = config.hidden_size
+    with torch.device("meta"):
+        if hasattr(config, "rms_norm_eps"):
+            return nn.RMSNorm(width, eps=config.rms_norm_eps)
+        return nn.LayerNorm(width, eps=getattr(config, "layer_norm_epsilon", 1e-5))  # OPT: fixed
