@@ -78,9 +78,10 @@ def _made(data: str, settings: dict[str, Any]) -> "dict[str, ImageSet] | DataFra
 
 
 def _embedded(reader: str, sizes: dict[str, Any]) -> "dict[str, ImageSet]":
-    from rectify.data import glyphs, pairs, video
+    from rectify.data import glyphs, pairs, scripts, video
 
-    maker = {**glyphs.BUILDERS, "motions": video.motions, "pairs": pairs.pairs}[reader]
+    own = {"motions": video.motions, "pairs": pairs.pairs, "scripts": scripts.scripts}
+    maker = {**glyphs.BUILDERS, **own}[reader]
     known = tuple(inspect.signature(maker).parameters)
     _check_sizes(reader, sizes, (*known, *COMMON))
     return maker(**{key: value for key, value in sizes.items() if key in known})

@@ -56,7 +56,12 @@ def batched(
     """
     erase = RandomErasing(erasing, mode="pixel", device="cpu")
 
-    def augment(images: Tensor, generator: torch.Generator) -> Tensor:
+    def augment(images: Tensor | list[Tensor], generator: torch.Generator) -> Tensor:
+        if isinstance(images, list):
+            raise ValueError(
+                "augment: images from files come in many sizes and need resized crops, got "
+                f"crop {crop!r}. Set training.crop to resized."
+            )
         flat = images.flatten(1, -3)  # clips: frames and channels together
         if crop == "padded":
             flat = shift(flat, pad, generator)

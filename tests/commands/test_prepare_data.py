@@ -65,6 +65,11 @@ def test_glyphs_have_their_shifted_sets(tmp_path):
     }  # fmt: skip
 
 
+def test_kinds_of_characters_are_prepared(tmp_path):
+    assert prepare(tmp_path, "scripts", reader="scripts", classes=50, faces=1) == 0
+    assert splits(tmp_path) == ["train", "test"]
+
+
 def test_pairs_are_prepared(tmp_path):
     assert prepare(tmp_path, "pairs", reader="pairs", classes=0, items=20) == 0
     assert len(captions(tmp_path)) == len(load_set(tmp_path, "pairs")) == 20

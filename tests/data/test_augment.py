@@ -195,3 +195,9 @@ def test_an_image_of_the_right_size_is_kept_whole_with_crop_1():
     image = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
     out = evaluation_transform(32, crop=1.0)([image])
     torch.testing.assert_close(out, normalise(image[None]))
+
+
+def test_images_from_files_need_resized_crops():
+    augment = batched(crop="none", pad=0, flip_prob=0.0, erasing=0.0)
+    with pytest.raises(ValueError, match=r"need resized crops, got crop 'none'\. Set training"):
+        augment([torch.zeros(3, 8, 8, dtype=torch.uint8)], generator(0))
