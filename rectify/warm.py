@@ -74,11 +74,11 @@ def server() -> Iterator[str]:
             env={**os.environ, "RECTIFY_LISTENER": str(listener.fileno())},
         )
         listener.close()
-        try:
-            yield address
-        finally:
-            process.stdin.close()
-            process.wait()
+        with process:
+            try:
+                yield address
+            finally:
+                process.kill()  # its children have ended with their callers
 
 
 def serve() -> None:
