@@ -4,7 +4,8 @@ Importing torch, timm and transformers costs seconds, as much as a short job of 
 `rectify warm snakemake ...` starts the server, sets ``RECTIFY_WARM`` to its socket and runs
 the command; `rectify` then passes its arguments, folder, environment and standard streams
 to the server and waits for the exit status. A forked child computes what a fresh process
-would. The server ends with the command, and a child with its client, however they end.
+would. The server ends with the command, and a child with its client or the command, however
+they end.
 """
 
 import contextlib
@@ -101,6 +102,7 @@ def serve() -> None:
 
 def _serve_one(connection: socket.socket) -> None:
     """Run one request in this forked child; report its exit status; never return."""
+    command = os.dup(0)  # closes at the other side when the command ends, even by kill -9
     header, streams, _, _ = socket.recv_fds(connection, HEADER_BYTES, 3)
     with connection.makefile("rb") as body:
         asked = json.loads(body.read(int.from_bytes(header, "big")))
@@ -112,7 +114,7 @@ def _serve_one(connection: socket.socket) -> None:
     os.chdir(asked["folder"])
     os.environ.clear()
     os.environ.update(asked["environment"])
-    threading.Thread(target=_end_with_client, args=(connection,), daemon=True).start()
+    threading.Thread(target=_end_with, args=([connection, command],), daemon=True).start()
     _run(asked["arguments"], connection)
     os._exit(0)
 
@@ -129,7 +131,7 @@ def _run(arguments: list[str], connection: socket.socket) -> None:
     connection.send(str(status).encode())  # after any other error there is none: the client ends 1
 
 
-def _end_with_client(connection: socket.socket) -> None:
-    """Wait until the client is gone, then end this process at once."""
-    select.select([connection], [], [])
+def _end_with(others: list[socket.socket | int]) -> None:
+    """Wait until the client or the command is gone, then end this process at once."""
+    select.select(others, [], [])
     os._exit(1)

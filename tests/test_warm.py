@@ -154,3 +154,17 @@ def test_killing_warm_ends_its_server(tmp_path: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert eventually(lambda: not any(map(runs, children)))
+
+
+def test_killing_warm_ends_its_jobs(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "settings.json")  # reading it never ends, so the job lasts
+    job = [
+        *(sys.executable, "-m", "rectify", "train", "--config", "settings.json", "--data", "."),
+        *("--seed", "0", "--threads", "1", "--checkpoint", "state.pt", "--output", "."),
+    ]
+    process = subprocess.Popen([sys.executable, "-m", "rectify", "warm", *job], cwd=tmp_path)
+    assert eventually(lambda: len(descendants(process.pid)) == 3)  # server, caller and job
+    children = descendants(process.pid)
+    process.kill()
+    process.wait()
+    assert eventually(lambda: not any(map(runs, children)))
