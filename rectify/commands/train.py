@@ -4,19 +4,22 @@ Reads
     --config      config.json of the run
     --data        folder of the prepared data set
     --block       the frozen block, where the variant has one
-    --checkpoint  state after the last whole epoch, if an earlier attempt left one
+    --checkpoint  folder with the last two states of an earlier attempt, if there was one
 Writes
     --output      folder: history.csv, gsnr.csv, model.safetensors, summary.json
 """
 
 import argparse
 import logging
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 log = logging.getLogger(__name__)
 
+PROGRESS = "progress.json"
+"""Beside the states of an unfinished training: epochs done, epochs, seconds per epoch."""
 MODULES = (
     "rectify.training",
     "rectify.gsnr",
@@ -39,6 +42,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Train, unless another process that trains the same run finishes it meanwhile."""
+    from rectify.presence import lease
+
+    started = time.time()
+    with lease(args.checkpoint / "lease") as waited:
+        summary = args.output / "summary.json"
+        if waited and summary.is_file() and summary.stat().st_mtime > started:
+            log.info("another process has finished this run: nothing is left to do")
+            return
+        _train(args)
+
+
+def _train(args: argparse.Namespace) -> None:
     from rectify.commands import assembly
     from rectify.commands.checkpoint import Checkpoint, identity
     from rectify.data.images import load_set
@@ -66,10 +82,11 @@ def run(args: argparse.Namespace) -> None:
         save=keeper.save,
         saved=keeper.load(),
         observer=observer,
-        report=_reporter(args.tensorboard, observer),
+        report=_reporter(args, observer, recipe.epochs),
     )
     _write(args, settings, model, rows, observer)
     keeper.delete()
+    (args.checkpoint / PROGRESS).unlink(missing_ok=True)
 
 
 def _training_data(settings: dict[str, Any], images: Any) -> Any:
@@ -95,9 +112,27 @@ def _evaluation(settings: dict[str, Any], images: Any, device: Any) -> Any:
     )
 
 
-def _reporter(folder: Path | None, observer: Any) -> Any:
+def _reporter(args: argparse.Namespace, observer: Any, epochs: int) -> Any:
+    """Return what is called with each epoch's row: the log, the progress, the event files."""
+    from rectify.records import write_json
+
+    started, rows = time.monotonic(), []
+    events = _event_writer(args.tensorboard, observer)
+
+    def report(row: tuple) -> None:
+        rows.append(row)
+        _log_epoch(row)
+        events(row)
+        pace = (time.monotonic() - started) / len(rows)
+        progress = {"epochs_done": row[0] + 1, "epochs": epochs, "seconds_per_epoch": pace}
+        write_json(args.checkpoint / PROGRESS, progress)
+
+    return report
+
+
+def _event_writer(folder: Path | None, observer: Any) -> Any:
     if folder is None:
-        return _log_epoch
+        return lambda row: None
     from torch.utils.tensorboard import SummaryWriter
 
     return partial(_write_events, SummaryWriter(folder), observer)
@@ -114,7 +149,6 @@ def _log_epoch(row: tuple) -> None:
 def _write_events(writer: Any, observer: Any, row: tuple) -> None:
     from rectify.records import HISTORY
 
-    _log_epoch(row)
     for name, value in list(zip(HISTORY.names, row, strict=True))[1:]:
         if value is not None:
             writer.add_scalar(name, value, row[0])

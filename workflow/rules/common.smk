@@ -1,19 +1,22 @@
 """The checked configuration, and from names to files."""
 
 import json
-import signal
 import sys
 from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
 
 from rectify import config as experiment
+from rectify import presence, slurm
 from rectify.commands.prepare_data import modules as data_modules
 from rectify.commands.train import MODULES as TRAINING
 from rectify.provenance import source_digest
 
-# The inner snakemake of a SLURM job must outlive the warning before the time limit.
-signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+ON_SLURM = slurm.prepare()
+PRESENT = None
+if workflow.is_main_process:  # not in jobs, which evaluate this file too
+    PRESENT = presence.Presence(Path(".snakemake"))
+    presence.unlock(PRESENT, Path(".snakemake"))
 
 try:
     experiment.check(config)
@@ -45,6 +48,13 @@ wildcard_constraints:
     seed=r"\d+",
     table=r"table\d|controls",
     figure=r"figure\d|table3",
+
+
+def cancel_leftovers():
+    """Cancel the SLURM jobs of a snakemake that was killed: their work is taken up again."""
+    with PRESENT.alone() as is_alone:
+        for job in slurm.cancel_leftovers(Path.cwd()) if is_alone and ON_SLURM else []:
+            logger.info(f"Cancelled SLURM job {job.number} of an earlier run: {job.what}")
 
 
 def memory(base_mb):
@@ -107,8 +117,8 @@ def block_option(wildcards, input):
 
 
 def checkpoint_path(wildcards):
-    """Where the state of an unfinished training is: not an output, so that it survives."""
-    return f"{RESULTS}/checkpoints/{wildcards.run}/seed-{wildcards.seed}.pt"
+    """Folder of an unfinished training's states: not an output, so that it survives."""
+    return f"{RESULTS}/checkpoints/{wildcards.run}/seed-{wildcards.seed}"
 
 
 def kept_block(wildcards):
