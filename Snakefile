@@ -35,4 +35,4 @@ include: "workflow/rules/targets.smk"
 
 
 onstart:
-    cancel_leftovers()
+    begin()

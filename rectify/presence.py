@@ -21,15 +21,18 @@ WAIT_SECONDS = 2.0
 
 
 class Presence:
-    """This process is present in ``folder`` until it ends; several may be.
+    """This process is present in ``folder`` until it, or this object, ends; several may be.
 
     On a file system without locks nobody is ever known to be alone.
     """
 
     def __init__(self, folder: Path):
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = (folder / "present").open("a")
+        self._file = os.open(folder / "present", os.O_RDWR | os.O_CREAT, 0o666)
         self._lock(fcntl.LOCK_SH)
+
+    def __del__(self) -> None:
+        os.close(self._file)
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[bool]:
@@ -48,14 +51,13 @@ class Presence:
         return True
 
 
-def unlock(present: Presence, folder: Path) -> None:
-    """Remove the locks of a Snakemake that is gone from its ``.snakemake`` folder."""
+def unlock(present: Presence, folder: Path) -> bool:
+    """Remove the locks of a Snakemake that is gone from ``.snakemake``; say if there were any."""
     with present.alone() as is_alone:
         stale = list((folder / "locks").glob("*.lock")) if is_alone else []
         for lock in stale:
             lock.unlink()
-        if stale:
-            log.info("the last snakemake in this folder was killed: its lock is removed")
+        return bool(stale)
 
 
 @contextlib.contextmanager

@@ -7,14 +7,11 @@ comment, so `squeue` finds the jobs of a folder without any file of ours.
 import functools
 import os
 import subprocess
-import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-PLUGIN = "snakemake_executor_plugin_slurm"
 PREFIX = "rectify_"  # slurm-jobname-prefix of slurm/profile.yaml
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}  # nodes have no network
 FIELDS = "%i|%j|%T|%M|%Z|%k"
@@ -40,14 +37,15 @@ class Job:
         return f"{self.rule} {self.wildcards}".strip()
 
 
-def prepare(modules: Mapping[str, Any] = sys.modules) -> bool:
-    """Mend the plugin and the environment of jobs if this Snakemake submits to SLURM."""
-    plugin = modules.get(PLUGIN)
-    if plugin is None:
-        return False
+def begin(folder: Path, is_alone: bool) -> list[Job]:
+    """Prepare a run that submits jobs from ``folder``; return the leftovers that it cancelled.
+
+    Args:
+        folder: Where Snakemake runs.
+        is_alone: Whether no other Snakemake runs there: jobs that do are then leftovers.
+    """
     os.environ.update(OFFLINE)  # jobs get the environment of the submitting process
-    mend(plugin)
-    return True
+    return cancel_leftovers(folder) if is_alone else []
 
 
 def mend(plugin: Any) -> None:
@@ -55,7 +53,7 @@ def mend(plugin: Any) -> None:
 
     Version 2.8.0 forgets every running job when one round of queries fails, and takes the
     state ``CANCELLED by 1000`` for a job that runs. Both wait forever. A plugin without the
-    function is left as it is.
+    function is left as it is, and so is ``None``.
     """
     original = getattr(plugin, "query_job_status", None)
     if original is None or hasattr(original, "__wrapped__"):

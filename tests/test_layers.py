@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Lowest first. A module imports from lower rows only; modules of one row do not know each other.
 ROWS = [
-    ("L0", "records provenance runtime"),
+    ("L0", "records provenance runtime presence"),
     ("L1", "checkpoints families"),
     ("L1", "vision language data.augment"),
     ("L1", "data.images data.fonts data.corruptions"),
@@ -30,7 +30,7 @@ ROWS = [
     ("L6", "report"),
     ("L7", "config"),
     ("L7", "commands.assembly commands.checkpoint"),  # what several commands build
-    ("L7", "warm"),
+    ("L7", "warm slurm"),
     ("L7", "commands"),
     ("L7", "__main__"),
 ]

@@ -4,12 +4,13 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.slurm.cluster import Cluster
 from tests.workflow.project import BIN, ROOT, copy_project, environment
 
-CONFIG = ("--configfile", "demo.yaml", "tests/slurm/tiny.yaml", "--")
+TINY = ("demo.yaml", "tests/slurm/tiny.yaml")
 PROFILES = ("--profile", "slurm", "--profile", "tests/slurm/site")
 QUICK = """
 # For the tests: look every second instead of ever more seldom.
@@ -17,6 +18,13 @@ plugin = sys.modules.get("snakemake_executor_plugin_slurm")
 if plugin:
     every_second = property(lambda self: 1, lambda self, seconds: None)
     plugin.Executor.next_seconds_between_status_checks = every_second
+
+
+rule environment:
+    output:
+        f"{RESULTS}/environment.txt",
+    shell:
+        "env > {output:q}"
 """
 
 
@@ -30,15 +38,25 @@ def copy_workflow(folder: Path) -> Path:
     return folder
 
 
-def start(project: Path, cluster: Cluster, *targets: str) -> subprocess.Popen:
-    """Start `snakemake --profile slurm` in the copy; its output goes to ``said.log``."""
-    place = environment(project)
+def start(
+    project: Path,
+    cluster: Cluster,
+    *targets: str,
+    configs: Sequence[str] = TINY,
+    warm: bool = False,
+) -> subprocess.Popen:
+    """Start `snakemake --profile slurm` in the copy; its output goes to ``said.log``.
+
+    ``warm``: the jobs are forks of one process; this spares each of them the imports.
+    """
     path = f"{BIN}{os.pathsep}{cluster.environment['PATH']}"
+    places = cluster.environment | environment(project)
+    prefix = ("python", "-m", "rectify", "warm") if warm else ()
     with (project / "said.log").open("ab") as output:
         return subprocess.Popen(
-            ("snakemake", *PROFILES, *CONFIG, *targets),
+            (*prefix, "snakemake", *PROFILES, "--configfile", *configs, "--", *targets),
             cwd=project,
-            env=cluster.environment | place | {"PATH": path, "OMP_NUM_THREADS": "1"},
+            env=places | {"PATH": path, "OMP_NUM_THREADS": "1"},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -51,16 +69,16 @@ def said(project: Path) -> str:
     return (project / "said.log").read_text()
 
 
-def finish(head: subprocess.Popen, project: Path, seconds: float = 300) -> int:
-    """Wait for snakemake and return its exit status; never longer than the limit."""
+def finish(head: subprocess.Popen, project: Path, seconds: float = 600) -> int:
+    """Wait for snakemake and return its exit status; end it after the limit."""
     try:
         return head.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
-        os.killpg(head.pid, signal.SIGKILL)
-        head.wait()
+        kill(head)
         raise AssertionError(f"snakemake hung: {said(project)[-3000:]}") from None
 
 
-def run(project: Path, cluster: Cluster, *targets: str, seconds: float = 300) -> int:
-    """Run snakemake to its end."""
-    return finish(start(project, cluster, *targets), project, seconds)
+def kill(head: subprocess.Popen) -> None:
+    """End snakemake and its local jobs at once; its jobs on the cluster stay."""
+    os.killpg(head.pid, signal.SIGKILL)
+    head.wait()

@@ -12,11 +12,11 @@ from rectify.commands.prepare_data import modules as data_modules
 from rectify.commands.train import MODULES as TRAINING
 from rectify.provenance import source_digest
 
-ON_SLURM = slurm.prepare()
-PRESENT = None
+slurm.mend(sys.modules.get("snakemake_executor_plugin_slurm"))
 if workflow.is_main_process:  # not in jobs, which evaluate this file too
     PRESENT = presence.Presence(Path(".snakemake"))
-    presence.unlock(PRESENT, Path(".snakemake"))
+    if presence.unlock(PRESENT, Path(".snakemake")):
+        logger.info("The last snakemake in this folder was killed: its lock is removed.")
 
 try:
     experiment.check(config)
@@ -50,11 +50,12 @@ wildcard_constraints:
     figure=r"figure\d|table3",
 
 
-def cancel_leftovers():
-    """Cancel the SLURM jobs of a snakemake that was killed: their work is taken up again."""
-    with PRESENT.alone() as is_alone:
-        for job in slurm.cancel_leftovers(Path.cwd()) if is_alone and ON_SLURM else []:
-            logger.info(f"Cancelled SLURM job {job.number} of an earlier run: {job.what}")
+def begin():
+    """Before the first job: cancel what a snakemake that was killed left on the cluster."""
+    if workflow.executor_plugin.name == "slurm":
+        with PRESENT.alone() as is_alone:
+            for job in slurm.begin(Path.cwd(), is_alone):
+                logger.info(f"Cancelled SLURM job {job.number} of an earlier run: {job.what}")
 
 
 def memory(base_mb):
