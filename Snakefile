@@ -36,3 +36,7 @@ include: "workflow/rules/targets.smk"
 
 onstart:
     begin()
+
+
+onerror:
+    logger.error(failures.summary(Path(log)))

@@ -18,6 +18,8 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 2.0
+PROGRESS = "progress.json"
+"""Beside the states of an unfinished training: epochs done, epochs, seconds per epoch."""
 
 
 class Presence:

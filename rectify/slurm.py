@@ -101,16 +101,14 @@ def cancel_leftovers(folder: Path) -> list[Job]:
     return found
 
 
-def ask(*command: str) -> str:
+def ask(*command: str, seconds: float = QUERY_SECONDS) -> str:
     """Return the standard output of a SLURM command.
 
     Raises:
-        ValueError: If it fails, is not installed or gives no answer in a minute.
+        ValueError: If it fails, is not installed or gives no answer in time.
     """
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=QUERY_SECONDS, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
     except (FileNotFoundError, subprocess.TimeoutExpired) as error:
         raise ValueError(
             f"slurm: {command[0]} must answer, got {error}. Run this on a login node."

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Lowest first. A module imports from lower rows only; modules of one row do not know each other.
 ROWS = [
-    ("L0", "records provenance runtime presence"),
+    ("L0", "records provenance runtime presence failures"),
     ("L1", "checkpoints families"),
     ("L1", "vision language data.augment"),
     ("L1", "data.images data.fonts data.corruptions"),

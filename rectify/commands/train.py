@@ -18,8 +18,6 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-PROGRESS = "progress.json"
-"""Beside the states of an unfinished training: epochs done, epochs, seconds per epoch."""
 MODULES = (
     "rectify.training",
     "rectify.gsnr",
@@ -59,6 +57,7 @@ def _train(args: argparse.Namespace) -> None:
     from rectify.commands.checkpoint import Checkpoint, identity
     from rectify.data.images import load_set
     from rectify.gsnr import GsnrObserver
+    from rectify.presence import PROGRESS
     from rectify.provenance import source_digest
     from rectify.records import read_json
     from rectify.runtime import start
@@ -114,6 +113,7 @@ def _evaluation(settings: dict[str, Any], images: Any, device: Any) -> Any:
 
 def _reporter(args: argparse.Namespace, observer: Any, epochs: int) -> Any:
     """Return what is called with each epoch's row: the log, the progress, the event files."""
+    from rectify.presence import PROGRESS
     from rectify.records import write_json
 
     started, rows = time.monotonic(), []

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.slurm.cluster import Cluster, missing
+from tests.slurm.workflow import FAULTS, copy_workflow
+from tests.workflow.project import call
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +21,16 @@ def cluster() -> Iterator[Cluster]:
     assert not lacking, f"needs {', '.join(lacking)}"
     with tempfile.TemporaryDirectory(prefix="slurm-") as folder, Cluster(Path(folder)) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the project in which nothing went wrong, without a cluster."""
+    project = copy_workflow(tmp_path_factory.mktemp("undisturbed"))
+    done = call(
+        project,
+        *("python", "-m", "rectify", "warm", "snakemake", "--cores", "2"),
+        *("--configfile", *FAULTS, "--", "table6"),
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    return project

@@ -12,18 +12,21 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from tests.slurm.cluster import NODES, Cluster, wait_until
-from tests.slurm.workflow import TINY, copy_workflow, finish, kill, said, start
-from tests.workflow.project import call
+from tests.slurm.workflow import (
+    FAULTS,
+    FIRST,
+    RESULTS,
+    RUN,
+    finish,
+    kill,
+    said,
+    start,
+    trained,
+)
 
-CONFIGS = (*TINY, "tests/slurm/faults.yaml")
-RESULTS = Path("results") / "faults"
-RUN = "digits_vit-s_vanilla"
-FIRST = f"{RESULTS}/runs/{RUN}/seed-0/history.csv"
-TIMES = ["train_seconds", "images_per_second"]
 BY_SEED = ("kill -9 of a training", "scancel", "time limit", "node down and resumed")
 ON_ALL = ("slurmctld killed", "snakemake killed", "two snakemakes", "Ctrl-C")
 
@@ -36,7 +39,7 @@ class Disturbed:
 
     def start(self, *targets: str) -> None:
         """Start snakemake; the run before has ended or was killed."""
-        self.head = start(self.project, self.cluster, *targets, configs=CONFIGS)
+        self.head = start(self.project, self.cluster, *targets, configs=FAULTS)
 
     def folder(self, seed: int) -> Path:
         """Return where a training keeps its states."""
@@ -63,19 +66,6 @@ class Disturbed:
     def states(self, seed: int) -> list[str]:
         """Return the names of the saved states."""
         return sorted(path.name for path in self.folder(seed).glob("0*.pt"))
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a copy of the project in which nothing went wrong, without a cluster."""
-    project = copy_workflow(tmp_path_factory.mktemp("undisturbed"))
-    done = call(
-        project,
-        *("python", "-m", "rectify", "warm", "snakemake", "--cores", "2"),
-        *("--configfile", *CONFIGS, "--", "table6"),
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
-    return project
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +106,7 @@ def _kill_head(world: Disturbed, seen: dict) -> None:
     world.cluster.kill("slurmctld")
     world.cluster.start("slurmctld")
     seen["slurmctld killed"] = world.head.poll()
-    second = start(world.project, world.cluster, FIRST, configs=CONFIGS)
+    second = start(world.project, world.cluster, FIRST, configs=FAULTS)
     seen["two snakemakes"] = finish(second, world.project, 120)
     seen["first of two"] = world.head.poll()
     kill(world.head)
@@ -150,14 +140,6 @@ def _run_at_once(cluster: Cluster, job: str) -> str:
     )
     cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now", check=False)
     return state
-
-
-def trained(project: Path, seed: int) -> list:
-    """Return everything that a training leaves, without times."""
-    folder = project / RESULTS / "runs" / RUN / f"seed-{seed}"
-    history = pd.read_csv(folder / "history.csv").drop(columns=TIMES).to_csv()
-    names = ("gsnr.csv", "model.safetensors", "summary.json")
-    return [history, *((folder / name).read_bytes() for name in names)]
 
 
 def log_of(project: Path, seed: int) -> str:

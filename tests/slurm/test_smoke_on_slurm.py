@@ -13,7 +13,8 @@ import snakemake_executor_plugin_slurm as plugin
 from rectify import slurm
 from rectify.config import FIGURES, TABLES
 from tests.slurm.cluster import Cluster
-from tests.slurm.workflow import copy_workflow, finish, said, start
+from tests.slurm.workflow import TINY, copy_workflow, finish, said, start
+from tests.workflow.project import call
 
 RESULTS = Path("results") / "tiny"
 ORIGINAL = plugin.query_job_status
@@ -83,6 +84,22 @@ def test_jobs_have_no_network_for_models(finished: Path) -> None:
 def test_an_efficiency_report_is_left(finished: Path) -> None:
     reports = (finished / ".snakemake" / "slurm_efficiency").glob("efficiency_report_*.csv")
     assert "rule_train" in next(reports).read_text()
+
+
+def test_status_and_doctor_know_the_cluster(
+    finished: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in ("PATH", "SLURM_CONF"):
+        monkeypatch.setenv(key, cluster.environment[key])
+    configs = ("--config", "config.yaml", *TINY)
+    status = call(finished, "python", "-m", "rectify", "status", *configs)
+    assert status.stdout.splitlines()[-1] == "6 done", status.stdout
+    profiles = ("--profile", "slurm/profile.yaml", "tests/slurm/site/profile.yaml")
+    doctor = call(finished, "python", "-m", "rectify", "doctor", *configs, *profiles)
+    assert "ok  partition: test: 2 nodes, gpu:1" in doctor.stdout
+    assert "ok  shared files: a job sees" in doctor.stdout
+    assert "BAD GPU: a job sees 0" in doctor.stdout  # the GPU of this cluster is a device file
+    assert doctor.returncode == 1
 
 
 def asked(query: object, command: str) -> tuple:

@@ -7,10 +7,17 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from tests.slurm.cluster import Cluster
 from tests.workflow.project import BIN, ROOT, copy_project, environment
 
 TINY = ("demo.yaml", "tests/slurm/tiny.yaml")
+FAULTS = (*TINY, "tests/slurm/faults.yaml")
+RESULTS = Path("results") / "faults"
+RUN = "digits_vit-s_vanilla"
+FIRST = f"{RESULTS}/runs/{RUN}/seed-0/history.csv"
+TIMES = ["train_seconds", "images_per_second"]
 PROFILES = ("--profile", "slurm", "--profile", "tests/slurm/site")
 QUICK = """
 # For the tests: look every second instead of ever more seldom.
@@ -82,3 +89,11 @@ def kill(head: subprocess.Popen) -> None:
     """End snakemake and its local jobs at once; its jobs on the cluster stay."""
     os.killpg(head.pid, signal.SIGKILL)
     head.wait()
+
+
+def trained(project: Path, seed: int) -> list:
+    """Return everything that a training leaves, without times."""
+    folder = project / RESULTS / "runs" / RUN / f"seed-{seed}"
+    history = pd.read_csv(folder / "history.csv").drop(columns=TIMES).to_csv()
+    names = ("gsnr.csv", "model.safetensors", "summary.json")
+    return [history, *((folder / name).read_bytes() for name in names)]

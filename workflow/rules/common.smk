@@ -7,7 +7,7 @@ from pathlib import Path
 sys.path.insert(0, workflow.basedir)
 
 from rectify import config as experiment
-from rectify import presence, slurm
+from rectify import failures, presence, slurm
 from rectify.commands.prepare_data import modules as data_modules
 from rectify.commands.train import MODULES as TRAINING
 from rectify.provenance import source_digest
