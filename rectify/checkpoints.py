@@ -119,12 +119,20 @@ def _files(checkpoint: Path) -> dict[str, list[str]]:
         if index.is_file():
             files: dict[str, list[str]] = {}
             for name, part in read_json(index)["weight_map"].items():
+                _check_inside(index, part)
                 files.setdefault(part, []).append(name)
             return files
         if (checkpoint / file).is_file():
             return {file: list(mapped_tensors(checkpoint / file))}
     meta = _meta_file(checkpoint)
     return {meta.name: list(mapped_tensors(meta))}
+
+
+def _check_inside(index: Path, part: str) -> None:
+    if Path(part).name != part:
+        raise ValueError(
+            f"{index}: its parts must lie beside it, got {part!r}. Get the checkpoint again."
+        )
 
 
 def _meta_file(checkpoint: Path) -> Path:

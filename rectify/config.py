@@ -292,7 +292,7 @@ def _message(error: ValidationError) -> str:
     if error.validator == "additionalProperties":
         known = list(error.schema.get("properties", {}))
         unknown = next(key for key in error.instance if key not in known)
-        near = difflib.get_close_matches(unknown, known, 1)
+        near = difflib.get_close_matches(str(unknown), known, 1)
         hint = f"Did you mean {near[0]}?" if near else f"Known keys: {', '.join(known)}."
         return f"config: every key must be known, got {unknown!r} at {where}. {hint}"
     if error.validator == "required":

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
 
     from rectify.data.images import ImageSet
 
@@ -55,6 +55,8 @@ def run(args: argparse.Namespace) -> None:
     if isinstance(made, dict):
         save_sets(args.folder, made, source)
         return
+    if settings["reader"] == "captions":  # its file names come from a list, not from the folder
+        _check_inside(Path(settings["folder"]), made["source"])
     check_images(Path(settings["folder"]), made["source"])
     save_files(args.folder, Path(settings["folder"]), made, source)
     (args.folder / ARRAYS).unlink(missing_ok=True)
@@ -115,6 +117,15 @@ def modules(reader: str) -> list[str]:
     own = {"motions": "video", "pairs": "pairs", "captions": "pairs", "scripts": "scripts"}
     drawn = "glyphs" if reader in EMBEDDED else "readers"
     return [f"rectify.data.{own.get(reader, drawn)}"]
+
+
+def _check_inside(folder: Path, names: "Series") -> None:
+    outside = [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]
+    if outside:
+        raise ValueError(
+            f"{folder}: each listed file must lie in this folder, got {outside[0]!r}. "
+            "Correct the list."
+        )
 
 
 def _listed(made: "dict[str, ImageSet] | DataFrame") -> list[tuple[str, int]]:

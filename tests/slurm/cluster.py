@@ -51,6 +51,7 @@ AccountingStorageHost=127.0.0.1
 AccountingStoragePort={accounting}
 AccountingStoragePass={folder}/munge.socket
 AccountingStoreFlags=job_comment
+AccountingStorageTRES=gres/gpu
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=5
 NodeName=DEFAULT CPUs={cpus} RealMemory={memory} Gres=gpu:1

@@ -1,0 +1,146 @@
+"""Arbitrary input ends in a result or in one line, never in another exception."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from rectify import config as experiment
+from rectify.data.pairs import caption_files
+from rectify.records import CELLS, HISTORY, MANIFEST, read_table
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = {"suppress_health_check": [HealthCheck.function_scoped_fixture], "deadline": None}
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=8) | st.integers(), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+BASE = experiment.merge(
+    yaml.safe_load((ROOT / "config.yaml").read_text()),
+    yaml.safe_load((ROOT / "demo.yaml").read_text()),
+)
+
+
+def outcome(work, *arguments):
+    """Return what a call gives and None, or None and its one line."""
+    try:
+        return work(*arguments), None
+    except ValueError as error:
+        assert "\n" not in str(error)  # noqa: PT017 - any other outcome is fine too
+        return None, str(error)
+
+
+def places(value, path=()):
+    """Give the path of every value in a nested configuration."""
+    yield path
+    children = value.items() if isinstance(value, dict) else []
+    for key, child in children:
+        yield from places(child, (*path, key))
+
+
+PLACES = sorted((path for path in places(BASE) if path), key=str)
+
+
+def replaced(path, value):
+    """Return the configuration with another value in one place."""
+    changed = copy.deepcopy(BASE)
+    node = changed
+    for key in path[:-1]:
+        node = node[key]
+    node[path[-1]] = value
+    return changed
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.sampled_from(PLACES), VALUES)
+@example(("tables", "table3", "layers"), [])
+@example(("seeds",), [10**30])
+@example(("languages", "llama-xl"), None)
+def test_a_wrong_value_anywhere_in_the_configuration_is_one_line(path, value):
+    config = replaced(path, value)
+    _, line = outcome(experiment.check, config)
+    if line is not None:
+        assert line.startswith("config: ")
+        return
+    names = [run.name for run in experiment.all_runs(config)]
+    assert len(set(names)) == len(names)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(PLACES))
+def test_a_missing_key_anywhere_is_one_line(path):
+    changed = replaced(path, None)
+    node = changed
+    for key in path[:-1]:
+        node = node[key]
+    del node[path[-1]]
+    _, line = outcome(experiment.check, changed)
+    assert line is None or line.startswith("config: ")
+
+
+FIELD = st.sampled_from(
+    ["a", "vit-s", "vanilla", "insert", "auxiliary", "layer-3", "layer--1", "end", "lambda-0.35"]
+)
+
+
+@settings(deadline=None)
+@given(st.text(max_size=40) | st.lists(FIELD, max_size=8).map("_".join))
+def test_a_name_is_a_run_or_one_line(name):
+    run, line = outcome(experiment.Run.parse, name)
+    if line is not None:
+        assert "a run must be named" in line
+    else:
+        assert run.name == name
+        assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789_.-")  # safe as a file name
+
+
+LEAVES = st.integers() | st.text(max_size=3) | st.lists(st.integers(), max_size=2)
+MAPPINGS = st.dictionaries(
+    st.sampled_from("abc"),
+    LEAVES | st.dictionaries(st.sampled_from("abc"), LEAVES, max_size=3),
+    max_size=3,
+)
+
+
+@given(MAPPINGS, MAPPINGS)
+def test_merging_keeps_what_the_overlay_says(base, overlay):
+    merged = experiment.merge(base, overlay)
+    assert set(merged) == set(base) | set(overlay)
+    assert json.dumps(experiment.merge(merged, overlay), default=str) == json.dumps(
+        merged, default=str
+    )
+    for key in set(base) - set(overlay):
+        assert merged[key] is base[key]
+
+
+ROWS = st.lists(st.lists(st.sampled_from(["0", "1", "-1", "0.5", "", "nan", "x"]), max_size=12))
+
+
+def csv_of(table, rows):
+    return "\n".join([",".join(table.names), *(",".join(row) for row in rows)])
+
+
+@pytest.mark.parametrize("table", [HISTORY, CELLS, MANIFEST], ids=lambda table: table.name)
+@settings(**FOLDER)
+@given(st.binary(max_size=200) | ROWS)
+def test_any_bytes_are_a_table_or_one_line(tmp_path, table, content):
+    path = tmp_path / "table.csv"
+    path.write_bytes(content if isinstance(content, bytes) else csv_of(table, content).encode())
+    frame, line = outcome(read_table, table, path)
+    assert list(frame.columns) == table.names if line is None else line.startswith(str(path))
+
+
+@settings(**FOLDER)
+@given(st.text(max_size=80) | st.text(alphabet='a,."\n\r/', max_size=40))
+def test_any_list_of_captions_is_a_manifest_or_one_line(tmp_path, content):
+    (tmp_path / "captions.csv").write_text(content, encoding="utf-8")
+    _, line = outcome(caption_files, tmp_path)
+    assert line is None or str(tmp_path) in line
