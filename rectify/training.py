@@ -63,6 +63,16 @@ def auxiliary_weight(lambda_init: float, epoch: int, epochs: int) -> float:
     return max(LAMBDA_FLOOR, lambda_init * (epochs - epoch) / epochs)
 
 
+def item_order(items: int, repeats: int, seed: int, epoch: int) -> Int[Tensor, " items"]:
+    """Return the items of an epoch in their order, another one in each epoch.
+
+    With ``repeats`` above 1 the first ``1 / repeats`` of a permutation stand so many times one
+    after the other: repeated augmentation (Hoffer et al., 2020), as DeiT samples it.
+    """
+    order = torch.randperm(items, generator=generator(seed, "order", epoch))
+    return order.repeat_interleave(repeats)[:items]
+
+
 def total_loss(
     main: Float[Tensor, ""], auxiliary: Float[Tensor, ""] | None, weight: float
 ) -> Float[Tensor, ""]:
@@ -143,9 +153,7 @@ class _Loop:
     def epoch(self, epoch: int, bar: tqdm) -> tuple:
         """Train for one epoch; return losses, lambda, lr, seconds and images per second."""
         weight = auxiliary_weight(self.lambda_init, epoch, self.recipe.epochs)
-        order = torch.randperm(
-            len(self.data.labels), generator=generator(self.seed, "order", epoch)
-        )
+        order = item_order(len(self.data.labels), self.recipe.repeats, self.seed, epoch)
         sums = [0.0, 0.0, 0.0]
         self.model.train()
         start = time.perf_counter()
