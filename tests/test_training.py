@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from rectify.data.augment import batched, normalise
+from rectify.data.augment import batched, normalise, per_image
 from rectify.gsnr import GsnrObserver
 from rectify.recipes import mixup, recipe
 from rectify.rectified import auxiliary, insert
@@ -322,6 +322,28 @@ def test_observing_does_not_change_the_training(make_vit, images):
     rows = trained(plain, training_data(images), small())
     assert trained(watched, training_data(images), small(), observer=observer) == rows
     assert same(weights(plain), weights(watched))
+
+
+@pytest.mark.parametrize("done", [0, 1])
+def test_images_prepared_by_workers_train_as_those_prepared_here_also_resumed(make_vit, done):
+    """RandAugment, erasing and Mixup: everything that draws, on colour images of 20 pixels."""
+    pixels = torch.randint(0, 256, (24, 3, 20, 20), generator=generator(0), dtype=torch.uint8)
+    one = small(auto_augment="rand-m9-mstd0.5-inc1", crop="resized", epochs=2)
+    prepare = per_image(
+        image_size=16, crop="resized", crop_scale=0.08, pad=4, flip_prob=0.5,
+        auto_augment=one.auto_augment,
+    )  # fmt: skip
+    last, states = batched(crop="none", pad=0, flip_prob=0.0, erasing=0.5), []
+
+    def run(workers, **more):
+        model = make_vit(channels=3)
+        data = TrainingData(pixels, torch.arange(24) % 5, 5, last, prepare, workers)
+        return trained(model, data, one, **more), weights(model)
+
+    rows, state = run(0, save=lambda state: states.append(stored(state)))
+    again, repeated = run(1, saved=states[0] if done else None)
+    assert again == rows
+    assert same(repeated, state)
 
 
 class Diverges(nn.Module):
