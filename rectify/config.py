@@ -131,7 +131,7 @@ def settings(config: Config, run: Run) -> dict[str, Any]:
             "name": run.data,
             "channels": 3,
             "frames": 1,
-            **_without(data, "training", "sizes"),
+            **_without(data, "training", "sizes", "full"),
         },
         "vision": {"name": run.vision, "overrides": {}, **vision},
         "variant": run.variant,

@@ -24,6 +24,7 @@ ROWS = [
     ("L3", "recipes"),
     ("L3", "training gsnr evaluation features pretraining cost"),
     ("L4", "similarity"),
+    ("L5", "analysis.robustness"),
     ("L5", "analysis.paper analysis.statistics analysis.style analysis.collect analysis.selection"),
     ("L5", "analysis"),  # helpers of the two below
     ("L5", "analysis.tables analysis.figures"),

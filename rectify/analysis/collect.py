@@ -1,8 +1,8 @@
 """From the files of finished runs to tidy frames: one row per run and seed.
 
 Settings come from ``config.json``, accuracies from ``evaluation.csv`` (a shift with several
-corruptions and severities counts as their plain mean) and GSNR from ``gsnr.csv``, averaged
-over epochs (Eq. 7) and then over ViT blocks. Shares stay shares, 0 .. 1.
+corruptions and severities counts as their plain mean; mCE stands beside it) and GSNR from
+``gsnr.csv``, averaged over epochs (Eq. 7) and then over ViT blocks. Shares stay shares, 0 .. 1.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 from pandas import DataFrame
 
+from rectify.analysis.robustness import mean_corruption_error
 from rectify.records import (
     EVALUATION,
     GSNR,
@@ -32,6 +33,7 @@ SETTINGS = (
 METRICS = (
     *("accuracy_top1", "accuracy_topk", "k"),
     *(f"accuracy_{shift}" for shift in SHIFTS),
+    "corruption_error",
     *(f"gsnr_{estimator}" for estimator in ESTIMATORS),
 )
 FACTS = (
@@ -138,6 +140,7 @@ def _accuracies(place: Path) -> dict[str, float]:
         "accuracy_topk": float(clean["accuracy_topk"].iloc[0]),
         "k": int(clean["k"].iloc[0]),
         **{f"accuracy_{shift}": float(means.get(shift, float("nan"))) for shift in SHIFTS},
+        "corruption_error": mean_corruption_error(evaluation),
     }
 
 

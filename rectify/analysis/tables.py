@@ -22,6 +22,8 @@ from rectify.analysis.statistics import paired_gains, summary
 from rectify.records import CELLS
 
 PERCENT = 100.0
+OURS_ALONE = ("corruption_error",)
+"""Metrics whose columns the paper does not have."""
 CONTROLS = {
     "vanilla": "vanilla",
     "insert": "frozen block",
@@ -100,13 +102,16 @@ def table3(runs: DataFrame, data: Sequence[str]) -> DataFrame:
 def table4(runs: DataFrame, data: Sequence[str], estimator: str = "plain") -> DataFrame:
     """Return accuracy, robustness and GSNR with and without auxiliary training.
 
+    The paper's number for ImageNet-C is mean accuracy; where all fifteen corruptions were
+    evaluated, mCE (in percent of AlexNet's error) stands beside it.
+
     Args:
         runs: Rows of `collect_runs`.
         data: The image set, evaluated clean and under shift, then the video set.
         estimator: Estimator of GSNR.
     """
-    shifts = [("", "accuracy_top1"), ("-C", "accuracy_c"), ("-A", "accuracy_a")]
-    shifts += [("-SK", "accuracy_sk"), ("-R", "accuracy_r")]
+    shifts = [("", "accuracy_top1"), ("-C", "accuracy_c"), ("-C mCE", "corruption_error")]
+    shifts += [("-A", "accuracy_a"), ("-SK", "accuracy_sk"), ("-R", "accuracy_r")]
     columns = []
     for name, metrics in zip(data, (shifts, None), strict=False):
         title, accuracies = _accuracies(_of(runs, "table4", name, ("vanilla", "auxiliary")))
@@ -210,7 +215,8 @@ def _auxiliary_table(
 ) -> DataFrame:
     rows = _vision_rows(table, runs, data)
     paper_rows = _matched(table, [title for title, _ in rows], None)
-    paper_columns = dict(zip(columns, paper.printed_columns(table), strict=False))
+    theirs = [column for column in columns if column[2] not in OURS_ALONE]
+    paper_columns = dict(zip(theirs, paper.printed_columns(table), strict=False))
     units = {
         column: _unit(runs[runs["data"] == column[0]][column[2]], column[2]) for column in columns
     }

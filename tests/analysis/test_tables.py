@@ -113,6 +113,23 @@ def test_table_4_prints_the_paper(tmp_path):
     assert list(cells["row"].unique()) == ["ViT-S", "ViT-S +AUX", "ViT-B", "ViT-B +AUX"]
 
 
+def test_table_4_shows_mce_beside_the_papers_mean_accuracy(tmp_path, monkeypatch):
+    monkeypatch.setattr("rectify.analysis.robustness.ALEXNET", {"fog": 0.8, "noise": 0.5})
+    monkeypatch.setattr("tests.analysis.synthetic.CORRUPTIONS", ("fog", "noise"))
+    runs = []
+    for settings in ({}, AUXILIARY):
+        image = {**printed({"none": 80.1, "c": 57.2, "a": 20.5, "sk": 28.9, "r": 42.1}), **settings}
+        runs.append(Run(IMAGENET, VITS["ViT-S"], **image, shifts=("c", "a", "sk", "r")))
+        runs.append(Run(SSV2, VITS["ViT-S"], **printed({"none": 64.71, "k": 89.15}), **settings))
+    cells = table4(collected(tmp_path, runs), ["imagenet", "ssv2"])
+    ours = cells[cells["column"].str.endswith("-C mCE")]
+    # around 42.8 % errors: 3 points more in fog, 3 fewer in noise
+    assert ours["mean"].tolist() == pytest.approx([100 * (0.458 / 0.8 + 0.398 / 0.5) / 2] * 2)
+    assert ours["paper"].isna().all()
+    theirs = cells.drop_duplicates("column").set_index("column")["paper_column"]
+    assert theirs.tolist()[1:4] == ["ImageNet-1K: ImageNet-C", "-", "ImageNet-1K: ImageNet-A"]
+
+
 def test_table_5_prints_the_paper(tmp_path):
     runs = []
     for name in ("ViT-T", "ViT-S"):
