@@ -26,10 +26,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PretrainedConfig
 
 from rectify.families import parse_config
-from rectify.language import empty_block, read_config
+from rectify.language import empty_block
 from rectify.rectified import InsertedViT, insert
 from rectify.runtime import generator
 from rectify.vision import create_vit
+from rectify.weights import read_config
 
 LINEAR = {"mm", "addmm", "convolution"}  # torch's names of the products outside attention
 LAYER_NORM = 5 * 2  # per element; fvcore's 5 "multiply-adds", doubled like the others

@@ -57,6 +57,17 @@ def minutes(base):
     return lambda wildcards, attempt: base * 2 ** (attempt - 1)
 
 
+def features_memory(wildcards, attempt):
+    """Memory of one layer, the embeddings and all captions: that of 7B, or of a small model."""
+    return memory(4_000 if wildcards.language in MADE_HERE else 16_000)(wildcards, attempt)
+
+
+def features_minutes(wildcards, attempt):
+    """Run time: hours for a published model without a GPU."""
+    slow = not config["device_gpus"] and wildcards.language not in MADE_HERE
+    return minutes(600 if slow else 60)(wildcards, attempt)
+
+
 def parsed(wildcards):
     return experiment.Run.parse(wildcards.run)
 
