@@ -20,6 +20,7 @@ pathvars:
     results=RESULTS,
 
 
+include: "workflow/rules/fetch.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/language.smk"
 include: "workflow/rules/train.smk"

@@ -61,7 +61,7 @@ def read_settings(checkpoint: Path) -> dict[str, Any]:
         return _meta_settings(checkpoint)
     raise ValueError(
         f"{checkpoint}: must be a folder in Hugging Face's or Meta's format, got no config.json "
-        "or params.json. Change the model's path in the config, or pretrain the model first."
+        "or params.json. Run `snakemake fetch`, or change the model's path in the config."
     )
 
 

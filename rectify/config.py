@@ -23,6 +23,7 @@ VARIANTS = ("vanilla", "insert", "auxiliary", "adapter", "mlp", "random", "tuned
 POSITIONS = ("early", "middle", "end")
 TABLES = tuple(f"table{number}" for number in range(1, 7))
 FIGURES = tuple(f"figure{number}" for number in range(2, 6))
+SOURCE = ("hub", "revision", "weights")  # where a folder comes from; decides no run
 
 Config = dict[str, Any]
 
@@ -130,11 +131,12 @@ def settings(config: Config, run: Run) -> dict[str, Any]:
             "name": run.data,
             "channels": 3,
             "frames": 1,
-            **_without(data, "training", "sizes"),
+            **_without(data, "training", "sizes", *SOURCE),
         },
-        "vision": {"name": run.vision, "overrides": {}, **vision},
+        "vision": {"name": run.vision, "overrides": {}, **_without(vision, *SOURCE)},
         "variant": run.variant,
-        "language": language and {"name": run.language, **_without(language, "pretraining")},
+        "language": language
+        and {"name": run.language, **_without(language, "pretraining", *SOURCE)},
         "layer": run.layer,
         "position": run.position,
         "insert_at": places.get(run.position),
@@ -145,10 +147,31 @@ def settings(config: Config, run: Run) -> dict[str, Any]:
     }
 
 
+def repositories(config: Config) -> dict[str, dict[str, str | None]]:
+    """Return the folders that are fetched from a hub: its id, what kind it is, the revision."""
+    places = (
+        ("data", "folder", "dataset"),
+        ("visions", "weights", "model"),
+        ("languages", "checkpoint", "model"),
+    )
+    return {
+        item[key]: {"hub": item["hub"], "kind": kind, "revision": item.get("revision")}
+        for section, key, kind in places
+        for item in config[section].values()
+        if "hub" in item
+    }
+
+
+def is_filled_by_hand(folder: Path) -> bool:
+    """Say whether a folder has files, but not from a hub, whole or in part."""
+    fetched = (folder / "fetched.json").is_file() or (folder / ".cache").is_dir()
+    return folder.is_dir() and any(folder.iterdir()) and not fetched
+
+
 def data_settings(config: Config, name: str) -> dict[str, Any]:
     """Return what decides the items of a data set; titles and training values don't."""
     data = config["data"][name]
-    kept = _without(data, "training", "title", "top_k", "sizes")
+    kept = _without(data, "training", "title", "top_k", "sizes", *SOURCE)
     return {"name": name, "folder": None, "channels": 3, "seed": 0, **kept, **data.get("sizes", {})}
 
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ROWS = [
     ("L0", "records provenance runtime"),
     ("L1", "checkpoints families"),
-    ("L1", "weights"),
+    ("L1", "weights fetch"),
     ("L1", "vision language captions data.augment"),
     ("L1", "data.images data.fonts data.corruptions"),
     ("L1", "data"),

@@ -95,3 +95,11 @@ def test_a_missing_data_set_stops_its_preparation_and_says_where_to_put_it(proje
 def test_no_rule_retries_by_itself() -> None:
     texts = [path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk")]
     assert not any(re.search(r"^\s*retries:", text, re.MULTILINE) for text in texts)
+
+
+def test_fetch_gets_what_the_config_names_but_nothing_that_was_put_there(project: Path) -> None:
+    named = plan(project, "fetch")["fetch_repository"]
+    (project / "checkpoints" / "llama-7b").mkdir(parents=True)
+    assert plan(project, "fetch")["fetch_repository"] == named
+    (project / "checkpoints" / "llama-7b" / "params.json").touch()
+    assert plan(project, "fetch")["fetch_repository"] == named - 1

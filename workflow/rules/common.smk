@@ -1,6 +1,7 @@
 """The checked configuration, and from names to files."""
 
 import json
+import re
 import signal
 import sys
 from pathlib import Path
@@ -32,6 +33,8 @@ IN_MEMORY = [
 ]
 IN_FILES = [name for name in config["data"] if name not in IN_MEMORY]
 NAME = "[a-z0-9]+([.-][a-z0-9]+)*"
+REPOSITORIES = experiment.repositories(config)
+TO_FETCH = [folder for folder in REPOSITORIES if not experiment.is_filled_by_hand(Path(folder))]
 MADE_HERE = [name for name, model in config["languages"].items() if "pretraining" in model]
 
 
@@ -143,6 +146,12 @@ def checkpoint_files(wildcards):
         return []
     folder = checkpoint(wildcards.language)
     return [f"{folder}/{file}" for file in ("config.json", "model.safetensors", "tokenizer.json")]
+
+
+def fetch_options(wildcards):
+    """Where a folder comes from, as options of the command."""
+    source = REPOSITORIES[wildcards.folder]
+    return [word for name, value in source.items() if value for word in (f"--{name}", value)]
 
 
 def pretraining_settings(wildcards):
