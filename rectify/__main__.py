@@ -26,6 +26,7 @@ COMMANDS = {
     "figure": "one figure of the paper, from the runs' results",
     "report": "one page with all tables and figures",
     "cost": "parameters, FLOPs and speed of a model, without weights",
+    "measure": "parameters, FLOPs, speed and memory of a model in each variant",
     "warm": "run a command (snakemake) whose rectify jobs start at once",
 }
 

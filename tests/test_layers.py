@@ -21,6 +21,7 @@ ROWS = [
     ("L2", "rectified"),
     ("L3", "recipes"),
     ("L3", "training gsnr evaluation features pretraining cost"),
+    ("L3", "speed"),
     ("L4", "similarity"),
     ("L5", "analysis.paper analysis.statistics analysis.style analysis.collect analysis.selection"),
     ("L5", "analysis"),  # helpers of the two below

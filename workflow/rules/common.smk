@@ -24,8 +24,9 @@ except ValueError as error:
 RESULTS = config["results"].rstrip("/")
 BENCHMARKS = f"{RESULTS}/benchmarks"
 SEEDS = [int(seed) for seed in config["seeds"]]
-TABLES = experiment.TABLES
+TABLES = (*experiment.TABLES, *experiment.BEYOND)
 FIGURES = experiment.FIGURES
+WITHOUT_RUNS = ("table1", "cost")
 IN_MEMORY = [
     name
     for name, data in config["data"].items()
@@ -46,7 +47,7 @@ wildcard_constraints:
     eye=f"{NAME}(_{NAME})*--(seed-\\d+|pretrained)",
     layer=r"\d+",
     seed=r"\d+",
-    table=r"table\d|controls",
+    table=r"table\d|controls|cost",
     figure=r"figure\d|table3",
 
 
@@ -154,6 +155,27 @@ def fetch_options(wildcards):
     return [word for name, value in source.items() if value for word in (f"--{name}", value)]
 
 
+def cost_files(wildcards):
+    """The settings of a model that is made here; those of a known one need no file."""
+    return checkpoint_files(wildcards)[:1]
+
+
+def cost_settings(wildcards):
+    settings = experiment.cost_settings(config, wildcards.vision, wildcards.language)
+    return json.dumps(settings, sort_keys=True)
+
+
+def target_costs(target):
+    if target != "cost":
+        return []
+    table = config["tables"]["cost"]
+    return [
+        f"{RESULTS}/cost/{vision}--{language}.csv"
+        for vision in table["visions"]
+        for language in table["languages"]
+    ]
+
+
 def pretraining_settings(wildcards):
     return json.dumps(config["languages"][wildcards.language]["pretraining"], sort_keys=True)
 
@@ -217,8 +239,8 @@ def target_data(target):
 
 
 def table_inputs(wildcards):
-    runs = [] if wildcards.table == "table1" else run_files(wildcards.table)
-    return runs + target_similarity(wildcards.table)
+    runs = [] if wildcards.table in WITHOUT_RUNS else run_files(wildcards.table)
+    return runs + target_similarity(wildcards.table) + target_costs(wildcards.table)
 
 
 def figure_inputs(wildcards):
@@ -233,10 +255,11 @@ def option(name, values):
 
 def table_options(wildcards):
     table = wildcards.table
-    folders = [] if table == "table1" else run_folders(table)
+    folders = [] if table in WITHOUT_RUNS else run_folders(table)
     return (
         option("--runs", folders)
         + option("--similarity", target_similarity(table))
+        + option("--costs", target_costs(table))
         + option("--data", target_data(table))
     )
 
@@ -257,4 +280,4 @@ def target_files(target):
 
 
 def everything():
-    return [file for name in (*TABLES, "controls", *FIGURES) for file in target_files(name)]
+    return [file for name in (*TABLES, *FIGURES) for file in target_files(name)]
