@@ -14,6 +14,7 @@ from pandas import DataFrame
 
 from rectify.analysis.robustness import mean_corruption_error
 from rectify.records import (
+    COST,
     EVALUATION,
     GSNR,
     HISTORY,
@@ -89,6 +90,21 @@ def collect_similarity(files: Sequence[Path]) -> DataFrame:
     """
     parts = [read_table(SIMILARITY, Path(file)).assign(**_facts(Path(file))) for file in files]
     columns = [*FACTS, *SIMILARITY.names]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else DataFrame(columns=columns)
+
+
+def collect_costs(files: Sequence[Path]) -> DataFrame:
+    """Return cost tables one below the other, each with the titles of its two models.
+
+    Raises:
+        ValueError: If a file or its description is missing.
+    """
+    parts = []
+    for file in map(Path, files):
+        facts = read_note(file)["provenance"]["facts"]
+        titles = {name: facts[name] for name in ("vision_title", "language_title")}
+        parts.append(read_table(COST, file).assign(**titles))
+    columns = ["vision_title", "language_title", *COST.names]
     return pd.concat(parts, ignore_index=True)[columns] if parts else DataFrame(columns=columns)
 
 

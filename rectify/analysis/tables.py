@@ -32,6 +32,19 @@ CONTROLS = {
     "mlp": "MLP of the adapters' size",
     "tuned": "tuned block",
 }
+COSTS = {
+    "parameters": f"parameters{GROUP}training",
+    "trained_parameters": f"parameters{GROUP}trained",
+    "test_parameters": f"parameters{GROUP}test",
+    "flops": f"FLOPs per image{GROUP}paper's count",
+    "flops_matmuls_without_attention": f"FLOPs per image{GROUP}without attention",
+    "flops_matmuls_with_attention": f"FLOPs per image{GROUP}all products",
+    "training_flops": f"FLOPs per image{GROUP}training step",
+    "training_images_per_second": f"images per second{GROUP}training",
+    "test_images_per_second": f"images per second{GROUP}test",
+    "training_peak_bytes": f"peak bytes{GROUP}training",
+    "test_peak_bytes": f"peak bytes{GROUP}test",
+}
 
 
 def table1(similarity: DataFrame) -> DataFrame:
@@ -170,6 +183,36 @@ def controls(runs: DataFrame, data: Sequence[str], estimator: str = "plain") -> 
     return _frame(cells)
 
 
+def cost(costs: DataFrame) -> DataFrame:
+    """Return parameters, FLOPs, speed and memory of each ViT without and with a block.
+
+    A plain ViT that was measured beside several language models is one row, the first of them.
+    The paper's three numbers stand beside its own models only, known by their parameters.
+
+    Raises:
+        ValueError: If there are no costs.
+    """
+    _check_some(costs, "cost", "cost files, pass them with --costs")
+    again = costs.duplicated(["vision_title", "variant"]) & (costs["variant"] == "vanilla")
+    costs = costs[~again]
+    lines = [
+        line
+        for _, of_vision in costs.groupby("vision_title", sort=False)
+        for variant in ("vanilla", "insert", "auxiliary")
+        for _, line in of_vision[of_vision["variant"] == variant].iterrows()
+    ]
+    units = {name: _engineering(costs[name].max()) for name in COSTS}
+    cells = []
+    for line in lines:
+        row = line["vision_title"]
+        if line["variant"] != "vanilla":
+            row += f" + {line['language_title']}, {line['variant']}"
+        printed = paper.cost_cells(line["variant"], int(line["parameters"]))
+        for name, label in COSTS.items():
+            cells.append(_cell(row, label, units[name], Series([line[name]]), printed.get(name)))
+    return _frame(cells)
+
+
 RUN_TABLES = {
     "controls": controls,
     "table2": table2,
@@ -248,6 +291,11 @@ def _vision_rows(
                 if row_title == matched[title]:
                     visions[name] = vision
     return rows
+
+
+def _engineering(largest: float) -> str:
+    """Return the power of 1,000 that fits a column; 1e0 for an empty one."""
+    return f"1e{3 * math.floor(math.log10(largest) / 3)}" if largest > 0 else "1e0"
 
 
 def _unit(values: Series, metric: str) -> str:

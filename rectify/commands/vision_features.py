@@ -69,4 +69,13 @@ def _published(vision: dict[str, Any]) -> "VisionTransformer":
     from rectify.vision import create_vit
 
     name = f"{vision['timm']}.augreg_in21k"  # as in Huh et al.
-    return create_vit(name, num_classes=0, image_size=224, pretrained=True)
+    own = {}
+    if "weights" in vision:
+        file = Path(vision["weights"]) / "model.safetensors"
+        if not file.is_file():
+            raise ValueError(
+                f"{file}: timm's weights of {name} must be here, got no file. Run `snakemake "
+                "fetch` where there is a network."
+            )
+        own["pretrained_cfg_overlay"] = {"file": str(file)}
+    return create_vit(name, num_classes=0, image_size=224, pretrained=True, overrides=own)
