@@ -23,6 +23,7 @@ ROWS = [
     ("L3", "kernels"),
     ("L3", "gradients"),
     ("L3", "recipes"),
+    ("L3", "epochs"),
     ("L3", "training gsnr evaluation features pretraining cost"),
     ("L3", "speed"),
     ("L4", "similarity"),
