@@ -33,7 +33,10 @@ ROWS = [
     ("L5", "analysis.tables analysis.figures"),
     ("L6", "report"),
     ("L7", "config"),
-    ("L7", "commands.assembly commands.checkpoint"),  # what several commands build
+    (
+        "L7",
+        "commands.assembly commands.checkpoint commands.processes",
+    ),  # what several commands build
     ("L7", "warm"),
     ("L7", "commands"),
     ("L7", "__main__"),

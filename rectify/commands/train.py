@@ -8,7 +8,7 @@ Reads
 Writes
     --output      folder: history.csv, gsnr.csv, model.safetensors, summary.json
 
-Several processes on one node: torchrun --standalone --nproc-per-node=N -m rectify train ...
+With --processes N, torchrun starts N processes on this machine that share each batch.
 SIGTERM, SIGUSR1 and SIGUSR2 save the state and end with status 75; the same command goes on.
 """
 
@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--block", type=Path)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--processes", type=int, default=1, help="GPUs to use, or processes")
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--tensorboard", type=Path, help="folder for event files")
@@ -44,6 +45,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Return 0, or the status for "try again" if a signal stopped the training."""
+    from rectify.commands import processes
+
+    if args.processes > 1 and not processes.is_launched():
+        return processes.launch("train", args, args.processes)
+    return _train(args)
+
+
+def _train(args: argparse.Namespace) -> int:
     from rectify.commands import assembly
     from rectify.commands.checkpoint import Checkpoint, identity
     from rectify.data.images import load_set

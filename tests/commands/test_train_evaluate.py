@@ -374,9 +374,8 @@ def test_two_processes_train_as_one(folder, images):
     quiet = {"mixup": 0, "cutmix": 0, "drop_path": 0, "random_erasing": 0.5}
     settings = settings_of(recipe={**SETTINGS["recipe"], **quiet})
     one = training(folder, settings, "one")
-    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     ended = subprocess.run(
-        [sys.executable, "-m", *launcher, *words(folder, "two", threads=2)],
+        [sys.executable, *words(folder, "two", threads=2), "--processes", "2"],
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -416,3 +415,13 @@ def test_a_signal_saves_within_the_epoch_and_the_same_command_goes_on(folder, nu
     assert stopped[columns].to_csv() == whole[columns].to_csv()
     for name in ("gsnr.csv", "model.safetensors"):
         assert (folder / "stopped" / name).read_bytes() == (folder / "whole" / name).read_bytes()
+
+
+def test_a_mistake_in_several_processes_is_one_line_and_status_2(folder):
+    settings = settings_of(recipe={**SETTINGS["recipe"], "batch_size": 6})
+    resolved(folder, settings)
+    command = [sys.executable, *words(folder, "two"), "--processes", "2"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert "training: batch_size must divide into 2 processes" in ended.stderr
+    assert "Traceback" not in ended.stderr
