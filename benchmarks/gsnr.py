@@ -1,0 +1,75 @@
+"""GSNR during training: a whole step that also gives the moments, against the step alone.
+
+A step is forward, backward and AdamW. A measured step gives, beside, the mean and the variance
+of the per-sample gradients of every parameter of the ViT blocks.
+"""
+
+import logging
+import statistics
+from functools import partial
+
+import torch
+
+from benchmarks.models import BATCH, batch, measured_model
+from benchmarks.paired import Options, Table, Timing, Work, paired, peak_mebibytes, spread
+from benchmarks.rivals import METHODS, Backward, plain
+
+CASES = ("tiny", "tiny+block", "small", "small+block")
+NAMES = (*CASES, *METHODS)
+NOTE = (
+    f"ViT-Ti and ViT-S (timm) at 32 px, patch 4, batch {BATCH}, fp32; `+block`: a frozen "
+    "LLaMA-shaped block of width 512 at the end. Counted: the whole training step (forward, "
+    "backward, AdamW) with mean and variance of the gradient of every parameter of the ViT "
+    "blocks; the loop and vmap differentiate by all trainable parameters, so they need no other "
+    "pass; BackPACK measures the linear layers only. Memory: peak of a fresh process above "
+    "what is resident before the first step."
+)
+
+log = logging.getLogger(__name__)
+
+
+def run(options: Options) -> list[Table]:
+    """Return one table: case, method, time and memory, each over those of the plain step."""
+    methods = options.chosen(tuple(METHODS))
+    rows = [row for case in options.chosen(CASES) for row in _rows(case, methods, options)]
+    columns = ("case", "method", "× time [range]", "peak MiB", "× memory")
+    return [Table("GSNR in a training step", columns, rows, NOTE)]
+
+
+def training_step(case: str, method: str) -> Work:
+    """Return a step on a model of its own; its learning rate is 0, so that all are alike."""
+    model, blocks = measured_model(case)
+    prepare = METHODS.get(method, plain)
+    backward, (images, labels) = prepare(model, blocks), batch()
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=0.0)
+    return partial(_step, backward, optimizer, images, labels)
+
+
+def _step(
+    backward: Backward,
+    optimizer: torch.optim.Optimizer,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+) -> None:
+    backward(images, labels)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def _rows(case: str, methods: list[str], options: Options) -> list[tuple[str, ...]]:
+    memory = {}
+    for method in ("plain", *methods):
+        memory[method] = peak_mebibytes(training_step, case, method, threads=options.threads)
+        log.info("%s: %s needs %.0f MiB", case, method, memory[method])
+    timing = Timing([], {})
+    if options.rounds:
+        steps = {method: training_step(case, method) for method in methods}
+        timing = paired(training_step(case, "plain"), steps, options.rounds)
+    seconds = f"{statistics.median(timing.plain):.2f} s" if timing.plain else "-"
+    rows = [(case, "plain", seconds, f"{memory['plain']:.0f}", "1")]
+    for method in methods:
+        ratio = spread(timing.ratios[method]) if timing.ratios else "-"
+        peak = memory[method]
+        rows.append((case, method, ratio, f"{peak:.0f}", f"{peak / memory['plain']:.2f}"))
+    return rows
