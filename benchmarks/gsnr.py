@@ -11,7 +11,7 @@ from functools import partial
 import torch
 
 from benchmarks.models import BATCH, batch, measured_model
-from benchmarks.paired import Options, Table, Timing, Work, paired, peak_mebibytes, spread
+from benchmarks.paired import Options, Table, Timing, Work, fresh, paired, spread
 from benchmarks.rivals import METHODS, Backward, plain
 
 CASES = ("tiny", "tiny+block", "small", "small+block")
@@ -60,7 +60,7 @@ def _step(
 def _rows(case: str, methods: list[str], options: Options) -> list[tuple[str, ...]]:
     memory = {}
     for method in ("plain", *methods):
-        memory[method] = peak_mebibytes(training_step, case, method, threads=options.threads)
+        memory[method], _ = fresh(training_step, case, method, threads=options.threads)
         log.info("%s: %s needs %.0f MiB", case, method, memory[method])
     timing = Timing([], {})
     if options.rounds:

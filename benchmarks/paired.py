@@ -72,7 +72,7 @@ def paired(
     The clock is the processor time of this process where it has one thread, which neighbours on
     the machine disturb less, and the time of day where it has several.
     """
-    clock = clock or (time.process_time if torch.get_num_threads() == 1 else time.perf_counter)
+    clock = clock or _clock()
     for work in (plain, *methods.values()):
         work()
     times, ratios = [], {name: [] for name in methods}
@@ -84,6 +84,10 @@ def paired(
             ratios[name].append(2 * taken / (times[-2] + times[-1]))
             log.info("round %d of %d: %s %.2f", number + 1, rounds, name, ratios[name][-1])
     return Timing(times, ratios)
+
+
+def _clock() -> Callable[[], float]:
+    return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
 
 
 def _seconds(work: Work, clock: Callable[[], float]) -> float:
@@ -99,25 +103,28 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     return f"{middle:.{digits}f} [{least:.{digits}f}..{most:.{digits}f}]"
 
 
-def peak_mebibytes(build: Callable[..., Work], *arguments: Any, threads: int) -> float:
-    """Return the peak memory of ``build(*arguments)()`` above what is resident before it.
+def fresh(
+    build: Callable[..., Work], *arguments: Any, threads: int, calls: int = 2
+) -> tuple[float, float]:
+    """Call ``build(*arguments)()`` in a fresh process; return its peak memory and its seconds.
 
-    It is called twice in a fresh process; memory of the second call that the first has left
-    counts once. Linux only: the kernel's VmHWM and VmRSS are read.
+    The peak is in MiB above what is resident before the first call; the seconds are those of the
+    last. Linux only: the kernel's VmHWM and VmRSS are read.
     """
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(_peak, build, arguments, threads).result()
+        return pool.submit(_fresh, build, arguments, threads, calls).result()
 
 
-def _peak(build: Callable[..., Work], arguments: tuple, threads: int) -> float:
+def _fresh(
+    build: Callable[..., Work], arguments: tuple, threads: int, calls: int
+) -> tuple[float, float]:
     torch.set_num_threads(threads)
     work = build(*arguments)
     gc.collect()
     resting = status_kibibytes("VmRSS")
-    for _ in range(2):
-        work()
-    return (status_kibibytes("VmHWM") - resting) / 1024
+    taken = [_seconds(work, _clock()) for _ in range(calls)]
+    return (status_kibibytes("VmHWM") - resting) / 1024, taken[-1]
 
 
 def status_kibibytes(key: str) -> int:
