@@ -53,7 +53,7 @@ KINDS = {
     "random": features(150, 48),
     "crowded": features(150, 48) + 5,
     "very crowded": features(150, 48) + 1000,
-    "alike to the seventh digit": features(150, 48) * 1e-3 + 5,
+    "alike to the fifth digit": features(150, 48) * 1e-2 + 5,
     "positive": features(150, 48).relu(),
     "heavy-tailed": heavy_tailed(),
     "an outlying dimension": outlying_dimension(),
