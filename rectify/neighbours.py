@@ -16,7 +16,7 @@ from torch.nn.functional import normalize, pad
 CHUNK_ENTRIES = 2**24  # of a matrix (some items, items), 64 MiB in fp32
 STRIPE_ENTRIES = 2**18  # of features in fp64, 2 MiB: they stay in the cache
 ROUNDING = 64  # units of the last place by which two rounded cosines may differ, or lie apart
-TIE = 1e-12  # cosines that agree so far are equal
+TIE = 1e-13  # cosines that agree so far are equal
 
 
 def neighbours(
@@ -27,7 +27,7 @@ def neighbours(
     The first columns are the lists for a smaller k. Products are formed in fp32, or in fp64 from
     fp64 features; rows where their rounding could decide are settled in fp64, so the result is
     that of fp64 and does not depend on ``chunk``, the device or the number of threads. Among
-    cosines that agree to 12 digits (repeated items) the lower index is nearer.
+    cosines that agree to 13 digits (repeated items) the lower index is nearer.
 
     Memory beside the features: one copy of them in the product's precision, and some 200 MiB.
 

@@ -51,9 +51,8 @@ def run(args: argparse.Namespace) -> None:
     settings, device = read_json(args.config), start(args.threads)
     recipe = assembly.recipe_of(settings)
     model = assembly.model_of(settings, args.block, args.seed).to(device)
-    measures = settings["gsnr"]
-    blocks = assembly.trunk_of(model).blocks
-    observer = GsnrObserver(blocks, batches=measures["batches"], xi=measures["xi"])
+    measures = {key: value for key, value in settings["gsnr"].items() if key != "estimator"}
+    observer = GsnrObserver(assembly.trunk_of(model).blocks, **measures)
     files = [args.data / "manifest.csv", args.data / "arrays.safetensors", args.block]
     keeper = Checkpoint(args.checkpoint, identity(settings, source_digest(*MODULES), files))
     rows = train(
