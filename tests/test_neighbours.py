@@ -52,7 +52,7 @@ def blank_items() -> Tensor:
 KINDS = {
     "random": features(150, 48),
     "crowded": features(150, 48) + 5,
-    "very crowded": features(150, 48) + 1000,
+    "very crowded": 8 * features(150, 48) + 1000,
     "alike to the fifth digit": features(150, 48) * 1e-2 + 5,
     "positive": features(150, 48).relu(),
     "heavy-tailed": heavy_tailed(),
