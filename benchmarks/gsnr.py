@@ -8,11 +8,9 @@ import logging
 import statistics
 from functools import partial
 
-import torch
-
-from benchmarks.models import BATCH, batch, measured_model
-from benchmarks.paired import Options, Table, Timing, Work, fresh, paired, spread
-from benchmarks.rivals import METHODS, Backward, plain
+from benchmarks.models import BATCH, batch, measured_model, training_step
+from benchmarks.paired import Options, Table, Work, fresh, paired, spread
+from benchmarks.rivals import METHODS, plain
 
 CASES = ("tiny", "tiny+block", "small", "small+block")
 NAMES = (*CASES, *METHODS)
@@ -36,40 +34,23 @@ def run(options: Options) -> list[Table]:
     return [Table("GSNR in a training step", columns, rows, NOTE)]
 
 
-def training_step(case: str, method: str) -> Work:
-    """Return a step on a model of its own; its learning rate is 0, so that all are alike."""
+def measured_step(case: str, method: str) -> Work:
+    """Return a training step on a model of its own, measured by ``method``, or ``plain``."""
     model, blocks = measured_model(case)
-    prepare = METHODS.get(method, plain)
-    backward, (images, labels) = prepare(model, blocks), batch()
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=0.0)
-    return partial(_step, backward, optimizer, images, labels)
-
-
-def _step(
-    backward: Backward,
-    optimizer: torch.optim.Optimizer,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-) -> None:
-    backward(images, labels)
-    optimizer.step()
-    optimizer.zero_grad()
+    backward = METHODS.get(method, plain)(model, blocks)
+    return training_step(model, partial(backward, *batch()))
 
 
 def _rows(case: str, methods: list[str], options: Options) -> list[tuple[str, ...]]:
     memory = {}
     for method in ("plain", *methods):
-        memory[method], _ = fresh(training_step, case, method, threads=options.threads)
+        memory[method], _ = fresh(measured_step, case, method, threads=options.threads)
         log.info("%s: %s needs %.0f MiB", case, method, memory[method])
-    timing = Timing([], {})
-    if options.rounds:
-        steps = {method: training_step(case, method) for method in methods}
-        timing = paired(training_step(case, "plain"), steps, options.rounds)
-    seconds = f"{statistics.median(timing.plain):.2f} s" if timing.plain else "-"
+    steps = {method: measured_step(case, method) for method in methods}
+    timing = paired(measured_step(case, "plain"), steps, options.rounds)
+    seconds = f"{statistics.median(timing.plain):.2f} s"
     rows = [(case, "plain", seconds, f"{memory['plain']:.0f}", "1")]
     for method in methods:
-        ratio = spread(timing.ratios[method]) if timing.ratios else "-"
-        peak = memory[method]
+        ratio, peak = spread(timing.ratios[method]), memory[method]
         rows.append((case, method, ratio, f"{peak:.0f}", f"{peak / memory['plain']:.2f}"))
     return rows

@@ -1,13 +1,16 @@
 """What the GSNR and training benchmarks measure: ViTs at 32 pixels, a frozen LLaMA-shaped block."""
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import transformers
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from benchmarks.paired import Work
 from rectify.language import Block, load_block
 from rectify.rectified import insert
 from rectify.vision import create_vit
@@ -28,6 +31,7 @@ def vision_transformer(size: str) -> VisionTransformer:
 def frozen_block() -> Block:
     """Return a frozen, random LLaMA block of width 512, by way of a checkpoint."""
     torch.manual_seed(0)
+    transformers.utils.logging.disable_progress_bar()
     model = LlamaForCausalLM(LlamaConfig(vocab_size=8, num_hidden_layers=1, **SIZES))
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
@@ -52,3 +56,16 @@ def batch() -> tuple[Tensor, Tensor]:
     draws = torch.Generator().manual_seed(1)
     images = torch.randn(BATCH, 3, 32, 32, generator=draws)
     return images, torch.randint(CLASSES, (BATCH,), generator=draws)
+
+
+def training_step(model: nn.Module, backward: Callable[[], object]) -> Work:
+    """Return ``backward`` and AdamW, whose learning rate is 0 so that all steps are alike."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=0.0)
+
+    def step() -> None:
+        backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step

@@ -75,6 +75,7 @@ def paired(
     clock = clock or _clock()
     for work in (plain, *methods.values()):
         work()
+    gc.collect()
     times, ratios = [], {name: [] for name in methods}
     for number in range(rounds):
         times.append(_seconds(plain, clock))
@@ -91,7 +92,6 @@ def _clock() -> Callable[[], float]:
 
 
 def _seconds(work: Work, clock: Callable[[], float]) -> float:
-    gc.collect()
     start = clock()
     work()
     return clock() - start

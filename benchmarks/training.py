@@ -5,13 +5,12 @@ their sum lie the two adapters and the second pass through norm and head; the tr
 """
 
 import statistics
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from benchmarks.models import BATCH, SIZES, batch, frozen_block, vision_transformer
+from benchmarks.models import BATCH, SIZES, batch, frozen_block, training_step, vision_transformer
 from benchmarks.paired import Options, Table, Work, fresh, paired, spread
 from rectify.rectified import AuxiliaryViT, InsertedViT, auxiliary
 from rectify.training import total_loss
@@ -43,7 +42,8 @@ def training_work(case: str, method: str) -> Work:
         return _parts(vit, block)
     model = auxiliary(vit, block, generator=torch.Generator().manual_seed(0)).train()
     losses = one_forward if method == "auxiliary" else two_forwards
-    return partial(_step, partial(losses, model), _optimizer(model), *batch())
+    images, labels = batch()
+    return training_step(model, lambda: losses(model, images, labels).backward())
 
 
 def one_forward(model: AuxiliaryViT, images: Tensor, labels: Tensor) -> Tensor:
@@ -63,28 +63,13 @@ def _parts(vit: nn.Module, block: nn.Module) -> Work:
     images, labels = batch()
     tokens = torch.randn(BATCH, 65, block.hidden, requires_grad=True)
     after = torch.randn(BATCH, 65, block.hidden)
-    step = partial(_step, partial(_plain, vit), _optimizer(vit), images, labels)
+    step = training_step(vit, lambda: cross_entropy(vit(images), labels).backward())
 
     def work() -> None:
         step()
         torch.autograd.grad(block(tokens), tokens, after)
 
     return work
-
-
-def _plain(vit: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    return cross_entropy(vit(images), labels)
-
-
-def _optimizer(model: nn.Module) -> torch.optim.Optimizer:
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return torch.optim.AdamW(trainable, lr=0.0)  # so that every step computes the same
-
-
-def _step(loss: partial, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> None:
-    loss(images, labels).backward()
-    optimizer.step()
-    optimizer.zero_grad()
 
 
 def _rows(case: str, methods: list[str], options: Options) -> list[tuple[str, ...]]:
