@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
     from rectify.training import train
 
     settings, device = read_json(args.config), start(args.threads)
-    recipe = assembly.recipe_of(settings)
+    recipe, workers = assembly.recipe_of(settings), assembly.workers(device, args.threads)
     model = assembly.model_of(settings, args.block, args.seed).to(device)
     measures = {key: value for key, value in settings["gsnr"].items() if key != "estimator"}
     observer = GsnrObserver(assembly.trunk_of(model).blocks, **measures)
@@ -57,12 +57,12 @@ def run(args: argparse.Namespace) -> None:
     keeper = Checkpoint(args.checkpoint, identity(settings, source_digest(*MODULES), files))
     rows = train(
         model,
-        _training_data(settings, load_set(args.data, "train")),
+        assembly.training_data(settings, load_set(args.data, "train"), workers),
         recipe,
         lambda_init=settings["lambda_init"],
         seed=args.seed,
         device=device,
-        evaluate=_evaluation(settings, load_set(args.data, "test"), device),
+        evaluate=_evaluation(settings, load_set(args.data, "test"), device, workers),
         save=keeper.save,
         saved=keeper.load(),
         observer=observer,
@@ -72,16 +72,9 @@ def run(args: argparse.Namespace) -> None:
     keeper.delete()
 
 
-def _training_data(settings: dict[str, Any], images: Any) -> Any:
+def _evaluation(settings: dict[str, Any], images: Any, device: Any, workers: int) -> Any:
     from rectify.commands import assembly
-    from rectify.training import TrainingData
-
-    augment = assembly.training_transform(settings)
-    return TrainingData(images.images, images.labels, settings["data"]["classes"], augment)
-
-
-def _evaluation(settings: dict[str, Any], images: Any, device: Any) -> Any:
-    from rectify.commands import assembly
+    from rectify.data.augment import normalise
     from rectify.evaluation import accuracies
 
     return lambda model: accuracies(
@@ -89,9 +82,11 @@ def _evaluation(settings: dict[str, Any], images: Any, device: Any) -> Any:
         images.images,
         images.labels,
         settings["data"]["top_k"],
-        transform=assembly.evaluation_transform(settings),
+        transform=normalise,
         batch_size=assembly.recipe_of(settings).batch_size,
         device=device,
+        prepare=assembly.evaluation_transform(settings),
+        workers=workers,
     )
 
 
