@@ -75,7 +75,7 @@ def _apart(features: Tensor) -> tuple[Tensor, Tensor]:
     """Return the unit vectors u less their mean m, and m (u - m) of each.
 
     ``u_i u_j`` is ``(u_i - m) (u_j - m) + m (u_j - m)`` and a constant of row i. Features of
-    language models crowd around one direction; without it, fp32 resolves what tells them apart.
+    language models crowd around one direction; less that, fp32 resolves what tells them apart.
     """
     dtype = torch.promote_types(features.dtype, torch.float32)
     stripe = max(1, STRIPE_ENTRIES // features.shape[1])
