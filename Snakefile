@@ -5,8 +5,13 @@ snakemake --profile slurm all                      the paper, on a cluster
 snakemake --profile slurm figure4                  one figure, with only what it needs
 """
 
+import signal
+
 from snakemake.utils import min_version
 
+# SLURM warns a job before its time is up. Snakemake must outlive that, for the training to
+# be able to save its state.
+signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 min_version("9.27")
 
 
@@ -29,3 +34,11 @@ include: "workflow/rules/cost.smk"
 include: "workflow/rules/analysis.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/targets.smk"
+
+
+onstart:
+    begin()
+
+
+onerror:
+    logger.error(failures.summary(Path(log)))

@@ -5,6 +5,7 @@ torch. A mistake of the user ends with one line and exit status 2.
 """
 
 import argparse
+import errno
 import importlib
 import logging
 import os
@@ -27,8 +28,11 @@ COMMANDS = {
     "report": "one page with all tables and figures",
     "cost": "parameters, FLOPs and speed of a model, without weights",
     "measure": "parameters, FLOPs, speed and memory of a model in each variant",
+    "doctor": "check a machine or a cluster before the first run",
+    "status": "how far each run is: epochs, expected end, failures",
     "warm": "run a command (snakemake) whose rectify jobs start at once",
 }
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 AT_ONCE = (["warm"], ["fetch"])  # never run in a warm process; all others never use the network
 
@@ -53,14 +57,23 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _one_line(work: Callable[[], int]) -> int:
-    """Return the exit status of ``work``; a mistake of the user becomes one line and status 2."""
+    """Return the exit status of ``work``; what the user can mend becomes one line and status 2."""
     try:
         return work()
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         if os.environ.get("RECTIFY_TRACEBACK"):
             raise
-        sys.stderr.write(f"{error}\n")
+        if isinstance(error, OSError) and error.errno not in UNWRITABLE:
+            raise
+        sys.stderr.write(f"{_unwritable(error) if isinstance(error, OSError) else error}\n")
         return 2
+
+
+def _unwritable(error: OSError) -> str:
+    return (
+        f"{error.filename or 'rectify'}: the file system must take what is written, got "
+        f"{error.strerror}. Make room or set the rights, then give the same command again."
+    )
 
 
 def _request(arguments: list[str]) -> int:

@@ -9,7 +9,7 @@ A run's name says what it is, and can be read back:
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,26 @@ def check(config: Config) -> None:
     _check_gsnr(config["gsnr"])
     for run in all_runs(config):
         _check_run(config, run)
+
+
+def load(paths: Sequence[Path]) -> Config:
+    """Return the checked configuration of YAML files, each laid over the ones before.
+
+    Raises:
+        ValueError: If a file is missing or no YAML mapping, or the whole is not valid.
+    """
+    config: Config = {}
+    for path in paths:
+        try:
+            overlay = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{path}: must be a YAML file, got {reason}. Correct it.") from None
+        if not isinstance(overlay, dict):
+            raise ValueError(f"{path}: must hold keys and values, got {overlay!r}. Correct it.")
+        config = merge(config, overlay)
+    check(config)
+    return config
 
 
 def merge(base: Config, overlay: Mapping[str, Any]) -> Config:

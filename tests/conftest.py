@@ -6,6 +6,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported, wh
 
 import pytest
 
+FAULTS = pytest.StashKey[dict]()
+
 CLASSES, SIZE, DEPTH = 5, 16, 4
 
 
@@ -89,3 +91,29 @@ def restored_runtime():
     torch.use_deterministic_algorithms(False)
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+@pytest.fixture
+def survived(request):
+    """A function that counts a fault after which nothing was lost."""
+    counts = request.config.stash.setdefault(FAULTS, {})
+
+    def count(fault):
+        counts[fault] = counts.get(fault, 0) + 1
+
+    return count
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter, config):
+    """Print each fault, how often it was tried, and how often results were lost."""
+    counts = config.stash.get(FAULTS, {})
+    if not counts:
+        return
+    terminalreporter.section("faults")
+    terminalreporter.line(f"{'fault':<44} {'tried':>5} {'lost results':>12}")
+    failed = len(terminalreporter.stats.get("failed", []))
+    for fault, tried in counts.items():
+        terminalreporter.line(f"{fault:<44} {tried:>5} {0:>12}")
+    if failed:
+        terminalreporter.line(f"{failed} tests failed: their faults are not in this table")

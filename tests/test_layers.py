@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Lowest first. A module imports from lower rows only; modules of one row do not know each other.
 ROWS = [
-    ("L0", "records provenance runtime"),
+    ("L0", "records provenance runtime presence failures"),
     ("L1", "checkpoints families"),
     ("L1", "weights fetch"),
     ("L1", "vision language captions data.augment"),
@@ -34,11 +34,8 @@ ROWS = [
     ("L5", "analysis.tables analysis.figures"),
     ("L6", "report"),
     ("L7", "config"),
-    (
-        "L7",
-        "commands.assembly commands.checkpoint commands.processes",
-    ),  # what several commands build
-    ("L7", "warm"),
+    ("L7", "commands.assembly commands.checkpoint commands.processes"),  # shared by commands
+    ("L7", "warm slurm"),
     ("L7", "commands"),
     ("L7", "__main__"),
 ]

@@ -1,60 +1,96 @@
-"""The state of an unfinished training: one file, good only for what it was made with."""
+"""The state of an unfinished training: a folder with the last two, good only for what made them.
+
+A file's name holds its number and the SHA-256 of its content, ``00000012-<digest>.pt``. It
+gets this name when it is whole and on disk, and the one before stays until then. So a file
+that was cut, or changed by a failing disk, is known by its name, and the one before is used.
+"""
 
 import hashlib
 import json
 import logging
+import os
 import pickle
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rectify.records import atomic_path
+from rectify.records import sync
 
 log = logging.getLogger(__name__)
 
+KEPT = 2
+NAME = re.compile(r"(\d{8})-([0-9a-f]{64})\.pt")
+
 
 class Checkpoint:
-    """The state after the last whole epoch.
+    """The last states of one training.
 
     Args:
-        path: The file; it is replaced atomically.
+        folder: Holds the states, and nothing else with such a name.
         made_with: The ``identity`` of everything that decides the run's results.
     """
 
-    def __init__(self, path: Path, made_with: str):
-        self.path, self.identity = path, made_with
+    def __init__(self, folder: Path, made_with: str):
+        self.folder, self.identity = folder, made_with
 
     def save(self, state: dict[str, Any]) -> None:
-        """Replace the saved state."""
-        with atomic_path(self.path) as temporary:
-            torch.save({"identity": self.identity, "state": state}, temporary)
+        """Add a state; it is on disk before the oldest is removed.
+
+        Args:
+            state: Tensors, numbers, strings, and lists and mappings of them.
+        """
+        before = self._files()
+        number = int(before[-1].name[:8]) + 1 if before else 0
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.folder / "unfinished.pt"  # one writer: the next attempt overwrites it
+        try:
+            with temporary.open("wb") as file:
+                torch.save({"identity": self.identity, "state": state}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.rename(self.folder / f"{number:08d}-{_digest(temporary)}.pt")
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync(self.folder)
+        for old in before[: 1 - KEPT]:
+            old.unlink()
 
     def load(self) -> dict[str, Any] | None:
-        """Return the saved state; None if there is none, or it was made with something else.
+        """Return the last whole state; None if there is none, or it was made with something else.
 
         Raises:
-            ValueError: If the file is damaged.
+            ValueError: If there are files and all are damaged.
         """
-        if not self.path.is_file():
-            return None
-        try:
-            saved = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            reason = (str(error) or "an empty file").splitlines()[0]
-            raise ValueError(
-                f"{self.path}: must be a whole checkpoint, got {reason}. "
-                "Delete it to train from the start."
-            ) from None
-        if saved["identity"] != self.identity:
+        files = self._files()
+        for file in reversed(files):
+            if _digest(file) != NAME.fullmatch(file.name)[2]:
+                log.info("%s is damaged: its content is not what was written", file)
+                continue
+            saved = _read(file)
+            if saved["identity"] == self.identity:
+                return saved["state"]
             log.info("the checkpoint is of other code, data or settings: training from the start")
             return None
-        return saved["state"]
+        if files:
+            raise ValueError(
+                f"{self.folder}: must hold a whole checkpoint, got {len(files)} damaged. "
+                "Check the disk; delete the folder to train from the start."
+            )
+        return None
 
     def delete(self) -> None:
-        """Remove the file: the training has ended."""
-        self.path.unlink(missing_ok=True)
+        """Remove the states: the training has ended."""
+        for file in self._files():
+            file.unlink()
+
+    def _files(self) -> list[Path]:
+        """Return the states, the oldest first."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(path for path in self.folder.iterdir() if NAME.fullmatch(path.name))
 
 
 def identity(settings: dict[str, Any], code: str, files: Sequence[Path | None]) -> str:
@@ -63,6 +99,21 @@ def identity(settings: dict[str, Any], code: str, files: Sequence[Path | None]) 
     digest.update(code.encode())
     for file in files:
         if file is not None and file.is_file():
-            with file.open("rb") as opened:
-                digest.update(hashlib.file_digest(opened, "sha256").digest())
+            digest.update(bytes.fromhex(_digest(file)))
     return digest.hexdigest()
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = (str(error) or "an empty file").splitlines()[0]
+        raise ValueError(
+            f"{file}: must be a checkpoint that `rectify train` wrote, got {reason}. "
+            "Delete it to train from the start."
+        ) from None
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,7 +4,7 @@ Reads
     --config      config.json of the run
     --data        folder of the prepared data set
     --block       the frozen block, where the variant has one
-    --checkpoint  state of an earlier attempt, if there was one
+    --checkpoint  folder with the last two states of an earlier attempt, if there was one
 Writes
     --output      folder: history.csv, gsnr.csv, model.safetensors, summary.json
 
@@ -15,6 +15,7 @@ SIGTERM, SIGUSR1 and SIGUSR2 save the state and end with status 75; the same com
 import argparse
 import logging
 import os
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,12 +45,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Return 0, or the status for "try again" if a signal stopped the training."""
-    from rectify.commands import processes
+    """Train, unless another process that trains the same run finishes it meanwhile.
 
-    if args.processes > 1 and not processes.is_launched():
-        return processes.launch("train", args, args.processes)
-    return _train(args)
+    Returns:
+        0, or the status for "try again" if a signal stopped the training.
+    """
+    from rectify.commands import processes
+    from rectify.presence import lease
+
+    if processes.is_launched():  # the process that launched this one has the lease
+        return _train(args)
+    started = time.time()
+    with lease(args.checkpoint / "lease") as waited:
+        summary = args.output / "summary.json"
+        if waited and summary.is_file() and summary.stat().st_mtime > started:
+            log.info("another process has finished this run: nothing is left to do")
+            return 0
+        if args.processes > 1:
+            return processes.launch("train", args, args.processes)
+        return _train(args)
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -57,6 +71,7 @@ def _train(args: argparse.Namespace) -> int:
     from rectify.commands.checkpoint import Checkpoint, identity
     from rectify.data.images import load_set
     from rectify.gsnr import GsnrObserver
+    from rectify.presence import PROGRESS
     from rectify.provenance import source_digest
     from rectify.records import read_json
     from rectify.runtime import process, start, stop_asked
@@ -82,7 +97,7 @@ def _train(args: argparse.Namespace) -> int:
                 save=keeper.save,
                 saved=keeper.load(),
                 observer=observer,
-                report=_reporter(args.tensorboard, observer),
+                report=_reporter(args, observer, recipe.epochs),
                 stop=stop,
             )
         except Interrupted as end:
@@ -91,6 +106,7 @@ def _train(args: argparse.Namespace) -> int:
     if process()[0] == 0:
         _write(args, settings, model, rows, observer)
         keeper.delete()
+        (args.checkpoint / PROGRESS).unlink(missing_ok=True)
     return 0
 
 
@@ -112,9 +128,28 @@ def _evaluation(settings: dict[str, Any], images: Any, device: Any, workers: int
     )
 
 
-def _reporter(folder: Path | None, observer: Any) -> Any:
+def _reporter(args: argparse.Namespace, observer: Any, epochs: int) -> Any:
+    """Return what is called with each epoch's row: the log, the progress, the event files."""
+    from rectify.presence import PROGRESS
+    from rectify.records import write_json
+
+    started, rows = time.monotonic(), []
+    events = _event_writer(args.tensorboard, observer)
+
+    def report(row: tuple) -> None:
+        rows.append(row)
+        _log_epoch(row)
+        events(row)
+        pace = (time.monotonic() - started) / len(rows)
+        progress = {"epochs_done": row[0] + 1, "epochs": epochs, "seconds_per_epoch": pace}
+        write_json(args.checkpoint / PROGRESS, progress)
+
+    return report
+
+
+def _event_writer(folder: Path | None, observer: Any) -> Any:
     if folder is None:
-        return _log_epoch
+        return lambda row: None
     from torch.utils.tensorboard import SummaryWriter
 
     return partial(_write_events, SummaryWriter(folder), observer)
@@ -131,7 +166,6 @@ def _log_epoch(row: tuple) -> None:
 def _write_events(writer: Any, observer: Any, row: tuple) -> None:
     from rectify.records import HISTORY
 
-    _log_epoch(row)
     for name, value in list(zip(HISTORY.names, row, strict=True))[1:]:
         if value is not None:
             writer.add_scalar(name, value, row[0])

@@ -120,7 +120,7 @@ def training(folder, settings, name="run", seed=0, **more):
         data=folder / "data",
         seed=seed,
         threads=1,
-        checkpoint=folder / "checkpoint.pt",
+        checkpoint=folder / "checkpoint",
         output=folder / name,
         **more,
     )
@@ -133,6 +133,11 @@ def evaluating(folder, settings, name="run", **more):
     config = resolved(folder, settings)
     run(evaluate, config=config, data=folder / "data", threads=1, output=output, **arguments)
     return read_table(EVALUATION, output)
+
+
+def states(folder):
+    """The saved states of the unfinished training, the oldest first."""
+    return sorted((folder / "checkpoint").glob("0*.pt"))
 
 
 def interrupt_after(monkeypatch, epochs):
@@ -157,7 +162,7 @@ def test_a_run_is_trained_and_evaluated_from_files_to_files(folder, block_file, 
     names = ("gsnr.csv", "history.csv")
     kinds = {*names, *(f"{name}.json" for name in names), "model.safetensors", "summary.json"}
     assert {path.name for path in (folder / "run").iterdir()} == kinds
-    assert not (folder / "checkpoint.pt").exists()
+    assert states(folder) == []
     gradients = read_table(GSNR, folder / "run" / "gsnr.csv")
     assert len(gradients) == 3 * 2 * 4
     kept = None if variant == "auxiliary" else block
@@ -228,14 +233,14 @@ def test_a_killed_run_goes_on_to_the_result_of_an_undisturbed_one(
         with pytest.raises(KeyboardInterrupt):
             training(folder, settings, "killed", block=block_file)
     assert not (folder / "killed").exists()
-    assert (folder / "checkpoint.pt").exists() == (epochs > 0)
+    assert len(states(folder)) == min(epochs, 2)
     resumed = training(folder, settings, "killed", block=block_file)
     columns = [name for name in HISTORY.names if name not in TIMES]
     assert resumed[columns].to_csv() == whole[columns].to_csv()
     for name in ("gsnr.csv", "model.safetensors", "summary.json"):
         killed, other = folder / "killed" / name, folder / "whole" / name
         assert killed.read_bytes() == other.read_bytes()
-    assert not (folder / "checkpoint.pt").exists()
+    assert states(folder) == []
 
 
 @pytest.mark.parametrize("what", ["settings", "data", "seed"])
@@ -260,18 +265,20 @@ def test_a_checkpoint_of_other_settings_or_data_is_not_used(folder, images, monk
     assert first[columns].to_csv() == again[columns].to_csv()
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
-def test_a_damaged_checkpoint_is_one_line(folder, monkeypatch, content):
+def test_of_two_checkpoints_the_whole_one_is_used(folder, monkeypatch, caplog):
+    whole = training(folder, settings_of(), "whole")
     with monkeypatch.context() as patch:
-        interrupt_after(patch, 1)
+        interrupt_after(patch, 2)
         with pytest.raises(KeyboardInterrupt):
             training(folder, settings_of())
-    path = folder / "checkpoint.pt"
-    path.write_bytes(path.read_bytes()[:-2000] if content is None else content)
-    with pytest.raises(ValueError, match=r"checkpoint\.pt: must be a whole checkpoint") as caught:
-        training(folder, settings_of())
-    assert "\n" not in str(caught.value)
-    assert not (folder / "run").exists()
+    last = states(folder)[-1]
+    last.write_bytes(last.read_bytes()[:-2000])
+    with caplog.at_level("INFO"):
+        resumed = training(folder, settings_of())
+    assert f"{last} is damaged" in caplog.text
+    assert "resumed after epoch 1 of 3" in caplog.text
+    columns = [name for name in HISTORY.names if name not in TIMES]
+    assert resumed[columns].to_csv() == whole[columns].to_csv()
 
 
 def test_event_files_are_written_beside(folder):
@@ -346,7 +353,7 @@ def test_a_mistake_on_the_command_line_is_one_line_and_status_2(folder):
     config = resolved(folder, settings_of(recipe={**SETTINGS["recipe"], "batch_size": 26}))
     status, errors = command_line(
         *("train", "--config", config, "--data", folder / "data", "--seed", 0, "--threads", 1),
-        *("--checkpoint", folder / "checkpoint.pt", "--output", folder / "run"),
+        *("--checkpoint", folder / "checkpoint", "--output", folder / "run"),
     )
     assert status == 2
     assert errors == (
@@ -363,7 +370,7 @@ def words(folder, name, threads=1):
         "--data": folder / "data",
         "--seed": 0,
         "--threads": threads,
-        "--checkpoint": folder / "checkpoint.pt",
+        "--checkpoint": folder / "checkpoint",
         "--output": folder / name,
     }
     return ["-m", "rectify", "train", *(str(word) for pair in given.items() for word in pair)]
@@ -392,7 +399,7 @@ def test_two_processes_train_as_one(folder, images):
         others = weights[1][name].chunk(3)[::2] if name.endswith("qkv.bias") else [weights[1][name]]
         for part_, other in zip(parts, others, strict=True):
             assert torch.allclose(part_, other, atol=1e-3), name  # one step of lr
-    assert not (folder / "checkpoint.pt").exists()
+    assert not list((folder / "checkpoint").glob("*.pt"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])

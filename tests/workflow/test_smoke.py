@@ -103,16 +103,17 @@ def test_a_training_killed_with_kill_9_goes_on_to_the_same_results(finished: Pat
     command = (
         *("python", "-m", "rectify", "train", "--config", f"{folder}/runs/{name}/config.json"),
         *("--data", f"{folder}/data/glyphs", "--seed", "0", "--threads", "1"),
-        *("--checkpoint", f"{finished}/state.pt", "--output", f"{finished}/again"),
+        *("--checkpoint", f"{finished}/states", "--output", f"{finished}/again"),
     )
     until_first_epoch = (
         "import subprocess, sys, time, pathlib, signal\n"
         "job = subprocess.Popen(sys.argv[2:])\n"
-        "while job.poll() is None and not pathlib.Path(sys.argv[1]).exists(): time.sleep(0.01)\n"
+        "states = pathlib.Path(sys.argv[1])\n"
+        "while job.poll() is None and not any(states.glob('0*.pt')): time.sleep(0.01)\n"
         "job.send_signal(signal.SIGKILL)\n"
         "sys.exit(0 if job.wait() == -signal.SIGKILL else 1)\n"
     )
-    killed = call(finished, "python", "-c", until_first_epoch, f"{finished}/state.pt", *command)
+    killed = call(finished, "python", "-c", until_first_epoch, f"{finished}/states", *command)
     assert killed.returncode == 0, killed.stdout
     assert not (finished / "again").exists()
     said = call(finished, *command)

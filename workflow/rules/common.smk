@@ -1,20 +1,22 @@
 """The checked configuration, and from names to files."""
 
 import json
-import re
-import signal
 import sys
 from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
 
 from rectify import config as experiment
+from rectify import failures, presence, slurm
 from rectify.commands.prepare_data import modules as data_modules
 from rectify.commands.train import MODULES as TRAINING
 from rectify.provenance import source_digest
 
-# The inner snakemake of a SLURM job must outlive the warning before the time limit.
-signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+slurm.mend(sys.modules.get("snakemake_executor_plugin_slurm"))
+if workflow.is_main_process:  # not in jobs, which evaluate this file too
+    PRESENT = presence.Presence(Path(".snakemake"))
+    if presence.unlock(PRESENT, Path(".snakemake")):
+        logger.info("The last snakemake in this folder was killed: its lock is removed.")
 
 try:
     experiment.check(config)
@@ -50,6 +52,14 @@ wildcard_constraints:
     seed=r"\d+",
     table=r"table\d|controls|cost",
     figure=r"figure\d|table3",
+
+
+def begin():
+    """Before the first job: cancel what a snakemake that was killed left on the cluster."""
+    if workflow.executor_plugin.name == "slurm":
+        with PRESENT.alone() as is_alone:
+            for job in slurm.begin(Path.cwd(), is_alone):
+                logger.info(f"Cancelled SLURM job {job.number} of an earlier run: {job.what}")
 
 
 def memory(base_mb):
@@ -123,8 +133,8 @@ def block_option(wildcards, input):
 
 
 def checkpoint_path(wildcards):
-    """Where the state of an unfinished training is: not an output, so that it survives."""
-    return f"{RESULTS}/checkpoints/{wildcards.run}/seed-{wildcards.seed}.pt"
+    """Folder of an unfinished training's states: not an output, so that it survives."""
+    return f"{RESULTS}/checkpoints/{wildcards.run}/seed-{wildcards.seed}"
 
 
 def kept_block(wildcards):

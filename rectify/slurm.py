@@ -1,0 +1,131 @@
+"""What the workflow asks of SLURM beyond Snakemake's plugin, and what the plugin gets wrong.
+
+Each job carries its workflow in its name, ``rectify_<id>``, and its rule and wildcards in its
+comment, so `squeue` finds the jobs of a folder without any file of ours.
+"""
+
+import functools
+import os
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PREFIX = "rectify_"  # slurm-jobname-prefix of slurm/profile.yaml
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}  # nodes have no network
+FIELDS = "%i|%j|%T|%M|%Z|%k"
+QUERY_SECONDS = 60
+CANCEL_SECONDS = 180
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of this workflow that waits or runs."""
+
+    number: str
+    state: str
+    elapsed: str
+    """As `squeue` prints it: [days-][hours:]minutes:seconds."""
+    rule: str
+    wildcards: str
+    """Joined by an underscore, as the plugin writes them."""
+
+    @property
+    def what(self) -> str:
+        """Rule and wildcards in words."""
+        return f"{self.rule} {self.wildcards}".strip()
+
+
+def begin(folder: Path, is_alone: bool) -> list[Job]:
+    """Prepare a run that submits jobs from ``folder``; return the leftovers that it cancelled.
+
+    Args:
+        folder: Where Snakemake runs.
+        is_alone: Whether no other Snakemake runs there: jobs that do are then leftovers.
+    """
+    os.environ.update(OFFLINE)  # jobs get the environment of the submitting process
+    return cancel_leftovers(folder) if is_alone else []
+
+
+def mend(plugin: Any) -> None:
+    """Make the plugin's query of job states survive an outage and understand ``scancel``.
+
+    Version 2.8.0 forgets every running job when one round of queries fails, and takes the
+    state ``CANCELLED by 1000`` for a job that runs. Both wait forever. A plugin without the
+    function is left as it is, and so is ``None``.
+    """
+    original = getattr(plugin, "query_job_status", None)
+    if original is None or hasattr(original, "__wrapped__"):
+        return
+
+    @functools.wraps(original)
+    async def query_job_status(command: str, logger: Any) -> tuple[dict[str, str], float]:
+        states, seconds = await original(command, logger)
+        if states is None:  # no answer: every job stays, and is asked for again later
+            return {}, 0.0
+        return {job: state.split()[0] for job, state in states.items() if state}, seconds
+
+    plugin.query_job_status = query_job_status
+
+
+def jobs_of(folder: Path) -> list[Job]:
+    """Return our jobs that were submitted from ``folder`` and have not ended.
+
+    Raises:
+        ValueError: If SLURM does not answer.
+    """
+    command = ("squeue", "--me", "--noheader", f"--format={FIELDS}")
+    return _parsed(ask(*command), str(Path(folder).resolve()))
+
+
+def cancel_leftovers(folder: Path) -> list[Job]:
+    """Cancel the jobs of a Snakemake that is gone, and wait until they have ended.
+
+    Raises:
+        ValueError: If SLURM does not answer, or jobs go on.
+    """
+    found = left = jobs_of(folder)
+    if left:
+        ask("scancel", *(job.number for job in left))
+    end = time.monotonic() + CANCEL_SECONDS
+    while left:
+        time.sleep(1)
+        left = jobs_of(folder)
+        if left and time.monotonic() > end:
+            numbers = " ".join(job.number for job in left)
+            raise ValueError(
+                f"slurm: the jobs of an earlier snakemake in this folder must end before a new one "
+                f"starts, got {numbers} after {CANCEL_SECONDS} s. Look at them with `squeue --me`."
+            )
+    return found
+
+
+def ask(*command: str, seconds: float = QUERY_SECONDS) -> str:
+    """Return the standard output of a SLURM command.
+
+    Raises:
+        ValueError: If it fails, is not installed or gives no answer in time.
+    """
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+    except (FileNotFoundError, subprocess.TimeoutExpired) as error:
+        raise ValueError(
+            f"slurm: {command[0]} must answer, got {error}. Run this on a login node."
+        ) from None
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines() or ["nothing"]
+        raise ValueError(
+            f"slurm: {command[0]} must succeed, got {said[-1]}. Try `{' '.join(command)}`."
+        )
+    return done.stdout
+
+
+def _parsed(rows: str, folder: str) -> list[Job]:
+    jobs = []
+    for row in rows.splitlines():
+        number, name, state, elapsed, place, comment = row.split("|", 5)
+        if name.startswith(PREFIX) and place == folder:
+            rule, _, wildcards = comment.removeprefix("rule_").partition("_wildcards_")
+            jobs.append(Job(number, state, elapsed, rule, wildcards))
+    return jobs

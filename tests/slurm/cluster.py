@@ -1,0 +1,269 @@
+"""A SLURM of its own in one folder: munge, MariaDB, slurmdbd, slurmctld and two slurmd on loopback.
+
+Two nodes of one machine, each with one GPU that is none (any device file does). Every program
+runs in the foreground as a child of this process and is ended by its process id; if this
+process dies first, the kernel ends them.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+PROGRAMS = (
+    *("munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd"),
+    *("sbatch", "squeue", "sacct", "setpriv"),
+)
+NODES = ("n1", "n2")
+CPUS, MEMORY_MB = 16, 256_000  # what the scheduler is told; the machine may have less
+
+SLURM = """\
+ClusterName=rectify
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={controller}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+CredType=cred/munge
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/%n.pid
+SlurmdParameters=config_overrides
+ProctrackType=proctrack/pgid
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+SwitchType=switch/none
+MpiDefault=none
+ReturnToService=2
+GresTypes=gpu
+SchedulerParameters=sched_interval=1,bf_interval=1
+PriorityType=priority/basic
+KillWait=2
+MinJobAge={min_job_age}
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort={accounting}
+AccountingStoragePass={folder}/munge.socket
+AccountingStoreFlags=job_comment
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=5
+NodeName=DEFAULT CPUs={cpus} RealMemory={memory} Gres=gpu:1
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={n1}
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={n2}
+PartitionName=test Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
+"""
+GRES = "NodeName=n1 Name=gpu File=/dev/null\nNodeName=n2 Name=gpu File=/dev/zero\n"
+SLURMDBD = """\
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+DbdHost={host}
+DbdAddr=127.0.0.1
+DbdPort={accounting}
+SlurmUser=root
+PidFile={folder}/slurmdbd.pid
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={database}
+StorageUser=slurm
+StoragePass=slurm
+StorageLoc=accounting
+"""
+USER = """\
+CREATE USER 'slurm'@'127.0.0.1' IDENTIFIED BY 'slurm';
+CREATE USER 'slurm'@'localhost' IDENTIFIED BY 'slurm';
+GRANT ALL ON accounting.* TO 'slurm'@'127.0.0.1';
+GRANT ALL ON accounting.* TO 'slurm'@'localhost';
+"""
+
+
+def missing() -> list[str]:
+    """Return what the machine lacks to run the cluster."""
+    path = f"{os.environ['PATH']}{os.pathsep}/usr/sbin"
+    lacking = [program for program in PROGRAMS if shutil.which(program, path=path) is None]
+    return lacking if os.geteuid() == 0 else [*lacking, "root"]
+
+
+def wait_until(true: Callable[[], object], what: str, seconds: float = 60, every: float = 0.1):
+    """Return the first true value of a condition, within a limit."""
+    end = time.monotonic() + seconds
+    while not (value := true()):
+        assert time.monotonic() < end, f"waited {seconds} s for {what}"
+        time.sleep(every)
+    return value
+
+
+class Cluster:
+    """The daemons, their ports and their environment; use it in a ``with``.
+
+    Args:
+        folder: Empty; it gets everything that the daemons write.
+        min_job_age: Seconds after which the controller forgets an ended job.
+    """
+
+    def __init__(self, folder: Path, min_job_age: int = 300):
+        self.folder, self.processes = folder, {}
+        names = ("controller", "accounting", "database", *NODES)
+        self.ports = dict(zip(names, _free_ports(len(names)), strict=True))
+        facts = self.ports | {"folder": folder, "host": socket.gethostname().partition(".")[0]}
+        facts |= {"cpus": CPUS, "memory": MEMORY_MB, "min_job_age": min_job_age}
+        for name, text in (("slurm", SLURM), ("slurmdbd", SLURMDBD), ("gres", GRES)):
+            file = folder / f"{name}.conf"
+            file.touch(mode=0o600)  # slurmdbd refuses to read its password from another
+            file.write_text(text.format(**facts))
+        path = os.pathsep.join((f"{folder}/bin", os.environ["PATH"], "/usr/sbin"))
+        self.environment = os.environ | {"SLURM_CONF": f"{folder}/slurm.conf", "PATH": path}
+        self._wrap_srun()
+
+    def __enter__(self) -> "Cluster":
+        try:
+            self._start()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def run(self, *command: str, check: bool = True) -> str:
+        """Run a client of SLURM and return what it said."""
+        done = subprocess.run(
+            command,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0 or not check, f"{' '.join(command)}: {done.stdout}"
+        return done.stdout.strip()
+
+    def jobs(self) -> dict[str, str]:
+        """Return the state of each job that waits or runs, by its number."""
+        rows = self.run("squeue", "--noheader", "--format=%i %T").splitlines()
+        return dict(row.split() for row in rows)
+
+    def start(self, name: str) -> None:
+        """Start one daemon and wait until it answers."""
+        commands = {
+            "slurmdbd": ("slurmdbd", "-D"),
+            "slurmctld": ("slurmctld", "-D"),
+            **{node: ("slurmd", "-D", "-N", node) for node in NODES},
+        }
+        self._spawn(name, *commands[name])
+        if name == "slurmdbd":
+            self._wait(name, lambda: _answers(self.ports["accounting"]))
+        elif name == "slurmctld":
+            self._wait(name, lambda: "is UP" in self.run("scontrol", "ping", check=False))
+
+    def kill(self, name: str) -> None:
+        """End one daemon at once."""
+        process = self.processes.pop(name)
+        process.kill()
+        process.wait(timeout=20)
+
+    def wait_for_nodes(self) -> None:
+        """Wait until both nodes take jobs."""
+        ready = ["idle", "mix", "alloc"]
+        wait_until(
+            lambda: all(
+                state in ready for state in self.run("sinfo", "-hN", "-o", "%t").splitlines()
+            ),
+            "both nodes",
+        )
+
+    def _start(self) -> None:
+        folder = self.folder
+        (folder / "state").mkdir()
+        (folder / "munge.key").touch(mode=0o600)
+        (folder / "munge.key").write_bytes(os.urandom(128))
+        files = [f"--{kind}-file={folder}/munge.{kind}" for kind in ("key", "pid", "log", "seed")]
+        socket_file = folder / "munge.socket"
+        options = ("--foreground", "--force", f"--socket={socket_file}")
+        self._spawn("munged", "munged", *options, *files)
+        self._start_database()
+        self._wait("munged", socket_file.exists)
+        self.start("slurmdbd")
+        self.run("sacctmgr", "--immediate", "add", "cluster", "rectify")
+        self.start("slurmctld")
+        for node in NODES:
+            self.start(node)
+        self.wait_for_nodes()
+
+    def _wrap_srun(self) -> None:
+        """Make srun find this cluster: Snakemake's job step takes SLURM_CONF out of its way."""
+        wrapper = self.folder / "bin" / "srun"
+        wrapper.parent.mkdir()
+        real = shutil.which("srun", path=f"{os.environ['PATH']}{os.pathsep}/usr/bin")
+        wrapper.write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {real} "$@"\n')
+        wrapper.chmod(0o755)
+
+    def _start_database(self) -> None:
+        data, owner = self.folder / "database", "--user=root"
+        install = ("mariadb-install-db", "--no-defaults", owner, f"--datadir={data}")
+        self.run(*install, "--skip-test-db", "--auth-root-authentication-method=normal")
+        (self.folder / "user.sql").write_text(USER)
+        self._spawn(
+            *("mariadbd", "mariadbd", "--no-defaults", owner, f"--datadir={data}"),
+            *(f"--socket={self.folder}/database.socket", f"--init-file={self.folder}/user.sql"),
+            *("--bind-address=127.0.0.1", f"--port={self.ports['database']}"),
+            "--innodb-flush-log-at-trx-commit=0",
+        )
+        self._wait("mariadbd", lambda: _answers(self.ports["database"]))
+
+    def _spawn(self, name: str, *command: str) -> None:
+        with (self.folder / f"{name}.out").open("ab") as output:
+            self.processes[name] = subprocess.Popen(
+                ("setpriv", "--pdeathsig", "KILL", *command),
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for the tests
+            )
+
+    def _wait(self, name: str, ready: Callable[[], bool]) -> None:
+        """Wait until a daemon is ready; show its output if it ended instead."""
+
+        def is_ready() -> bool:
+            said = (self.folder / f"{name}.out").read_text()
+            assert self.processes[name].poll() is None, f"{name} ended: {said[-2000:]}"
+            return ready()
+
+        wait_until(is_ready, name)
+
+    def _stop(self) -> None:
+        """Cancel all jobs, then end each daemon, the last one first."""
+        if "slurmctld" in self.processes and NODES[-1] in self.processes:
+            self.run("scancel", "--signal=KILL", *self.jobs(), check=False)
+            self.run("scancel", *self.jobs(), check=False)
+            wait_until(lambda: not self.jobs(), "the jobs to end")
+        while self.processes:
+            _, process = self.processes.popitem()
+            process.terminate()
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens at; held together so that they differ."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0

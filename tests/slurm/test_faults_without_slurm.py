@@ -1,0 +1,175 @@
+"""What goes wrong on one machine: disks, old files, a killed Snakemake whose training goes on."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.cluster import wait_until
+from tests.slurm.workflow import FAULTS, FIRST, RESULTS, RUN, trained
+from tests.workflow.project import call, environment
+
+COMMAND = ("snakemake", "--cores", "2", "--configfile", *FAULTS, "--")
+TABLES = RESULTS / "tables"
+
+
+@pytest.fixture
+def project(tmp_path: Path, undisturbed: Path) -> Path:
+    """Return a copy of the finished project, without its table."""
+    shutil.copytree(undisturbed, tmp_path / "project")
+    shutil.rmtree(tmp_path / "project" / TABLES)
+    return tmp_path / "project"
+
+
+@pytest.fixture
+def mounted() -> Iterator[Callable]:
+    """A function that mounts something at a folder, until the end of the test."""
+    if os.geteuid() != 0:
+        assert not os.environ.get("CI")
+        pytest.skip("only root may mount a file system")
+    folders = []
+
+    def mount(folder: Path, *options: str) -> Path:
+        folder.mkdir(exist_ok=True)
+        subprocess.run(["mount", *options, folder], check=True)
+        folders.append(folder)
+        return folder
+
+    yield mount
+    for folder in reversed(folders):
+        subprocess.run(["umount", folder], check=True)
+
+
+def ends_well(project: Path, undisturbed: Path) -> None:
+    """Run the command again, and compare the table with that of an undisturbed run."""
+    done = call(project, *COMMAND, "table6")
+    assert done.returncode == 0, done.stdout[-3000:]
+    for suffix in ("csv", "md", "tex"):
+        table = TABLES / f"table6.{suffix}"
+        assert (project / table).read_bytes() == (undisturbed / table).read_bytes()
+
+
+def failed(project: Path) -> str:
+    """Run the command, which must fail, and return what it says at the end."""
+    done = call(project, *COMMAND, "table6")
+    assert done.returncode != 0
+    return done.stdout.rpartition(" failed:\n")[2]
+
+
+def fill(folder: Path) -> Path:
+    """Fill a file system to the last byte."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(512))
+    assert shutil.disk_usage(folder).free == 0
+    return filler
+
+
+def test_a_full_disk_during_a_table(
+    project: Path, undisturbed: Path, mounted: Callable, survived: Callable
+) -> None:
+    filler = fill(mounted(project / TABLES, "-t", "tmpfs", "-o", "size=64k", "tmpfs"))
+    said = failed(project)
+    assert "No space left on device. Make room" in said
+    assert "results/faults/logs/table/table6.log" in said
+    assert not (project / TABLES / "table6.csv").exists()
+    filler.unlink()
+    ends_well(project, undisturbed)
+    survived("full disk during a table")
+
+
+def test_a_full_disk_during_a_checkpoint(
+    project: Path, undisturbed: Path, mounted: Callable, survived: Callable
+) -> None:
+    shutil.rmtree(project / RESULTS / "runs" / RUN / "seed-0")
+    states = project / RESULTS / "checkpoints" / RUN / "seed-0"
+    mounted(states, "-t", "tmpfs", "-o", "size=9m", "tmpfs")  # two states, and no third
+    said = failed(project)
+    assert "No space left on device. Make room" in said
+    assert len(list(states.glob("0*.pt"))) == 2
+    subprocess.run(["mount", "-o", "remount,size=100m", states], check=True)
+    ends_well(project, undisturbed)
+    log = (project / RESULTS / "logs" / "train" / f"{RUN}--0.log").read_text()
+    assert "resumed after epoch 2 of 6" in log
+    assert trained(project, 0) == trained(undisturbed, 0)
+    survived("full disk during a checkpoint")
+
+
+def test_a_read_only_results_folder(
+    project: Path, undisturbed: Path, mounted: Callable, survived: Callable
+) -> None:
+    results = mounted(project / "results", "--bind", project / "results")
+    subprocess.run(["mount", "-o", "remount,ro,bind", results], check=True)
+    done = call(project, *COMMAND, "table6")
+    assert done.returncode != 0
+    assert "Read-only file system" in done.stdout
+    subprocess.run(["mount", "-o", "remount,rw,bind", results], check=True)
+    ends_well(project, undisturbed)
+    survived("read-only results folder")
+
+
+def test_a_table_of_an_older_version_is_named_and_made_again(
+    project: Path, undisturbed: Path, survived: Callable
+) -> None:
+    history = project / FIRST
+    history.write_text(re.sub("^epoch,train_loss", "epoch,loss", history.read_text()))
+    said = failed(project)
+    assert "history.csv: columns of a history table must be epoch, train_loss" in said
+    assert "Make the file again with this version." in said
+    history.unlink()
+    ends_well(project, undisturbed)
+    survived("a CSV from an older version")
+
+
+def test_a_checkpoint_cut_in_half(project: Path, undisturbed: Path, survived: Callable) -> None:
+    states, process, head = _stopped_training(project, after=1)
+    os.kill(process, signal.SIGKILL)
+    assert head.wait(timeout=60) != 0
+    last = sorted(states.glob("0*.pt"))[-1]
+    os.truncate(last, last.stat().st_size // 2)
+    ends_well(project, undisturbed)
+    log = (project / RESULTS / "logs" / "train" / f"{RUN}--0.log").read_text()
+    assert f"{last.name} is damaged" in log
+    assert "resumed after epoch" in log
+    assert trained(project, 0) == trained(undisturbed, 0)
+    survived("a checkpoint cut in half")
+
+
+def test_a_killed_snakemakes_training_is_not_started_twice(
+    project: Path, undisturbed: Path, survived: Callable
+) -> None:
+    _, process, head = _stopped_training(project, after=0)
+    head.kill()  # its training stays
+    head.wait()
+    again = subprocess.Popen((*COMMAND, "table6"), cwd=project, env=environment(project))
+    log = project / RESULTS / "logs" / "train" / f"{RUN}--0.log"
+    waiting = f"waiting for process {process} on "
+    wait_until(lambda: log.exists() and waiting in log.read_text(), "the second training", 120)
+    os.kill(process, signal.SIGCONT)
+    assert again.wait(timeout=300) == 0
+    assert "another process has finished this run" in log.read_text()
+    assert trained(project, 0) == trained(undisturbed, 0)
+    ends_well(project, undisturbed)
+    survived("snakemake killed, its training goes on")
+
+
+def _stopped_training(project: Path, after: int) -> tuple[Path, int, subprocess.Popen]:
+    """Start to train seed 0; stop it once it has saved; return its states, number and parent."""
+    shutil.rmtree(project / RESULTS / "runs" / RUN / "seed-0")
+    states = project / RESULTS / "checkpoints" / RUN / "seed-0"
+    head = subprocess.Popen((*COMMAND, FIRST), cwd=project, env=environment(project))
+    wait_until(
+        lambda: any(int(path.name[:8]) >= after for path in states.glob("0*.pt")),
+        "a state of the training",
+        *(120, 0.01),
+    )
+    process = int((states / "lease").read_text().split()[1])
+    os.kill(process, signal.SIGSTOP)
+    return states, process, head

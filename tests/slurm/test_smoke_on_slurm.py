@@ -1,0 +1,163 @@
+"""`snakemake --profile slurm all` on a real SLURM, and the plugin's faults that are mended."""
+
+import asyncio
+import contextlib
+import logging
+import types
+from pathlib import Path
+from unittest.mock import MagicMock
+
+import pytest
+import snakemake_executor_plugin_slurm as plugin
+
+from rectify import slurm
+from rectify.config import FIGURES, TABLES
+from tests.slurm.cluster import Cluster
+from tests.slurm.workflow import TINY, copy_workflow, finish, said, start
+from tests.workflow.project import call
+
+RESULTS = Path("results") / "tiny"
+ORIGINAL = plugin.query_job_status
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster) -> Path:
+    """Return a copy of the project in which the cluster has made everything."""
+    project = copy_workflow(tmp_path_factory.mktemp("smoke"))
+    targets = ("all", f"{RESULTS}/environment.txt")
+    status = finish(start(project, cluster, *targets, warm=True), project)
+    assert status == 0, said(project)[-4000:]
+    return project
+
+
+def rows(cluster: Cluster) -> dict[str, list[str]]:
+    """Return what accounting says of each job, by its comment."""
+    fields = "comment,state,alloctres,jobname,timelimitraw"
+    text = cluster.run("sacct", "-X", "-n", "--parsable2", "-S", "now-1hours", "-o", fields)
+    return {row.split("|")[0]: row.split("|")[1:] for row in text.splitlines()}
+
+
+def test_every_table_figure_and_the_page_are_there(finished: Path) -> None:
+    for table in (*TABLES, "controls"):
+        assert (finished / RESULTS / "tables" / f"{table}.csv").stat().st_size > 0
+    for figure in ("table3", *FIGURES):
+        assert (finished / RESULTS / "figures" / f"{figure}.png").stat().st_size > 0
+    assert (finished / RESULTS / "report" / "index.html").stat().st_size > 100_000
+
+
+def test_a_training_has_a_gpu_and_its_name_says_what_it_is(
+    finished: Path, cluster: Cluster
+) -> None:
+    jobs = rows(cluster)
+    state, resources, name, minutes = jobs["rule_train_wildcards_digits_vit-s_vanilla_0"]
+    assert state == "COMPLETED"
+    assert "gres/gpu=1" in resources
+    assert "mem=32000M" in resources
+    assert name.startswith(slurm.PREFIX)
+    assert minutes == "2880"
+    logs = finished / ".snakemake" / "slurm_logs" / "rule_train" / "digits_vit-s_vanilla_0"
+    assert len(list(logs.glob("*.log"))) == 1
+
+
+def test_tables_figures_and_settings_never_wait_in_the_queue(
+    finished: Path, cluster: Cluster
+) -> None:
+    rules = {comment.removeprefix("rule_").partition("_wildcards")[0] for comment in rows(cluster)}
+    assert not {"table", "figure", "page", "resolve"} & rules
+
+
+def test_jobs_that_share_one_ask_for_the_memory_and_cores_of_one(
+    finished: Path, cluster: Cluster
+) -> None:
+    shared = [row for comment, row in rows(cluster).items() if "blocks" in comment]
+    assert len(shared) == 1
+    assert "cpu=1" in shared[0][1]
+    assert "mem=4000M" in shared[0][1]
+    assert shared[0][3] == "20"  # minutes: two blocks of ten
+
+
+def test_jobs_have_no_network_for_models(finished: Path) -> None:
+    log = (finished / RESULTS / "environment.txt").read_text()
+    assert "HF_HUB_OFFLINE=1" in log
+
+
+def test_an_efficiency_report_is_left(finished: Path) -> None:
+    reports = (finished / ".snakemake" / "slurm_efficiency").glob("efficiency_report_*.csv")
+    assert "rule_train" in next(reports).read_text()
+
+
+def test_status_and_doctor_know_the_cluster(
+    finished: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in ("PATH", "SLURM_CONF"):
+        monkeypatch.setenv(key, cluster.environment[key])
+    configs = ("--config", "config.yaml", *TINY)
+    status = call(finished, "python", "-m", "rectify", "status", *configs)
+    assert status.stdout.splitlines()[-1] == "6 done", status.stdout
+    profiles = ("--profile", "slurm/profile.yaml", "tests/slurm/site/profile.yaml")
+    doctor = call(finished, "python", "-m", "rectify", "doctor", *configs, *profiles)
+    assert "ok  partition: test: 2 nodes, gpu:1" in doctor.stdout
+    assert "ok  shared files: a job sees" in doctor.stdout
+    assert "BAD GPU: a job sees 0" in doctor.stdout  # the GPU of this cluster is a device file
+    assert doctor.returncode == 1
+
+
+def asked(query: object, command: str) -> tuple:
+    return asyncio.run(query(command, logging.getLogger("test")))
+
+
+def mended() -> types.SimpleNamespace:
+    own = types.SimpleNamespace(query_job_status=ORIGINAL)
+    slurm.mend(own)
+    return own
+
+
+def test_a_cancelled_job_and_an_outage_are_told_apart_from_running_ones() -> None:
+    query = mended().query_job_status
+    assert asked(query, "echo '7|CANCELLED by 1000'")[0] == {"7": "CANCELLED"}
+    assert asked(query, "echo '7|RUNNING'")[0] == {"7": "RUNNING"}
+    assert asked(query, "false") == ({}, 0.0)
+
+
+def test_mending_twice_mends_once_and_another_plugin_is_left_alone() -> None:
+    own = mended()
+    once = own.query_job_status
+    slurm.mend(own)
+    assert own.query_job_status is once
+    other = types.SimpleNamespace()
+    slurm.mend(other)
+    assert not vars(other)
+
+
+def still_active(monkeypatch: pytest.MonkeyPatch, answer: tuple) -> bool:
+    """Say whether the plugin goes on to wait for a job, given an answer of its query."""
+
+    async def query(command: str, logger: object) -> tuple:
+        return answer
+
+    monkeypatch.setattr(plugin, "query_job_status", query)
+    monkeypatch.setattr(plugin, "get_min_job_age", lambda: 300)
+    executor = MagicMock(status_rate_limiter=contextlib.nullcontext(), run_uuid="run")
+    executor.get_status_command.return_value = "squeue"
+    executor.workflow.executor_settings.init_seconds_before_status_checks = 1
+    executor.workflow.executor_settings.status_attempts = 1
+    for counter in ("calls", "failures", "total_seconds", "min_seconds", "max_seconds"):
+        setattr(executor, f"_status_query_{counter}", 0)
+    executor.next_seconds_between_status_checks = 1
+
+    async def waited_for() -> list:
+        jobs = [MagicMock(external_jobid="7", aux={})]
+        return [job async for job in plugin.Executor.check_active_jobs(executor, jobs)]
+
+    return bool(asyncio.run(waited_for()))
+
+
+def test_the_plugin_still_needs_the_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When this fails, upstream has mended it: delete ``slurm.mend`` and what calls it."""
+    assert still_active(monkeypatch, ({"7": "CANCELLED by 1000"}, 0.1))  # it ended
+    assert not still_active(monkeypatch, (None, None))  # nobody knows: it is forgotten
+
+
+def test_what_the_mend_gives_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not still_active(monkeypatch, ({"7": "CANCELLED"}, 0.1))
+    assert still_active(monkeypatch, ({}, 0.0))

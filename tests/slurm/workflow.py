@@ -1,0 +1,99 @@
+"""A copy of the workflow on the cluster of the tests, and snakemake in it."""
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from tests.slurm.cluster import Cluster
+from tests.workflow.project import BIN, ROOT, copy_project, environment
+
+TINY = ("demo.yaml", "tests/slurm/tiny.yaml")
+FAULTS = (*TINY, "tests/slurm/faults.yaml")
+RESULTS = Path("results") / "faults"
+RUN = "digits_vit-s_vanilla"
+FIRST = f"{RESULTS}/runs/{RUN}/seed-0/history.csv"
+TIMES = ["train_seconds", "images_per_second"]
+PROFILES = ("--profile", "slurm", "--profile", "tests/slurm/site")
+QUICK = """
+# For the tests: look every second instead of ever more seldom.
+plugin = sys.modules.get("snakemake_executor_plugin_slurm")
+if plugin:
+    every_second = property(lambda self: 1, lambda self, seconds: None)
+    plugin.Executor.next_seconds_between_status_checks = every_second
+
+
+rule environment:
+    output:
+        f"{RESULTS}/environment.txt",
+    shell:
+        "env > {output:q}"
+"""
+
+
+def copy_workflow(folder: Path) -> Path:
+    """Copy the workflow and the tests' overlays into an empty folder."""
+    copy_project(folder)
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "tests" / "slurm", folder / "tests" / "slurm", ignore=ignore)
+    with (folder / "Snakefile").open("a") as snakefile:
+        snakefile.write(QUICK)
+    return folder
+
+
+def start(
+    project: Path,
+    cluster: Cluster,
+    *targets: str,
+    configs: Sequence[str] = TINY,
+    warm: bool = False,
+) -> subprocess.Popen:
+    """Start `snakemake --profile slurm` in the copy; its output goes to ``said.log``.
+
+    ``warm``: the jobs are forks of one process; this spares each of them the imports.
+    """
+    path = f"{BIN}{os.pathsep}{cluster.environment['PATH']}"
+    places = cluster.environment | environment(project)
+    prefix = ("python", "-m", "rectify", "warm") if warm else ()
+    with (project / "said.log").open("ab") as output:
+        return subprocess.Popen(
+            (*prefix, "snakemake", *PROFILES, "--configfile", *configs, "--", *targets),
+            cwd=project,
+            env=places | {"PATH": path, "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def said(project: Path) -> str:
+    """Return everything that snakemake has said so far in the copy."""
+    return (project / "said.log").read_text()
+
+
+def finish(head: subprocess.Popen, project: Path, seconds: float = 600) -> int:
+    """Wait for snakemake and return its exit status; end it after the limit."""
+    try:
+        return head.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        kill(head)
+        raise AssertionError(f"snakemake hung: {said(project)[-3000:]}") from None
+
+
+def kill(head: subprocess.Popen) -> None:
+    """End snakemake and its local jobs at once; its jobs on the cluster stay."""
+    os.killpg(head.pid, signal.SIGKILL)
+    head.wait()
+
+
+def trained(project: Path, seed: int) -> list:
+    """Return everything that a training leaves, without times."""
+    folder = project / RESULTS / "runs" / RUN / f"seed-{seed}"
+    history = pd.read_csv(folder / "history.csv").drop(columns=TIMES).to_csv()
+    names = ("gsnr.csv", "model.safetensors", "summary.json")
+    return [history, *((folder / name).read_bytes() for name in names)]
