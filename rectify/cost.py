@@ -26,10 +26,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PretrainedConfig
 
 from rectify.families import parse_config
-from rectify.language import empty_block, read_config
+from rectify.language import empty_block
 from rectify.rectified import InsertedViT, insert
 from rectify.runtime import generator
 from rectify.vision import create_vit
+from rectify.weights import read_config
 
 LINEAR = {"mm", "addmm", "convolution"}  # torch's names of the products outside attention
 LAYER_NORM = 5 * 2  # per element; fvcore's 5 "multiply-adds", doubled like the others
@@ -139,12 +140,13 @@ def parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def flops(model: nn.Module, image_size: int) -> dict[str, int]:
-    """Return the FLOPs of one RGB image by each convention.
+def flops(model: nn.Module, image_size: int, channels: int = 3) -> dict[str, int]:
+    """Return the FLOPs of one image by each convention.
 
     Args:
         model: A plain ViT or an ``InsertedViT``, on torch's ``meta`` device.
         image_size: Height and width in pixels.
+        channels: Channels of an image.
     """
     norms: list[int] = []
     hooks = [
@@ -153,7 +155,7 @@ def flops(model: nn.Module, image_size: int) -> dict[str, int]:
         if isinstance(part, nn.LayerNorm)
     ]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.eval()(torch.empty(1, 3, image_size, image_size, device="meta"))
+        model.eval()(torch.empty(1, channels, image_size, image_size, device="meta"))
     for hook in hooks:
         hook.remove()
     whole = _products(counter, "Global")
@@ -193,7 +195,7 @@ def _shapes(
 def _seconds(
     model: InsertedViT, image_size: int, batch_size: int, device: torch.device
 ) -> dict[str, float]:
-    _check_memory(4 * parameters(model), device)
+    check_memory(4 * parameters(model), device)
     draws = torch.Generator(device).manual_seed(0)
     model = model.to_empty(device=device)
     for parameter in model.parameters():  # memory that was never written would be read too fast
@@ -205,7 +207,12 @@ def _seconds(
     }
 
 
-def _check_memory(needed: int, device: torch.device) -> None:
+def check_memory(needed: int, device: torch.device) -> None:
+    """Refuse to fill ``needed`` bytes with weights where there is not twice as much memory.
+
+    Raises:
+        ValueError: If there is not.
+    """
     if device.type == "cuda":
         whole = torch.cuda.mem_get_info(device)[1]
     else:

@@ -7,6 +7,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from rectify.data.batches import Prepare, Reader
+from rectify.runtime import process, summed
+
 
 def accuracies(
     model: nn.Module,
@@ -17,18 +20,24 @@ def accuracies(
     transform: Callable[[Tensor], Tensor],
     batch_size: int,
     device: torch.device,
+    prepare: Prepare | None = None,
+    workers: int = 0,
     candidates: Int[Tensor, " candidates"] | None = None,
 ) -> tuple[float, float]:
     """Return the top-1 and top-k accuracy of ``model`` in ``eval`` mode, each in 0 .. 1.
 
+    Processes that train together share the items, and all get the accuracy on all of them.
+
     Args:
         model: Returns logits ``(batch, classes)`` in ``eval`` mode.
-        images: Indexed by a tensor of item numbers; returns the batch as stored.
+        images: Indexed by an item number, or by a tensor of them if there is no ``prepare``.
         labels: Class index of each item.
         k: An item counts for top-k if its class is among the k largest logits.
-        transform: From stored images to the model's input.
+        transform: From a batch on the device to the model's input.
         batch_size: Items at a time; the last batch may be smaller.
         device: Where the model lies.
+        prepare: From one image to the model's size, where the images are read.
+        workers: Processes that read and prepare images ahead.
         candidates: Classes whose logits compete, in ascending order; None for all.
 
     Raises:
@@ -37,16 +46,18 @@ def accuracies(
     if len(labels) == 0:
         raise ValueError("evaluation: the test set must hold items, got none. Prepare it again.")
     model.eval()
-    hits = torch.zeros(2, dtype=torch.int64)
+    rank, ranks = process()
+    hits, own = torch.zeros(2, dtype=torch.int64), torch.arange(rank, len(labels), ranks)
+    batches = Reader(images, prepare, workers, device).read(own, batch_size)
     with torch.inference_mode():
-        for items in torch.arange(len(labels)).split(batch_size):
-            logits = model(transform(images[items]).to(device)).float().cpu()
+        for items, batch in zip(own.split(batch_size), batches, strict=True):
+            logits = model(transform(batch)).float().cpu()
             if candidates is None:
                 hits += _hits(logits, labels[items], k)
             else:
                 places = torch.searchsorted(candidates, labels[items])
                 hits += _hits(logits[:, candidates], places, k)
-    top1, topk = (hits.double() / len(labels)).tolist()
+    top1, topk = (summed(hits.to(device)).double() / len(labels)).tolist()
     return top1, topk
 
 

@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,9 +33,7 @@ class Presence:
         folder.mkdir(parents=True, exist_ok=True)
         self._file = os.open(folder / "present", os.O_RDWR | os.O_CREAT, 0o666)
         self._lock(fcntl.LOCK_SH)
-
-    def __del__(self) -> None:
-        os.close(self._file)
+        weakref.finalize(self, os.close, self._file)
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[bool]:

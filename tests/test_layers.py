@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ROWS = [
     ("L0", "records provenance runtime presence failures"),
     ("L1", "checkpoints families"),
-    ("L1", "vision language data.augment"),
+    ("L1", "weights fetch"),
+    ("L1", "vision language captions data.augment"),
     ("L1", "data.images data.fonts data.corruptions"),
     ("L1", "data"),
     ("L2", "rectified"),
@@ -22,21 +23,25 @@ ROWS = [
     ("L3", "kernels"),
     ("L3", "gradients"),
     ("L3", "recipes"),
+    ("L3", "epochs"),
     ("L3", "training gsnr evaluation features pretraining cost"),
+    ("L3", "speed"),
+    ("L4", "neighbours"),
     ("L4", "similarity"),
+    ("L5", "analysis.robustness"),
     ("L5", "analysis.paper analysis.statistics analysis.style analysis.collect analysis.selection"),
     ("L5", "analysis"),  # helpers of the two below
     ("L5", "analysis.tables analysis.figures"),
     ("L6", "report"),
     ("L7", "config"),
-    ("L7", "commands.assembly commands.checkpoint"),  # what several commands build
+    ("L7", "commands.assembly commands.checkpoint commands.processes"),  # shared by commands
     ("L7", "warm slurm"),
     ("L7", "commands"),
     ("L7", "__main__"),
 ]
 UPWARD = {("warm", "__main__")}  # a forked child runs a whole command line
-REACH = {"L4": set(), "L5": {"L0", "L5"}, "L6": {"L0", "L5"}}  # elsewhere: every lower row
-LANGUAGE = ("language", "checkpoints", "families")
+REACH = {"L4": {"L4"}, "L5": {"L0", "L5"}, "L6": {"L0", "L5"}}  # elsewhere: every lower row
+LANGUAGE = ("language", "captions", "weights", "checkpoints", "families")
 APART = [{"data", "vision"}, *({one, two} for one in ("data", "vision") for two in LANGUAGE)]
 
 

@@ -1,18 +1,22 @@
 import contextlib
+import dataclasses
 import io
+import itertools
 import math
 import re
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
-from rectify.data.augment import batched, normalise
+from rectify.data.augment import batched, normalise, per_image
+from rectify.epochs import TrainingData, item_order
 from rectify.gsnr import GsnrObserver
-from rectify.recipes import recipe
+from rectify.recipes import mixup, recipe
 from rectify.rectified import auxiliary, insert
-from rectify.runtime import generator
-from rectify.training import TrainingData, auxiliary_weight, total_loss, train
+from rectify.runtime import generator, seed_globals
+from rectify.training import Interrupted, auxiliary_weight, total_loss, train
 
 CPU = torch.device("cpu")
 PLAIN = {"mixup": 0, "cutmix": 0, "drop_path": 0, "auto_augment": None, "random_erasing": 0}
@@ -53,7 +57,8 @@ class Counter:
         return self.steps
 
     @contextlib.contextmanager
-    def watch(self):
+    def watch(self, scale):
+        assert scale == 1
         self.watched += 1
         yield
 
@@ -125,6 +130,68 @@ def test_each_item_is_seen_once_per_epoch_in_another_order(vit, images):
     everything = sorted(images.images.flatten(1).tolist())
     assert all(sorted(epoch.flatten(1).tolist()) == everything for epoch in epochs)
     assert not torch.equal(epochs[0], epochs[1])
+
+
+def test_repeated_augmentation_shows_another_third_in_each_epoch():
+    """In Pang et al.'s code one process saw the same third, three times, in every epoch."""
+    items, seen = 50_000, set()
+    shares = []
+    for epoch in range(6):
+        order = item_order(items, 3, 0, epoch)
+        counts = order.bincount(minlength=items)
+        assert len(order) == items
+        assert sorted(counts.unique().tolist()) == [0, 2, 3]  # 50,000 is no multiple of 3
+        assert (counts == 2).sum() == 1
+        assert torch.equal(order[0::3][:-1], order[2::3])  # copies stand together, in one batch
+        seen |= set(order.tolist())
+        shares.append(len(seen) / items)
+    assert shares == pytest.approx([1 - (2 / 3) ** epoch for epoch in range(1, 7)], abs=0.01)
+
+
+def test_without_repeats_an_epoch_is_a_permutation_of_its_own():
+    orders = [item_order(100, 1, 0, epoch) for epoch in (0, 1, 0)]
+    assert all(sorted(order.tolist()) == list(range(100)) for order in orders)
+    assert torch.equal(orders[0], orders[2])
+    assert not torch.equal(orders[0], orders[1])
+    assert not torch.equal(orders[0], item_order(100, 1, 1, 0))
+
+
+def test_the_copies_of_a_repeated_item_are_augmented_each_in_its_own_way(vit, images):
+    recorder = Recorder()
+    trained(
+        vit, training_data(images, recorder), small(**PLAIN, repeats=2, epochs=1, warmup_epochs=0)
+    )
+    given, made = torch.cat(recorder.given).flatten(1), torch.cat(recorder.made).flatten(1)
+    assert torch.equal(given[0::2], given[1::2])
+    assert len(given.unique(dim=0)) == 20
+    assert (made[0::2] != made[1::2]).any(1).float().mean() > 0.8
+
+
+def test_no_two_epochs_run_at_the_warm_up_rate(vit, images):
+    one = small(epochs=5, warmup_epochs=3, warmup_lr=1e-6)
+    rates = [row[5] for row in trained(vit, training_data(images), one)]
+    assert rates[0] == 1e-6
+    assert all(rate > 1e-4 for rate in rates[1:])
+
+
+@pytest.mark.parametrize("changes", [{"mixup": 0}, {"cutmix": 0}, {"mixup": 0, "mixup_prob": 0.5}])
+def test_mixed_targets_meet_a_loss_for_soft_targets(make_vit, images, changes):
+    """In Pang et al.'s code CutMix without Mixup handed soft targets to a loss for labels."""
+    one = small(
+        **{**PLAIN, "cutmix": 1.0, "mixup": 0.8, **changes},
+        epochs=1,
+        warmup_epochs=0,
+        batch_size=40,
+    )
+    data = training_data(images, lambda batch, draws: normalise(batch))
+    model, other = make_vit(), make_vit()
+    (row,) = trained(model, data, one)
+    items = item_order(40, 1, 0, 0)
+    seed_globals(0, "step", 0, 0)
+    mixed, soft = mixup(one, 5)(normalise(images.images[items]), images.labels[items])
+    logits = other.train()(mixed).log_softmax(1)
+    assert soft.shape == (40, 5)
+    assert row[1] == pytest.approx(-(soft * logits).sum(1).mean().item(), rel=1e-5)
 
 
 def test_a_ragged_last_batch_is_left_out_and_changes_with_the_epoch(vit, images):
@@ -265,6 +332,28 @@ def test_observing_does_not_change_the_training(make_vit, images):
     assert same(weights(plain), weights(watched))
 
 
+@pytest.mark.parametrize("done", [0, 1])
+def test_images_prepared_by_workers_train_as_those_prepared_here_also_resumed(make_vit, done):
+    """RandAugment, erasing and Mixup: everything that draws, on colour images of 20 pixels."""
+    pixels = torch.randint(0, 256, (24, 3, 20, 20), generator=generator(0), dtype=torch.uint8)
+    one = small(auto_augment="rand-m9-mstd0.5-inc1", crop="resized", epochs=2)
+    prepare = per_image(
+        image_size=16, crop="resized", crop_scale=0.08, pad=4, flip_prob=0.5,
+        auto_augment=one.auto_augment,
+    )  # fmt: skip
+    last, states = batched(crop="none", pad=0, flip_prob=0.0, erasing=0.5), []
+
+    def run(workers, **more):
+        model = make_vit(channels=3)
+        data = TrainingData(pixels, torch.arange(24) % 5, 5, last, prepare, workers)
+        return trained(model, data, one, **more), weights(model)
+
+    rows, state = run(0, save=lambda state: states.append(stored(state)))
+    again, repeated = run(1, saved=states[0] if done else None)
+    assert again == rows
+    assert same(repeated, state)
+
+
 class Diverges(nn.Module):
     """Gives nan in one step."""
 
@@ -300,8 +389,8 @@ def test_a_state_of_another_seed_or_format_is_one_line(vit, images):
     states = []
     save = {"save": lambda state: states.append(stored(state))}
     trained(vit, training_data(images), small(), **save)
-    for changes, got in (({"seed": 3}, "1 and 3"), ({"format": 0}, "0 and 0")):
-        with pytest.raises(ValueError, match=f"of format 1 and seed 0, got {got}. Delete it"):
+    for changes, got in (({"seed": 3}, "2 and 3"), ({"format": 0}, "0 and 0")):
+        with pytest.raises(ValueError, match=f"of format 2 and seed 0, got {got}. Delete it"):
             trained(vit, training_data(images), small(), saved=states[0] | changes)
 
 
@@ -330,3 +419,86 @@ def test_clips_are_mixed_as_a_whole(make_vit, images):
     trained(vit, data, small(epochs=2))
     assert inputs[0].shape == (8, 2, 1, 16, 16)
     assert all(torch.equal(batch[:, 0], batch[:, 1]) for batch in inputs)
+
+
+def test_a_run_that_was_stopped_within_an_epoch_goes_on_bit_by_bit(vit, images, make_vit):
+    """Also the sums of its losses and its GSNR, of an epoch of five measured steps."""
+    data, recipe_ = training_data(images), small(drop_path=0.3)
+    observer = GsnrObserver(vit.blocks, batches=5)
+    rows = trained(vit, data, recipe_, observer=observer)
+    steps, states = itertools.count(1), []
+    other = make_vit()
+
+    def train_again(model, watch, **more):
+        save = {"save": lambda state: states.append(stored(state)), "observer": watch}
+        return trained(model, data, recipe_, **save, **more)
+
+    first = GsnrObserver(other.blocks, batches=5)
+    with pytest.raises(Interrupted, match=r"stopped in epoch 2 of 3 after step 3 of 5, and saved"):
+        train_again(other, first, stop=lambda: next(steps) == 8)
+    assert states[-1]["part"]["step"] == 3
+    fresh = make_vit(seed=9)
+    second = GsnrObserver(fresh.blocks, batches=5)
+    assert [row[:-TIMES] for row in train_again(fresh, second, saved=states[-1])] == [
+        row[:-TIMES] for row in rows
+    ]
+    assert [second.rows(epoch) for epoch in range(3)] == [
+        observer.rows(epoch) for epoch in range(3)
+    ]
+    for name, tensor in vit.state_dict().items():
+        assert torch.equal(tensor, fresh.state_dict()[name]), name
+
+
+def gsnr_rows(observer):
+    return [row for epoch in range(3) for row in observer.rows(epoch)]
+
+
+def test_a_stop_in_the_last_step_of_an_epoch_goes_on_with_its_evaluation(vit, images, make_vit):
+    rows, states, steps = trained(vit, training_data(images), small()), [], itertools.count(1)
+    save = {"save": lambda state: states.append(stored(state))}
+    with pytest.raises(Interrupted, match="epoch 1 of 3 after step 5 of 5"):
+        trained(make_vit(), training_data(images), small(), stop=lambda: next(steps) == 5, **save)
+    again = trained(make_vit(seed=9), training_data(images), small(), saved=states[-1])
+    assert [row[:-TIMES] for row in again] == [row[:-TIMES] for row in rows]
+
+
+def test_a_long_epoch_is_saved_within(vit, images, monkeypatch):
+    monkeypatch.setattr("rectify.training.SAVE_SECONDS", 0.0)
+    states = []
+    trained(vit, training_data(images), small(epochs=2), save=lambda s: states.append(stored(s)))
+    assert [state["part"]["step"] for state in states] == [1, 2, 3, 4, 5, 0] * 2
+
+
+def test_accumulated_parts_take_the_steps_of_the_whole_batch(vit, images, make_vit):
+    off = small(mixup=0.0, cutmix=0.0, drop_path=0.0)
+    observer = GsnrObserver(vit.blocks, batches=2)
+    rows = trained(vit, training_data(images), off, observer=observer)
+    parts = make_vit()
+    other = GsnrObserver(parts.blocks, batches=2)
+    changed = dataclasses.replace(off, accumulate=4)
+    for row, own in zip(
+        trained(parts, training_data(images), changed, observer=other), rows, strict=True
+    ):
+        assert row[1:3] == pytest.approx(own[1:3], rel=1e-5)
+    for one, whole in zip(gsnr_rows(other), gsnr_rows(observer), strict=True):
+        assert one[3] == pytest.approx(whole[3], rel=2e-3, abs=1e-7)
+    with pytest.raises(ValueError, match="must divide into 1 processes times 3 accumulated parts"):
+        trained(make_vit(), training_data(images), dataclasses.replace(off, accumulate=3))
+    odd = small(accumulate=4, batch_size=12)
+    with pytest.raises(ValueError, match=r"4 accumulated parts, each even for Mixup, got 12"):
+        trained(make_vit(), training_data(images), odd)
+
+
+def test_a_compiled_model_takes_the_same_steps_and_is_measured_eagerly(
+    vit, images, make_vit, monkeypatch
+):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    runs = []
+    for model, compiled in ((vit, False), (make_vit(), True)):
+        observer = GsnrObserver(model.blocks, batches=2)
+        rows = trained(model, training_data(images), small(compile=compiled), observer=observer)
+        runs.append((rows, gsnr_rows(observer)))
+    for row, other in zip(runs[0][0], runs[1][0], strict=True):
+        assert row[1:3] == pytest.approx(other[1:3], rel=1e-4)
+    for one, other in zip(runs[0][1], runs[1][1], strict=True):
+        assert one[3] == pytest.approx(other[3], rel=5e-3, abs=1e-7)

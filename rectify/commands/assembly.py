@@ -1,6 +1,5 @@
 """From a run's settings to its model, its data and its transforms."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ from torch import Tensor, nn
 
 from rectify import language, rectified
 from rectify.data import augment
+from rectify.data.batches import Prepare
+from rectify.epochs import TrainingData
 from rectify.recipes import Recipe, recipe
 from rectify.runtime import generator, seed_globals
 from rectify.vision import create_vit
@@ -81,38 +82,39 @@ def trunk_of(model: nn.Module) -> VisionTransformer:
     return model if isinstance(model, VisionTransformer) else model.vit
 
 
-def training_transform(settings: dict[str, Any]) -> Callable[[Tensor, torch.Generator], Tensor]:
-    """Return the augmentation of a run, image by image or on whole batches."""
+def training_data(settings: dict[str, Any], images: Any, workers: int) -> TrainingData:
+    """Return a training set with its augmentation, image by image first where that is needed."""
     recipe, data = recipe_of(settings), settings["data"]
-    if recipe.auto_augment is None and recipe.crop != "resized":
-        return augment.batched(
-            crop=recipe.crop,
-            pad=recipe.pad,
-            flip_prob=recipe.flip,
-            erasing=recipe.random_erasing,
+    whole = {"crop": recipe.crop, "pad": recipe.pad, "flip_prob": recipe.flip}
+    prepare = None
+    if recipe.auto_augment is not None or recipe.crop == "resized":
+        _check_rgb(settings)
+        prepare = augment.per_image(
+            image_size=data["image_size"],
+            crop_scale=recipe.crop_scale,
+            auto_augment=recipe.auto_augment,
+            **whole,
         )
-    _check_rgb(settings)
-    transform = augment.per_image(
-        image_size=data["image_size"],
-        crop_scale=recipe.crop_scale,
-        flip_prob=recipe.flip,
-        auto_augment=recipe.auto_augment,
-        erasing=recipe.random_erasing,
-    )
-    return lambda images, draws: torch.stack([transform(image) for image in images])
+        whole = {"crop": "none", "pad": 0, "flip_prob": 0.0}
+    last = augment.batched(**whole, erasing=recipe.random_erasing)
+    return TrainingData(images.images, images.labels, data["classes"], last, prepare, workers)
 
 
-def evaluation_transform(
-    settings: dict[str, Any], shift: str = "none"
-) -> Callable[[Tensor], Tensor]:
-    """Return the transform of test images, or of those of a shifted test set.
+def evaluation_transform(settings: dict[str, Any], shift: str = "none") -> Prepare | None:
+    """Return what brings test images, or those of a shifted test set, to the model's size.
 
-    DeiT's resize and crop; ImageNet-C's images have their size and are not cropped, and those
-    of an embedded set are stored as the model takes them.
+    DeiT's resize and crop; ImageNet-C's images have their size and are not cropped. None where
+    images are stored as the model takes them: in an embedded set, and without resized crops.
     """
     data = settings["data"]
-    crop = None if data.get("embedded", False) else 1.0 if shift == "c" else CROP
-    return augment.evaluation_transform(data["image_size"], crop)
+    if data.get("embedded", False) or recipe_of(settings).crop != "resized":
+        return None
+    return augment.evaluation_transform(data["image_size"], 1.0 if shift == "c" else CROP)
+
+
+def workers(device: torch.device, threads: int) -> int:
+    """Return the number of processes that read images: none where the model needs the threads."""
+    return threads if device.type == "cuda" else 0
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:

@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from rectify.commands import assembly
+    from rectify.data.augment import normalise
     from rectify.data.images import load_sets
     from rectify.evaluation import accuracies
     from rectify.provenance import provenance
@@ -48,9 +49,11 @@ def run(args: argparse.Namespace) -> None:
             images.labels,
             k,
             candidates=images.labels.unique() if shift in PARTIAL else None,
-            transform=assembly.evaluation_transform(settings, shift),
+            transform=normalise,
             batch_size=batch_size,
             device=device,
+            prepare=assembly.evaluation_transform(settings, shift),
+            workers=assembly.workers(device, args.threads),
         )
         rows.append((shift, condition, severity, len(images.labels), k, *shares))
     log.info("%s, seed %d: %d test sets", settings["run"], args.seed, len(rows))

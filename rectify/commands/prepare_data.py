@@ -1,8 +1,14 @@
 """Check, count and freeze a data set: which items it has, in which split, under which label.
 
+    rectify prepare-data --check --data bar --config config.yaml
+
+reports counts, classes and unreadable files of the set that a configuration describes, and
+writes nothing.
+
 Reads
     --settings  JSON: reader, folder (null where nothing is read), classes, image_size, seed,
-                and the reader's own sizes
+                and the reader's own sizes; or
+    --config    configurations, the later ones laid over the earlier
 Writes
     --folder    manifest.csv (with its .csv.json), and arrays.safetensors of a set in memory
 """
@@ -16,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pandas import DataFrame, Series
+    from pandas import DataFrame
 
     from rectify.data.images import ImageSet
 
@@ -33,33 +39,91 @@ log = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--data", required=True, help="name of the data set")
-    parser.add_argument("--settings", type=json.loads, required=True, metavar="JSON")
-    parser.add_argument("--folder", type=Path, required=True, help="of the prepared set")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--settings", type=json.loads, metavar="JSON")
+    source.add_argument("--config", type=Path, nargs="+", metavar="YAML")
+    parser.add_argument("--threads", type=int, default=1, help="that read images")
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--folder", type=Path, help="of the prepared set")
+    target.add_argument("--check", action="store_true", help="report, and write nothing")
 
 
 def run(args: argparse.Namespace) -> None:
     """Read or draw the set, check it, and write it."""
-    from rectify.data.images import ARRAYS, save_files, save_sets
-    from rectify.data.readers import check_images
+    from rectify.data.images import ARRAYS, listing_of, save_files, save_sets
     from rectify.provenance import provenance
 
-    settings = {key: value for key, value in args.settings.items() if key not in DESCRIPTIVE}
+    given = args.settings or _settings(args.config, args.data)
+    settings = {key: value for key, value in given.items() if key not in DESCRIPTIVE}
+    full = settings.pop("full", False)
     made = _made(args.data, settings)
-    listed = _listed(made)
-    _check_count(args.data, settings["classes"], listed)
-    for split, count in _counts(listed).items():
-        log.info("%s: %s: %d items", args.data, split, count)
-    source = provenance(
-        settings["seed"], *modules(settings["reader"]), data=args.data, settings=settings
-    )
-    if isinstance(made, dict):
-        save_sets(args.folder, made, source)
+    in_memory = isinstance(made, dict)
+    listing = listing_of(made) if in_memory else made
+    facts = _report(args.data, listing)
+    files = None if in_memory else Path(settings["folder"])
+    if files:
+        _check_images(args.data, files, listing["source"].tolist(), args.threads)
+    _check_classes(args.data, settings["classes"], listing)
+    if full:
+        from rectify.data.published import check_complete
+
+        check_complete(args.data, settings["reader"], listing)
+    if args.check:
         return
-    if settings["reader"] == "captions":  # its file names come from a list, not from the folder
-        _check_inside(Path(settings["folder"]), made["source"])
-    check_images(Path(settings["folder"]), made["source"])
-    save_files(args.folder, Path(settings["folder"]), made, source)
-    (args.folder / ARRAYS).unlink(missing_ok=True)
+    code = modules(settings["reader"])
+    source = provenance(settings["seed"], *code, data=args.data, settings=settings, **facts)
+    if in_memory:
+        save_sets(args.folder, made, source)
+    else:
+        save_files(args.folder, files, listing, source)
+        (args.folder / ARRAYS).unlink(missing_ok=True)
+
+
+def _settings(files: list[Path], data: str) -> dict[str, Any]:
+    import yaml
+
+    from rectify.config import data_settings, merge
+
+    config: dict[str, Any] = {}
+    for file in files:
+        if not file.is_file():
+            raise ValueError(f"{file}: must be a configuration, got no file. Correct --config.")
+        config = merge(config, yaml.safe_load(file.read_text(encoding="utf-8")))
+    known = config.get("data", {})
+    if data not in known:
+        raise ValueError(
+            f"prepare-data: the set must be one of {', '.join(known) or '-'}, got {data!r}. "
+            "Correct --data."
+        )
+    return data_settings(config, data)
+
+
+def _report(data: str, listing: "DataFrame") -> dict[str, Any]:
+    """Log and return the number of items by split, and the names of the classes."""
+    from rectify.data.images import few
+
+    kinds = listing["split"].str.partition("/")[0]  # the conditions of one shift together
+    items = {kind: int((kinds == kind).sum()) for kind in dict.fromkeys(kinds)}
+    labelled = listing[listing["label"] >= 0].drop_duplicates("label").sort_values("label")
+    classes = labelled["name"].tolist()
+    for split, count in items.items():
+        log.info("%s: %s: %d items", data, split, count)
+    log.info("%s: %d classes: %s", data, len(classes), few(classes) or "-")
+    return {"items": items, "classes": classes}
+
+
+def _check_images(data: str, folder: Path, sources: list[str], threads: int) -> None:
+    from rectify.data.images import few, unreadable
+
+    bad = unreadable(folder, sources, threads)
+    log.info("%s: %d unreadable files", data, len(bad))
+    for name in bad:
+        log.info("%s: unreadable: %s", data, name)
+    if bad:
+        raise ValueError(
+            f"{folder}: each file must be a whole image, got {len(bad)} missing or unreadable: "
+            f"{few(bad)}. Replace them."
+        )
 
 
 def _made(data: str, settings: dict[str, Any]) -> "dict[str, ImageSet] | DataFrame":
@@ -119,35 +183,10 @@ def modules(reader: str) -> list[str]:
     return [f"rectify.data.{own.get(reader, drawn)}"]
 
 
-def _check_inside(folder: Path, names: "Series") -> None:
-    outside = [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]
-    if outside:
-        raise ValueError(
-            f"{folder}: each listed file must lie in this folder, got {outside[0]!r}. "
-            "Correct the list."
-        )
-
-
-def _listed(made: "dict[str, ImageSet] | DataFrame") -> list[tuple[str, int]]:
-    """Return split and label of each item."""
-    if not isinstance(made, dict):
-        return list(zip(made["split"], made["label"], strict=True))
-    return [(split, label) for split, images in made.items() for label in images.labels.tolist()]
-
-
-def _check_count(data: str, classes: int, listed: list[tuple[str, int]]) -> None:
-    found = len({label for _, label in listed if label >= 0})
+def _check_classes(data: str, classes: int, listing: "DataFrame") -> None:
+    found = listing.loc[listing["label"] >= 0, "label"].nunique()
     if found != classes:
         raise ValueError(
             f"{data}: must have {classes} classes, got {found}. Complete the files, or correct "
             f"data.{data}.classes in the config."
         )
-
-
-def _counts(listed: list[tuple[str, int]]) -> dict[str, int]:
-    """Return the number of items by split, the conditions of one shift together."""
-    counts: dict[str, int] = {}
-    for split, _ in listed:
-        name = split.partition("/")[0]
-        counts[name] = counts.get(name, 0) + 1
-    return counts

@@ -7,10 +7,14 @@ Reads
     --checkpoint  folder with the last two states of an earlier attempt, if there was one
 Writes
     --output      folder: history.csv, gsnr.csv, model.safetensors, summary.json
+
+With --processes N, torchrun starts N processes on this machine that share each batch.
+SIGTERM, SIGUSR1 and SIGUSR2 save the state and end with status 75; the same command goes on.
 """
 
 import argparse
 import logging
+import os
 import time
 from functools import partial
 from pathlib import Path
@@ -34,25 +38,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--block", type=Path)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--processes", type=int, default=1, help="GPUs to use, or processes")
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--tensorboard", type=Path, help="folder for event files")
 
 
-def run(args: argparse.Namespace) -> None:
-    """Train, unless another process that trains the same run finishes it meanwhile."""
+def run(args: argparse.Namespace) -> int:
+    """Train, unless another process that trains the same run finishes it meanwhile.
+
+    Returns:
+        0, or the status for "try again" if a signal stopped the training.
+    """
+    from rectify.commands import processes
     from rectify.presence import lease
 
+    if processes.is_launched():  # the process that launched this one has the lease
+        return _train(args)
     started = time.time()
     with lease(args.checkpoint / "lease") as waited:
         summary = args.output / "summary.json"
         if waited and summary.is_file() and summary.stat().st_mtime > started:
             log.info("another process has finished this run: nothing is left to do")
-            return
-        _train(args)
+            return 0
+        if args.processes > 1:
+            return processes.launch("train", args, args.processes)
+        return _train(args)
 
 
-def _train(args: argparse.Namespace) -> None:
+def _train(args: argparse.Namespace) -> int:
     from rectify.commands import assembly
     from rectify.commands.checkpoint import Checkpoint, identity
     from rectify.data.images import load_set
@@ -60,44 +74,45 @@ def _train(args: argparse.Namespace) -> None:
     from rectify.presence import PROGRESS
     from rectify.provenance import source_digest
     from rectify.records import read_json
-    from rectify.runtime import start
-    from rectify.training import train
+    from rectify.runtime import process, start, stop_asked
+    from rectify.training import Interrupted, train
 
     settings, device = read_json(args.config), start(args.threads)
-    recipe = assembly.recipe_of(settings)
+    recipe, workers = assembly.recipe_of(settings), assembly.workers(device, args.threads)
     model = assembly.model_of(settings, args.block, args.seed).to(device)
     measures = {key: value for key, value in settings["gsnr"].items() if key != "estimator"}
     observer = GsnrObserver(assembly.trunk_of(model).blocks, **measures)
     files = [args.data / "manifest.csv", args.data / "arrays.safetensors", args.block]
     keeper = Checkpoint(args.checkpoint, identity(settings, source_digest(*MODULES), files))
-    rows = train(
-        model,
-        _training_data(settings, load_set(args.data, "train")),
-        recipe,
-        lambda_init=settings["lambda_init"],
-        seed=args.seed,
-        device=device,
-        evaluate=_evaluation(settings, load_set(args.data, "test"), device),
-        save=keeper.save,
-        saved=keeper.load(),
-        observer=observer,
-        report=_reporter(args, observer, recipe.epochs),
-    )
-    _write(args, settings, model, rows, observer)
-    keeper.delete()
-    (args.checkpoint / PROGRESS).unlink(missing_ok=True)
+    with stop_asked() as stop:
+        try:
+            rows = train(
+                model,
+                assembly.training_data(settings, load_set(args.data, "train"), workers),
+                recipe,
+                lambda_init=settings["lambda_init"],
+                seed=args.seed,
+                device=device,
+                evaluate=_evaluation(settings, load_set(args.data, "test"), device, workers),
+                save=keeper.save,
+                saved=keeper.load(),
+                observer=observer,
+                report=_reporter(args, observer, recipe.epochs),
+                stop=stop,
+            )
+        except Interrupted as end:
+            log.info("%s", end)
+            return os.EX_TEMPFAIL
+    if process()[0] == 0:
+        _write(args, settings, model, rows, observer)
+        keeper.delete()
+        (args.checkpoint / PROGRESS).unlink(missing_ok=True)
+    return 0
 
 
-def _training_data(settings: dict[str, Any], images: Any) -> Any:
+def _evaluation(settings: dict[str, Any], images: Any, device: Any, workers: int) -> Any:
     from rectify.commands import assembly
-    from rectify.training import TrainingData
-
-    augment = assembly.training_transform(settings)
-    return TrainingData(images.images, images.labels, settings["data"]["classes"], augment)
-
-
-def _evaluation(settings: dict[str, Any], images: Any, device: Any) -> Any:
-    from rectify.commands import assembly
+    from rectify.data.augment import normalise
     from rectify.evaluation import accuracies
 
     return lambda model: accuracies(
@@ -105,9 +120,11 @@ def _evaluation(settings: dict[str, Any], images: Any, device: Any) -> Any:
         images.images,
         images.labels,
         settings["data"]["top_k"],
-        transform=assembly.evaluation_transform(settings),
+        transform=normalise,
         batch_size=assembly.recipe_of(settings).batch_size,
         device=device,
+        prepare=assembly.evaluation_transform(settings),
+        workers=workers,
     )
 
 

@@ -1,5 +1,6 @@
 """Files and values from outside: no code in them runs, and no name leaves its folder."""
 
+import argparse
 import json
 import os
 import pickle
@@ -16,7 +17,7 @@ from tests.workflow.project import ROOT, call, copy_project
 
 PLACEHOLDER = re.compile(r"\{([a-z_.]+)(:q)?\}")
 NUMBERS = {"threads", "wildcards.layer", "wildcards.seed", "params.seeds", "params.k"}
-NUMBERS |= {"params.quantile", "params.permutations", "params.batch_size"}
+NUMBERS |= {"resources.gpu", "params.quantile", "params.permutations", "params.batch_size"}
 LISTED = {"wildcards.table", "wildcards.figure", "params.estimator"}  # by pattern and by schema
 
 
@@ -57,10 +58,11 @@ def test_a_listed_image_lies_in_the_data_folder(tmp_path, name):
     folder.mkdir()
     (folder / "captions.csv").write_text(f"file,caption\n{name},a cat\n")
     settings = {"reader": "captions", "folder": str(folder), "classes": 0, "image_size": 8}
-    args = prepare_data.argparse.Namespace(
-        data="pairs", settings=settings | {"seed": 0}, folder=tmp_path / "prepared"
-    )
-    with pytest.raises(ValueError, match="each listed file must lie in this folder, got"):
+    parser = argparse.ArgumentParser()
+    prepare_data.add_arguments(parser)
+    words = ("--data", "pairs", "--settings", json.dumps(settings | {"seed": 0}))
+    args = parser.parse_args([*words, "--folder", str(tmp_path / "prepared")])
+    with pytest.raises(ValueError, match="each file must lie in the folder of the list, got"):
         prepare_data.run(args)
     assert not (tmp_path / "prepared").exists()
 
