@@ -130,7 +130,7 @@ def settings(config: Config, run: Run) -> dict[str, Any]:
             "name": run.data,
             "channels": 3,
             "frames": 1,
-            **_without(data, "training", "sizes"),
+            **_without(data, "training", "sizes", "full", "visions"),
         },
         "vision": {"name": run.vision, "overrides": {}, **vision},
         "variant": run.variant,
@@ -148,7 +148,7 @@ def settings(config: Config, run: Run) -> dict[str, Any]:
 def data_settings(config: Config, name: str) -> dict[str, Any]:
     """Return what decides the items of a data set; titles and training values don't."""
     data = config["data"][name]
-    kept = _without(data, "training", "title", "top_k", "sizes")
+    kept = _without(data, "training", "title", "top_k", "sizes", "views", "visions")
     return {"name": name, "folder": None, "channels": 3, "seed": 0, **kept, **data.get("sizes", {})}
 
 

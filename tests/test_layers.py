@@ -15,7 +15,7 @@ ROWS = [
     ("L0", "records provenance runtime"),
     ("L1", "checkpoints families"),
     ("L1", "vision language data.augment"),
-    ("L1", "videomae data.images data.fonts data.corruptions"),
+    ("L1", "videomae data.images data.clip_augment data.fonts data.corruptions"),
     ("L1", "data"),
     ("L2", "rectified"),
     ("L3", "recipes"),

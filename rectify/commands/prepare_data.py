@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from rectify.data.images import ImageSet
 
 EMBEDDED = ("glyphs", "digits", "biased", "scripts", "motions", "pairs")
-FILES = ("cifar100", "caltech256", "bar", "imagenet", "captions")
-DESCRIPTIVE = ("name", "title", "channels", "top_k", "embedded", "training")
+FILES = ("cifar100", "caltech256", "bar", "imagenet", "ssv2", "captions")
+DESCRIPTIVE = ("name", "title", "channels", "top_k", "embedded", "training", "views", "visions")
 """Keys of a set in the config that do not concern its preparation."""
 COMMON = ("frames", "shifts")
 """Keys that say what every set of a kind has: nothing to choose for most readers."""
@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--data", required=True, help="name of the data set")
     parser.add_argument("--settings", type=json.loads, required=True, metavar="JSON")
+    parser.add_argument("--threads", type=int, default=1, help="that read clips")
     parser.add_argument("--folder", type=Path, required=True, help="of the prepared set")
 
 
@@ -44,18 +45,27 @@ def run(args: argparse.Namespace) -> None:
     from rectify.provenance import provenance
 
     settings = {key: value for key, value in args.settings.items() if key not in DESCRIPTIVE}
+    full = settings.pop("full", False)
     made = _made(args.data, settings)
+    left_out: list[str] = []
+    if settings["reader"] == "ssv2":
+        made, left_out = _decodable(args.data, settings, full, made, args.threads)
     listed = _listed(made)
     _check_count(args.data, settings["classes"], listed)
     for split, count in _counts(listed).items():
         log.info("%s: %s: %d items", args.data, split, count)
     source = provenance(
-        settings["seed"], *modules(settings["reader"]), data=args.data, settings=settings
+        settings["seed"],
+        *modules(settings["reader"]),
+        data=args.data,
+        settings=settings,
+        left_out=left_out,
     )
     if isinstance(made, dict):
         save_sets(args.folder, made, source)
         return
-    check_images(Path(settings["folder"]), made["source"])
+    if settings["reader"] != "ssv2":
+        check_images(Path(settings["folder"]), made["source"])
     save_files(args.folder, Path(settings["folder"]), made, source)
     (args.folder / ARRAYS).unlink(missing_ok=True)
 
@@ -88,17 +98,42 @@ def _embedded(reader: str, sizes: dict[str, Any]) -> "dict[str, ImageSet]":
 
 
 def _read(reader: str, folder: Path, sizes: dict[str, Any]) -> "dict[str, ImageSet] | DataFrame":
-    from rectify.data import pairs, readers
+    from rectify.data import pairs, readers, ssv2
 
-    _check_sizes(reader, sizes, ("image_size", "seed", *COMMON))
+    own = ("undecodable",) if reader == "ssv2" else ()
+    _check_sizes(reader, sizes, ("image_size", "seed", *own, *COMMON))
     calls: dict[str, Callable[[], Any]] = {
         "cifar100": lambda: readers.cifar100(folder),
         "caltech256": lambda: readers.caltech256(folder, sizes["seed"]),
         "bar": lambda: readers.bar(folder),
         "imagenet": lambda: readers.image_folders(folder, sizes.get("shifts")),
+        "ssv2": lambda: ssv2.something_something(folder),
         "captions": lambda: pairs.caption_files(folder),
     }
     return calls[reader]()
+
+
+def _decodable(
+    data: str, settings: dict[str, Any], full: bool, listing: "DataFrame", threads: int
+) -> "tuple[DataFrame, list[str]]":
+    """Return the clips that can be decoded, and the names of the others: none takes their place."""
+    from rectify.data.clips import undecodable
+    from rectify.data.ssv2 import check_complete
+
+    if full:
+        check_complete(listing)
+    bad = undecodable(Path(settings["folder"]), listing["source"], threads)
+    for name in bad:
+        log.info("%s: cannot be decoded: %s", data, name)
+    accepted = settings.get("undecodable", 0)
+    if len(bad) != accepted:
+        raise ValueError(
+            f"{data}: {accepted} clips that cannot be decoded are accepted, got {len(bad)}: "
+            f"{', '.join(bad[:3]) or '-'}. Get them again, or set data.{data}.sizes.undecodable to "
+            f"{len(bad)} to leave them out."
+        )
+    kept = listing[~listing["source"].isin(bad)].reset_index(drop=True)
+    return kept.assign(item=range(len(kept))), bad
 
 
 def _check_sizes(reader: str, sizes: dict[str, Any], known: tuple[str, ...]) -> None:
@@ -113,6 +148,8 @@ def _check_sizes(reader: str, sizes: dict[str, Any], known: tuple[str, ...]) -> 
 def modules(reader: str) -> list[str]:
     """Return the modules whose code decides the items of a set."""
     own = {"motions": "video", "pairs": "pairs", "captions": "pairs", "scripts": "scripts"}
+    if reader == "ssv2":
+        return ["rectify.data.ssv2", "rectify.data.clips"]
     drawn = "glyphs" if reader in EMBEDDED else "readers"
     return [f"rectify.data.{own.get(reader, drawn)}"]
 

@@ -38,7 +38,7 @@ rule prepare_files:
         set="|".join(IN_FILES),
     conda:
         "../../envs/rectify.yaml"
-    threads: 1
+    threads: config["threads"]
     resources:
         mem_mb=memory(4_000),
         runtime=minutes(120),
@@ -48,4 +48,4 @@ rule prepare_files:
         code=data_code,
     shell:
         "python -m rectify prepare-data --data {wildcards.set:q} --settings {params.settings:q}"
-        " --folder {params.folder:q} > {log:q} 2>&1"
+        " --folder {params.folder:q} --threads {threads} > {log:q} 2>&1"
