@@ -121,7 +121,8 @@ def all_runs(config: Config) -> list[Run]:
 
 def settings(config: Config, run: Run) -> dict[str, Any]:
     """Return everything about one run: what goes to ``runs/<run>/config.json``."""
-    data, vision = config["data"][run.data], config["visions"][run.vision]
+    data, own = config["data"][run.data], _own(config, run)
+    vision = {**config["visions"][run.vision], **_without(own, "training")}
     language = config["languages"].get(run.language)
     places = {"early": 0, "middle": vision["depth"] // 2, "end": vision["depth"]}
     return {
@@ -140,7 +141,7 @@ def settings(config: Config, run: Run) -> dict[str, Any]:
         "insert_at": places.get(run.position),
         "lambda_init": run.lambda_init,
         "final_norm": config["rectifier"]["final_norm"],
-        "recipe": {**config["training"], **data.get("training", {})},
+        "recipe": _recipe(config["training"], data.get("training", {}), own.get("training", {})),
         "gsnr": config["gsnr"],
     }
 
@@ -150,6 +151,19 @@ def data_settings(config: Config, name: str) -> dict[str, Any]:
     data = config["data"][name]
     kept = _without(data, "training", "title", "top_k", "sizes", "views", "visions")
     return {"name": name, "folder": None, "channels": 3, "seed": 0, **kept, **data.get("sizes", {})}
+
+
+def _own(config: Config, run: Run) -> dict[str, Any]:
+    """Return what a data set says about one of its vision transformers."""
+    return config["data"][run.data].get("visions", {}).get(run.vision, {})
+
+
+def _recipe(*sections: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay values over each other; a named recipe starts anew, without values for another one."""
+    values: dict[str, Any] = {}
+    for section in sections:
+        values = {**({} if "recipe" in section else values), **section}
+    return values
 
 
 def _parse_block(fields: list[str]) -> tuple:
@@ -292,6 +306,9 @@ def _check_references(config: Config) -> None:
             for key in keys:
                 for name in _listed(table.get(key)):
                     _check_name(f"tables.{target}.{key}", name, config[section], section)
+    for name, data in config["data"].items():
+        for vision in data.get("visions", {}):
+            _check_name(f"data.{name}.visions", vision, config["visions"], "visions")
     _check_name("similarity.pairs", config["similarity"]["pairs"], config["data"], "data")
     if config["similarity"]["vision"] == "trained":
         _check_name("similarity.data", config["similarity"].get("data"), config["data"], "data")

@@ -1,10 +1,14 @@
-"""Accuracy of a model on a labelled set: share of items, the same for every batch size."""
+"""Accuracy of a model on a labelled set: share of items, the same for every batch size.
+
+An item that the model sees in several views has the mean of their softmax scores, as VideoMAE
+merges the views of a clip.
+"""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
@@ -26,7 +30,8 @@ def accuracies(
         images: Indexed by a tensor of item numbers; returns the batch as stored.
         labels: Class index of each item.
         k: An item counts for top-k if its class is among the k largest logits.
-        transform: From stored images to the model's input.
+        transform: From stored images to the model's input, one view or more for each item, those
+            of an item together.
         batch_size: Items at a time; the last batch may be smaller.
         device: Where the model lies.
         candidates: Classes whose logits compete, in ascending order; None for all.
@@ -41,6 +46,7 @@ def accuracies(
     with torch.inference_mode():
         for items in torch.arange(len(labels)).split(batch_size):
             logits = model(transform(images[items]).to(device)).float().cpu()
+            logits = _merged(logits, len(items))
             if candidates is None:
                 hits += _hits(logits, labels[items], k)
             else:
@@ -48,6 +54,12 @@ def accuracies(
                 hits += _hits(logits[:, candidates], places, k)
     top1, topk = (hits.double() / len(labels)).tolist()
     return top1, topk
+
+
+def _merged(logits: Float[Tensor, "views classes"], items: int) -> Float[Tensor, "batch classes"]:
+    if len(logits) == items:
+        return logits
+    return logits.softmax(-1).unflatten(0, (items, -1)).mean(1)
 
 
 def _hits(logits: Tensor, labels: Tensor, k: int) -> Tensor:

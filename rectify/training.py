@@ -151,6 +151,7 @@ class _Loop:
         start = time.perf_counter()
         for step in range(self.steps):
             items = order[step * self.recipe.batch_size :][: self.recipe.batch_size]
+            items = items.repeat_interleave(self.recipe.augment_repeats)
             losses = self._step(epoch, step, items, weight)
             sums = [total + loss for total, loss in zip(sums, losses, strict=True)]
             bar.update()
@@ -158,7 +159,7 @@ class _Loop:
         seconds = time.perf_counter() - start
         total, main, auxiliary = (value / self.steps for value in sums)
         rate = self.steps * self.recipe.batch_size / seconds
-        lr = self.optimizer.param_groups[0]["lr"]
+        lr = max(group["lr"] for group in self.optimizer.param_groups)  # of the head
         second = auxiliary if self.lambda_init else None
         return total, main, second, weight, lr, seconds, rate
 

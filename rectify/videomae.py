@@ -120,6 +120,24 @@ def load_start(vit: VisionTransformer, checkpoint: Path) -> None:
     vit.load_state_dict(found | fresh, strict=True)
 
 
+def start_file(checkpoint: Path) -> Path:
+    """Return the file that holds a checkpoint's tensors.
+
+    Raises:
+        ValueError: If the checkpoint is a folder without such a file.
+    """
+    if not checkpoint.is_dir():
+        return checkpoint
+    files = [checkpoint / name for name in ("model.safetensors", "pytorch_model.bin")]
+    present = [file for file in files if file.is_file()]
+    if not present:
+        raise ValueError(
+            f"{checkpoint}: must hold model.safetensors or pytorch_model.bin, got neither. "
+            "Get the checkpoint, or correct the set's start checkpoint in the config."
+        )
+    return present[0]
+
+
 def videomae_tensors(tensors: Mapping[str, Tensor]) -> Tensors:
     """Return tensors of VideoMAE's or Hugging Face's format under our names and in our shapes."""
     renamed: Tensors = {}
@@ -158,21 +176,15 @@ class _QueryKeyValue(nn.Module):
 
 
 def _read(checkpoint: Path) -> Tensors:
-    if checkpoint.is_dir():
-        files = [checkpoint / name for name in ("model.safetensors", "pytorch_model.bin")]
-        present = [file for file in files if file.is_file()]
-        if not present:
-            raise ValueError(
-                f"{checkpoint}: must hold model.safetensors or pytorch_model.bin, got neither. "
-                "Get the checkpoint, or correct the set's start checkpoint in the config."
-            )
-        return mapped_tensors(present[0])
+    file = start_file(checkpoint)
+    if file.suffix != ".pth":
+        return mapped_tensors(file)
     try:
         # VideoMAE saves its command line along: a plain record, which runs no code
         with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+            content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(damaged(checkpoint, error)) from None
+        raise ValueError(damaged(file, error)) from None
     wrapped = isinstance(content, dict)
     found = next((content[key] for key in WRAPPED if wrapped and key in content), content)
     if not isinstance(found, dict) or not all(isinstance(one, Tensor) for one in found.values()):

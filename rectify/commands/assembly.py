@@ -1,22 +1,27 @@
 """From a run's settings to its model, its data and its transforms."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from rectify import language, rectified
-from rectify.data import augment
+from rectify import language, rectified, videomae
+from rectify.data import augment, clip_augment
+from rectify.data.clips import Clips
+from rectify.data.images import FileSet, ImageSet, label_order
 from rectify.recipes import Recipe, recipe
 from rectify.runtime import generator, seed_globals
 from rectify.vision import create_vit
 
 CROP = 0.875  # as in DeiT
+FACTS = "facts"  # key of what a model's file says about itself, as JSON
+ONE_VIEW = {"time": 1, "space": 1}
 
 
 def recipe_of(settings: dict[str, Any]) -> Recipe:
@@ -42,7 +47,8 @@ def model_of(settings: dict[str, Any], block: Path | None, seed: int) -> nn.Modu
 def vit_of(settings: dict[str, Any], drop_path: float = 0.0) -> VisionTransformer:
     """Return the plain ViT of a run, drawn from torch's global generator."""
     data, vision = settings["data"], settings["vision"]
-    return create_vit(
+    create = videomae.create_videomae if vision.get("family") == "videomae" else create_vit
+    return create(
         vision["timm"],
         num_classes=data["classes"],
         image_size=data["image_size"],
@@ -51,6 +57,26 @@ def vit_of(settings: dict[str, Any], drop_path: float = 0.0) -> VisionTransforme
         drop_path=drop_path,
         overrides=vision["overrides"],
     )
+
+
+def start(settings: dict[str, Any], model: nn.Module) -> None:
+    """Give an untrained model what its training starts from: a checkpoint, a smaller head.
+
+    Raises:
+        ValueError: If the checkpoint is damaged or of another model.
+    """
+    vit, file = trunk_of(model), start_file(settings)
+    if file is not None:
+        videomae.load_start(vit, file)
+    with torch.no_grad():
+        for parameter in vit.head.parameters():
+            parameter.mul_(recipe_of(settings).head_scale)
+
+
+def start_file(settings: dict[str, Any]) -> Path | None:
+    """Return the file of tensors that a run's training starts from, if there is one."""
+    checkpoint = settings["vision"].get("start")
+    return None if checkpoint is None else videomae.start_file(Path(checkpoint))
 
 
 def trained_of(settings: dict[str, Any], block: Path | None, seed: int, weights: Path) -> nn.Module:
@@ -69,6 +95,22 @@ def trained_of(settings: dict[str, Any], block: Path | None, seed: int, weights:
     return model
 
 
+def check_labels(weights: Path, data: Path) -> None:
+    """Check that a model learnt the classes in the order that a prepared set has them.
+
+    Raises:
+        ValueError: If the set numbers its classes in another way, or the weights don't say.
+    """
+    with safe_open(weights, framework="pt") as file:
+        learnt = json.loads((file.metadata() or {}).get(FACTS, "{}")).get("label_order")
+    found = label_order(data)
+    if learnt != found:
+        raise ValueError(
+            f"{weights}: must have learnt the classes in the order of {data}, {found[:12]}, got "
+            f"{(learnt or 'none')[:12]}. Train the run again on this preparation of the set."
+        )
+
+
 def saved_of(model: nn.Module) -> dict[str, Tensor]:
     """Return the tensors to publish: a plain ViT where the model has one at test."""
     if isinstance(model, rectified.InsertedViT):
@@ -79,6 +121,24 @@ def saved_of(model: nn.Module) -> dict[str, Tensor]:
 def trunk_of(model: nn.Module) -> VisionTransformer:
     """Return the ViT inside a model."""
     return model if isinstance(model, VisionTransformer) else model.vit
+
+
+def of_clips(settings: dict[str, Any]) -> bool:
+    """Say whether the images of a run's set are clips in files."""
+    return settings["data"].get("reader") == "ssv2"
+
+
+def images_of(settings: dict[str, Any], items: ImageSet | FileSet, views: int | None) -> Any:
+    """Return what gives a batch as it is stored, for item numbers.
+
+    Args:
+        settings: Of the run.
+        items: One split.
+        views: Of a clip in time, at test; None for training, where frames are drawn.
+    """
+    if of_clips(settings):
+        return Clips(items, settings["data"]["frames"], views, torch.get_num_threads())
+    return items.images
 
 
 def training_transform(settings: dict[str, Any]) -> Callable[[Tensor, torch.Generator], Tensor]:
@@ -92,18 +152,21 @@ def training_transform(settings: dict[str, Any]) -> Callable[[Tensor, torch.Gene
             erasing=recipe.random_erasing,
         )
     _check_rgb(settings)
-    transform = augment.per_image(
-        image_size=data["image_size"],
-        crop_scale=recipe.crop_scale,
-        flip_prob=recipe.flip,
-        auto_augment=recipe.auto_augment,
-        erasing=recipe.random_erasing,
-    )
+    values = {
+        "image_size": data["image_size"],
+        "crop_scale": recipe.crop_scale,
+        "flip_prob": recipe.flip,
+        "auto_augment": recipe.auto_augment,
+        "erasing": recipe.random_erasing,
+    }
+    if of_clips(settings):
+        return clip_augment.training_clips(**values, threads=torch.get_num_threads())
+    transform = augment.per_image(**values)
     return lambda images, draws: torch.stack([transform(image) for image in images])
 
 
 def evaluation_transform(
-    settings: dict[str, Any], shift: str = "none"
+    settings: dict[str, Any], shift: str = "none", views: dict[str, int] = ONE_VIEW
 ) -> Callable[[Tensor], Tensor]:
     """Return the transform of test images, or of those of a shifted test set.
 
@@ -111,6 +174,13 @@ def evaluation_transform(
     of an embedded set are stored as the model takes them.
     """
     data = settings["data"]
+    if of_clips(settings):
+        return clip_augment.evaluation_clips(
+            image_size=data["image_size"],
+            frames=data["frames"],
+            crops=views["space"],
+            threads=torch.get_num_threads(),
+        )
     crop = None if data.get("embedded", False) else 1.0 if shift == "c" else CROP
     return augment.evaluation_transform(data["image_size"], crop)
 

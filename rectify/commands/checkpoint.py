@@ -63,6 +63,11 @@ def identity(settings: dict[str, Any], code: str, files: Sequence[Path | None]) 
     digest.update(code.encode())
     for file in files:
         if file is not None and file.is_file():
-            with file.open("rb") as opened:
-                digest.update(hashlib.file_digest(opened, "sha256").digest())
+            digest.update(bytes.fromhex(sha256(file)))
     return digest.hexdigest()
+
+
+def sha256(file: Path) -> str:
+    """Return the digest of a file's contents."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

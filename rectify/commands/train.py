@@ -10,6 +10,7 @@ Writes
 """
 
 import argparse
+import json
 import logging
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,9 @@ MODULES = (
     "rectify.gsnr",
     "rectify.evaluation",
     "rectify.language",
+    "rectify.videomae",
     "rectify.data.augment",
+    "rectify.data.clips",
     "rectify.data.images",
 )
 
@@ -50,11 +53,14 @@ def run(args: argparse.Namespace) -> None:
 
     settings, device = read_json(args.config), start(args.threads)
     recipe = assembly.recipe_of(settings)
-    model = assembly.model_of(settings, args.block, args.seed).to(device)
+    model = assembly.model_of(settings, args.block, args.seed)
+    assembly.start(settings, model)
+    model = model.to(device)
     measures = settings["gsnr"]
     blocks = assembly.trunk_of(model).blocks
     observer = GsnrObserver(blocks, batches=measures["batches"], xi=measures["xi"])
     files = [args.data / "manifest.csv", args.data / "arrays.safetensors", args.block]
+    files.append(assembly.start_file(settings))
     keeper = Checkpoint(args.checkpoint, identity(settings, source_digest(*MODULES), files))
     rows = train(
         model,
@@ -78,7 +84,8 @@ def _training_data(settings: dict[str, Any], images: Any) -> Any:
     from rectify.training import TrainingData
 
     augment = assembly.training_transform(settings)
-    return TrainingData(images.images, images.labels, settings["data"]["classes"], augment)
+    pixels = assembly.images_of(settings, images, None)
+    return TrainingData(pixels, images.labels, settings["data"]["classes"], augment)
 
 
 def _evaluation(settings: dict[str, Any], images: Any, device: Any) -> Any:
@@ -87,7 +94,7 @@ def _evaluation(settings: dict[str, Any], images: Any, device: Any) -> Any:
 
     return lambda model: accuracies(
         model,
-        images.images,
+        assembly.images_of(settings, images, 1),
         images.labels,
         settings["data"]["top_k"],
         transform=assembly.evaluation_transform(settings),
@@ -131,17 +138,25 @@ def _write(
     from safetensors.torch import save_file
 
     from rectify.commands import assembly
+    from rectify.commands.checkpoint import sha256
+    from rectify.data.images import label_order
     from rectify.provenance import provenance
     from rectify.records import GSNR, HISTORY, atomic_path, write_json, write_table
 
-    source = provenance(args.seed, *MODULES, run=settings["run"])
+    start = assembly.start_file(settings)
+    started = {"start": f"{start}", "start_sha256": sha256(start)} if start else {}
+    source = provenance(args.seed, *MODULES, run=settings["run"], **started)
     gradients = [row for epoch in range(len(rows)) for row in observer.rows(epoch)]
     write_table(GSNR, gradients, args.output / "gsnr.csv", source)
     write_table(HISTORY, rows, args.output / "history.csv", source)
     state = {name: value.cpu().contiguous() for name, value in assembly.saved_of(model).items()}
-    name = {"run": f"{settings['run']}--seed-{args.seed}"}  # safetensors writes two in any order
+    facts = {
+        "run": f"{settings['run']}--seed-{args.seed}",
+        "label_order": label_order(args.data),
+    }
     with atomic_path(args.output / "model.safetensors") as temporary:
-        save_file(state, temporary, name)
+        # one entry: safetensors writes two in any order
+        save_file(state, temporary, {assembly.FACTS: json.dumps(facts)})
     write_json(args.output / "summary.json", _summary(args.seed, settings, model, rows))
 
 

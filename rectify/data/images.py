@@ -6,6 +6,7 @@ files the note beside the manifest says where they are. Both kinds have ``images
 by a tensor of item numbers, and ``labels``.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -127,6 +128,14 @@ def manifest(rows: list[tuple[str, int, str, str]]) -> DataFrame:
 def splits(folder: Path) -> list[str]:
     """Return the names of a prepared set's splits, in their order."""
     return list(dict.fromkeys(read_table(MANIFEST, Path(folder) / LISTING)["split"]))
+
+
+def label_order(folder: Path) -> str:
+    """Return a digest of which class has which number in the training split."""
+    listing = read_table(MANIFEST, Path(folder) / LISTING)
+    classes = listing.loc[listing["split"] == "train", ["label", "name"]].drop_duplicates()
+    pairs = sorted(classes.itertuples(index=False, name=None))
+    return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
 
 
 def load_set(folder: Path, split: str) -> ImageSet | FileSet:
