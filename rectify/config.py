@@ -95,6 +95,7 @@ def check(config: Config) -> None:
     if errors:
         raise ValueError(_message(errors[0]))
     _check_references(config)
+    _check_gsnr(config["gsnr"])
     for run in all_runs(config):
         _check_run(config, run)
 
@@ -312,6 +313,14 @@ def _check_references(config: Config) -> None:
     _check_name("similarity.pairs", config["similarity"]["pairs"], config["data"], "data")
     if config["similarity"]["vision"] == "trained":
         _check_name("similarity.data", config["similarity"].get("data"), config["data"], "data")
+
+
+def _check_gsnr(gsnr: Mapping[str, Any]) -> None:
+    if gsnr["mode"] == "replace" and gsnr["loss"] != "total":
+        raise ValueError(
+            f"config: gsnr.loss must be total where gsnr.mode is replace, got {gsnr['loss']}. "
+            "Set gsnr.mode to observe."
+        )
 
 
 def _check_name(where: str, name: Any, known: Mapping[str, Any], section: str) -> None:

@@ -2,37 +2,25 @@
 
 For a parameter with gradient ``g_i`` on sample ``i`` it is ``mean(g)^2 / var(g)`` (Eq. 2), in
 0 .. inf; a ViT block has the mean over its parameters (Eq. 3). Pure noise does not give 0 but
-about ``1 / (samples - 1)``, hence the other estimators. Both moments are gathered during an
-ordinary training step: hooks see what goes into a layer and which gradient comes back, and one
-small scratch holds a few samples' gradients at a time. The step's own gradient stays as it is.
+about ``1 / (samples - 1)``, hence the other estimators. All come from the two moments that
+``rectify.gradients`` gathers during an ordinary training step.
 """
 
 import contextlib
-import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from timm.layers import LayerNorm, LayerScale
 from torch import Tensor, nn
 
+from rectify.gradients import GradientMoments, Moments, across_ranks, merged
+
 ESTIMATORS = ("plain", "debiased", "xi", "unnormalised")
-MEASURED = (nn.Linear, nn.LayerNorm, LayerNorm, LayerScale)  # no subclasses: they may differ
-CPU_SCRATCH_BYTES = 2**18  # with two accumulators of its size it stays in a core's second cache
-GPU_SCRATCH_BYTES = 2**25
+LOSSES = ("total", "main", "auxiliary")
 
 Modules = nn.Module | Mapping[str, nn.Module] | Iterable[str | nn.Module]
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Mean and population variance of one parameter's gradient over ``samples`` samples."""
-
-    mean: Tensor
-    variance: Tensor
-    samples: int
 
 
 class GsnrValue(float):
@@ -60,12 +48,14 @@ def gradient_moments(
         inputs: One sample per entry of the first axis.
         targets: Handed to ``criterion``.
         criterion: Takes (outputs, targets); returns one loss per sample, ``(batch,)``.
-        modules: Parts of the model, as names or objects; a mapping's keys rename them.
+        modules: Parts of the model: names of modules or parameters (``blocks``, ``pos_embed``), or
+            modules; a mapping's keys rename its modules.
 
     Raises:
-        ValueError: If a module holds parameters that cannot be measured, or does not run once.
+        ValueError: If a name is unknown, a module holds parameters that cannot be measured, or
+            does not run once.
     """
-    watched = GradientMoments(_by_name(model, modules))
+    watched = _watched(model, modules)
     with torch.enable_grad(), watched:
         losses = criterion(model(inputs), targets)
         if losses.shape != (len(inputs),):
@@ -75,83 +65,6 @@ def gradient_moments(
             )
         torch.autograd.grad(losses.mean(), watched.parameters, allow_unused=True)
     return watched.moments()
-
-
-class GradientMoments:
-    """Context that gathers the moments of one forward and backward pass run inside it.
-
-    The loss must be the mean of the samples' losses: the gradient that comes back then carries
-    ``1 / samples``, which is taken out again. The mean is summed from the samples' gradients
-    of this pass, not read from ``.grad``, so gradients accumulated before do not enter it.
-    """
-
-    def __init__(self, modules: nn.Module | Mapping[str, nn.Module]):
-        """Find the layers to watch; their names start with the mapping's keys.
-
-        Raises:
-            ValueError: If a trainable parameter is shared or of an unknown layer, or none is there.
-        """
-        named = modules if isinstance(modules, Mapping) else {"": modules}
-        self._layers = [layer for key, module in named.items() for layer in _layers(key, module)]
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
-        count, distinct = len(self.parameters), len(set(self.parameters))
-        if count == 0 or distinct < count:
-            raise ValueError(
-                "gradient_moments: modules must hold trainable parameters, each in one place, got "
-                f"{count}, {distinct} of them distinct. Name other modules, each once."
-            )
-
-    @property
-    def parameters(self) -> list[nn.Parameter]:
-        """The measured parameters, in the order of ``moments``."""
-        return [getattr(layer.module, name) for layer in self._layers for name in layer.trainable]
-
-    def __enter__(self) -> "GradientMoments":
-        for layer in self._layers:
-            layer.runs, layer.samples, layer.sums = 0, 0, {}
-            hook = functools.partial(self._forward, layer)
-            self._handles.append(layer.module.register_forward_hook(hook))
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        while self._handles:
-            self._handles.pop().remove()
-        for layer in self._layers:
-            layer.inputs = None
-
-    def moments(self) -> dict[str, Moments]:
-        """Return the moments by parameter name.
-
-        Raises:
-            ValueError: If a layer did not run exactly once, forward and backward.
-        """
-        samples = max(layer.samples for layer in self._layers)
-        for layer in self._layers:
-            if layer.runs != 1 or layer.samples != samples or samples == 0:
-                raise ValueError(
-                    f"gradient_moments: {layer.name or 'the module'} must run once with gradients "
-                    f"of all samples, got {layer.runs} runs and gradients of {layer.samples} of "
-                    f"{samples}. Watch one step of an eager model; leave out what folds the batch."
-                )
-        return {
-            f"{layer.name}.{name}" if layer.name else name: _moments(*sums, layer.samples)
-            for layer in self._layers
-            for name, sums in layer.sums.items()
-        }
-
-    def _forward(self, layer: "_Layer", module: nn.Module, args: tuple, output: Tensor) -> None:
-        if output.requires_grad:
-            layer.runs, layer.inputs = layer.runs + 1, args[0].detach()
-            hook = functools.partial(self._backward, layer)
-            self._handles.append(output.register_hook(hook))
-
-    @torch.no_grad()
-    def _backward(self, layer: "_Layer", delta: Tensor) -> None:
-        inputs, layer.inputs = layer.inputs, None  # released as soon as autograd's own
-        layer.samples = len(delta)
-        if layer.runs == 1:
-            for name in layer.trainable:
-                layer.sums[name] = _sums(layer.module, name, inputs, delta)
 
 
 def gsnr(moments: Mapping[str, Moments], estimator: str = "plain", xi: float = 1e-8) -> GsnrValue:
@@ -180,17 +93,45 @@ def gsnr(moments: Mapping[str, Moments], estimator: str = "plain", xi: float = 1
             f"gsnr: estimator must be one of {', '.join(ESTIMATORS)}, got {estimator!r}. "
             "Change gsnr.estimator in the config."
         )
-    return _estimate(_ratio_parts(moments, "gsnr"), estimator, xi)
+    totals = _totals(moments, xi, "gsnr")
+    return GsnrValue(totals.gsnr(estimator), totals.parameters, totals.dropped)
 
 
 class GsnrObserver:
     """Measures the GSNR of every block on some batches of each epoch and averages it (Eq. 3)."""
 
-    def __init__(self, blocks: Iterable[nn.Module], batches: int, xi: float = 1e-8):
-        """Watch ``blocks`` on ``batches`` batches per epoch, T of Eq. 3."""
-        self._batches, self._xi = batches, xi
+    def __init__(
+        self,
+        blocks: Iterable[nn.Module],
+        batches: int,
+        xi: float = 1e-8,
+        mode: str = "observe",
+        loss: str = "total",
+    ):
+        """Watch ``blocks`` on ``batches`` batches per epoch, T of Eq. 3.
+
+        Args:
+            blocks: The ViT's blocks.
+            batches: How many batches of an epoch are measured.
+            xi: The constant of the estimator ``xi``.
+            mode: ``observe`` leaves the training gradient as it is, bit by bit; ``replace`` is
+                faster, and equal but for rounding.
+            loss: Which loss's gradient: the ``total``, or the ``main`` or ``auxiliary`` part of
+                a run with two; a run with one path has one loss, whatever is asked for.
+
+        Raises:
+            ValueError: If ``mode`` or ``loss`` is unknown, the two do not go together, or a block
+                cannot be measured.
+        """
+        if loss not in LOSSES or (mode == "replace" and loss != "total"):
+            raise ValueError(
+                f"gsnr: loss must be one of {', '.join(LOSSES)}, and total where mode is replace, "
+                f"got {loss!r} and {mode!r}. Change gsnr.loss or gsnr.mode in the config."
+            )
+        self._batches, self._xi, self._mode, self._loss = batches, xi, mode, loss
         self._blocks = {str(block): module for block, module in enumerate(blocks)}
-        GradientMoments(self._blocks)  # complains now rather than in the first step
+        GradientMoments(self._blocks, mode)  # complains now rather than in the first step
+        self._watched: GradientMoments | None = None
         self._moments: dict[str, Moments] = {}
         self._rows: list[list[int | float]] = []  # of a batch: epoch, block, counts, estimates
 
@@ -209,19 +150,35 @@ class GsnrObserver:
         return frozenset(half * steps_per_epoch // (2 * self._batches) for half in halves)
 
     @contextlib.contextmanager
-    def watch(self) -> Iterator[None]:
-        """Wrap the forward and backward pass of a measured batch."""
-        with GradientMoments(self._blocks) as watched:
+    def watch(self, scale: float = 1.0) -> Iterator[None]:
+        """Wrap the forward and backward pass of a measured batch, or of a part of it.
+
+        Args:
+            scale: What the mean loss of the part is multiplied by before its backward pass.
+        """
+        with GradientMoments(self._blocks, self._mode, scale=scale) as watched:
+            self._watched = watched
             yield
-        self._moments = watched.moments()
+        self._watched = None
+        part = watched.moments()
+        self._moments = merged(self._moments, part) if self._moments else part
+
+    def losses(self, main: Tensor, auxiliary: Tensor | None) -> None:
+        """Take note of the mean losses of a step with two paths, before its backward pass."""
+        if self._loss != "total" and auxiliary is not None:
+            self._watched.measure(main if self._loss == "main" else auxiliary)
 
     def record(self, epoch: int, samples: int) -> None:
         """Add the batch that was watched last to the mean of ``epoch``.
 
+        Args:
+            epoch: Counted from 0.
+            samples: Size of the batch, over all its parts and all processes.
+
         Raises:
             ValueError: If no batch of ``samples`` samples was watched since the last call.
         """
-        moments, self._moments = self._moments, {}
+        moments, self._moments = across_ranks(self._moments), {}
         if (seen := {one.samples for one in moments.values()}) != {samples}:
             raise ValueError(
                 f"gsnr: record must follow a watched batch of {samples} samples, got "
@@ -229,9 +186,9 @@ class GsnrObserver:
             )
         for block in range(len(self._blocks)):
             own = {name: one for name, one in moments.items() if name.startswith(f"{block}.")}
-            parts = _ratio_parts(own, f"gsnr: epoch {epoch}, block {block}")
-            values = [float(_estimate(parts, estimator, self._xi)) for estimator in ESTIMATORS]
-            self._rows.append([epoch, block, parts.parameters, parts.dropped, *values])
+            totals = _totals(own, self._xi, f"gsnr: epoch {epoch}, block {block}")
+            values = [totals.gsnr(estimator) for estimator in ESTIMATORS]
+            self._rows.append([epoch, block, totals.parameters, totals.dropped, *values])
 
     def rows(self, epoch: int) -> list[tuple[int, int, str, float, int, int]]:
         """Return epoch, block, estimator, mean GSNR, parameters, most dropped in any batch.
@@ -269,35 +226,68 @@ class GsnrObserver:
         self._rows = [list(row) for row in state["rows"]]
 
     def _settings(self) -> dict[str, Any]:
-        return {"batches": self._batches, "xi": self._xi, "estimators": list(ESTIMATORS)}
+        return {
+            "batches": self._batches,
+            "xi": self._xi,
+            "mode": self._mode,
+            "loss": self._loss,
+            "estimators": list(ESTIMATORS),
+        }
 
 
-class _Parts(NamedTuple):
-    signal: Tensor  # squared mean, one entry per parameter with variance
-    noise: Tensor  # population variance
+@dataclass(frozen=True)
+class _Totals:
+    """Sums over all parameters with variance, from which each estimator follows."""
+
     samples: int
     parameters: int
     dropped: int
+    signal: float  # squared mean
+    noise: float  # population variance
+    plain: float  # their ratio, parameter by parameter
+    xi: float  # with xi added to the noise
+    unnormalised: float  # with the sum of squares below
+
+    def gsnr(self, estimator: str) -> float:
+        if estimator == "debiased":
+            sample_variance = self.noise * self.samples / (self.samples - 1)
+            return self.signal / sample_variance - 1 / self.samples
+        return getattr(self, estimator) / (self.parameters - self.dropped)
 
 
-def _ratio_parts(moments: Mapping[str, Moments], where: str) -> _Parts:
-    """Lay the moments of all parameters end to end and leave out those without variance."""
+def _totals(moments: Mapping[str, Moments], xi: float, where: str) -> _Totals:
     samples = min((one.samples for one in moments.values()), default=0)
     if samples < 2:
         raise ValueError(f"{where}: at least 2 samples are needed, got {samples}. Use more.")
-    mean = torch.cat([_without_key_bias(name, one.mean) for name, one in moments.items()])
-    noise = torch.cat([_without_key_bias(name, one.variance) for name, one in moments.items()])
-    if not math.isfinite((mean.sum() + noise.sum()).item()):
+    parts = [_parts(name, one, xi) for name, one in moments.items()]
+    parameters, left, *sums = torch.stack(parts).sum(0).tolist()  # the one wait for a GPU
+    if not all(map(math.isfinite, sums)):
         raise ValueError(f"{where}: gradients must be finite, got inf or nan. Lower training.lr.")
-    varies = noise > 0
-    if (left := int(varies.sum())) == 0:
+    if left == 0:
         raise ValueError(
-            f"{where}: some gradient must vary over the samples, got none of {len(noise)}. "
+            f"{where}: some gradient must vary over the samples, got none of {int(parameters)}. "
             "Use different samples, or a model whose loss is not yet exactly 0."
         )
-    if left < len(noise):
-        mean, noise = mean[varies], noise[varies]
-    return _Parts(mean.square(), noise, samples, len(varies), len(varies) - left)
+    return _Totals(samples, int(parameters), int(parameters - left), *sums)
+
+
+def _parts(name: str, moments: Moments, xi: float) -> Tensor:
+    """Sum over one parameter's entries: how many, how many vary, and the sums of ``_Totals``."""
+    mean, noise = (_without_key_bias(name, one) for one in (moments.mean, moments.variance))
+    constant = noise == 0
+    signal = mean.square().masked_fill_(constant, 0)
+    divisor = noise + constant  # 0 / 1 for those that are left out
+    sums = [
+        constant.numel() * torch.ones_like(signal[0]),
+        (~constant).sum(),
+        signal.sum(),
+        noise.sum(),
+        (signal / divisor).sum(),
+        (signal / (divisor + xi)).sum(),
+        # sum(g^2) = samples * (variance + mean^2)
+        (signal / (moments.samples * divisor).add_(signal, alpha=moments.samples - 1)).sum(),
+    ]
+    return torch.stack([one.double() for one in sums])
 
 
 def _without_key_bias(name: str, values: Tensor) -> Tensor:
@@ -307,93 +297,17 @@ def _without_key_bias(name: str, values: Tensor) -> Tensor:
     return torch.cat([query, value])
 
 
-def _estimate(parts: _Parts, estimator: str, xi: float) -> GsnrValue:
-    signal, noise, samples = parts.signal, parts.noise, parts.samples
-    if estimator == "debiased":
-        total = noise.sum(dtype=torch.float64) * samples / (samples - 1)
-        value = (signal.sum(dtype=torch.float64) - total / samples) / total
-    else:
-        if estimator == "xi":
-            noise = noise + xi
-        elif estimator == "unnormalised":  # sum(g^2) = samples * (variance + mean^2)
-            noise = samples * noise + (samples - 1) * signal
-        value = (signal / noise).mean(dtype=torch.float64)
-    return GsnrValue(value.item(), parts.parameters, parts.dropped)
-
-
-def _moments(total: Tensor, squares: Tensor, samples: int) -> Moments:
-    """Return the moments, from sums over the gradients that carry 1 / samples.
-
-    A variance below the rounding of these sums is 0: identical samples have none.
-    """
-    square = squares * samples  # mean of the squares
-    variance = square - total.square()
-    resolution = samples * torch.finfo(square.dtype).eps
-    return Moments(total, variance.masked_fill_(variance <= resolution * square, 0), samples)
-
-
-def _sums(module: nn.Module, name: str, inputs: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum one parameter's gradients over the samples, and their squares."""
-    parameter = getattr(module, name)
-    dtype = torch.promote_types(parameter.dtype, torch.float32)
-    if name == "weight" and isinstance(module, nn.Linear):
-        return _matrix_sums(inputs.to(delta.dtype), delta, dtype)
-    if name == "weight":  # of a LayerNorm
-        inputs = nn.functional.layer_norm(inputs.to(dtype), module.normalized_shape, eps=module.eps)
-    by_token = delta if name == "bias" else inputs * delta
-    by_token = by_token.reshape(len(delta), -1, *parameter.shape)
-    gradients = by_token.sum(1, dtype=dtype)  # (batch, *shape)
-    return gradients.sum(0), gradients.square().sum(0)
-
-
-def _matrix_sums(inputs: Tensor, delta: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Sum ``G_i = delta_i^T inputs_i`` and its square over the samples, a few at a time."""
-    rows, columns = delta.shape[-1], inputs.shape[-1]
-    inputs = inputs.reshape(len(delta), -1, columns)  # (batch, tokens, in)
-    delta = delta.reshape(len(delta), -1, rows)  # (batch, tokens, out)
-    limit = GPU_SCRATCH_BYTES if delta.is_cuda else CPU_SCRATCH_BYTES
-    chunk = min(len(delta), max(1, limit // (rows * columns * delta.element_size())))
-    scratch = delta.new_empty(chunk, rows, columns)
-    total, squares = delta.new_zeros(2, chunk, rows, columns, dtype=dtype)
-    for some_delta, some_inputs in zip(delta.split(chunk), inputs.split(chunk), strict=True):
-        samples = len(some_delta)
-        gradients = torch.bmm(some_delta.mT, some_inputs, out=scratch[:samples])
-        total[:samples].add_(gradients)
-        squares[:samples].addcmul_(gradients, gradients)
-    return total.sum(0), squares.sum(0)  # (out, in) each
-
-
-@dataclass
-class _Layer:
-    """A layer with parameters of its own, and what its last pass gave."""
-
-    name: str
-    module: nn.Module
-    trainable: list[str]
-    runs: int = 0
-    inputs: Tensor | None = None
-    samples: int = 0
-    sums: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
-
-
-def _layers(prefix: str, root: nn.Module) -> Iterator[_Layer]:
-    for name, module in root.named_modules(prefix=prefix):
-        own = module.named_parameters(recurse=False)
-        trainable = [key for key, parameter in own if parameter.requires_grad]
-        known = type(module) in MEASURED and not getattr(module, "inplace", False)
-        if trainable and not known:
-            raise ValueError(
-                f"gradient_moments: {name or 'the module'} must be a Linear, LayerNorm or "
-                f"LayerScale, not in place, got {type(module).__name__}. Freeze it or leave it out."
-            )
-        if trainable:
-            yield _Layer(name, module, trainable)
-
-
-def _by_name(model: nn.Module, modules: Modules) -> Mapping[str, nn.Module]:
+def _watched(model: nn.Module, modules: Modules) -> GradientMoments:
     if isinstance(modules, Mapping):
-        return modules
+        return GradientMoments(modules)
     names = {module: name for name, module in model.named_modules()}
+    known = {*names.values(), *(name for name, _ in model.named_parameters())}
     chosen = [modules] if isinstance(modules, str | nn.Module) else modules
-    objects = [model.get_submodule(one) if isinstance(one, str) else one for one in chosen]
-    return {names[module]: module for module in objects}
+    only = [one if isinstance(one, str) else names.get(one) for one in chosen]
+    if unknown := [one for one in only if one not in known]:
+        parts = ", ".join(name for name, _ in model.named_children())
+        raise ValueError(
+            "gradient_moments: every name must be that of a module or parameter of the model, got "
+            f"{unknown[0]!r}. Its parts are {parts}."
+        )
+    return GradientMoments(model, only=only)

@@ -263,6 +263,8 @@ def test_an_overlay_merges_mappings_replaces_the_rest_and_changes_neither():
         ("sedes", [0], ["'sedes' at top level", "Did you mean seeds?"]),
         ("gsnr.batchs", 3, ["'batchs' at gsnr", "Did you mean batches?"]),
         ("gsnr.qqqq", 3, ["'qqqq' at gsnr", "Known keys: batches, estimator, xi"]),
+        ("gsnr.mode", "both", ["gsnr.mode", "'both' is not one of"]),
+        ("gsnr", {**PAPER["gsnr"], "mode": "replace", "loss": "main"}, ["gsnr.loss", "got main"]),
         ("training.warmup_epoch", 3, ["at training", "Did you mean warmup_epochs?"]),
         ("data.bar.training.lrr", 3, ["'lrr' at data.bar.training", "Did you mean lr?"]),
         ("data.imagenet.shifts.s", "x", ["'s' at data.imagenet.shifts"]),

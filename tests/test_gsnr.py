@@ -1,261 +1,20 @@
-"""GSNR: the moments against a loop over samples, the estimators against their formulas."""
+"""GSNR: the estimators against their formulas, the observer against single batches."""
 
 import json
-from collections.abc import Callable
 
 import pytest
-import timm
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from rectify.gsnr import ESTIMATORS, GradientMoments, GsnrObserver, Moments, gradient_moments, gsnr
-
-SAMPLES = 6
-
-
-def vit(dtype: torch.dtype = torch.float64, **settings: object) -> VisionTransformer:
-    torch.manual_seed(0)
-    settings = {"embed_dim": 16, "num_heads": 2, "depth": 2, "num_classes": 5, **settings}
-    model = timm.create_model(
-        "vit_tiny_patch16_224", img_size=8, patch_size=4, in_chans=1, **settings
-    )
-    with torch.no_grad():
-        for parameter in model.parameters():  # biases and gains away from 0 and 1
-            parameter.add_(torch.randn_like(parameter), alpha=0.1)
-    return model.to(dtype).eval()
-
-
-def batch(dtype: torch.dtype = torch.float64, samples: int = SAMPLES) -> tuple[Tensor, Tensor]:
-    draws = torch.Generator().manual_seed(1)
-    images = torch.randn(samples, 1, 8, 8, generator=draws, dtype=torch.float64)
-    return images.to(dtype), torch.randint(5, (samples,), generator=draws)
-
-
-def per_sample(outputs: Tensor, targets: Tensor) -> Tensor:
-    return cross_entropy(outputs, targets, reduction="none")
-
-
-def loop(
-    model: nn.Module, inputs: Tensor, targets: Tensor, criterion: Callable, part: str = "blocks"
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """The slow oracle: one backward pass per sample."""
-    found = {}
-    named = [(n, p) for n, p in model.named_parameters() if n.startswith(part) and p.requires_grad]
-    for i in range(len(inputs)):
-        loss = criterion(model(inputs[i : i + 1]), targets[i : i + 1]).sum()
-        gradients = torch.autograd.grad(loss, [parameter for _, parameter in named])
-        for (name, _), gradient in zip(named, gradients, strict=True):
-            found.setdefault(name, []).append(gradient)
-    stacks = {name: torch.stack(gradients) for name, gradients in found.items()}
-    return {name: (g.mean(0), g.var(0, correction=0)) for name, g in stacks.items()}
-
-
-def assert_close(
-    found: dict[str, Moments], expected: dict[str, tuple[Tensor, Tensor]], tolerance: float
-) -> None:
-    assert found.keys() == expected.keys()
-    for name, (mean, variance) in expected.items():
-        for own, other in ((found[name].mean, mean), (found[name].variance, variance)):
-            if name.endswith("qkv.bias"):
-                own, other = (torch.cat(values.chunk(3)[::2]) for values in (own, other))
-            assert (own - other).norm() <= tolerance * other.norm(), name
+from rectify.gradients import Moments
+from rectify.gsnr import ESTIMATORS, GsnrObserver, gradient_moments, gsnr
+from tests.moments import SAMPLES, batch, per_sample, vit
 
 
 def moments_of(gradients: Tensor) -> dict[str, Moments]:
     variance = gradients.var(0, correction=0)
     return {"weight": Moments(gradients.mean(0), variance, len(gradients))}
-
-
-@pytest.mark.parametrize("settings", [{}, {"init_values": 0.3}, {"depth": 1, "qkv_bias": False}])
-def test_the_moments_equal_a_loop_over_samples(settings: dict) -> None:
-    model, (images, labels) = vit(**settings), batch()
-    found = gradient_moments(model, images, labels, per_sample, ["blocks"])
-    assert_close(found, loop(model, images, labels, per_sample), 1e-10)
-
-
-def test_fp32_moments_equal_the_fp64_loop_after_some_training_steps() -> None:
-    model, (images, labels) = vit(torch.float32, init_values=0.3), batch(torch.float32)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for _ in range(4):
-        cross_entropy(model(images), labels).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    found = gradient_moments(model, images, labels, per_sample, model.blocks)
-    expected = loop(model.double(), images.double(), labels, per_sample)
-    assert_close(found, expected, 1e-4)
-    assert all(one.mean.dtype == torch.float32 for one in found.values())
-
-
-def test_many_small_chunks_give_the_same_moments(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, (images, labels) = vit(), batch()
-    expected = loop(model, images, labels, per_sample)
-    for limit in (1, 4 * 16 * 64 * 8):  # one sample, and four of six
-        monkeypatch.setattr("rectify.gsnr.CPU_SCRATCH_BYTES", limit)
-        found = gradient_moments(model, images, labels, per_sample, ["blocks"])
-        assert_close(found, expected, 1e-10)
-
-
-def test_inputs_without_tokens_are_measured_too() -> None:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(3, 7), nn.GELU(), nn.LayerNorm(7), nn.Linear(7, 5)).double()
-    inputs, labels = torch.randn(SAMPLES, 3, dtype=torch.float64), batch()[1]
-    found = gradient_moments(model, inputs, labels, per_sample, model)
-    assert_close(found, loop(model, inputs, labels, per_sample, part=""), 1e-10)
-
-
-def test_a_linear_model_has_the_moments_of_its_formula() -> None:
-    model = nn.Linear(1, 1, bias=False).double()
-    inputs = torch.tensor([[1.0], [2.0], [3.0]], dtype=torch.float64)
-    targets = torch.tensor([0.5, 1.0, -1.0], dtype=torch.float64)
-    found = gradient_moments(
-        model, inputs, targets, lambda y, t: (y[:, 0] - t).square() / 2, {"line": model}
-    )
-    gradients = (model.weight.item() * inputs[:, 0] - targets) * inputs[:, 0]
-    assert found["line.weight"].mean.item() == pytest.approx(gradients.mean().item())
-    assert found["line.weight"].variance.item() == pytest.approx(gradients.var(correction=0).item())
-    assert gsnr(found) == pytest.approx(
-        (gradients.mean() ** 2 / gradients.var(correction=0)).item()
-    )
-
-
-def test_modules_are_chosen_by_name_by_object_or_renamed() -> None:
-    model, data = vit(), batch()
-    by_name = gradient_moments(model, *data, per_sample, ["blocks.1"])
-    by_object = gradient_moments(model, *data, per_sample, [model.blocks[1]])
-    renamed = gradient_moments(model, *data, per_sample, {"last": model.blocks[1]})
-    assert by_name.keys() == by_object.keys() == {f"blocks.1{name[4:]}" for name in renamed}
-    assert torch.equal(by_name["blocks.1.norm1.bias"].mean, renamed["last.norm1.bias"].mean)
-
-
-def test_gradients_and_mode_are_left_as_found() -> None:
-    model, (images, labels) = vit(), batch()
-    model.blocks[0].train()
-    model.head.weight.grad = torch.ones_like(model.head.weight)
-    gradient_moments(model, images, labels, per_sample, ["blocks"])
-    assert (model.training, model.blocks[0].training) == (False, True)
-    assert model.head.weight.grad.eq(1).all()
-    assert model.blocks[0].norm1.bias.grad is None
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_training_gradient_is_the_same_bit_for_bit(dtype: torch.dtype) -> None:
-    model, (images, labels) = vit(dtype, init_values=0.3), batch(dtype)
-    cross_entropy(model(images), labels).backward()
-    expected = {name: parameter.grad for name, parameter in model.named_parameters()}
-    model.zero_grad()
-    with GradientMoments(model.blocks):
-        cross_entropy(model(images), labels).backward()
-    for name, parameter in model.named_parameters():
-        assert torch.equal(parameter.grad, expected[name]), name
-
-
-def test_gradients_accumulated_before_do_not_enter_the_mean() -> None:
-    model, (images, labels) = vit(), batch()
-    expected = loop(model, images, labels, per_sample)
-    cross_entropy(model(images.flip(-1)), labels).backward()
-    watched = GradientMoments({"blocks": model.blocks})
-    with watched:
-        cross_entropy(model(images), labels).backward()
-    assert_close(watched.moments(), expected, 1e-10)
-
-
-def test_frozen_parameters_are_skipped() -> None:
-    model, (images, labels) = vit(), batch()
-    model.blocks[0].mlp.requires_grad_(False)
-    model.blocks[1].norm1.weight.requires_grad_(False)
-    found = gradient_moments(model, images, labels, per_sample, ["blocks"])
-    assert_close(found, loop(model, images, labels, per_sample), 1e-10)
-    assert "blocks.1.norm1.bias" in found
-
-
-def test_bfloat16_autocast_stays_near_the_fp32_moments() -> None:
-    model, (images, labels) = vit(torch.float32), batch(torch.float32, samples=32)
-    expected = gsnr(gradient_moments(model, images, labels, per_sample, ["blocks"]))
-    watched = GradientMoments(model.blocks)
-    with watched:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = cross_entropy(model(images), labels)
-        loss.backward()
-    assert gsnr(watched.moments()) == pytest.approx(expected, rel=0.05)
-
-
-def test_no_hook_is_left_behind() -> None:
-    model, (images, labels) = vit(), batch()
-
-    def hooks() -> int:
-        return sum(len(module._forward_hooks) for module in model.modules())
-
-    watched = GradientMoments(model.blocks)
-    with watched:
-        assert hooks() == 12
-        loss = cross_entropy(model(images), labels)
-    assert hooks() == 0
-    loss.backward()  # after the context: nothing is gathered
-    with pytest.raises(ValueError, match="must run once"):
-        watched.moments()
-    with pytest.raises(AssertionError, match="Input height"), watched:
-        model(images[..., :4, :])
-    assert hooks() == 0
-
-
-def test_a_module_of_another_type_is_refused_by_name() -> None:
-    block = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Conv1d(2, 2, 1)))
-    with pytest.raises(ValueError, match=r"blocks\.1\.0 must be a Linear.*got Conv1d"):
-        GradientMoments({"blocks": block})
-    with pytest.raises(ValueError, match=r"the module must be .* got MultiheadAttention"):
-        GradientMoments(nn.MultiheadAttention(4, 2))
-    block[1].requires_grad_(False)
-    assert len(GradientMoments({"blocks": block}).parameters) == 2
-
-
-def test_nothing_to_measure_or_a_shared_parameter_is_refused() -> None:
-    with pytest.raises(ValueError, match="got 0, 0 of them distinct"):
-        GradientMoments(nn.GELU())
-    one = nn.Linear(2, 2)
-    with pytest.raises(ValueError, match="got 4, 2 of them distinct"):
-        GradientMoments({"first": one, "second": one})
-
-
-def test_a_module_must_run_exactly_once() -> None:
-    class Twice(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.line, self.unused = nn.Linear(5, 5), nn.Linear(5, 5)
-
-        def forward(self, values: Tensor) -> Tensor:
-            return self.line(self.line(values))
-
-    model, inputs, labels = Twice(), torch.randn(SAMPLES, 5), batch()[1]
-    with pytest.raises(
-        ValueError, match=r"line must run once .* got 2 runs and gradients of 6 of 6"
-    ):
-        gradient_moments(model, inputs, labels, per_sample, ["line"])
-    with pytest.raises(
-        ValueError, match=r"unused must run once .* got 0 runs and gradients of 0 of 0"
-    ):
-        gradient_moments(model, inputs, labels, per_sample, ["unused"])
-
-
-def test_a_module_that_folds_the_batch_is_refused() -> None:
-    class Folds(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.second = nn.Linear(5, 5), nn.Linear(5, 5)
-
-        def forward(self, values: Tensor) -> Tensor:
-            folded = self.second(self.first(values).reshape(2, -1, 5))
-            return folded.reshape(SAMPLES, 5)
-
-    model = Folds()
-    with pytest.raises(ValueError, match=r"second must run once .* gradients of 2 of 6"):
-        gradient_moments(model, torch.randn(SAMPLES, 5), batch()[1], per_sample, model)
-
-
-def test_the_criterion_must_give_one_loss_per_sample() -> None:
-    with pytest.raises(ValueError, match="criterion must return 6 losses"):
-        gradient_moments(vit(), *batch(), cross_entropy, ["blocks"])
 
 
 def test_each_estimator_follows_its_formula() -> None:
@@ -395,3 +154,75 @@ def test_a_record_needs_its_own_watched_batch() -> None:
         cross_entropy(model(batch()[0]), batch()[1]).backward()
     with pytest.raises(ValueError, match=r"watched batch of 7 samples, got \[6\]"):
         observer.record(0, 7)
+
+
+def test_the_observer_takes_a_batch_in_parts() -> None:
+    model, (images, labels) = vit(), batch(samples=8)
+    whole, parts = GsnrObserver(model.blocks, 1), GsnrObserver(model.blocks, 1)
+    observed_part(whole, model, images, labels, 1.0)
+    for some in (slice(0, 3), slice(3, 8)):
+        observed_part(parts, model, images[some], labels[some], len(labels[some]) / 8)
+    for observer in (whole, parts):
+        observer.record(0, 8)
+    for one, other in zip(whole.rows(0), parts.rows(0), strict=True):
+        assert one[3] == pytest.approx(other[3], rel=1e-9)
+        assert (one[:3], one[4:]) == (other[:3], other[4:])
+
+
+def observed_part(
+    observer: GsnrObserver, model: nn.Module, images: Tensor, labels: Tensor, scale: float
+) -> None:
+    with observer.watch(scale):
+        (scale * cross_entropy(model(images), labels)).backward()
+
+
+@pytest.mark.parametrize("mode", ["observe", "replace"])
+def test_both_modes_record_the_same(mode: str) -> None:
+    model, (images, labels) = vit(), batch()
+    observer = GsnrObserver(model.blocks, 1, mode=mode)
+    observed(observer, model, epoch=0, shift=0)
+    for _, block, estimator, value, *_ in observer.rows(0):
+        moments = gradient_moments(model, images, labels, per_sample, [f"blocks.{block}"])
+        assert value == pytest.approx(gsnr(moments, estimator), rel=1e-9)
+
+
+def test_the_observer_measures_the_loss_that_it_is_asked_for() -> None:
+    model, (images, labels) = vit(), batch()
+
+    def losses() -> tuple[Tensor, Tensor]:
+        outputs = model(images)
+        return cross_entropy(outputs, labels), outputs.square().mean(1).mean()
+
+    def alone(loss: str) -> Tensor:
+        criterion = {
+            "main": per_sample,
+            "auxiliary": lambda outputs, _: outputs.square().mean(1),
+            "total": lambda outputs, targets: (
+                per_sample(outputs, targets) + outputs.square().mean(1)
+            ),
+        }[loss]
+        return gsnr(gradient_moments(model, images, labels, criterion, ["blocks.1"]), "xi")
+
+    for loss in ("total", "main", "auxiliary"):
+        observer = GsnrObserver(model.blocks, 1, loss=loss)
+        with observer.watch():
+            main, auxiliary = losses()
+            observer.losses(main, auxiliary)
+            (main + auxiliary).backward()
+        observer.record(0, SAMPLES)
+        (value,) = (row[3] for row in observer.rows(0) if row[1:3] == (1, "xi"))
+        assert value == pytest.approx(alone(loss), rel=1e-9)
+        with observer.watch():  # one path: its loss, whatever is asked for
+            main, _ = losses()
+            observer.losses(main, None)
+            main.backward()
+        observer.record(1, SAMPLES)
+        (value,) = (row[3] for row in observer.rows(1) if row[1:3] == (1, "xi"))
+        assert value == pytest.approx(alone("main"), rel=1e-9)
+
+
+def test_losses_that_cannot_be_measured_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"loss must be one of total, main, auxiliary.*got 'aux'"):
+        GsnrObserver(vit().blocks, 1, loss="aux")
+    with pytest.raises(ValueError, match="total where mode is replace, got 'main' and 'replace'"):
+        GsnrObserver(vit().blocks, 1, mode="replace", loss="main")

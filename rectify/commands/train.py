@@ -56,9 +56,8 @@ def run(args: argparse.Namespace) -> None:
     model = assembly.model_of(settings, args.block, args.seed)
     assembly.start(settings, model)
     model = model.to(device)
-    measures = settings["gsnr"]
-    blocks = assembly.trunk_of(model).blocks
-    observer = GsnrObserver(blocks, batches=measures["batches"], xi=measures["xi"])
+    measures = {key: value for key, value in settings["gsnr"].items() if key != "estimator"}
+    observer = GsnrObserver(assembly.trunk_of(model).blocks, **measures)
     files = [args.data / "manifest.csv", args.data / "arrays.safetensors", args.block]
     files.append(assembly.start_file(settings))
     keeper = Checkpoint(args.checkpoint, identity(settings, source_digest(*MODULES), files))

@@ -55,7 +55,13 @@ SETTINGS = {
         "auto_augment": None,
         "random_erasing": 0,
     },
-    "gsnr": {"batches": 2, "estimator": "plain", "xi": 1e-8},
+    "gsnr": {
+        "batches": 2,
+        "estimator": "plain",
+        "xi": 1e-8,
+        "mode": "observe",
+        "loss": "total",
+    },
 }
 TIMES = ["train_seconds", "images_per_second"]
 
