@@ -20,10 +20,12 @@ pathvars:
     results=RESULTS,
 
 
+include: "workflow/rules/fetch.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/language.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/similarity.smk"
+include: "workflow/rules/cost.smk"
 include: "workflow/rules/analysis.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/targets.smk"

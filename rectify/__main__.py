@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 COMMANDS = {
     "resolve": "write the settings of one run",
     "prepare-data": "check, count and freeze a data set",
+    "fetch": "get a published model or data set from the hub",
     "pretrain": "pretrain a small language model on Unicode names",
     "extract-block": "take one decoder block out of a checkpoint",
     "train": "train one run with one seed, measuring GSNR",
@@ -25,22 +26,27 @@ COMMANDS = {
     "figure": "one figure of the paper, from the runs' results",
     "report": "one page with all tables and figures",
     "cost": "parameters, FLOPs and speed of a model, without weights",
+    "measure": "parameters, FLOPs, speed and memory of a model in each variant",
     "warm": "run a command (snakemake) whose rectify jobs start at once",
 }
+
+AT_ONCE = (["warm"], ["fetch"])  # never run in a warm process; all others never use the network
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments[:1] != ["warm"] and os.environ.get("RECTIFY_WARM"):
+    if arguments[:1] not in AT_ONCE and os.environ.get("RECTIFY_WARM"):
         return _one_line(lambda: _request(arguments))
     return run(arguments)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command line in this process and return the exit status."""
+    if list(arguments[:1]) not in AT_ONCE:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before a library reads it
     logging.basicConfig(level=logging.INFO, format="rectify.%(module)s %(message)s", force=True)
-    for library in ("httpx", "timm", "matplotlib", "fontTools"):
+    for library in ("httpx", "httpx2", "timm", "matplotlib", "fontTools"):
         logging.getLogger(library).setLevel(logging.WARNING)
     command, parsed = _parse(list(arguments))
     return _one_line(lambda: command.run(parsed) or 0)

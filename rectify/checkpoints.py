@@ -1,9 +1,9 @@
 """Checkpoint folders: settings and named tensors, read without building a model.
 
 Hugging Face's format (``config.json``; one or many ``.safetensors`` or ``.bin`` files) and Meta's
-(``params.json`` and ``consolidated.00.pth``), whose settings and names are given as Hugging
-Face's. Files are mapped into memory, so that only the bytes of the tensors that are used are
-read. Pickles are opened with ``weights_only``: they cannot run code.
+(``params.json``; one or many ``consolidated.<n>.pth``), whose settings and names are given as
+Hugging Face's. Files are mapped into memory, so that only the bytes of the tensors that are
+used are read. Pickles are opened with ``weights_only``: they cannot run code.
 """
 
 import pickle
@@ -19,6 +19,7 @@ from torch import Tensor
 from rectify.records import read_json
 
 Tensors = dict[str, Tensor]
+FETCHED = "fetched.json"  # what `rectify fetch` leaves in a folder
 
 # Hugging Face's conversion also permutes the rows of wq and wk within each head, for its way of
 # turning pairs of rows by an angle. Without rotary positions there are no pairs, and the product
@@ -41,6 +42,11 @@ META_MODEL = {
     "output.weight": "lm_head.weight",
     "rope.freqs": "model.rotary_emb.inv_freq",
 }
+# Meta's larger models are cut for model parallelism: each file holds a slice of every matrix, cut
+# by its rows or, where the layer sums over the slices, by its columns. The embedding is cut by
+# its columns up to LLaMA 2, and by its rows in LLaMA 3. Norms are whole in every file.
+CUT_BY_COLUMNS = ("self_attn.o_proj.weight", "mlp.down_proj.weight")
+EMBEDDING = META_MODEL["tok_embeddings.weight"]
 
 
 def read_settings(checkpoint: Path) -> dict[str, Any]:
@@ -55,24 +61,32 @@ def read_settings(checkpoint: Path) -> dict[str, Any]:
         return _meta_settings(checkpoint)
     raise ValueError(
         f"{checkpoint}: must be a folder in Hugging Face's or Meta's format, got no config.json "
-        "or params.json. Change the model's path in the config, or pretrain the model first."
+        "or params.json. Run `snakemake fetch`, or change the model's path in the config."
     )
+
+
+def read_revision(checkpoint: Path) -> str | None:
+    """Return the commit on the hub that a checkpoint was fetched from; None if it was not."""
+    note = checkpoint / FETCHED
+    return read_json(note)["commit"] if note.is_file() else None
 
 
 def read_tensors(checkpoint: Path, pattern: re.Pattern[str]) -> Tensors:
     """Return copies of the tensors whose names match, under the first group of the match.
 
-    Only files that hold one of them are opened.
+    Only files that hold one of them are opened, and only their bytes are read.
 
     Raises:
         ValueError: If the folder holds no weights, or such a file is damaged or missing.
     """
     tensors: Tensors = {}
-    for file, names in _files(checkpoint).items():
-        wanted = {name: match[1] for name in names if (match := pattern.search(name))}
-        mapped = mapped_tensors(checkpoint / file) if wanted else {}
-        for name in sorted(wanted.keys() & mapped.keys()):
-            tensors[wanted[name]] = mapped[name].clone()
+    for name, files in _files(checkpoint).items():
+        if match := pattern.search(name):
+            parts = _copies(files, name)
+            if len(files) > 1:
+                _check_parts(checkpoint, name, parts, len(files))
+            if parts:
+                tensors[match[1]] = _joined(checkpoint, name, parts)
     return tensors
 
 
@@ -82,11 +96,14 @@ def tensor_shapes(checkpoint: Path) -> dict[str, torch.Size]:
     Raises:
         ValueError: As ``read_tensors``.
     """
-    return {
-        name: tensor.shape
-        for file in _files(checkpoint)
-        for name, tensor in mapped_tensors(checkpoint / file).items()
-    }
+    places = _files(checkpoint)
+    mapped = {file: mapped_tensors(file) for files in places.values() for file in files}
+    shapes = {}
+    for name, files in places.items():
+        parts = [mapped[file][name].to("meta") for file in files if name in mapped[file]]
+        if parts:
+            shapes[name] = _joined(checkpoint, name, parts).shape
+    return shapes
 
 
 def mapped_tensors(path: Path) -> Tensors:
@@ -112,34 +129,65 @@ def damaged(path: Path, error: Exception) -> str:
     return f"{path}: must be a whole file of tensors, got {reason}. Get the file again."
 
 
-def _files(checkpoint: Path) -> dict[str, list[str]]:
-    """Return the files of a checkpoint with the names of their tensors."""
+def _copies(files: list[Path], name: str) -> list[Tensor]:
+    """Return a tensor's parts. Files are opened anew for each: a closed one gives memory back."""
+    parts = (mapped_tensors(file).get(name) for file in files)
+    return [part.clone() for part in parts if part is not None]
+
+
+def _files(checkpoint: Path) -> dict[str, list[Path]]:
+    """Return the names of a checkpoint's tensors with the files that hold them, or their parts."""
     for file in ("model.safetensors", "pytorch_model.bin"):
-        index = checkpoint / f"{file}.index.json"
+        index, single = checkpoint / f"{file}.index.json", checkpoint / file
         if index.is_file():
-            files: dict[str, list[str]] = {}
-            for name, part in read_json(index)["weight_map"].items():
-                files.setdefault(part, []).append(name)
-            return files
-        if (checkpoint / file).is_file():
-            return {file: list(mapped_tensors(checkpoint / file))}
-    meta = _meta_file(checkpoint)
-    return {meta.name: list(mapped_tensors(meta))}
+            places = read_json(index).get("weight_map")
+            if not isinstance(places, dict):
+                raise ValueError(
+                    f"{index}: must have a weight_map, got none. Get the checkpoint again."
+                )
+            return {name: [checkpoint / part] for name, part in places.items()}
+        if single.is_file():
+            return {name: [single] for name in mapped_tensors(single)}
+    parts = _meta_files(checkpoint)
+    return {name: parts for part in parts for name in mapped_tensors(part)}
 
 
-def _meta_file(checkpoint: Path) -> Path:
+def _meta_files(checkpoint: Path) -> list[Path]:
     files = sorted(checkpoint.glob("consolidated.*.pth"))
     if not files:
         raise ValueError(
             f"{checkpoint}: must hold model.safetensors or pytorch_model.bin, their index, or "
             "consolidated.00.pth, got none. Get the checkpoint again."
         )
-    if len(files) > 1:
+    for number, file in enumerate(files):
+        if file.name != f"consolidated.{number:02d}.pth":
+            raise ValueError(
+                f"{checkpoint}: must hold consolidated.{number:02d}.pth, the parts being numbered "
+                f"from 00, got {file.name} in its place. Get the checkpoint again."
+            )
+    return files
+
+
+def _check_parts(checkpoint: Path, name: str, parts: list[Tensor], count: int) -> None:
+    """Check that each of ``count`` files has a slice of one shape, or the same whole vector."""
+    alike = all(part.shape == parts[0].shape for part in parts)
+    if parts[0].ndim == 1:
+        alike = alike and all(torch.equal(part, parts[0]) for part in parts)
+    if len(parts) != count or not alike:
         raise ValueError(
-            f"{checkpoint}: must hold one consolidated.00.pth, got {len(files)} parts, each with "
-            "a slice of every tensor. Get the checkpoint in Hugging Face format."
+            f"{checkpoint}: tensor {name} must be in all {count} parts, slices alike in shape and "
+            f"vectors equal, got {len(parts)} of {', '.join(str(tuple(p.shape)) for p in parts)}. "
+            "Get the checkpoint again, or in Hugging Face format."
         )
-    return files[0]
+
+
+def _joined(checkpoint: Path, name: str, parts: list[Tensor]) -> Tensor:
+    if len(parts) == 1 or parts[0].ndim == 1:
+        return parts[0]
+    by_columns = name.endswith(CUT_BY_COLUMNS)
+    if name == EMBEDDING:
+        by_columns = parts[0].shape[1] < read_json(checkpoint / "params.json")["dim"]
+    return torch.cat(parts, dim=1 if by_columns else 0)
 
 
 def _hugging_face_name(name: str) -> str:
@@ -171,8 +219,12 @@ def _meta_settings(checkpoint: Path) -> dict[str, Any]:
 
 def _meta_width(checkpoint: Path) -> int:
     """Return the MLP's width, which ``multiple_of`` and ``ffn_dim_multiplier`` only imply."""
-    file, name = _meta_file(checkpoint), "layers.0.feed_forward.w1.weight"
-    tensors = mapped_tensors(file)
-    if _hugging_face_name(name) not in tensors:
-        raise ValueError(f"{file}: tensor {name} must be there, got none. Get the file again.")
-    return tensors[_hugging_face_name(name)].shape[0]
+    name = _hugging_face_name("layers.0.feed_forward.w1.weight")
+    files = _meta_files(checkpoint)
+    parts = [part for file in files if (part := mapped_tensors(file).get(name)) is not None]
+    if len(parts) < len(files):
+        raise ValueError(
+            f"{checkpoint}: tensor layers.0.feed_forward.w1.weight must be in every part, got "
+            f"{len(parts)} of {len(files)}. Get the checkpoint again."
+        )
+    return sum(len(part) for part in parts)

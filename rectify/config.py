@@ -22,7 +22,9 @@ NAME = "[a-z0-9]+([.-][a-z0-9]+)*"  # as in the schema
 VARIANTS = ("vanilla", "insert", "auxiliary", "adapter", "mlp", "random", "tuned")
 POSITIONS = ("early", "middle", "end")
 TABLES = tuple(f"table{number}" for number in range(1, 7))
+BEYOND = ("controls", "cost")  # tables that the paper does not have
 FIGURES = tuple(f"figure{number}" for number in range(2, 6))
+SOURCE = ("hub", "revision", "weights")  # where a folder comes from; decides no run
 
 Config = dict[str, Any]
 
@@ -132,11 +134,12 @@ def settings(config: Config, run: Run) -> dict[str, Any]:
             "name": run.data,
             "channels": 3,
             "frames": 1,
-            **_without(data, "training", "sizes", "full", "visions"),
+            **_without(data, "training", "sizes", "full", "visions", *SOURCE),
         },
-        "vision": {"name": run.vision, "overrides": {}, **vision},
+        "vision": {"name": run.vision, "overrides": {}, **_without(vision, *SOURCE)},
         "variant": run.variant,
-        "language": language and {"name": run.language, **_without(language, "pretraining")},
+        "language": language
+        and {"name": run.language, **_without(language, "pretraining", *SOURCE)},
         "layer": run.layer,
         "position": run.position,
         "insert_at": places.get(run.position),
@@ -147,10 +150,47 @@ def settings(config: Config, run: Run) -> dict[str, Any]:
     }
 
 
+def repositories(config: Config) -> dict[str, dict[str, str | None]]:
+    """Return the folders that are fetched from a hub: its id, what kind it is, the revision."""
+    places = (
+        ("data", "folder", "dataset"),
+        ("visions", "weights", "model"),
+        ("languages", "checkpoint", "model"),
+    )
+    return {
+        item[key]: {"hub": item["hub"], "kind": kind, "revision": item.get("revision")}
+        for section, key, kind in places
+        for item in config[section].values()
+        if "hub" in item
+    }
+
+
+def is_filled_by_hand(folder: Path) -> bool:
+    """Say whether a folder has files, but not from a hub, whole or in part."""
+    fetched = (folder / "fetched.json").is_file() or (folder / ".cache").is_dir()
+    return folder.is_dir() and any(folder.iterdir()) and not fetched
+
+
+def cost_settings(config: Config, vision: str, language: str) -> dict[str, Any]:
+    """Return everything that decides the cost of a ViT with a block of a language model."""
+    table, model = config["tables"]["cost"], config["visions"][vision]
+    data = config["data"][table["data"]]
+    sizes = {name: data[name] for name in ("image_size", "classes")}
+    own_norm = config["rectifier"]["final_norm"] == "loaded"  # weights it has; costs the same
+    return {
+        "vision": {key: model[key] for key in ("title", "timm", "overrides") if key in model},
+        "language": {"name": language, "title": config["languages"][language]["title"]},
+        "data": {"channels": data.get("channels", 3), **sizes},
+        "batch_size": table["batch_size"],
+        "training": {**config["training"], **data.get("training", {})},
+        "final_norm": "unit" if own_norm else config["rectifier"]["final_norm"],
+    }
+
+
 def data_settings(config: Config, name: str) -> dict[str, Any]:
     """Return what decides the items of a data set; titles and training values don't."""
     data = config["data"][name]
-    kept = _without(data, "training", "title", "top_k", "sizes", "views", "visions")
+    kept = _without(data, "training", "title", "top_k", "sizes", "views", "visions", *SOURCE)
     return {"name": name, "folder": None, "channels": 3, "seed": 0, **kept, **data.get("sizes", {})}
 
 

@@ -26,11 +26,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PretrainedConfig
 
 from rectify.families import parse_config
-from rectify.language import empty_block, read_config
+from rectify.language import empty_block
 from rectify.rectified import InsertedViT, insert
 from rectify.runtime import generator
 from rectify.videomae import create_videomae
 from rectify.vision import create_vit
+from rectify.weights import read_config
 
 LINEAR = {"mm", "addmm", "convolution"}  # torch's names of the products outside attention
 LAYER_NORM = 5 * 2  # per element; fvcore's 5 "multiply-adds", doubled like the others
@@ -111,7 +112,7 @@ def cost(
     _check_sizes(image_size=image_size, classes=classes, batch_size=batch_size, frames=frames)
     model = _shapes(vision, language, position, image_size, classes, frames)
     both = {"vision": model.vit, "rectified": model}
-    counts = {name: flops(part, image_size, frames) for name, part in both.items()}
+    counts = {name: flops(part, image_size, frames=frames) for name, part in both.items()}
     conventions = {kind: {name: counts[name][kind] for name in both} for kind in CONVENTIONS}
     return {
         "parameters": {name: parameters(part) for name, part in both.items()},
@@ -144,12 +145,13 @@ def parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def flops(model: nn.Module, image_size: int, frames: int = 1) -> dict[str, int]:
-    """Return the FLOPs of one RGB image or clip by each convention.
+def flops(model: nn.Module, image_size: int, channels: int = 3, frames: int = 1) -> dict[str, int]:
+    """Return the FLOPs of one image or clip by each convention.
 
     Args:
         model: A plain ViT or an ``InsertedViT``, on torch's ``meta`` device.
         image_size: Height and width in pixels.
+        channels: Channels of an image.
         frames: Of a clip; 1 for an image.
     """
     norms: list[int] = []
@@ -159,7 +161,7 @@ def flops(model: nn.Module, image_size: int, frames: int = 1) -> dict[str, int]:
         if isinstance(part, nn.LayerNorm)
     ]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.eval()(torch.empty(_shape(1, image_size, frames), device="meta"))
+        model.eval()(torch.empty(_shape(1, image_size, channels, frames), device="meta"))
     for hook in hooks:
         hook.remove()
     whole = _products(counter, "Global")
@@ -173,9 +175,9 @@ def flops(model: nn.Module, image_size: int, frames: int = 1) -> dict[str, int]:
     }
 
 
-def _shape(batch_size: int, image_size: int, frames: int) -> tuple[int, ...]:
-    """Return the shape of a batch of RGB images, or of clips."""
-    image = (3, image_size, image_size)
+def _shape(batch_size: int, image_size: int, channels: int, frames: int) -> tuple[int, ...]:
+    """Return the shape of a batch of images, or of clips."""
+    image = (channels, image_size, image_size)
     return (batch_size, *image) if frames == 1 else (batch_size, frames, *image)
 
 
@@ -206,12 +208,12 @@ def _shapes(
 def _seconds(
     model: InsertedViT, image_size: int, batch_size: int, frames: int, device: torch.device
 ) -> dict[str, float]:
-    _check_memory(4 * parameters(model), device)
+    check_memory(4 * parameters(model), device)
     draws = torch.Generator(device).manual_seed(0)
     model = model.to_empty(device=device)
     for parameter in model.parameters():  # memory that was never written would be read too fast
         nn.init.uniform_(parameter, -0.02, 0.02, generator=draws)
-    shape = _shape(batch_size, image_size, frames)
+    shape = _shape(batch_size, image_size, 3, frames)
     images = torch.rand(shape, device=device, generator=draws)
     return {
         "vision": _median_seconds(model.vit, images) / batch_size,
@@ -219,7 +221,12 @@ def _seconds(
     }
 
 
-def _check_memory(needed: int, device: torch.device) -> None:
+def check_memory(needed: int, device: torch.device) -> None:
+    """Refuse to fill ``needed`` bytes with weights where there is not twice as much memory.
+
+    Raises:
+        ValueError: If there is not.
+    """
     if device.type == "cuda":
         whole = torch.cuda.mem_get_info(device)[1]
     else:

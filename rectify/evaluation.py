@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from rectify.data.batches import Prepare, Reader
+
 
 def accuracies(
     model: nn.Module,
@@ -21,19 +23,23 @@ def accuracies(
     transform: Callable[[Tensor], Tensor],
     batch_size: int,
     device: torch.device,
+    prepare: Prepare | None = None,
+    workers: int = 0,
     candidates: Int[Tensor, " candidates"] | None = None,
 ) -> tuple[float, float]:
     """Return the top-1 and top-k accuracy of ``model`` in ``eval`` mode, each in 0 .. 1.
 
     Args:
         model: Returns logits ``(batch, classes)`` in ``eval`` mode.
-        images: Indexed by a tensor of item numbers; returns the batch as stored.
+        images: Indexed by an item number, or by a tensor of them if there is no ``prepare``.
         labels: Class index of each item.
         k: An item counts for top-k if its class is among the k largest logits.
-        transform: From stored images to the model's input, one view or more for each item, those
-            of an item together.
+        transform: From a batch on the device to the model's input, one view or more for each item,
+            those of an item together.
         batch_size: Items at a time; the last batch may be smaller.
         device: Where the model lies.
+        prepare: From one image or clip to the model's size, where they are read.
+        workers: Processes that read and prepare ahead.
         candidates: Classes whose logits compete, in ascending order; None for all.
 
     Raises:
@@ -42,11 +48,11 @@ def accuracies(
     if len(labels) == 0:
         raise ValueError("evaluation: the test set must hold items, got none. Prepare it again.")
     model.eval()
-    hits = torch.zeros(2, dtype=torch.int64)
+    hits, everything = torch.zeros(2, dtype=torch.int64), torch.arange(len(labels))
+    batches = Reader(images, prepare, workers, device).read(everything, batch_size)
     with torch.inference_mode():
-        for items in torch.arange(len(labels)).split(batch_size):
-            logits = model(transform(images[items]).to(device)).float().cpu()
-            logits = _merged(logits, len(items))
+        for items, batch in zip(everything.split(batch_size), batches, strict=True):
+            logits = _merged(model(transform(batch)).float().cpu(), len(items))
             if candidates is None:
                 hits += _hits(logits, labels[items], k)
             else:

@@ -1,7 +1,7 @@
 """The decoder layers of Hugging Face's implementation, one entry per architecture.
 
-Each is built without weights and called without rotary or learned positions, without ALiBi and
-without a causal mask, so that every token sees all tokens.
+Each is built without weights. A frozen block is called without rotary or learned positions,
+without ALiBi and without a causal mask, so that every token sees all tokens.
 """
 
 import importlib
@@ -15,21 +15,21 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoConfig, PretrainedConfig
 
-Call = Callable[[nn.Module, Float[Tensor, "batch tokens hidden"]], Any]
+Tokens = Float[Tensor, "batch tokens hidden"]
 
 
-def _rotary(layer: nn.Module, tokens: Float[Tensor, "batch tokens hidden"]) -> Any:
+def _rotary(layer: nn.Module, tokens: Tokens) -> dict[str, Any]:
     cosine, sine = tokens.new_ones(1, 1, 1), tokens.new_zeros(1, 1, 1)  # an angle of 0
-    return layer(tokens, attention_mask=None, position_embeddings=(cosine, sine))
+    return {"attention_mask": None, "position_embeddings": (cosine, sine)}
 
 
-def _plain(layer: nn.Module, tokens: Float[Tensor, "batch tokens hidden"]) -> Any:
-    return layer(tokens, attention_mask=None)
+def _plain(layer: nn.Module, tokens: Tokens) -> dict[str, Any]:
+    return {"attention_mask": None}
 
 
-def _alibi(layer: nn.Module, tokens: Float[Tensor, "batch tokens hidden"]) -> Any:
+def _alibi(layer: nn.Module, tokens: Tokens) -> dict[str, Any]:
     slopes = tokens.new_zeros(len(tokens) * layer.num_heads, 1, tokens.shape[1])
-    return layer(tokens, alibi=slopes, attention_mask=None)[0]
+    return {"attention_mask": None, "alibi": slopes}
 
 
 @dataclass(frozen=True)
@@ -38,28 +38,40 @@ class Family:
 
     Attributes:
         layer: Class of the decoder layer, in ``transformers.models.<model_type>``.
-        call: Runs the layer without positions and without a mask.
+        arguments: What the layer is called with to have no positions and no mask.
         stem: Name of the list of layers in the model and in the checkpoint.
         norm: Name of the norm after the last layer.
+        embedding: Name of the table of token embeddings.
         buffers: Endings of tensors in old checkpoints that are constants, not weights.
+        in_tuple: Whether the layer returns its tokens as the first of a tuple.
     """
 
     layer: str
-    call: Call
+    arguments: Callable[[nn.Module, Tokens], dict[str, Any]]
     stem: str = "layers"
     norm: str = "norm"
+    embedding: str = "embed_tokens"
     buffers: tuple[str, ...] = ()
+    in_tuple: bool = False
 
 
 FAMILIES = {
-    "bloom": Family("BloomBlock", _alibi, stem="h", norm="ln_f"),
+    "bloom": Family(
+        "BloomBlock", _alibi, stem="h", norm="ln_f", embedding="word_embeddings", in_tuple=True
+    ),
     "gpt2": Family(
-        "GPT2Block", _plain, stem="h", norm="ln_f", buffers=(".attn.bias", ".attn.masked_bias")
+        "GPT2Block",
+        _plain,
+        stem="h",
+        norm="ln_f",
+        embedding="wte",
+        buffers=(".attn.bias", ".attn.masked_bias"),
     ),
     "llama": Family("LlamaDecoderLayer", _rotary, buffers=("rotary_emb.inv_freq",)),
     "mistral": Family("MistralDecoderLayer", _rotary),
     "opt": Family("OPTDecoderLayer", _plain, norm="final_layer_norm"),
     "qwen2": Family("Qwen2DecoderLayer", _rotary),
+    "qwen3": Family("Qwen3DecoderLayer", _rotary),
 }
 
 
@@ -79,16 +91,20 @@ def parse_config(values: dict[str, Any], where: Path | str) -> PretrainedConfig:
 
 
 def empty_layer(config: PretrainedConfig, layer: int) -> nn.Module:
-    """Return decoder layer ``layer`` without a mask and without weights, on torch's ``meta``."""
+    """Return decoder layer ``layer`` without weights, on torch's ``meta`` device."""
     family, name = FAMILIES[config.model_type], config.model_type
     config._attn_implementation = "sdpa"  # building a layer alone would choose the slow one
     module = importlib.import_module(f"transformers.models.{name}.modeling_{name}")
     with torch.device("meta"):
-        decoder = getattr(module, family.layer)(config, layer)
-    for part in decoder.modules():
+        return getattr(module, family.layer)(config, layer).eval()
+
+
+def without_mask(layer: nn.Module) -> nn.Module:
+    """Return the decoder layer itself, its attention no longer causal where it has no mask."""
+    for part in layer.modules():
         if hasattr(part, "is_causal"):
             part.is_causal = False
-    return decoder
+    return layer
 
 
 def empty_norm(config: PretrainedConfig) -> nn.RMSNorm | nn.LayerNorm:

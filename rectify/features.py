@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+from rectify.data.batches import Prepare, Reader
 from rectify.records import atomic_path
 from rectify.vision import block_features
 
@@ -26,14 +27,24 @@ def vision_features(
     transform: Callable[[Tensor], Tensor],
     batch_size: int,
     device: torch.device,
+    prepare: Prepare | None = None,
+    workers: int = 0,
 ) -> Float[Tensor, "layers items dim"]:
-    """Return the class token of each image after each block of ``vit``."""
+    """Return the class token of each image after each block of ``vit``.
+
+    Args:
+        vit: Lies on the device.
+        images: Indexed by an item number, or by a tensor of them if there is no ``prepare``.
+        transform: From a batch on the device to the model's input.
+        batch_size: Images at a time.
+        device: Where the model lies.
+        prepare: From one image to the model's size, where the images are read.
+        workers: Processes that read and prepare images ahead.
+    """
     vit.eval()
+    batches = Reader(images, prepare, workers, device).read(torch.arange(len(images)), batch_size)
     with torch.inference_mode():
-        parts = [
-            block_features(vit, transform(images[items]).to(device)).float().cpu()
-            for items in torch.arange(len(images)).split(batch_size)
-        ]
+        parts = [block_features(vit, transform(batch)).float().cpu() for batch in batches]
     return torch.cat(parts, dim=1)
 
 

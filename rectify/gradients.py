@@ -281,10 +281,10 @@ def _moments(total: Tensor, squares: Tensor, samples: int, scale: float) -> Mome
 
     A variance below the rounding of these sums is 0: identical samples have none.
     """
+    signal = total.square()
+    variance = squares.mul_(samples).sub_(signal)  # the mean of the squares, less that of the mean
     resolution = samples * torch.finfo(squares.dtype).eps
-    squares *= samples  # now the mean of the squares
-    variance = torch.addcmul(squares, total, total, value=-1)
-    variance.masked_fill_(variance <= resolution * squares, 0)
+    variance.masked_fill_(variance <= signal.mul_(resolution), 0)
     if scale == 1:
         return Moments(total, variance, samples)
     return Moments(total / scale, variance / scale**2, samples)

@@ -53,7 +53,7 @@ def chunked_sums(
     chunk = chunk or _samples_at_a_time(delta, shape[0] * shape[1])
     scratch = delta.new_empty(chunk, *shape)
     wide = torch.promote_types(delta.dtype, torch.float32)
-    total, squares = delta.new_zeros(2, chunk, *shape, dtype=wide)
+    total, squares = (delta.new_zeros(chunk, *shape, dtype=wide) for _ in range(2))
     for some_inputs, some_delta in zip(inputs.split(chunk), delta.split(chunk), strict=True):
         samples = len(some_delta)
         if samples == 1:  # a plain product is quicker than a batch of one

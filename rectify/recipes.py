@@ -2,10 +2,14 @@
 
 deit      Touvron et al. 2021, DeiT-S/T from scratch on ImageNet
 pang      Pang et al. 2024: DeiT's with 20 warm-up epochs
-paper     the AAAI 2025 paper: DeiT's with weight decay 1e-5; one Mixup draw per image,
-          since one draw for a batch would correlate the gradients whose noise is measured
+paper     the AAAI 2025 paper: DeiT's with weight decay 1e-5; one Mixup draw per image and no
+          repeated augmentation, since a draw or an image that a batch shares would correlate
+          the gradients whose noise is measured
 videomae  Tong et al. 2022, fine-tuning of ViT-S on Something-Something-v2, with the batch
           and epochs of Pang et al.; ViT-B differs in four values, which config.yaml holds
+
+DeiT and Pang et al. also keep a moving average of the weights, but report the weights
+themselves; there is none here. DeiT's colour jitter is without effect beside RandAugment.
 """
 
 import dataclasses
@@ -54,9 +58,13 @@ class Recipe:
     """``batch``: one draw for all images of a batch; ``elem``: one for each image."""
     auto_augment: str | None = "rand-m9-mstd0.5-inc1"
     crop: str = "resized"
-    """``resized``: random area and aspect; ``padded``: shifted by up to ``pad``; ``none``."""
+    """``resized``: random area and aspect. For images that are stored as the model takes them:
+    ``padded``, shifted by up to ``pad``, as DeiT does at 32 pixels; or ``none``."""
     crop_scale: float = 0.08
     pad: int = 4
+    repeats: int = 3
+    """Repeated augmentation: times that an epoch takes each of its items. The epoch keeps its
+    length, so with 3 it sees another third of the set each time."""
     flip: float = 0.5
     random_erasing: float = 0.25
     augment_repeats: int = 1
@@ -82,7 +90,7 @@ class Recipe:
 RECIPES: dict[str, Recipe] = {
     "deit": Recipe(),
     "pang": Recipe(warmup_epochs=20),
-    "paper": Recipe(weight_decay=1e-5, mixup_mode="elem"),
+    "paper": Recipe(weight_decay=1e-5, mixup_mode="elem", repeats=1),
     "videomae": Recipe(
         epochs=40,
         batch_size=24,
@@ -97,6 +105,7 @@ RECIPES: dict[str, Recipe] = {
         head_scale=1e-3,
         auto_augment="rand-m7-n4-mstd0.5-inc1",
         flip=0.0,
+        repeats=1,
         augment_repeats=2,
     ),
 }
@@ -208,11 +217,12 @@ def _check(recipe: Recipe) -> None:
             recipe.crop,
         ),
         (
-            recipe.crop == "resized" or recipe.auto_augment is None,
+            recipe.crop != "none" or recipe.auto_augment is None,
             "crop",
-            "resized with auto_augment",
+            "resized or padded with auto_augment",
             recipe.crop,
         ),
+        (recipe.repeats > 0, "repeats", "positive", recipe.repeats),
         (recipe.mixup_mode in ("batch", "elem"), "mixup_mode", "batch or elem", recipe.mixup_mode),
         (0 <= recipe.label_smoothing < 1, "label_smoothing", "in 0..1", recipe.label_smoothing),
     )

@@ -273,6 +273,28 @@ PRETRAINING = Table(
     ),
 )
 
+FLOP = "FLOP per image"
+
+COST = Table(
+    "cost",
+    "What a ViT costs with a frozen block: counts, speed and peak memory, random weights.",
+    ("variant",),
+    (
+        Column("variant", "str", "-", "vanilla, insert or auxiliary, the block at the end"),
+        Column("parameters", "int64", "1", "all parameters while training, frozen ones included"),
+        Column("trained_parameters", "int64", "1", "those that training changes"),
+        Column("test_parameters", "int64", "1", "those that are needed at test"),
+        Column("flops", "int64", FLOP, "at test, in the paper's convention: rectify/cost.py"),
+        Column("flops_matmuls_without_attention", "int64", FLOP, "linears and convolutions"),
+        Column("flops_matmuls_with_attention", "int64", FLOP, "all matrix products"),
+        Column("training_flops", "int64", FLOP, "all matrix products, backward pass included"),
+        Column("training_images_per_second", "float64", "1/s", "forward, backward and AdamW"),
+        Column("training_peak_bytes", "float64", "B", "peak memory of a training step", True),
+        Column("test_images_per_second", "float64", "1/s", "forward, without gradients"),
+        Column("test_peak_bytes", "float64", "B", "peak memory of a forward pass", True),
+    ),
+)
+
 CELLS = Table(
     "cells",
     "One row per cell of a printed table: ours, the paper's, and the difference.",

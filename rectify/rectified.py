@@ -151,7 +151,7 @@ def tuned(
 ) -> InsertedViT:
     """Return the control whose block is trained along with the ViT."""
     model = insert(vit, block, position, generator=generator, final_norm=final_norm)
-    block.requires_grad_(True)
+    block.float().requires_grad_(True)  # trained weights need the precision of small steps
     return model
 
 

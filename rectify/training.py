@@ -1,15 +1,16 @@
 """The training loop: one loss path or two, with a hook for whoever measures gradients.
 
-Every draw of a step is seeded by (seed, epoch, step). So a run goes on after an
-interruption exactly as if there had been none, and runs that differ only in the model
-see the same batches with the same augmentation, which makes their GSNR comparable.
+Every draw of a step is seeded by (seed, epoch, step), and those of an image by its place in
+the epoch. So a run goes on after an interruption exactly as if there had been none, and
+runs that differ only in the model see the same batches with the same augmentation, which
+makes their GSNR comparable.
 """
 
 import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
+from rectify.data.augment import Augment, draw, seeds
+from rectify.data.batches import Prepare, Reader
 from rectify.recipes import Recipe, mixup, optimizer_and_schedule
 from rectify.rectified import load_trainable_state, trainable_state
 from rectify.runtime import autocast, generator, seed_globals
@@ -44,13 +47,18 @@ class Observer(Protocol):
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Training images as they are stored, and how a batch of them is augmented."""
+    """Training images as they are stored, and what is done to them."""
 
     images: Any
-    """Indexed by a tensor of item numbers; returns the batch as uint8."""
+    """Indexed by an item number, or by a tensor of them where nothing prepares the images."""
     labels: Int[Tensor, " items"]
     num_classes: int
-    augment: Callable[[Tensor, torch.Generator], Tensor]
+    augment: Augment
+    """From a batch on the device, and the random numbers of its images, to the model's input."""
+    prepare: Prepare | None = None
+    """From one image or clip to the model's size, where they are read."""
+    workers: int = 0
+    """Processes that read and prepare ahead."""
 
 
 def auxiliary_weight(lambda_init: float, epoch: int, epochs: int) -> float:
@@ -62,6 +70,16 @@ def auxiliary_weight(lambda_init: float, epoch: int, epochs: int) -> float:
     if lambda_init == 0:
         return 0.0
     return max(LAMBDA_FLOOR, lambda_init * (epochs - epoch) / epochs)
+
+
+def item_order(items: int, repeats: int, seed: int, epoch: int) -> Int[Tensor, " items"]:
+    """Return the items of an epoch in their order, another one in each epoch.
+
+    With ``repeats`` above 1 the first ``1 / repeats`` of a permutation stand so many times one
+    after the other: repeated augmentation (Hoffer et al., 2020), as DeiT samples it.
+    """
+    order = torch.randperm(items, generator=generator(seed, "order", epoch))
+    return order.repeat_interleave(repeats)[:items]
 
 
 def total_loss(
@@ -136,7 +154,9 @@ class _Loop:
         self.model, self.data, self.recipe = model, data, recipe
         self.lambda_init, self.observer = lambda_init, observer
         self.seed, self.device = seed, device
+        self.reader = Reader(data.images, data.prepare, data.workers, device)
         self.steps = _steps_per_epoch(len(data.labels), recipe.batch_size)
+        self.samples = recipe.batch_size * recipe.augment_repeats  # of a step
         self.optimizer, self.schedule = optimizer_and_schedule(model, recipe, self.steps)
         self.mixup = mixup(recipe, data.num_classes)
         self.measured = observer.measured_steps(self.steps) if observer else frozenset()
@@ -144,34 +164,44 @@ class _Loop:
     def epoch(self, epoch: int, bar: tqdm) -> tuple:
         """Train for one epoch; return losses, lambda, lr, seconds and images per second."""
         weight = auxiliary_weight(self.lambda_init, epoch, self.recipe.epochs)
-        order = torch.randperm(
-            len(self.data.labels), generator=generator(self.seed, "order", epoch)
-        )
         sums = [0.0, 0.0, 0.0]
         self.model.train()
         start = time.perf_counter()
-        for step in range(self.steps):
-            items = order[step * self.recipe.batch_size :][: self.recipe.batch_size]
-            items = items.repeat_interleave(self.recipe.augment_repeats)
-            losses = self._step(epoch, step, items, weight)
+        for step, batch in enumerate(self._batches(epoch)):
+            losses = self._step(epoch, step, batch, weight)
             sums = [total + loss for total, loss in zip(sums, losses, strict=True)]
             bar.update()
             bar.set_postfix(loss=f"{losses[0]:.3f}", refresh=False)
         seconds = time.perf_counter() - start
         total, main, auxiliary = (value / self.steps for value in sums)
-        rate = self.steps * self.recipe.batch_size / seconds
+        rate = self.steps * self.samples / seconds
         lr = max(group["lr"] for group in self.optimizer.param_groups)  # of the head
         second = auxiliary if self.lambda_init else None
         return total, main, second, weight, lr, seconds, rate
 
-    def _step(self, epoch: int, step: int, items: Tensor, weight: float) -> tuple:
+    def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Give the augmented images and the labels of each step.
+
+        Random numbers belong to places in the epoch: who takes a part of the places gets the
+        images that all places would have had there.
+        """
+        order = item_order(len(self.data.labels), self.recipe.repeats, self.seed, epoch)
+        order = order.repeat_interleave(self.recipe.augment_repeats)
+        draws = draw(len(order), generator(self.seed, "augment", epoch))
+        places = torch.arange(self.steps * self.samples)
+        stored = self.reader.read(order[places], self.samples, seeds(draws[places]))
+        for images, part in zip(stored, places.split(self.samples), strict=True):
+            labels = self.data.labels[order[part]].to(self.device)
+            yield self.data.augment(images, draws[part]), labels
+
+    def _step(self, epoch: int, step: int, batch: tuple[Tensor, Tensor], weight: float) -> tuple:
         """Take one optimizer step; return the total, main and auxiliary loss."""
         seed_globals(self.seed, "step", epoch, step)
         if self.recipe.lr_per_step:
             self.schedule.step_update(epoch * self.steps + step)
         else:
             self.schedule.step(epoch)
-        images, targets = self._batch(epoch, step, items)
+        images, targets = _mixed(self.mixup, *batch)
         measured = step in self.measured
         with self.observer.watch() if measured else contextlib.nullcontext():
             main, auxiliary = self._losses(images, targets)
@@ -182,16 +212,10 @@ class _Loop:
         losses = total.item(), main.item(), 0.0 if auxiliary is None else auxiliary.item()
         _check_finite(losses[0], epoch, step)
         if measured:
-            self.observer.record(epoch, len(items))
+            self.observer.record(epoch, len(images))
         self.optimizer.step()
         self.optimizer.zero_grad()
         return losses
-
-    def _batch(self, epoch: int, step: int, items: Tensor) -> tuple[Tensor, Tensor]:
-        draws = generator(self.seed, "augment", epoch, step)
-        images = self.data.augment(self.data.images[items], draws).to(self.device)
-        targets = self.data.labels[items].to(self.device)
-        return _mixed(self.mixup, images, targets)
 
     def _losses(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | None]:
         smoothing = 0.0 if self.mixup else self.recipe.label_smoothing  # Mixup smooths itself

@@ -85,6 +85,7 @@ def server() -> Iterator[str]:
 def serve() -> None:
     """Import everything, then fork a child for each request until standard input closes."""
     listener = socket.socket(fileno=int(os.environ.pop("RECTIFY_LISTENER")))
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # as each command but `fetch` has it
     for module in PRELOADED:
         importlib.import_module(module)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are not waited for

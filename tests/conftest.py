@@ -81,7 +81,10 @@ def restored_runtime():
 
     root = logging.getLogger()
     threads, handlers, level = torch.get_num_threads(), list(root.handlers), root.level
+    offline = os.environ.get("HF_HUB_OFFLINE")
     yield
+    os.environ.pop("HF_HUB_OFFLINE", None)
+    os.environ.update({"HF_HUB_OFFLINE": offline} if offline else {})
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(False)
     root.handlers[:] = handlers

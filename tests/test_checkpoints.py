@@ -131,10 +131,77 @@ def test_missing_params_are_named(meta):
     assert "norm_eps, got no n_heads, norm_eps." in error_of(load_block, meta, 0)
 
 
-def test_a_model_in_parallel_parts_is_refused(meta):
-    (meta / "consolidated.01.pth").write_bytes(b"")
-    message = error_of(load_block, meta, 0)
-    assert message.startswith(f"{meta}: must hold one consolidated.00.pth, got 2 parts")
+CUTS = {"wo": 1, "w2": 1, "wq": 0, "wk": 0, "wv": 0, "w1": 0, "w3": 0, "output": 0}
+
+
+def cut(folder: Path, parts: int, embedding: int = 1) -> None:
+    """Cut a model as Meta does for ``parts`` GPUs (fairscale's column and row parallel linears)."""
+    whole = torch.load(folder / "consolidated.00.pth")
+    for number in range(parts):
+        part = {}
+        for name, tensor in whole.items():
+            axis = (CUTS | {"tok_embeddings": embedding}).get(name.split(".")[-2])
+            slices = [tensor] * parts if axis is None else tensor.chunk(parts, axis)
+            part[name] = slices[number].clone()
+        torch.save(part, folder / f"consolidated.{number:02d}.pth")
+
+
+@pytest.mark.parametrize("kv_heads", [HEADS, 2])
+@pytest.mark.parametrize("embedding", [0, 1])
+def test_a_model_in_parallel_parts_is_joined(tmp_path, tokens, kv_heads, embedding):
+    _, meta = write_both(tmp_path, kv_heads)
+    expected, facts, shapes = load_block(meta, 1), describe(meta), tensor_shapes(meta)
+    settings = read_settings(meta)
+    params = json.loads((meta / "params.json").read_text())
+    cut(meta, 2, embedding)
+    assert params["dim"] == WIDTH
+    joined = load_block(meta, 1)
+    state = expected.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in joined.state_dict().items())
+    assert torch.equal(joined.final_norm(tokens), expected.final_norm(tokens))
+    if embedding == 0:  # 11 words in parts of 6 and 5: the shapes differ
+        shapes.pop("model.embed_tokens.weight")
+    assert {name: tensor_shapes(meta)[name] for name in shapes} == shapes
+    assert (read_settings(meta), describe(meta)) == (settings, facts)
+
+
+def changed_part(folder: Path, name: str, change) -> None:
+    file = folder / "consolidated.01.pth"
+    tensors = torch.load(file)
+    tensors[name] = change(tensors[name])
+    torch.save({name: t for name, t in tensors.items() if t is not None}, file)
+
+
+def test_parts_that_cannot_be_joined_are_refused_by_name(meta):
+    cut(meta, 2)
+    name = "layers.1.attention.wo.weight"
+    changed_part(meta, name, lambda tensor: tensor[:, 1:].clone())
+    message = error_of(load_block, meta, 1)
+    assert "tensor model.layers.1.self_attn.o_proj.weight must be in all 2 parts" in message
+    assert "got 2 of (32, 16), (32, 15)" in message
+    changed_part(meta, name, lambda tensor: None)
+    assert "got 1 of (32, 16)" in error_of(load_block, meta, 1)
+    load_block(meta, 0)
+    changed_part(meta, "layers.0.ffn_norm.weight", lambda tensor: tensor + 1)
+    assert "layers.0.post_attention_layernorm.weight" in error_of(load_block, meta, 0)
+
+
+def test_a_missing_part_is_named(meta):
+    cut(meta, 4)
+    (meta / "consolidated.03.pth").unlink()
+    assert "k_proj.weight of layer 1 must be (32, 32), got (24, 32)" in error_of(
+        load_block, meta, 1
+    )
+    (meta / "consolidated.01.pth").unlink()
+    assert "must hold consolidated.01.pth" in error_of(load_block, meta, 1)
+
+
+def test_a_width_that_no_part_tells_is_refused(meta):
+    cut(meta, 2)
+    changed_part(meta, "layers.0.feed_forward.w1.weight", lambda tensor: None)
+    assert "feed_forward.w1.weight must be in every part, got 1 of 2" in error_of(
+        load_block, meta, 1
+    )
 
 
 def test_params_without_weights_are_refused(meta):

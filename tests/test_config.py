@@ -20,7 +20,9 @@ from rectify.config import (
     all_runs,
     check,
     data_settings,
+    is_filled_by_hand,
     merge,
+    repositories,
     runs_of,
     settings,
 )
@@ -182,6 +184,8 @@ def test_the_visions_have_the_depth_and_parameters_that_they_are_said_to_have(co
     for vision in config["visions"].values():
         overrides = vision.get("overrides", {})
         sizes = (100, 28, 1) if overrides else (1000, 224, 3)
+        if overrides.get("patch_size") == 4:
+            sizes = (100, 32, 3)  # of CIFAR-100
         classes, size, channels = sizes
         with torch.device("meta"):
             vit = create_vit(
@@ -359,3 +363,43 @@ def test_the_description_of_a_broken_rule_ends_the_line(config):
 def test_the_grid_of_table_3_is_complete():
     cells = {(run.layer, run.position) for run in runs_of(PAPER, "table3") if run.layer is not None}
     assert cells == set(itertools.product([0, 7, 15, 23, 31], POSITIONS))
+
+
+# --- where folders come from ---
+
+
+def test_each_hub_id_of_the_paper_stands_with_its_folder():
+    found = repositories(PAPER)
+    assert found["checkpoints/llama-7b"] == {
+        "hub": "huggyllama/llama-7b", "kind": "model", "revision": None
+    }  # fmt: skip
+    assert {source["kind"] for source in found.values()} == {"model"}
+    assert len(found) == len(PAPER["languages"]) + len(PAPER["visions"])
+
+
+def test_where_a_folder_comes_from_changes_no_run():
+    paper = copy.deepcopy(PAPER)
+    run = all_runs(paper)[1]
+    before = settings(paper, run)
+    for item in (paper["data"][run.data], paper["visions"][run.vision]):
+        item |= {"hub": "someone/else", "revision": "v1"}
+    assert settings(paper, run) == before
+    assert "hub" not in data_settings(paper, run.data)
+
+
+def test_a_hub_needs_a_folder():
+    paper = copy.deepcopy(PAPER)
+    paper["data"]["wit"] |= {"hub": "someone/pairs"}
+    check(paper)
+    del paper["data"]["wit"]["folder"]
+    with pytest.raises(ValueError, match="wit must follow its rule, 'folder' is a depend"):
+        check(paper)
+
+
+def test_only_a_folder_with_files_from_elsewhere_is_filled_by_hand(tmp_path):
+    assert not is_filled_by_hand(tmp_path / "none")
+    assert not is_filled_by_hand(tmp_path)
+    (tmp_path / "config.json").touch()
+    assert is_filled_by_hand(tmp_path)
+    (tmp_path / "fetched.json").touch()
+    assert not is_filled_by_hand(tmp_path)

@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ROWS = [
     ("L0", "records provenance runtime"),
     ("L1", "checkpoints families"),
-    ("L1", "vision language data.augment"),
+    ("L1", "weights fetch"),
+    ("L1", "vision language captions data.augment"),
     ("L1", "videomae data.images data.clip_augment data.fonts data.corruptions"),
     ("L1", "data"),
     ("L2", "rectified"),
@@ -23,7 +24,9 @@ ROWS = [
     ("L3", "gradients"),
     ("L3", "recipes"),
     ("L3", "training gsnr evaluation features pretraining cost"),
+    ("L3", "speed"),
     ("L4", "similarity"),
+    ("L5", "analysis.robustness"),
     ("L5", "analysis.paper analysis.statistics analysis.style analysis.collect analysis.selection"),
     ("L5", "analysis"),  # helpers of the two below
     ("L5", "analysis.tables analysis.figures"),
@@ -36,7 +39,7 @@ ROWS = [
 ]
 UPWARD = {("warm", "__main__")}  # a forked child runs a whole command line
 REACH = {"L4": set(), "L5": {"L0", "L5"}, "L6": {"L0", "L5"}}  # elsewhere: every lower row
-LANGUAGE = ("language", "checkpoints", "families")
+LANGUAGE = ("language", "captions", "weights", "checkpoints", "families")
 APART = [{"data", "vision"}, *({one, two} for one in ("data", "vision") for two in LANGUAGE)]
 
 

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,14 @@ def test_each_command_says_what_it_reads_and_writes(name, capsys):
     shown = capsys.readouterr().out
     assert f"usage: rectify {name}" in shown
     assert name == "warm" or "Writes" in shown
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "warm"])
+def test_every_command_but_fetch_is_offline(name, monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    with pytest.raises(SystemExit, match="0"):
+        main([name, "--help"])
+    assert os.environ.get("HF_HUB_OFFLINE") == (None if name == "fetch" else "1")
 
 
 @pytest.mark.parametrize("words", [[], ["tabel"], ["resolve"], ["resolve", "--settings", "{"]])

@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rectify.language import caption_features, describe, load_block
+from rectify.captions import caption_features
+from rectify.language import describe, load_block
 from rectify.pretraining import character_tokenizer, pretrain, unigram_entropy
 from rectify.records import PRETRAINING, read_note, read_table
 
@@ -112,7 +113,7 @@ def test_the_folder_is_an_ordinary_checkpoint(tmp_path, family):
     described = describe(tmp_path)
     assert facts["parameters"] == described["parameters"] == model.num_parameters()
     assert facts["block_parameters"] == described["block_parameters"]
-    assert caption_features(tmp_path, NAMES[:3], 2).shape == (2, 3, 32)
+    assert caption_features(tmp_path, NAMES[:3], 2)[0].shape == (2, 3, 32)
 
 
 def test_the_last_loss_is_the_models_loss_on_held_out_names(tmp_path):

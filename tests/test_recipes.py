@@ -34,6 +34,7 @@ DEIT = {
     "crop": "resized",
     "crop_scale": 0.08,
     "pad": 4,
+    "repeats": 3,
     "flip": 0.5,
     "random_erasing": 0.25,
     "augment_repeats": 1,
@@ -65,6 +66,7 @@ VIDEOMAE = {
     "crop": "resized",
     "crop_scale": 0.08,
     "pad": 4,
+    "repeats": 1,
     "flip": 0.0,
     "random_erasing": 0.25,
     "augment_repeats": 2,
@@ -78,7 +80,7 @@ BASE = {"epochs": 30, "batch_size": 12, "lr": 5e-4, "layer_decay": 0.75}
     [
         ("deit", {}),
         ("pang", {"warmup_epochs": 20}),
-        ("paper", {"weight_decay": 1e-5, "mixup_mode": "elem"}),
+        ("paper", {"weight_decay": 1e-5, "mixup_mode": "elem", "repeats": 1}),
         ("videomae", VIDEOMAE),
     ],
 )
@@ -232,6 +234,21 @@ def test_biases_norms_positions_and_class_token_are_not_decayed(vit, block, wrap
             assert decay[id(parameter)] == (0.0 if free else 0.05), name
 
 
+def test_the_optimizer_has_the_values_of_deit(vit):
+    optimizer, _ = optimizer_and_schedule(vit, recipe("deit"), 1)
+    for group in optimizer.param_groups:
+        assert (group["betas"], group["eps"]) == ((0.9, 0.999), 1e-8)
+        assert not group["amsgrad"]
+
+
+def test_a_recipe_mixes_as_deit_does():
+    mix = mixup(recipe("deit"), 1000)
+    values = (mix.mixup_alpha, mix.cutmix_alpha, mix.mix_prob, mix.switch_prob)
+    assert values == (0.8, 1.0, 1.0, 0.5)
+    assert (mix.label_smoothing, mix.mode, mix.cutmix_minmax) == (0.1, "batch", None)
+    assert mixup(recipe("paper"), 1000).mode == "elem"
+
+
 def test_mixup_is_off_only_where_both_are_off():
     assert mixup(recipe("deit", mixup=0, cutmix=0), 5) is None
     for changes in ({"mixup": 0}, {"cutmix": 0}, {}):
@@ -267,7 +284,8 @@ def test_an_unknown_name_is_one_line_with_the_nearest_right_one():
         ({"lr": 0}, "lr must be positive, got 0.0"),
         ({"epochs": 5}, r"warmup_epochs must be below epochs \(5\), got 5"),
         ({"crop": "random"}, "crop must be resized, padded or none, got 'random'"),
-        ({"crop": "padded"}, "crop must be resized with auto_augment, got 'padded'"),
+        ({"crop": "none"}, "crop must be resized or padded with auto_augment, got 'none'"),
+        ({"repeats": 0}, "repeats must be positive, got 0"),
         ({"mixup_mode": "pair"}, "mixup_mode must be batch or elem, got 'pair'"),
         ({"layer_decay": 1.5}, r"layer_decay must be in 0\.\.1 without 0, or null, got 1\.5"),
         ({"augment_repeats": 0}, "augment_repeats must be positive, got 0"),

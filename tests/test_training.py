@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from rectify.data.augment import batched, normalise
+from rectify.data.augment import batched, normalise, per_image
 from rectify.gsnr import GsnrObserver
-from rectify.recipes import recipe
+from rectify.recipes import mixup, recipe
 from rectify.rectified import auxiliary, insert
-from rectify.runtime import generator
-from rectify.training import TrainingData, auxiliary_weight, total_loss, train
+from rectify.runtime import generator, seed_globals
+from rectify.training import TrainingData, auxiliary_weight, item_order, total_loss, train
 
 CPU = torch.device("cpu")
 PLAIN = {"mixup": 0, "cutmix": 0, "drop_path": 0, "auto_augment": None, "random_erasing": 0}
@@ -125,6 +125,68 @@ def test_each_item_is_seen_once_per_epoch_in_another_order(vit, images):
     everything = sorted(images.images.flatten(1).tolist())
     assert all(sorted(epoch.flatten(1).tolist()) == everything for epoch in epochs)
     assert not torch.equal(epochs[0], epochs[1])
+
+
+def test_repeated_augmentation_shows_another_third_in_each_epoch():
+    """In Pang et al.'s code one process saw the same third, three times, in every epoch."""
+    items, seen = 50_000, set()
+    shares = []
+    for epoch in range(6):
+        order = item_order(items, 3, 0, epoch)
+        counts = order.bincount(minlength=items)
+        assert len(order) == items
+        assert sorted(counts.unique().tolist()) == [0, 2, 3]  # 50,000 is no multiple of 3
+        assert (counts == 2).sum() == 1
+        assert torch.equal(order[0::3][:-1], order[2::3])  # copies stand together, in one batch
+        seen |= set(order.tolist())
+        shares.append(len(seen) / items)
+    assert shares == pytest.approx([1 - (2 / 3) ** epoch for epoch in range(1, 7)], abs=0.01)
+
+
+def test_without_repeats_an_epoch_is_a_permutation_of_its_own():
+    orders = [item_order(100, 1, 0, epoch) for epoch in (0, 1, 0)]
+    assert all(sorted(order.tolist()) == list(range(100)) for order in orders)
+    assert torch.equal(orders[0], orders[2])
+    assert not torch.equal(orders[0], orders[1])
+    assert not torch.equal(orders[0], item_order(100, 1, 1, 0))
+
+
+def test_the_copies_of_a_repeated_item_are_augmented_each_in_its_own_way(vit, images):
+    recorder = Recorder()
+    trained(
+        vit, training_data(images, recorder), small(**PLAIN, repeats=2, epochs=1, warmup_epochs=0)
+    )
+    given, made = torch.cat(recorder.given).flatten(1), torch.cat(recorder.made).flatten(1)
+    assert torch.equal(given[0::2], given[1::2])
+    assert len(given.unique(dim=0)) == 20
+    assert (made[0::2] != made[1::2]).any(1).float().mean() > 0.8
+
+
+def test_no_two_epochs_run_at_the_warm_up_rate(vit, images):
+    one = small(epochs=5, warmup_epochs=3, warmup_lr=1e-6)
+    rates = [row[5] for row in trained(vit, training_data(images), one)]
+    assert rates[0] == 1e-6
+    assert all(rate > 1e-4 for rate in rates[1:])
+
+
+@pytest.mark.parametrize("changes", [{"mixup": 0}, {"cutmix": 0}, {"mixup": 0, "mixup_prob": 0.5}])
+def test_mixed_targets_meet_a_loss_for_soft_targets(make_vit, images, changes):
+    """In Pang et al.'s code CutMix without Mixup handed soft targets to a loss for labels."""
+    one = small(
+        **{**PLAIN, "cutmix": 1.0, "mixup": 0.8, **changes},
+        epochs=1,
+        warmup_epochs=0,
+        batch_size=40,
+    )
+    data = training_data(images, lambda batch, draws: normalise(batch))
+    model, other = make_vit(), make_vit()
+    (row,) = trained(model, data, one)
+    items = item_order(40, 1, 0, 0)
+    seed_globals(0, "step", 0, 0)
+    mixed, soft = mixup(one, 5)(normalise(images.images[items]), images.labels[items])
+    logits = other.train()(mixed).log_softmax(1)
+    assert soft.shape == (40, 5)
+    assert row[1] == pytest.approx(-(soft * logits).sum(1).mean().item(), rel=1e-5)
 
 
 def test_a_ragged_last_batch_is_left_out_and_changes_with_the_epoch(vit, images):
@@ -282,6 +344,28 @@ def test_observing_does_not_change_the_training(make_vit, images):
     rows = trained(plain, training_data(images), small())
     assert trained(watched, training_data(images), small(), observer=observer) == rows
     assert same(weights(plain), weights(watched))
+
+
+@pytest.mark.parametrize("done", [0, 1])
+def test_images_prepared_by_workers_train_as_those_prepared_here_also_resumed(make_vit, done):
+    """RandAugment, erasing and Mixup: everything that draws, on colour images of 20 pixels."""
+    pixels = torch.randint(0, 256, (24, 3, 20, 20), generator=generator(0), dtype=torch.uint8)
+    one = small(auto_augment="rand-m9-mstd0.5-inc1", crop="resized", epochs=2)
+    prepare = per_image(
+        image_size=16, crop="resized", crop_scale=0.08, pad=4, flip_prob=0.5,
+        auto_augment=one.auto_augment,
+    )  # fmt: skip
+    last, states = batched(crop="none", pad=0, flip_prob=0.0, erasing=0.5), []
+
+    def run(workers, **more):
+        model = make_vit(channels=3)
+        data = TrainingData(pixels, torch.arange(24) % 5, 5, last, prepare, workers)
+        return trained(model, data, one, **more), weights(model)
+
+    rows, state = run(0, save=lambda state: states.append(stored(state)))
+    again, repeated = run(1, saved=states[0] if done else None)
+    assert again == rows
+    assert same(repeated, state)
 
 
 class Diverges(nn.Module):

@@ -1,8 +1,8 @@
 """From the files of finished runs to tidy frames: one row per run and seed.
 
 Settings come from ``config.json``, accuracies from ``evaluation.csv`` (a shift with several
-corruptions and severities counts as their plain mean) and GSNR from ``gsnr.csv``, averaged
-over epochs (Eq. 7) and then over ViT blocks. Shares stay shares, 0 .. 1.
+corruptions and severities counts as their plain mean; mCE stands beside it) and GSNR from
+``gsnr.csv``, averaged over epochs (Eq. 7) and then over ViT blocks. Shares stay shares, 0 .. 1.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,9 @@ from typing import Any
 import pandas as pd
 from pandas import DataFrame
 
+from rectify.analysis.robustness import mean_corruption_error
 from rectify.records import (
+    COST,
     EVALUATION,
     GSNR,
     HISTORY,
@@ -32,6 +34,7 @@ SETTINGS = (
 METRICS = (
     *("accuracy_top1", "accuracy_topk", "k"),
     *(f"accuracy_{shift}" for shift in SHIFTS),
+    "corruption_error",
     *(f"gsnr_{estimator}" for estimator in ESTIMATORS),
 )
 FACTS = (
@@ -90,6 +93,21 @@ def collect_similarity(files: Sequence[Path]) -> DataFrame:
     return pd.concat(parts, ignore_index=True)[columns] if parts else DataFrame(columns=columns)
 
 
+def collect_costs(files: Sequence[Path]) -> DataFrame:
+    """Return cost tables one below the other, each with the titles of its two models.
+
+    Raises:
+        ValueError: If a file or its description is missing.
+    """
+    parts = []
+    for file in map(Path, files):
+        facts = read_note(file)["provenance"]["facts"]
+        titles = {name: facts[name] for name in ("vision_title", "language_title")}
+        parts.append(read_table(COST, file).assign(**titles))
+    columns = ["vision_title", "language_title", *COST.names]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else DataFrame(columns=columns)
+
+
 def _settings(config: dict[str, Any]) -> dict[str, Any]:
     data, vision, language = config["data"], config["vision"], config["language"] or {}
     return {
@@ -138,6 +156,7 @@ def _accuracies(place: Path) -> dict[str, float]:
         "accuracy_topk": float(clean["accuracy_topk"].iloc[0]),
         "k": int(clean["k"].iloc[0]),
         **{f"accuracy_{shift}": float(means.get(shift, float("nan"))) for shift in SHIFTS},
+        "corruption_error": mean_corruption_error(evaluation),
     }
 
 

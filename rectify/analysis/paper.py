@@ -36,6 +36,8 @@ COSTS = (
     Cost("speed", "samples/s", 75.0, 70.0),
 )
 
+COSTED = {("vanilla", 22_050_664): "vision", ("insert", 227_579_752): "rectified"}
+
 GAIN = ", gain"  # ends the name of a row that holds the gains over vanilla of the row before
 
 _SHIFTS = ("ImageNet", "ImageNet-C", "ImageNet-A", "ImageNet-SK", "ImageNet-R")
@@ -135,6 +137,24 @@ def printed_cell(table: str, row: str | None, column: str | None) -> Cell | None
     """Return the cell of a table, or nothing where the paper has no such row or column."""
     found = [c for c in CELLS if (c.table, c.row, c.column) == (table, row, column)]
     return found[0] if found else None
+
+
+def cost_cells(variant: str, parameters: int) -> dict[str, Cell]:
+    """Return what the paper prints of its own two models, by column of a ``COST`` table."""
+    side = COSTED.get((variant, parameters))
+    if side is None:
+        return {}
+    columns = {"parameters": "parameters", "flops": "flops", "speed": "test_images_per_second"}
+    return {
+        columns[cost.quantity]: Cell(
+            "cost",
+            f"ViT-S, {variant}",
+            cost.quantity,
+            "1e0" if cost.quantity == "speed" else cost.unit,
+            getattr(cost, side),
+        )
+        for cost in COSTS
+    }
 
 
 def match(ours: Sequence[str], printed: Sequence[str]) -> dict[str, str | None]:

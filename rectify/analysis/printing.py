@@ -106,7 +106,7 @@ def head(cells: DataFrame, column: str) -> str:
     """Return a column's label with the power of ten of its numbers, if it has one."""
     unit = cells.loc[cells["column"] == column, "unit"].iloc[0]
     power = unit.removeprefix("1e").translate(_RAISED)
-    return f"{column} (×10{power})" if unit not in DECIMALS else column
+    return column if unit in DECIMALS or power == "⁰" else f"{column} (×10{power})"
 
 
 def heads(cells: DataFrame) -> list[tuple[str, list[str]]]:

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from rectify import language, rectified, videomae
 from rectify.data import augment, clip_augment
+from rectify.data.batches import Prepare
 from rectify.data.clips import Clips
 from rectify.data.images import FileSet, ImageSet, label_order
 from rectify.recipes import Recipe, recipe
 from rectify.runtime import generator, seed_globals
+from rectify.training import TrainingData
 from rectify.vision import create_vit
 
 CROP = 0.875  # as in DeiT
@@ -129,7 +131,7 @@ def of_clips(settings: dict[str, Any]) -> bool:
 
 
 def images_of(settings: dict[str, Any], items: ImageSet | FileSet, views: int | None) -> Any:
-    """Return what gives a batch as it is stored, for item numbers.
+    """Return what a ``Reader`` reads from.
 
     Args:
         settings: Of the run.
@@ -137,52 +139,47 @@ def images_of(settings: dict[str, Any], items: ImageSet | FileSet, views: int | 
         views: Of a clip in time, at test; None for training, where frames are drawn.
     """
     if of_clips(settings):
-        return Clips(items, settings["data"]["frames"], views, torch.get_num_threads())
+        return Clips(items, settings["data"]["frames"], views)
     return items.images
 
 
-def training_transform(settings: dict[str, Any]) -> Callable[[Tensor, torch.Generator], Tensor]:
-    """Return the augmentation of a run, image by image or on whole batches."""
-    recipe, data = recipe_of(settings), settings["data"]
-    if recipe.auto_augment is None and recipe.crop != "resized":
-        return augment.batched(
-            crop=recipe.crop,
-            pad=recipe.pad,
-            flip_prob=recipe.flip,
-            erasing=recipe.random_erasing,
-        )
-    _check_rgb(settings)
-    values = {
-        "image_size": data["image_size"],
-        "crop_scale": recipe.crop_scale,
-        "flip_prob": recipe.flip,
-        "auto_augment": recipe.auto_augment,
-        "erasing": recipe.random_erasing,
-    }
-    if of_clips(settings):
-        return clip_augment.training_clips(**values, threads=torch.get_num_threads())
-    transform = augment.per_image(**values)
-    return lambda images, draws: torch.stack([transform(image) for image in images])
+def training_data(
+    settings: dict[str, Any], items: ImageSet | FileSet, workers: int
+) -> TrainingData:
+    """Return a training set with its augmentation, item by item first where that is needed."""
+    recipe = recipe_of(settings)
+    whole = {"crop": recipe.crop, "pad": recipe.pad, "flip_prob": recipe.flip}
+    prepare = None
+    if of_clips(settings) or recipe.auto_augment is not None or recipe.crop == "resized":
+        prepare = _training_transform(settings, recipe)
+        whole = {"crop": "none", "pad": 0, "flip_prob": 0.0}
+    last = augment.batched(**whole, erasing=recipe.random_erasing)
+    stored, classes = images_of(settings, items, None), settings["data"]["classes"]
+    return TrainingData(stored, items.labels, classes, last, prepare, workers)
 
 
 def evaluation_transform(
     settings: dict[str, Any], shift: str = "none", views: dict[str, int] = ONE_VIEW
-) -> Callable[[Tensor], Tensor]:
-    """Return the transform of test images, or of those of a shifted test set.
+) -> tuple[Prepare | None, Callable[[Tensor], Tensor]]:
+    """Return what brings a test item to the model's size, and from batches to the model's input.
 
-    DeiT's resize and crop; ImageNet-C's images have their size and are not cropped, and those
-    of an embedded set are stored as the model takes them.
+    Images get DeiT's resize and crop; ImageNet-C's have their size and are not cropped. There is
+    nothing to prepare where images are stored as the model takes them: in an embedded set, and
+    without resized crops. A clip becomes its views.
     """
     data = settings["data"]
     if of_clips(settings):
-        return clip_augment.evaluation_clips(
-            image_size=data["image_size"],
-            frames=data["frames"],
-            crops=views["space"],
-            threads=torch.get_num_threads(),
-        )
-    crop = None if data.get("embedded", False) else 1.0 if shift == "c" else CROP
-    return augment.evaluation_transform(data["image_size"], crop)
+        crops = clip_augment.EvaluationClip(data["image_size"], data["frames"], views["space"])
+        return crops, clip_augment.normalise_views
+    if data.get("embedded", False) or recipe_of(settings).crop != "resized":
+        return None, augment.normalise
+    prepare = augment.evaluation_transform(data["image_size"], 1.0 if shift == "c" else CROP)
+    return prepare, augment.normalise
+
+
+def workers(device: torch.device, threads: int) -> int:
+    """Return the number of processes that read items: none where the model needs the threads."""
+    return threads if device.type == "cuda" else 0
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -197,6 +194,24 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         raise ValueError(
             f"{path}: must be a whole safetensors file, got {error}. Delete it and make it again."
         ) from None
+
+
+def _training_transform(settings: dict[str, Any], recipe: Recipe) -> Prepare:
+    values = {
+        "image_size": settings["data"]["image_size"],
+        "crop_scale": recipe.crop_scale,
+        "flip_prob": recipe.flip,
+        "auto_augment": recipe.auto_augment,
+    }
+    if not of_clips(settings):
+        _check_rgb(settings)
+        return augment.per_image(**values, crop=recipe.crop, pad=recipe.pad)
+    if recipe.crop != "resized":
+        raise ValueError(
+            f"{settings['run']}: clips in files need resized crops, got {recipe.crop}. "
+            "Set training.crop to resized."
+        )
+    return clip_augment.TrainingClip(**values)
 
 
 def _with_bridge(

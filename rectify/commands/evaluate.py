@@ -44,15 +44,18 @@ def run(args: argparse.Namespace) -> None:
     k, rows = settings["data"]["top_k"], []
     for split, images in load_sets(args.data, "test"):
         shift, condition, severity = _shift(split)
+        prepare, transform = assembly.evaluation_transform(settings, shift, views)
         shares = accuracies(
             model,
             assembly.images_of(settings, images, views["time"]),
             images.labels,
             k,
             candidates=images.labels.unique() if shift in PARTIAL else None,
-            transform=assembly.evaluation_transform(settings, shift, views),
+            transform=transform,
             batch_size=together,
             device=device,
+            prepare=prepare,
+            workers=assembly.workers(device, args.threads),
         )
         rows.append((shift, condition, severity, len(images.labels), k, *shares))
     log.info("%s, seed %d: %d test sets", settings["run"], args.seed, len(rows))

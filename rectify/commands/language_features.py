@@ -22,16 +22,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from rectify.captions import caption_features
     from rectify.data.pairs import captions
     from rectify.features import save_features
-    from rectify.language import caption_features, describe
+    from rectify.language import describe
     from rectify.runtime import start
 
-    start(args.threads)
-    layers = caption_features(args.checkpoint, captions(args.pairs), args.batch_size)
+    device = start(args.threads)
+    texts = captions(args.pairs)
+    layers, read = caption_features(args.checkpoint, texts, args.batch_size, device=device)
     facts = {
         "language": args.language["name"],
         "language_title": args.language["title"],
         "language_parameters": describe(args.checkpoint)["parameters"],
+        **read,
     }
     save_features(layers, facts, args.output)

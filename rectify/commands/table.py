@@ -1,8 +1,9 @@
-"""Make one table of the paper, or that of the controls, from finished runs or similarities.
+"""Make one table of the paper, or of those beyond it, from finished runs or measurements.
 
 Reads
     --runs        run folders: config.json and seed-<s>/{history,gsnr,evaluation}.csv
     --similarity  similarity tables (.csv, with their .csv.json)
+    --costs       cost tables (.csv, with their .csv.json)
 Writes
     --output      this path with .csv (and .csv.json), .md and .tex behind it
 """
@@ -20,9 +21,10 @@ SETS = {"controls": 1, "table2": 1, "table3": 1, "table4": 2, "table5": 2, "tabl
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("--table", choices=(*TABLES, "controls"), required=True)
+    parser.add_argument("--table", choices=(*TABLES, "controls", "cost"), required=True)
     parser.add_argument("--runs", type=Path, nargs="*", default=[], metavar="DIR")
     parser.add_argument("--similarity", type=Path, nargs="*", default=[], metavar="FILE")
+    parser.add_argument("--costs", type=Path, nargs="*", default=[], metavar="FILE")
     parser.add_argument("--seeds", type=int, nargs="+", required=True)
     parser.add_argument("--data", nargs="*", default=[], help="data sets, in the table's order")
     parser.add_argument("--estimator", choices=ESTIMATORS, default="plain", help="of GSNR")
@@ -37,6 +39,8 @@ def run(args: argparse.Namespace) -> None:
 
     if args.table == "table1":
         cells = tables.table1(collect.collect_similarity(args.similarity))
+    elif args.table == "cost":
+        cells = tables.cost(collect.collect_costs(args.costs))
     else:
         _check_data(args)
         runs = collect.collect_runs(args.runs, args.seeds)

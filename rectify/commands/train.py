@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     from rectify.training import train
 
     settings, device = read_json(args.config), start(args.threads)
-    recipe = assembly.recipe_of(settings)
+    recipe, workers = assembly.recipe_of(settings), assembly.workers(device, args.threads)
     model = assembly.model_of(settings, args.block, args.seed)
     assembly.start(settings, model)
     model = model.to(device)
@@ -63,12 +63,12 @@ def run(args: argparse.Namespace) -> None:
     keeper = Checkpoint(args.checkpoint, identity(settings, source_digest(*MODULES), files))
     rows = train(
         model,
-        _training_data(settings, load_set(args.data, "train")),
+        assembly.training_data(settings, load_set(args.data, "train"), workers),
         recipe,
         lambda_init=settings["lambda_init"],
         seed=args.seed,
         device=device,
-        evaluate=_evaluation(settings, load_set(args.data, "test"), device),
+        evaluate=_evaluation(settings, load_set(args.data, "test"), device, workers),
         save=keeper.save,
         saved=keeper.load(),
         observer=observer,
@@ -78,27 +78,21 @@ def run(args: argparse.Namespace) -> None:
     keeper.delete()
 
 
-def _training_data(settings: dict[str, Any], images: Any) -> Any:
-    from rectify.commands import assembly
-    from rectify.training import TrainingData
-
-    augment = assembly.training_transform(settings)
-    pixels = assembly.images_of(settings, images, None)
-    return TrainingData(pixels, images.labels, settings["data"]["classes"], augment)
-
-
-def _evaluation(settings: dict[str, Any], images: Any, device: Any) -> Any:
+def _evaluation(settings: dict[str, Any], images: Any, device: Any, workers: int) -> Any:
     from rectify.commands import assembly
     from rectify.evaluation import accuracies
 
+    prepare, transform = assembly.evaluation_transform(settings)
     return lambda model: accuracies(
         model,
         assembly.images_of(settings, images, 1),
         images.labels,
         settings["data"]["top_k"],
-        transform=assembly.evaluation_transform(settings),
+        transform=transform,
         batch_size=assembly.recipe_of(settings).batch_size,
         device=device,
+        prepare=prepare,
+        workers=workers,
     )
 
 

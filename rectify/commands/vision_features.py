@@ -40,18 +40,20 @@ def run(args: argparse.Namespace) -> None:
     if args.pretrained:
         vision = args.pretrained
         vit = _published(vision)
-        transform = published_transform(vit)
+        prepare, transform = published_transform(vit)
     else:
         settings = read_json(args.config)
         vision = settings["vision"]
         vit = assembly.trained_of(settings, None, args.seed, args.model)
-        transform = assembly.evaluation_transform(settings)
+        prepare, transform = assembly.evaluation_transform(settings)
     layers = vision_features(
         vit.to(device),
         load_set(args.pairs, "pairs").images,
         transform=transform,
         batch_size=args.batch_size,
         device=device,
+        prepare=prepare,
+        workers=assembly.workers(device, args.threads),
     )
     facts = {
         "vision": vision["name"],
@@ -67,4 +69,13 @@ def _published(vision: dict[str, Any]) -> "VisionTransformer":
     from rectify.vision import create_vit
 
     name = f"{vision['timm']}.augreg_in21k"  # as in Huh et al.
-    return create_vit(name, num_classes=0, image_size=224, pretrained=True)
+    own = {}
+    if "weights" in vision:
+        file = Path(vision["weights"]) / "model.safetensors"
+        if not file.is_file():
+            raise ValueError(
+                f"{file}: timm's weights of {name} must be here, got no file. Run `snakemake "
+                "fetch` where there is a network."
+            )
+        own["pretrained_cfg_overlay"] = {"file": str(file)}
+    return create_vit(name, num_classes=0, image_size=224, pretrained=True, overrides=own)

@@ -1,74 +1,107 @@
 """From stored ``uint8`` images to the tensors that a model sees; one draw for each image.
 
-Small sets that lie in memory are shifted and flipped by index arithmetic on the whole
-batch. RandAugment and resized crops go image by image through timm's transforms. Either
-way each image has its own random parameters: a draw shared by a batch would correlate
-the per-sample gradients.
+First an image is brought to the model's size by timm's transforms, one by one and where the
+files are read, unless its set is stored that way; then batches are shifted, mirrored, normalised
+and erased on the device. Each place in an epoch has its own random numbers, whatever batch, worker
+or process it falls to: a draw shared by a batch would correlate the per-sample gradients.
 """
 
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Float64, Int, Int64, UInt8
 from timm.data import create_transform, resolve_model_data_config
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor, nn
-from torchvision.transforms.functional import to_pil_image
+from torchvision.transforms import Compose, RandomCrop
+
+from rectify.runtime import seed_globals
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, as in DeiT
 GRAY_MEAN, GRAY_STD = (0.15,), (0.3,)  # of drawn glyphs
+ROW, COLUMN, MIRROR, ERASE, SEED = range(5)
+"""Columns of the random numbers of an image."""
+
+Draws = Float64[Tensor, "batch 5"]
+Augment = Callable[[UInt8[Tensor, " batch *pixels"], Draws], Float[Tensor, " batch *pixels"]]
 
 
-def normalise(images: UInt8[Tensor, " batch *pixels"]) -> Float[Tensor, " batch *pixels"]:
-    """Return images or clips as floats: 0..255 to 0..1, less the mean, over the std."""
-    channels = images.shape[-3]
-    mean, std = (MEAN, STD) if channels == 3 else (GRAY_MEAN, GRAY_STD)
-    shape = (len(mean), 1, 1)
-    return (images / 255 - torch.tensor(mean).view(shape)) / torch.tensor(std).view(shape)
+def draw(items: int, generator: torch.Generator) -> Float64[Tensor, "items 5"]:
+    """Return the random numbers in 0 .. 1 of the places of an epoch."""
+    return torch.rand(items, 5, dtype=torch.float64, generator=generator)
+
+
+def seeds(draws: Draws) -> Int64[Tensor, " batch"]:
+    """Return the seeds of what draws from generators, image by image."""
+    return (draws[:, SEED] * 2**53).to(torch.int64)
+
+
+def normalise(
+    images: UInt8[Tensor, " batch *pixels"],
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> Float[Tensor, " batch *pixels"]:
+    """Return images or clips as floats: 0..255 to 0..1, less the mean, over the std.
+
+    Args:
+        images: Grey or colour images.
+        mean: By channel; ImageNet's for colours and that of drawn glyphs for grey if None.
+        std: By channel, likewise.
+    """
+    usual = (MEAN, STD) if images.shape[-3] == 3 else (GRAY_MEAN, GRAY_STD)
+    mean, std = (
+        torch.tensor(given or default, device=images.device).view(-1, 1, 1)
+        for given, default in zip((mean, std), usual, strict=True)
+    )
+    return (images / 255 - mean) / std
 
 
 def shift(
-    images: UInt8[Tensor, "batch channels height width"], pad: int, generator: torch.Generator
+    images: UInt8[Tensor, "batch channels height width"], pad: int, draws: Draws
 ) -> UInt8[Tensor, "batch channels height width"]:
     """Return each image cropped at its own place from a copy with ``pad`` pixels around it."""
-    batch, _, height, width = images.shape
+    _, _, height, width = images.shape
     padded = torch.nn.functional.pad(images, (pad, pad, pad, pad))
-    rows = _offsets(batch, pad, generator) + torch.arange(height)  # (batch, height)
-    columns = _offsets(batch, pad, generator) + torch.arange(width)  # (batch, width)
-    items = torch.arange(batch)[:, None, None]
+    rows = _offsets(draws[:, ROW], pad) + torch.arange(height)  # (batch, height)
+    columns = _offsets(draws[:, COLUMN], pad) + torch.arange(width)  # (batch, width)
+    items = torch.arange(len(images))[:, None, None]
     return padded[items, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def flip(
-    images: UInt8[Tensor, "batch channels height width"], prob: float, generator: torch.Generator
+    images: UInt8[Tensor, "batch channels height width"], prob: float, draws: Draws
 ) -> UInt8[Tensor, "batch channels height width"]:
     """Return the images, each mirrored left to right with probability ``prob``."""
-    mirrored = torch.rand(len(images), generator=generator) < prob
+    mirrored = (draws[:, MIRROR] < prob).to(images.device)
     return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
 
 
-def batched(
-    *, crop: str, pad: int, flip_prob: float, erasing: float
-) -> Callable[[UInt8[Tensor, " batch *pixels"], torch.Generator], Float[Tensor, " batch *pixels"]]:
+def erase(
+    floats: Float[Tensor, "batch channels height width"], prob: float, draws: Draws
+) -> Float[Tensor, "batch channels height width"]:
+    """Replace a rectangle by noise in some images, in place; seeds the global generators."""
+    chosen = (draws[:, ERASE] < prob).nonzero().flatten().tolist()
+    one = RandomErasing(1.0, mode="pixel", device=floats.device)
+    for item, seed in zip(chosen, seeds(draws[chosen]).tolist(), strict=True):
+        seed_globals(seed, "erase")
+        one(floats[item])
+    return floats
+
+
+def batched(*, crop: str, pad: int, flip_prob: float, erasing: float) -> Augment:
     """Return the augmentation of whole batches: shift, mirror, normalise, erase.
 
     A clip is moved as a whole: its frames share the shift.
     """
-    erase = RandomErasing(erasing, mode="pixel", device="cpu")
 
-    def augment(images: Tensor | list[Tensor], generator: torch.Generator) -> Tensor:
-        if isinstance(images, list):
-            raise ValueError(
-                "augment: images from files come in many sizes and need resized crops, got "
-                f"crop {crop!r}. Set training.crop to resized."
-            )
+    def augment(images: Tensor, draws: Tensor) -> Tensor:
         flat = images.flatten(1, -3)  # clips: frames and channels together
         if crop == "padded":
-            flat = shift(flat, pad, generator)
+            flat = shift(flat, pad, draws)
         if flip_prob:
-            flat = flip(flat, flip_prob, generator)
+            flat = flip(flat, flip_prob, draws)
         floats = normalise(flat.reshape(images.shape))
-        return erase(floats.flatten(1, -3)).reshape(images.shape) if erasing else floats
+        return erase(floats.flatten(1, -3), erasing, draws).reshape(images.shape)
 
     return augment
 
@@ -76,53 +109,51 @@ def batched(
 def per_image(
     *,
     image_size: int,
+    crop: str,
     crop_scale: float,
+    pad: int,
     flip_prob: float,
     auto_augment: str | None,
-    erasing: float,
-) -> Callable[[UInt8[Tensor, "channels height width"]], Float[Tensor, "channels size size"]]:
-    """Return timm's training transform of one RGB image; draws from the global generators."""
+) -> Compose:
+    """Return timm's training transform of one RGB image, up to ``uint8`` of the model's size."""
     transform = create_transform(
         input_size=image_size,
         is_training=True,
         scale=(crop_scale, 1.0),
         hflip=flip_prob,
-        color_jitter=None,  # DeiT's is off too: RandAugment replaces it
+        color_jitter=None,  # RandAugment replaces it, as in DeiT
         auto_augment=auto_augment,
         interpolation="bicubic",
-        re_prob=erasing,
-        re_mode="pixel",
-        mean=MEAN,
-        std=STD,
+        mean=MEAN,  # grey of the edges that RandAugment moves in
+        normalize=False,
     )
-    return lambda image: transform(to_pil_image(image))
+    if crop == "padded":  # as DeiT does at 32 pixels
+        transform.transforms[0] = RandomCrop(image_size, padding=pad)
+    return transform
 
 
-def evaluation_transform(
-    image_size: int, crop: float | None
-) -> Callable[[UInt8[Tensor, " batch *pixels"]], Float[Tensor, " batch *pixels"]]:
-    """Return the test transform: resize and centre crop, or nothing but ``normalise``.
+def evaluation_transform(image_size: int, crop: float) -> Compose:
+    """Return the test transform of one RGB image, up to ``uint8``: resize and centre crop.
 
     Args:
         image_size: Height and width of the model's input in pixels.
         crop: Share of the resized image that is kept: 0.875 as in DeiT, 1.0 for images that
-            have the right size already; None for sets that are stored as the model takes them.
+            have the right size already.
     """
-    if crop is None:
-        return normalise
-    transform = create_transform(
-        input_size=image_size, interpolation="bicubic", crop_pct=crop, mean=MEAN, std=STD
+    return create_transform(
+        input_size=image_size, interpolation="bicubic", crop_pct=crop, normalize=False
     )
-    return lambda images: torch.stack([transform(to_pil_image(image)) for image in images])
 
 
 def published_transform(
     vit: nn.Module,
-) -> Callable[[UInt8[Tensor, " batch *pixels"]], Float[Tensor, " batch *pixels"]]:
-    """Return the test transform that a timm model with published weights was trained for."""
-    transform = create_transform(**resolve_model_data_config(vit))
-    return lambda images: torch.stack([transform(to_pil_image(image)) for image in images])
+) -> tuple[Compose, Callable[[UInt8[Tensor, " batch *pixels"]], Float[Tensor, " batch *pixels"]]]:
+    """Return what a timm model with published weights takes: up to ``uint8``, and from there."""
+    wanted = resolve_model_data_config(vit)
+    mean, std = wanted["mean"], wanted["std"]
+    prepare = create_transform(**wanted, normalize=False)
+    return prepare, lambda images: normalise(images, mean, std)
 
 
-def _offsets(batch: int, pad: int, generator: torch.Generator) -> Int[Tensor, "batch 1"]:
-    return torch.randint(0, 2 * pad + 1, (batch, 1), generator=generator)
+def _offsets(draws: Float64[Tensor, " batch"], pad: int) -> Int[Tensor, "batch 1"]:
+    return (draws * (2 * pad + 1)).to(torch.int64)[:, None]

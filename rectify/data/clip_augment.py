@@ -3,12 +3,12 @@
 As VideoMAE does it on Something-Something-v2: RandAugment on the whole frames, then a crop of
 random size and place, then erasing; no flip, since left and right are in the labels. At test the
 short side is resized and several crops are taken along the long side. Resizing is bilinear without
-smoothing. All draws are made before the work, which threads share.
+smoothing. All draws of a clip are made before its first frame is changed.
 """
 
 import random
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,6 @@ import torch
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps
 from timm.data.auto_augment import rand_augment_transform
-from timm.data.random_erasing import RandomErasing
 from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch import Tensor
 
@@ -30,66 +29,62 @@ ASPECT = (3 / 4, 4 / 3)
 Operation = Callable[[Image.Image], Image.Image]
 
 
-def training_clips(
-    *,
-    image_size: int,
-    crop_scale: float,
-    flip_prob: float,
-    auto_augment: str | None,
-    erasing: float,
-    threads: int,
-) -> Callable[[list[Clip], torch.Generator], Float[Tensor, "batch frames 3 size size"]]:
-    """Return the training transform of clips; draws from Python's and NumPy's generators.
+class TrainingClip:
+    """The training transform of one clip, up to ``uint8``; erasing follows on the device.
 
-    Raises:
-        ValueError: If ``auto_augment`` is no RandAugment.
-    """
-    draw_operations = rand_augment(auto_augment) if auto_augment else tuple
-    erase = RandomErasing(erasing, mode="pixel", device="cpu")
-
-    def draw(clip: Clip) -> Operation:
-        operations = draw_operations()
-        crop = RandomResizedCropAndInterpolation.get_params(clip[0], (crop_scale, 1.0), ASPECT)
-        flip = random.random() < flip_prob
-        return partial(_changed, operations=operations, crop=crop, flip=flip, size=image_size)
-
-    def augment(clips: list[Clip], generator: torch.Generator) -> Tensor:
-        changes = [draw(clip) for clip in clips]
-        with ThreadPoolExecutor(threads) as pool:
-            floats = normalise(torch.stack(list(pool.map(_each_frame, clips, changes))))
-        # frames and channels together: one rectangle for all frames
-        return erase(floats.flatten(1, 2)).reshape(floats.shape) if erasing else floats
-
-    return augment
-
-
-def evaluation_clips(
-    *, image_size: int, frames: int, crops: int, threads: int
-) -> Callable[[list[Clip]], Float[Tensor, "views frames 3 size size"]]:
-    """Return the test transform: each clip becomes its views in time, times ``crops`` in space.
-
-    Args:
-        image_size: Height and width of a crop, and the short side of the resized frames.
-        frames: Frames of a view; a clip comes with those of all views, one after the other.
-        crops: Crops from one end of the long side to the other; one is taken in the middle.
-        threads: Clips at a time.
+    Draws from Python's, NumPy's and torch's global generators.
     """
 
-    def transform(clips: list[Clip]) -> Tensor:
-        with ThreadPoolExecutor(threads) as pool:
-            return normalise(torch.cat(list(pool.map(views, clips))))
+    def __init__(
+        self, *, image_size: int, crop_scale: float, flip_prob: float, auto_augment: str | None
+    ):
+        """Set the transform.
 
-    def views(clip: Clip) -> UInt8[Tensor, "views frames 3 size size"]:
-        width, height = short_side(clip[0].size, image_size)
+        Raises:
+            ValueError: If ``auto_augment`` is no RandAugment.
+        """
+        self.image_size, self.crop_scale, self.flip_prob = image_size, crop_scale, flip_prob
+        self.operations = rand_augment(auto_augment) if auto_augment else tuple
+
+    def __call__(self, clip: Clip) -> UInt8[Tensor, "frames 3 size size"]:
+        """Return the frames, all changed alike."""
+        operations = self.operations()
+        scale = (self.crop_scale, 1.0)
+        crop = RandomResizedCropAndInterpolation.get_params(clip[0], scale, ASPECT)
+        flip = random.random() < self.flip_prob
+        changes = {"operations": operations, "crop": crop, "flip": flip, "size": self.image_size}
+        return _each_frame(clip, partial(_changed, **changes))
+
+
+@dataclass(frozen=True)
+class EvaluationClip:
+    """The test transform of one clip, up to ``uint8``: its views in time, times crops in space."""
+
+    image_size: int
+    """Height and width of a crop, and the short side of the resized frames."""
+    frames: int
+    """Frames of a view; a clip comes with those of all views, one after the other."""
+    crops: int
+    """Crops from one end of the long side to the other; one is taken in the middle."""
+
+    def __call__(self, clip: Clip) -> UInt8[Tensor, "views frames 3 size size"]:
+        """Return all crops of the first view in time, then those of the next."""
+        size = self.image_size
+        width, height = short_side(clip[0].size, size)
         pixels = _each_frame(clip, partial(_resized, size=(width, height)))
-        pixels = pixels.unflatten(0, (-1, frames))  # (views in time, frames, 3, height, width)
+        pixels = pixels.unflatten(0, (-1, self.frames))  # (in time, frames, 3, height, width)
         cut = [
-            pixels[..., top : top + image_size, left : left + image_size]
-            for top, left in crop_places(width, height, image_size, crops)
+            pixels[..., top : top + size, left : left + size]
+            for top, left in crop_places(width, height, size, self.crops)
         ]
         return torch.stack(cut, 1).flatten(0, 1)
 
-    return transform
+
+def normalise_views(
+    clips: UInt8[Tensor, "batch views frames 3 size size"],
+) -> Float[Tensor, "batch_views frames 3 size size"]:
+    """Return the views of all clips as floats, those of a clip together."""
+    return normalise(clips.flatten(0, 1))
 
 
 def rand_augment(name: str) -> Callable[[], tuple[Operation, ...]]:
@@ -107,7 +102,7 @@ def rand_augment(name: str) -> Callable[[], tuple[Operation, ...]]:
     chosen = rand_augment_transform(name, settings)
     for operation in chosen.ops:  # noted with what timm draws for them instead of being run
         operation.aug_fn = partial(_noted, operation.aug_fn)
-    return lambda: chosen(())
+    return partial(chosen, ())
 
 
 def short_side(size: tuple[int, int], short: int) -> tuple[int, int]:

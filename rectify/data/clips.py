@@ -6,7 +6,7 @@ one view the middle of each segment, two views its start and its middle, as Vide
 Something-Something. A clip is a video file, or a folder with one image file per frame.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,34 +27,30 @@ PLACES = {1: (1,), 2: (0, 1)}
 
 
 class Clips:
-    """The clips of one split, decoded when they are asked for; no more than a batch is held.
+    """The clips of one split, decoded one by one when they are asked for."""
 
-    Args:
-        files: The split; each source is a video file or a folder of frames.
-        frames: Frames that a model takes.
-        views: Views of a test; None draws the frames anew each time, for training.
-        threads: Clips that are decoded at a time.
-    """
+    def __init__(self, files: FileSet, model_frames: int, views: int | None):
+        """Read nothing yet.
 
-    def __init__(self, files: FileSet, frames: int, views: int | None, threads: int):
-        self.files, self.frames, self.views, self.threads = files, frames, views, threads
-
-    def __getitem__(self, items: Tensor) -> list[Clip]:
-        """Return the frames of each item as RGB images, those of the first view first.
-
-        Neighbours that are the same item are decoded once and get the same frames. Draws come
-        from torch's global generator, before anything is decoded.
+        Args:
+            files: The split; each source is a video file or a folder of frames.
+            model_frames: Frames that a model takes.
+            views: Views of a test in time; None draws the frames anew each time, for training.
         """
-        distinct, places = torch.unique_consecutive(items, return_inverse=True)
-        paths = [self.files.folder / self.files.sources[item] for item in distinct.tolist()]
-        with ThreadPoolExecutor(self.threads) as pool:
-            clips = list(pool.map(decode, paths, self._picks(len(paths))))
-        return [clips[place] for place in places.tolist()]
+        self.files, self.model_frames, self.views = files, model_frames, views
+        self.frames = model_frames * (views or 1)
 
-    def _picks(self, count: int) -> list[Pick]:
+    def __getitem__(self, item: int) -> Clip:
+        """Return the frames of a clip as RGB images, those of the first view first.
+
+        Draws come from torch's global generator.
+        """
+        return decode(self.files.folder / self.files.sources[item], self._pick)
+
+    def _pick(self, length: int) -> list[int]:
         if self.views is None:
-            return [_trainer(draws) for draws in torch.rand(count, self.frames)]
-        return [lambda length: evaluation_frames(length, self.frames, self.views)] * count
+            return training_frames(length, torch.rand(self.model_frames))
+        return evaluation_frames(length, self.model_frames, self.views)
 
 
 def training_frames(length: int, draws: Float[Tensor, " frames"]) -> list[int]:
@@ -108,16 +104,11 @@ def decode(path: Path, pick: Pick) -> Clip:
     return _from_folder(path, pick) if path.is_dir() else _from_video(path, pick)
 
 
-def undecodable(folder: Path, sources: Iterable[str], threads: int) -> list[str]:
+def undecodable(folder: Path, sources: Sequence[str], threads: int) -> list[str]:
     """Return the clips that cannot be decoded from their first frame to their last."""
-    names = list(sources)
     with ThreadPoolExecutor(threads) as pool:
-        whole = list(pool.map(lambda name: _is_whole(folder / name), names))
-    return [name for name, good in zip(names, whole, strict=True) if not good]
-
-
-def _trainer(draws: Float[Tensor, " frames"]) -> Pick:
-    return lambda length: training_frames(length, draws)
+        whole = list(pool.map(lambda name: _is_whole(folder / name), sources))
+    return [name for name, good in zip(sources, whole, strict=True) if not good]
 
 
 def _from_folder(path: Path, pick: Pick) -> Clip:

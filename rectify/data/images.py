@@ -8,7 +8,8 @@ by a tensor of item numbers, and ``labels``.
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,10 @@ from torch import Tensor
 from rectify.records import MANIFEST, atomic_path, read_note, read_table, write_table
 
 ARRAYS, LISTING = "arrays.safetensors", "manifest.csv"
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What Pillow raises for a file that is cut short, damaged, no image or absurdly large."""
+SHOWN = 3  # names in a message
+CHUNK = 10_000
 
 
 @dataclass(frozen=True)
@@ -88,11 +93,38 @@ def read_image(path: Path) -> Image.Image:
         with Image.open(path) as image:
             through = "RGBA" if "transparency" in image.info else "RGB"
             return image.convert(through).convert("RGB")
-    except OSError as error:
+    except UNREADABLE as error:
         raise ValueError(
             f"{path}: must be a whole image, got {str(error).splitlines()[0]}. "
             "Replace the file and prepare the data set again."
         ) from None
+
+
+def unreadable(folder: Path, sources: Sequence[str], threads: int) -> list[str]:
+    """Return the files that are missing or cannot be decoded to their end, in their order."""
+    bad = []
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(sources), CHUNK):
+            names = sources[start : start + CHUNK]
+            whole = pool.map(lambda name: _is_whole(folder / name), names)
+            bad += [name for name, good in zip(names, whole, strict=True) if not good]
+    return bad
+
+
+def few(names: Sequence[str]) -> str:
+    """Return the first names of a list, as a message shows them."""
+    return f"{', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''}"
+
+
+def listing_of(sets: dict[str, ImageSet]) -> DataFrame:
+    """Return the manifest of splits that lie in memory."""
+    return manifest(
+        [
+            (split, *item)
+            for split, images in sets.items()
+            for item in zip(images.labels.tolist(), images.names, images.sources, strict=True)
+        ]
+    )
 
 
 def save_sets(folder: Path, sets: dict[str, ImageSet], provenance: dict[str, Any]) -> None:
@@ -103,21 +135,19 @@ def save_sets(folder: Path, sets: dict[str, ImageSet], provenance: dict[str, Any
         sets: Splits by name, all with the same classes.
         provenance: What ``rectify.provenance.provenance`` returned.
     """
-    tensors, rows = {}, []
+    tensors = {}
     for split, images in sets.items():
         tensors |= {f"{split}.images": images.images, f"{split}.labels": images.labels}
-        columns = zip(images.labels.tolist(), images.names, images.sources, strict=True)
-        rows += [(split, *columns_of_item) for columns_of_item in columns]
     classes = next(iter(sets.values())).classes
     with atomic_path(Path(folder) / ARRAYS) as temporary:
         save_file(tensors, temporary, {"classes": json.dumps(classes, ensure_ascii=False)})
-    write_table(MANIFEST, manifest(rows), Path(folder) / LISTING, provenance)
+    _write_listing(folder, listing_of(sets), provenance)
 
 
 def save_files(folder: Path, files: Path, listing: DataFrame, provenance: dict[str, Any]) -> None:
     """Write the manifest of a set whose images stay in the folder ``files``."""
     facts = {**provenance["facts"], "files": f"{files}"}
-    write_table(MANIFEST, listing, Path(folder) / LISTING, {**provenance, "facts": facts})
+    _write_listing(folder, listing, {**provenance, "facts": facts})
 
 
 def manifest(rows: list[tuple[str, int, str, str]]) -> DataFrame:
@@ -144,27 +174,48 @@ def load_set(folder: Path, split: str) -> ImageSet | FileSet:
     Raises:
         ValueError: If the split does not exist, or the files are damaged or don't belong together.
     """
-    return _loaded(folder, read_table(MANIFEST, Path(folder) / LISTING), split)
+    return _loaded(folder, *_read_listing(folder), split)
 
 
 def load_sets(folder: Path, prefix: str) -> Iterator[tuple[str, ImageSet | FileSet]]:
     """Give name and items of each split whose name starts with ``prefix``, in their order."""
-    listing = read_table(MANIFEST, Path(folder) / LISTING)
+    listing, facts = _read_listing(folder)
     for split in dict.fromkeys(listing["split"]):
         if split.startswith(prefix):
-            yield split, _loaded(folder, listing, split)
+            yield split, _loaded(folder, listing, facts, split)
 
 
-def _loaded(folder: Path, listing: DataFrame, split: str) -> ImageSet | FileSet:
+def _write_listing(folder: Path, listing: DataFrame, provenance: dict[str, Any]) -> None:
+    """Write the manifest; its note holds the digest of the file, which freezes the split."""
+    text = listing.to_csv(index=False, lineterminator="\n")
+    facts = {**provenance["facts"], "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    write_table(MANIFEST, listing, Path(folder) / LISTING, {**provenance, "facts": facts})
+
+
+def _read_listing(folder: Path) -> tuple[DataFrame, dict[str, Any]]:
+    """Return the manifest and the facts of its note; the two must belong together."""
+    path = Path(folder) / LISTING
+    listing, facts = read_table(MANIFEST, path), read_note(path)["provenance"]["facts"]
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != facts.get("sha256"):
+        raise ValueError(
+            f"{path}: the frozen split must have the SHA-256 of its note, {facts.get('sha256')}, "
+            f"got {found}. Prepare the data set again."
+        )
+    return listing, facts
+
+
+def _loaded(
+    folder: Path, listing: DataFrame, facts: dict[str, Any], split: str
+) -> ImageSet | FileSet:
     rows = listing[listing["split"] == split]
     if rows.empty:
         raise ValueError(
             f"{folder}: split must be one of {', '.join(dict.fromkeys(listing['split']))}, "
             f"got {split!r}. Ask for one of these, or prepare the data set again."
         )
-    files = read_note(Path(folder) / LISTING)["provenance"]["facts"].get("files")
-    if files is not None:
-        return FileSet(Path(files), listing, split)
+    if "files" in facts:
+        return FileSet(Path(facts["files"]), listing, split)
     images, labels, classes = _read_arrays(Path(folder) / ARRAYS, split)
     if labels.tolist() != rows["label"].tolist():
         raise ValueError(
@@ -185,6 +236,16 @@ def _read_arrays(path: Path, split: str) -> tuple[Tensor, Tensor, tuple[str, ...
             f"{path}: must be a whole safetensors file with split {split}, got "
             f"{str(error).splitlines()[0]}. Prepare the data set again."
         ) from None
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", (1, 1))  # JPEG: to its end, but at an eighth of its size
+            image.load()
+            return True
+    except UNREADABLE:
+        return False
 
 
 def _as_tensor(image: Image.Image) -> UInt8[Tensor, "channels height width"]:

@@ -94,7 +94,8 @@ def caption_files(folder: Path) -> DataFrame:
     """Return the manifest of a folder with images and a ``captions.csv`` of file and caption.
 
     Raises:
-        ValueError: If there is no such list, or it has other columns, or an empty cell.
+        ValueError: If there is no such list, or it has other columns, no line, an empty cell,
+            or a file outside the folder.
     """
     path = Path(folder) / "captions.csv"
     if not path.is_file():
@@ -102,7 +103,7 @@ def caption_files(folder: Path) -> DataFrame:
             f"{path}: must list image files and captions, got no file. Put image-caption pairs "
             "there (the paper's kind: 1,024 of WIT, Wikipedia-based Image Text, by Huh et al.)."
         )
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         columns, rows = list(reader.fieldnames or []), list(reader)
     if columns != ["file", "caption"]:
@@ -110,10 +111,22 @@ def caption_files(folder: Path) -> DataFrame:
             f"{path}: columns must be file, caption, got {', '.join(columns) or 'none'}. "
             "Correct the first line."
         )
+    if not rows:
+        raise ValueError(f"{path}: must list image files and captions, got no line. Complete it.")
     empty = [line for line, row in enumerate(rows, 2) if not row["file"] or not row["caption"]]
     if empty:
         raise ValueError(
             f"{path}: each line must have a file and a caption, got an empty one in line "
             f"{empty[0]}. Complete or delete it."
         )
+    _check_inside(path, [row["file"] for row in rows])
     return manifest([(SPLIT, -1, row["caption"], row["file"]) for row in rows])
+
+
+def _check_inside(path: Path, files: list[str]) -> None:
+    outside = [name for name in files if Path(name).is_absolute() or ".." in Path(name).parts]
+    if outside:
+        raise ValueError(
+            f"{path}: each file must lie in the folder of the list, got {outside[0]!r}. "
+            "Put the images beside the list and name them from there."
+        )

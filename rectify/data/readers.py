@@ -1,14 +1,16 @@
 """Published data sets, read from the files as they are distributed: docs/data.md.
 
 CIFAR-100 is small and becomes an in-memory set. Of the others a reader returns the manifest:
-split, label, class name and file of each item; a file's name is relative to the folder.
+split, label, class name and file of each item; a file's name is relative to the folder. What
+lies beside the images is left out and logged.
 """
 
 import hashlib
 import io
+import logging
 import os
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,9 @@ import numpy as np
 import torch
 from numpy._core.multiarray import _reconstruct
 from pandas import DataFrame
-from PIL import Image
 
-from rectify.data.images import ImageSet, manifest
+from rectify.data.images import ImageSet, few, manifest
+from rectify.records import read_json
 from rectify.runtime import generator
 
 CIFAR100_MD5 = {
@@ -27,7 +29,11 @@ CIFAR100_MD5 = {
     "meta": "7973b15100ade9c7d40fb424638fde48",
 }
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-SHOWN = 3  # files that a message names
+EXTRA = ("gaussian_blur", "saturate", "spatter", "speckle_noise")
+"""Corruptions that come with ImageNet-C and are not among its fifteen."""
+SEVERITIES = ("1", "2", "3", "4", "5")
+
+log = logging.getLogger(__name__)
 
 Row = tuple[str, int, str, str]
 
@@ -64,7 +70,8 @@ def image_folders(folder: Path, shifts: Mapping[str, str] | None = None) -> Data
             ``a``, ``sk`` and ``r`` with ``<class>/*``. Their classes may be fewer.
 
     Raises:
-        ValueError: If a folder or a class is missing, or a class is unknown.
+        ValueError: If a folder, a class or a shifted set is missing or empty, or a class is
+            unknown.
     """
     source = "ImageNet, ILSVRC 2012 (https://image-net.org), one folder of images per class"
     _check_present(folder, [folder / "train", folder / "val"], source)
@@ -75,26 +82,37 @@ def image_folders(folder: Path, shifts: Mapping[str, str] | None = None) -> Data
     for shift, name in (shifts or {}).items():
         _check_present(Path(name), [Path(name)], f"ImageNet-{shift.upper()}")
         for split, place in _conditions(f"test-{shift}", Path(name)):
-            rows += _class_rows(folder, place, split, classes)
+            found = [*_class_rows(folder, place, split, classes)]
+            _check_some(place, found)
+            rows += found
     return manifest(rows)
 
 
 def bar(folder: Path) -> DataFrame:
     """Return the manifest of BAR: ``train`` and ``test`` with files ``<class>_<n>.<suffix>``.
 
+    Where ``metadata.json`` lies beside them, class and split of every file must agree with it.
+
     Raises:
-        ValueError: If a folder or a class is missing.
+        ValueError: If a folder or a class is missing, or the metadata tell another story.
     """
     source = "BAR, Biased Action Recognition (https://github.com/alinlab/BAR)"
     _check_present(folder, [folder / "train", folder / "test"], source)
     files = {split: _images(folder / split) for split in ("train", "test")}
-    classes = sorted({_action(path) for path in files["train"]})
+    classes = sorted({_action(name) for name in files["train"]})
     rows = [
-        (split, _label(_action(path), classes, path), _action(path), f"{split}/{path.name}")
-        for split, paths in files.items()
-        for path in paths
+        (
+            split,
+            _label(_action(name), classes, folder / split / name),
+            _action(name),
+            f"{split}/{name}",
+        )
+        for split, names in files.items()
+        for name in names
     ]
     _check_classes(folder, rows, classes)
+    if (folder / "metadata.json").is_file():
+        _check_metadata(folder / "metadata.json", rows)
     return manifest(rows)
 
 
@@ -114,30 +132,16 @@ def caltech256(folder: Path, seed: int = 0, train_share: float = 0.7) -> DataFra
     places = [path for path in _folders(folder) if "." in path.name and "clutter" not in path.name]
     rows: list[Row] = []
     for label, place in enumerate(places):
-        files = [path for path in _images(place) if path.suffix == ".jpg"]
+        files = _images(place, (".jpg",))
         order = torch.randperm(len(files), generator=generator(seed, "caltech256", place.name))
         cut = round(train_share * len(files))
         for rank, item in enumerate(order.tolist()):
             split = "train" if rank < cut else "test"
             name = place.name.partition(".")[2]
-            rows.append((split, label, name, f"{place.name}/{files[item].name}"))
+            rows.append((split, label, name, f"{place.name}/{files[item]}"))
     rows.sort(key=lambda row: (row[0] != "train", row[3]))
     _check_classes(folder, rows, [place.name.partition(".")[2] for place in places])
     return manifest(rows)
-
-
-def check_images(folder: Path, sources: Iterable[str]) -> None:
-    """Open each file far enough to see that it is an image.
-
-    Raises:
-        ValueError: If any is missing or no image; names the first few and says how many.
-    """
-    broken = [name for name in sources if not _is_image(folder / name)]
-    if broken:
-        raise ValueError(
-            f"{folder}: each file must be an image, got {len(broken)} missing or unreadable: "
-            f"{', '.join(broken[:SHOWN])}{', ...' if len(broken) > SHOWN else ''}. Replace them."
-        )
 
 
 class _Restricted(pickle.Unpickler):
@@ -181,13 +185,36 @@ def _check_present(folder: Path, needed: list[Path], source: str) -> None:
 
 
 def _check_classes(folder: Path, rows: list[Row], classes: list[str]) -> None:
+    if not classes:
+        raise ValueError(
+            f"{folder}: must hold images of every class, got no class at all. Unpack the data set "
+            "there, or correct the folder in the config."
+        )
     for split in ("train", "test"):
         missing = sorted(set(classes) - {row[2] for row in rows if row[0] == split})
-        if missing or not classes:
+        if missing:
             raise ValueError(
                 f"{folder}: all {len(classes)} classes must have images in {split}, got none for "
-                f"{len(missing)}: {', '.join(missing[:SHOWN]) or '-'}. Complete the folder."
+                f"{len(missing)}: {few(missing)}. Complete the folder."
             )
+
+
+def _check_some(place: Path, rows: list[Row]) -> None:
+    if not rows:
+        raise ValueError(
+            f"{place}: must hold one folder of images per class, got no image. Complete the folder."
+        )
+
+
+def _check_metadata(path: Path, rows: list[Row]) -> None:
+    told = {stem: (entry["train"], entry["cls"]) for stem, entry in read_json(path).items()}
+    found = {Path(row[3]).stem: (row[0] == "train", row[2]) for row in rows}
+    wrong = sorted(stem for stem in told.keys() | found.keys() if told.get(stem) != found.get(stem))
+    if wrong:
+        raise ValueError(
+            f"{path}: class and split of each file must be as listed, got {len(wrong)} missing, "
+            f"unlisted or in another place: {few(wrong)}. Get the data set again."
+        )
 
 
 def _conditions(split: str, folder: Path) -> Iterator[tuple[str, Path]]:
@@ -195,15 +222,23 @@ def _conditions(split: str, folder: Path) -> Iterator[tuple[str, Path]]:
         yield split, folder
         return
     for corruption in _folders(folder):
+        if corruption.name in EXTRA:
+            log.info("%s: left out, none of the fifteen corruptions", corruption)
+            continue
         for severity in _folders(corruption):
+            if severity.name not in SEVERITIES:
+                raise ValueError(
+                    f"{severity}: a corruption must have folders 1 to 5, got {severity.name!r}. "
+                    "Arrange the set as <corruption>/<severity>/<class>/*."
+                )
             yield f"{split}/{corruption.name}/{severity.name}", severity
 
 
 def _class_rows(folder: Path, place: Path, split: str, classes: list[str]) -> Iterator[Row]:
     for path in _folders(place):
-        label = _label(path.name, classes, path)
-        for file in _images(path):
-            yield split, label, path.name, os.path.relpath(file, folder)
+        label, relative = _label(path.name, classes, path), os.path.relpath(path, folder)
+        for name in _images(path):
+            yield split, label, path.name, f"{relative}/{name}"
 
 
 def _label(name: str, classes: list[str], path: Path) -> int:
@@ -215,21 +250,24 @@ def _label(name: str, classes: list[str], path: Path) -> int:
     return classes.index(name)
 
 
-def _action(path: Path) -> str:
-    return path.stem.rpartition("_")[0]
+def _action(name: str) -> str:
+    return name.rpartition("_")[0]
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir())
+    return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
 
 
-def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+def _images(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
+    """Return the names of the images in a folder, sorted."""
+    with os.scandir(folder) as entries:
+        kept = {entry.name: _is_named_as_image(entry, suffixes) for entry in entries}
+    strays = sorted(name for name, image in kept.items() if not image)
+    if strays:
+        log.info("%s: left out %d that are no images: %s", folder, len(strays), few(strays))
+    return sorted(name for name, image in kept.items() if image)
 
 
-def _is_image(path: Path) -> bool:
-    try:
-        with Image.open(path):
-            return True
-    except OSError:
-        return False
+def _is_named_as_image(entry: os.DirEntry, suffixes: tuple[str, ...]) -> bool:
+    suffix = os.path.splitext(entry.name)[1].lower()
+    return suffix in suffixes and not entry.name.startswith(".") and entry.is_file()

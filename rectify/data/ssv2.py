@@ -15,14 +15,11 @@ from typing import Any
 
 from pandas import DataFrame
 
-from rectify.data.images import manifest
+from rectify.data.images import few, manifest
 from rectify.records import read_json
 
 SOURCE = "Something-Something v2 (https://www.qualcomm.com/developer/software)"
-ITEMS = {"train": 168_913, "test": 24_777}
-"""Clips of the whole set."""
 SUFFIXES = (".webm", ".mp4", "")  # the last for a folder of frames
-SHOWN = 3  # names in a message
 
 Row = tuple[str, int, str, str]
 
@@ -41,21 +38,6 @@ def something_something(folder: Path) -> DataFrame:
     rows = _from_lists(folder) if listed else _from_labels(folder)
     _check_rows(folder, rows)
     return manifest(rows)
-
-
-def check_complete(listing: DataFrame) -> None:
-    """Check that a manifest lists the whole set.
-
-    Raises:
-        ValueError: If a split has more or fewer clips.
-    """
-    for split, expected in ITEMS.items():
-        found = int((listing["split"] == split).sum())
-        if found != expected:
-            raise ValueError(
-                f"ssv2: the whole set must have {expected:,} clips in {split}, got {found:,}. "
-                "Complete it, or take full out of its section in the config."
-            )
 
 
 def _from_labels(folder: Path) -> list[Row]:
@@ -175,5 +157,5 @@ def _check_rows(folder: Path, rows: list[Row]) -> None:
     if missing:
         raise ValueError(
             f"{folder}: each listed clip must be there, got {len(missing)} of {len(sources)} "
-            f"missing: {', '.join(missing[:SHOWN])}. Complete the clips."
+            f"missing: {few(missing)}. Complete the clips."
         )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pandas import DataFrame
 
-from rectify.analysis import paper
+from rectify.analysis import paper, tables
 from rectify.analysis.collect import collect_runs, collect_similarity
 from rectify.analysis.tables import (
     RUN_TABLES,
@@ -19,7 +19,7 @@ from rectify.analysis.tables import (
     table5,
     table6,
 )
-from rectify.records import CELLS, read_table, write_table
+from rectify.records import CELLS, COST, read_table, write_table
 from tests.analysis import synthetic
 from tests.analysis.synthetic import LLAMA, VITS, Model, Run, printed
 
@@ -111,6 +111,23 @@ def test_table_4_prints_the_paper(tmp_path):
     cells = table4(collected(tmp_path, runs), ["imagenet", "ssv2"])
     check_as_printed("table4", cells)
     assert list(cells["row"].unique()) == ["ViT-S", "ViT-S +AUX", "ViT-B", "ViT-B +AUX"]
+
+
+def test_table_4_shows_mce_beside_the_papers_mean_accuracy(tmp_path, monkeypatch):
+    monkeypatch.setattr("rectify.analysis.robustness.ALEXNET", {"fog": 0.8, "noise": 0.5})
+    monkeypatch.setattr("tests.analysis.synthetic.CORRUPTIONS", ("fog", "noise"))
+    runs = []
+    for settings in ({}, AUXILIARY):
+        image = {**printed({"none": 80.1, "c": 57.2, "a": 20.5, "sk": 28.9, "r": 42.1}), **settings}
+        runs.append(Run(IMAGENET, VITS["ViT-S"], **image, shifts=("c", "a", "sk", "r")))
+        runs.append(Run(SSV2, VITS["ViT-S"], **printed({"none": 64.71, "k": 89.15}), **settings))
+    cells = table4(collected(tmp_path, runs), ["imagenet", "ssv2"])
+    ours = cells[cells["column"].str.endswith("-C mCE")]
+    # around 42.8 % errors: 3 points more in fog, 3 fewer in noise
+    assert ours["mean"].tolist() == pytest.approx([100 * (0.458 / 0.8 + 0.398 / 0.5) / 2] * 2)
+    assert ours["paper"].isna().all()
+    theirs = cells.drop_duplicates("column").set_index("column")["paper_column"]
+    assert theirs.tolist()[1:4] == ["ImageNet-1K: ImageNet-C", "-", "ImageNet-1K: ImageNet-A"]
 
 
 def test_table_5_prints_the_paper(tmp_path):
@@ -228,3 +245,51 @@ def test_a_pair_of_models_that_was_compared_twice_is_an_error(tmp_path):
     file = synthetic.write_similarity(tmp_path, LLAMA, VITS["ViT-S"], 0, np.eye(2))
     with pytest.raises(ValueError, match="compared once per seed, got vit-s, llama-7b, 0 twice"):
         table1(collect_similarity([file, file]))
+
+
+def costs(**changes) -> DataFrame:
+    """Return a cost frame of two ViTs and two language models, each with three variants."""
+    numbers = dict.fromkeys(COST.names[1:], 2e6)
+    rows = [
+        {"vision_title": vision, "language_title": language, "variant": variant, **numbers}
+        for vision in ("ViT-S", "ViT-B")
+        for language in ("LLaMA", "OPT")
+        for variant in ("auxiliary", "insert", "vanilla")  # as sorted in a file
+    ]
+    return DataFrame(rows).assign(**changes)
+
+
+def test_the_cost_table_has_each_plain_vit_once_and_then_its_blocks():
+    cells = tables.cost(costs())
+    assert list(dict.fromkeys(cells["row"]))[:5] == [
+        "ViT-S", "ViT-S + LLaMA, insert", "ViT-S + OPT, insert",
+        "ViT-S + LLaMA, auxiliary", "ViT-S + OPT, auxiliary",
+    ]  # fmt: skip
+    assert len(cells) == 10 * 11
+    assert set(cells["unit"]) == {"1e6"}
+    assert (cells["mean"] == 2).all()
+    assert cells["paper"].isna().all()
+
+
+def test_the_paper_s_costs_stand_beside_its_own_model_only():
+    own = costs(flops=8.5013e9)
+    own.loc[own["variant"] == "vanilla", "parameters"] = 22_050_664
+    own.loc[own["variant"] == "insert", "parameters"] = 227_579_752
+    cells = tables.cost(own[(own["vision_title"] == "ViT-S") & (own["language_title"] == "LLaMA")])
+    printed = cells[cells["paper"].notna()]
+    assert set(printed["row"]) == {"ViT-S", "ViT-S + LLaMA, insert"}
+    values = printed.set_index(["row", "column"])["paper"]
+    assert values["ViT-S", "parameters: training"] == 22.05
+    assert values["ViT-S + LLaMA, insert", "parameters: training"] == 227.58
+    assert values["ViT-S", "FLOPs per image: paper's count"] == 8.5
+    assert values["ViT-S", "images per second: test"] == 75e-6
+
+
+def test_without_peak_memory_there_are_no_cells_for_it():
+    cells = tables.cost(costs(test_peak_bytes=float("nan"), training_peak_bytes=float("nan")))
+    assert not cells["column"].str.startswith("peak").any()
+
+
+def test_no_costs_are_refused():
+    with pytest.raises(ValueError, match="cost: there must be cost files, got none"):
+        tables.cost(costs().iloc[:0])

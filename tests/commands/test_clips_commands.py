@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from rectify.commands import assembly, evaluate, prepare_data, train
 from rectify.config import Run, settings
-from rectify.data.clip_augment import evaluation_clips
+from rectify.data.augment import normalise
+from rectify.data.clip_augment import EvaluationClip
 from rectify.data.clips import decode, evaluation_frames
 from rectify.data.images import load_set
 from rectify.records import EVALUATION, GSNR, HISTORY, read_json, read_note, read_table
@@ -100,8 +101,7 @@ def by_hand(tree, chosen, block, weights):
                 tree / "ssv2" / source,
                 lambda length, view=view: evaluation_frames(length, 4, 2)[4 * view :][:4],
             )
-            cut = evaluation_clips(image_size=32, frames=4, crops=3, threads=1)([clip])
-            for crop in cut:
+            for crop in normalise(EvaluationClip(image_size=32, frames=4, crops=3)(clip)):
                 scores += model(crop[None])[0].detach().softmax(0)
         order = scores.argsort(descending=True).tolist()
         best, among = best + (order[0] == label), among + (label in order[:2])

@@ -1,3 +1,4 @@
+import pickle
 import random
 
 import numpy as np
@@ -7,13 +8,14 @@ from PIL import Image
 from timm.data.auto_augment import rand_augment_transform
 from timm.data.transforms import RandomResizedCropAndInterpolation
 
-from rectify.data.augment import MEAN, STD, normalise
+from rectify.data.augment import MEAN, STD, batched, draw, normalise
 from rectify.data.clip_augment import (
+    EvaluationClip,
+    TrainingClip,
     crop_places,
-    evaluation_clips,
+    normalise_views,
     rand_augment,
     short_side,
-    training_clips,
 )
 from rectify.runtime import generator, seed_globals
 
@@ -23,8 +25,6 @@ SETTINGS = {
     "crop_scale": 0.08,
     "flip_prob": 0.0,
     "auto_augment": RANDAUGMENT,
-    "erasing": 0.25,
-    "threads": 2,
 }
 
 
@@ -47,25 +47,44 @@ def scaled(pixels):
     return (pixels / 255 - mean) / std
 
 
-def augmented(clips, seed=0, **changes):
-    transform = training_clips(**SETTINGS | changes)
-    seed_globals(seed)
-    return transform(clips, generator(seed))
+def changed(clips, seed=0, **changes):
+    """Return each clip as a worker prepares it, with a seed of its own."""
+    transform, out = TrainingClip(**SETTINGS | changes), []
+    for place, one in enumerate(clips):
+        seed_globals(seed, "place", place)
+        out.append(transform(one))
+    return torch.stack(out)
+
+
+def augmented(clips, seed=0, erasing=0.0, **changes):
+    last = batched(crop="none", pad=0, flip_prob=0.0, erasing=erasing)
+    return last(changed(clips, seed, **changes), draw(len(clips), generator(seed)))
 
 
 def test_equal_frames_stay_equal_and_clips_have_draws_of_their_own():
     frame = picture()
-    out = augmented([[frame] * 5] * 12, erasing=0.0)
+    out = changed([[frame] * 5] * 12)
+    assert out.dtype == torch.uint8
     assert out.shape == (12, 5, 3, 24, 24)
     assert torch.equal(out, out[:, :1].expand_as(out))
     assert len({tuple(one.flatten().tolist()) for one in out[:, 0]}) == 12
 
 
-def test_draws_repeat_with_the_seed_whatever_the_threads():
+def test_a_clip_depends_on_its_seed_alone():
     clips = [clip(seed) for seed in range(4)]
-    first = augmented(clips)
-    assert torch.equal(augmented(clips, threads=1), first)
-    assert not torch.equal(augmented(clips, seed=1), first)
+    first = changed(clips)
+    assert torch.equal(changed(clips[:2]), first[:2])
+    assert not torch.equal(changed(clips, seed=1), first)
+
+
+def test_the_transforms_can_be_sent_to_a_worker():
+    for transform in (TrainingClip(**SETTINGS), EvaluationClip(24, 6, 3)):
+        sent = pickle.loads(pickle.dumps(transform))
+        made = []
+        for one in (transform, sent):
+            seed_globals(3)
+            made.append(one(clip()))
+        assert torch.equal(*made)
 
 
 def test_the_drawn_operations_are_timms_own_on_each_frame():
@@ -98,7 +117,7 @@ def test_a_crop_is_resized_bilinearly_without_smoothing(monkeypatch):
     drawn = staticmethod(lambda image, scale, ratio: box)
     monkeypatch.setattr(RandomResizedCropAndInterpolation, "get_params", drawn)
     frames = clip(size=(60, 50))
-    out = augmented([frames], auto_augment=None, erasing=0.0)
+    out = augmented([frames], auto_augment=None)
     cut = torch.stack([tensor(one)[:, top : top + height, left : left + width] for one in frames])
     expected = torch.nn.functional.interpolate(cut.float(), (24, 24), mode="bilinear")
     assert (out[0] - scaled(expected)).abs().max() <= 1 / 255 / 0.22  # one level of 256
@@ -106,12 +125,11 @@ def test_a_crop_is_resized_bilinearly_without_smoothing(monkeypatch):
 
 def test_nothing_is_mirrored_unless_it_is_asked_for():
     ramp = Image.fromarray(np.tile(np.arange(0, 240, 6, dtype=np.uint8)[None, :, None], (30, 1, 3)))
-    plain = {"auto_augment": None, "erasing": 0.0}
-    out = augmented([[ramp] * 2] * 30, **plain)
+    out = changed([[ramp] * 2] * 30, auto_augment=None)
     assert (out[..., -1] > out[..., 0]).all()
-    out = augmented([[ramp] * 2] * 30, flip_prob=1.0, **plain)
+    out = changed([[ramp] * 2] * 30, flip_prob=1.0, auto_augment=None)
     assert (out[..., -1] < out[..., 0]).all()
-    both = augmented([[ramp] * 2] * 60, flip_prob=0.5, **plain)[:, 0, 0, 0]
+    both = changed([[ramp] * 2] * 60, flip_prob=0.5, auto_augment=None)[:, 0, 0, 0]
     assert 10 < (both[:, -1] > both[:, 0]).sum() < 50
 
 
@@ -119,28 +137,21 @@ def test_one_rectangle_is_erased_in_all_frames_with_noise():
     black = [Image.new("RGB", (40, 30))] * 4
     out = augmented([black] * 10, auto_augment=None, erasing=1.0)
     base = normalise(torch.zeros(1, 3, 1, 1, dtype=torch.uint8))
-    changed = (out - base).abs().amax(2) > 1e-4  # (clips, frames, height, width)
-    assert changed.flatten(1).any(1).all()
-    assert torch.equal(changed, changed[:, :1].expand_as(changed))
-    assert len({tuple(one.flatten().tolist()) for one in changed[:, 0]}) > 5
-    some = out[0][changed[0][:, None].expand_as(out[0])]
+    erased = (out - base).abs().amax(2) > 1e-4  # (clips, frames, height, width)
+    assert erased.flatten(1).any(1).all()
+    assert torch.equal(erased, erased[:, :1].expand_as(erased))
+    assert len({tuple(one.flatten().tolist()) for one in erased[:, 0]}) > 5
+    some = out[0][erased[0][:, None].expand_as(out[0])]
     assert some.std() > 0.5
-    assert (
-        0
-        < (augmented([black] * 60, auto_augment=None) - base)
-        .abs()
-        .amax((1, 2, 3, 4))
-        .gt(1e-4)
-        .float()
-        .mean()
-        < 0.5
-    )
+    quarter = augmented([black] * 60, auto_augment=None, erasing=0.25) - base
+    assert 0 < quarter.abs().amax((1, 2, 3, 4)).gt(1e-4).float().mean() < 0.5
 
 
 def test_two_hundred_clips_pass_the_whole_transform():
     sizes = [(40, 30), (24, 24), (30, 50)]
     for seed in range(50):
-        out = augmented([clip(seed, 2, sizes[(seed + k) % 3]) for k in range(4)], seed)
+        out = augmented([clip(seed, 2, sizes[(seed + k) % 3]) for k in range(4)], seed, 0.25)
+        assert out.shape == (4, 2, 3, 24, 24)
         assert out.isfinite().all()
 
 
@@ -161,7 +172,8 @@ def test_crops_lie_at_both_ends_and_in_the_middle_of_the_long_side():
 
 def test_views_in_time_come_before_crops_and_frames_stay_in_order():
     shades = [Image.new("RGB", (40, 20), (20 * time,) * 3) for time in range(8)]
-    out = evaluation_clips(image_size=20, frames=4, crops=3, threads=2)([shades, shades[::-1]])
+    prepare = EvaluationClip(image_size=20, frames=4, crops=3)
+    out = normalise_views(torch.stack([prepare(shades), prepare(shades[::-1])]))
     assert out.shape == (2 * 2 * 3, 4, 3, 20, 20)
     stored = torch.tensor([[0, 20, 40, 60]] * 3 + [[80, 100, 120, 140]] * 3)
     pixels = stored.view(6, 4, 1, 1, 1).expand(6, 4, 3, 20, 20).to(torch.uint8)
@@ -171,7 +183,7 @@ def test_views_in_time_come_before_crops_and_frames_stay_in_order():
 
 def test_a_crop_at_test_is_a_window_of_the_resized_frame():
     frames = clip(size=(50, 40))
-    out = evaluation_clips(image_size=20, frames=6, crops=3, threads=1)([frames])
+    out = normalise(EvaluationClip(image_size=20, frames=6, crops=3)(frames))
     small = torch.stack([tensor(one) for one in frames]).float()
     small = torch.nn.functional.interpolate(small, (20, 25), mode="bilinear")
     for view, left in enumerate((0, 2, 5)):

@@ -3,6 +3,8 @@ import pytest
 import torch
 from PIL import Image
 
+from rectify.data.batches import Reader
+from rectify.data.clip_augment import EvaluationClip, TrainingClip
 from rectify.data.clips import (
     Clips,
     decode,
@@ -138,42 +140,72 @@ def levels(clip):
     return [round(level(frame) / 5) for frame in clip]
 
 
-def test_a_test_set_gives_the_same_frames_whatever_the_generator_and_the_threads(files):
-    items, expected = torch.tensor([2, 0]), []
+def test_a_test_set_gives_the_same_frames_whatever_the_generator(files):
     for item, length in ((2, 30), (0, 10)):
-        expected.append([2 * item + frame for frame in evaluation_frames(length, 4, 2)])
-    for threads in (1, 3):
-        torch.manual_seed(threads)
-        clips = Clips(files, frames=4, views=2, threads=threads)[items]
-        assert [levels(clip) for clip in clips] == expected
+        torch.manual_seed(item)
+        expected = [2 * item + frame for frame in evaluation_frames(length, 4, 2)]
+        assert levels(Clips(files, 4, views=2)[item]) == expected
 
 
 def test_training_frames_repeat_with_the_seed_and_change_with_it(files):
-    items = torch.arange(4)
-
-    def taken(seed, threads):
+    def taken(item, seed):
         torch.manual_seed(seed)
-        clips = Clips(files, frames=4, views=None, threads=threads)[items]
-        return [levels(clip) for clip in clips]
+        return levels(Clips(files, 4, views=None)[item])
 
-    assert taken(0, 1) == taken(0, 4)
-    assert taken(0, 1) != taken(1, 1)
-    torch.manual_seed(0)
-    draws = torch.rand(4, 4)
-    for item, clip in enumerate(taken(0, 2)):
-        frames = training_frames(10 + 10 * item, draws[item])
-        assert clip == [2 * item + frame for frame in frames]
+    for item in range(4):
+        torch.manual_seed(item)
+        frames = training_frames(10 + 10 * item, torch.rand(4))
+        assert taken(item, seed=item) == [2 * item + frame for frame in frames]
+    assert taken(3, 0) == taken(3, 0) != taken(3, 1)
 
 
-def test_an_item_that_follows_itself_is_decoded_once(files, monkeypatch):
-    calls = []
+def test_a_split_says_how_many_frames_come_with_a_clip(files):
+    for views, expected in ((None, 4), (1, 4), (2, 8)):
+        clips = Clips(files, 4, views)
+        assert clips.frames == len(clips[3]) == expected
 
-    def counting(path, pick):
-        calls.append(path.name)
-        return decode(path, pick)
 
-    monkeypatch.setattr("rectify.data.clips.decode", counting)
-    clips = Clips(files, frames=4, views=None, threads=1)[torch.tensor([1, 1, 3, 3])]
-    assert calls == ["1.mp4", "3.mp4"]
-    assert clips[0] is clips[1]
-    assert levels(clips[2]) == levels(clips[3])
+TRAINING = TrainingClip(
+    image_size=16, crop_scale=0.08, flip_prob=0.5, auto_augment="rand-m7-n4-mstd0.5-inc1"
+)
+TEST = EvaluationClip(16, 4, crops=3)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # few cores here
+@pytest.mark.parametrize(
+    ("views", "prepare", "fewer"),
+    [
+        (None, TEST, 0),
+        (2, TEST, 0),
+        (None, TRAINING, 1),  # here the checks of types draw from Python's generator as well
+    ],
+)
+def test_batches_are_the_same_whatever_the_workers(files, views, prepare, fewer):
+    items, seeds = torch.tensor([3, 1, 1, 0, 2]), torch.tensor([7, 8, 9, 10, 11])
+    many, few = (
+        list(
+            Reader(Clips(files, 4, views), prepare, workers, torch.device("cpu")).read(
+                items, 4, seeds
+            )
+        )
+        for workers in (3, fewer)
+    )
+    assert [len(batch) for batch in many] == [4, 1]
+    assert all(torch.equal(*pair) for pair in zip(many, few, strict=True))
+    same = torch.equal(many[0][1], many[0][2])  # one clip with two seeds
+    assert same == (views is not None)
+
+
+def test_long_clips_are_read_in_small_chunks(files, monkeypatch):
+    monkeypatch.setattr("rectify.data.batches.CHUNK", 8)
+    taken = []
+
+    class Noting(Clips):
+        def __getitem__(self, item):
+            taken.append(item)
+            return super().__getitem__(item)
+
+    reader = Reader(Noting(files, 4, 1), EvaluationClip(16, 4, 1), 0, torch.device("cpu"))
+    batch = next(reader.read(torch.tensor([0, 1, 2, 3, 0]), 3))
+    assert batch.shape == (3, 1, 4, 3, 16, 16)
+    assert taken == [0, 1, 2]  # in chunks of two clips, then one

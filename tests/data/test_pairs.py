@@ -96,12 +96,24 @@ def test_a_list_of_files_and_captions_becomes_a_manifest_in_its_order(tmp_path):
         ("", r"columns must be file, caption, got none\."),
         ("file,caption\na.jpg,x\nb.jpg,\n", r"got an empty one in line 3\."),
         ("file,caption\na.jpg\n", r"got an empty one in line 2\."),
+        ("file,caption\n", r"must list image files and captions, got no line\."),
+        (
+            "file,caption\na.jpg,x\n../b.jpg,y\n",
+            r"lie in the folder of the list, got '\.\./b\.jpg'",
+        ),
+        ("file,caption\nin/../../b.jpg,y\n", r"must lie in the folder of the list, got 'in/\.\."),
+        ("file,caption\n/etc/hosts,x\n", r"lie in the folder of the list, got '/etc/hosts'\."),
     ],
 )
 def test_a_wrong_list_is_refused_in_one_line(tmp_path, text, message):
     with pytest.raises(ValueError, match=message) as caught:
         pairs.caption_files(write_captions(tmp_path, text))
     assert "\n" not in str(caught.value)
+
+
+def test_a_list_with_a_byte_order_mark_is_read(tmp_path):
+    write_captions(tmp_path, "\ufefffile,caption\nin a folder/a.png,x\n")
+    assert pairs.caption_files(tmp_path)["source"].tolist() == ["in a folder/a.png"]
 
 
 def test_a_missing_list_says_what_to_put_where(tmp_path):

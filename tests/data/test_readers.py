@@ -1,60 +1,23 @@
 """Published data sets in generated trees with the real names."""
 
-import hashlib
-import io
+import json
+import logging
 import pickle
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from rectify.data import readers
-
-
-def picture(path: Path, value: int = 0) -> None:
-    """Write a small image."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((4, 5, 3), value, np.uint8)).save(path)
-
-
-class OfPython2(pickle.Pickler):
-    """Writes arrays as NumPy did in 2009: module of that time, numbers in place of bool."""
-
-    def reducer_override(self, value):
-        if isinstance(value, np.dtype):
-            return np.dtype, (value.str[1:], 0, 1), value.__reduce__()[2]
-        return NotImplemented
-
-
-def pickled(value) -> bytes:
-    buffer = io.BytesIO()
-    OfPython2(buffer, protocol=2).dump(value)
-    return buffer.getvalue().replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
-
-
-def write_cifar(folder: Path, **changed: bytes) -> dict[str, str]:
-    """Write CIFAR-100 in miniature; return the digests of its files."""
-    random = np.random.default_rng(0)
-    content = {"meta": pickled({"fine_label_names": ["apple", "aquarium fish", "baby"]})}
-    for split, items in (("train", 6), ("test", 3)):
-        data = random.integers(0, 256, (items, 3072), dtype=np.uint8)
-        labels = [item % 3 for item in range(items)]
-        names = [f"{split}_{item}.png" for item in range(items)]
-        content[split] = pickled({"data": data, "fine_labels": labels, "filenames": names})
-    content |= changed
-    folder.mkdir(exist_ok=True)
-    for name, written in content.items():
-        (folder / name).write_bytes(written)
-    return {name: hashlib.md5(written).hexdigest() for name, written in content.items()}
+from tests.trees import picture, write_cifar
 
 
 def test_cifar_is_read_in_the_order_of_its_files(tmp_path):
     sets = readers.cifar100(tmp_path, write_cifar(tmp_path))
     data = np.random.default_rng(0).integers(0, 256, (6, 3072), dtype=np.uint8)
     assert list(sets) == ["train", "test"]
-    assert sets["train"].classes == ("apple", "aquarium fish", "baby")
+    assert sets["train"].classes == ("apple", "aquarium fish", "class 0")
     assert sets["train"].images.shape == (6, 3, 32, 32)
     assert np.array_equal(sets["train"].images[4, 1].numpy().ravel(), data[4, 1024:2048])
     assert sets["test"].labels.tolist() == [0, 1, 2]
@@ -131,7 +94,6 @@ def test_image_folders_give_sorted_classes_and_files(imagenet):
     assert listing["source"][0] == "train/n01440764/n01440764 0.JPEG"
     assert listing["label"].tolist() == [0, 0, 0, 1, 1, 1, 0, 0, 1, 1]
     assert listing["item"].tolist() == list(range(10))
-    readers.check_images(imagenet, listing["source"])
 
 
 def test_shifted_sets_use_the_labels_of_training(imagenet):
@@ -144,7 +106,7 @@ def test_shifted_sets_use_the_labels_of_training(imagenet):
     rows = listing.iloc[10:]
     assert rows["split"].tolist() == ["test-c/fog/3", "test-r"]
     assert rows["label"].tolist() == [1, 1]
-    readers.check_images(imagenet, rows["source"])
+    assert all((imagenet / name).is_file() for name in rows["source"])
 
 
 def test_a_class_missing_from_validation_is_named(imagenet):
@@ -206,12 +168,99 @@ def test_the_split_of_caltech_depends_on_the_seed_alone(caltech):
     assert not first.equals(readers.caltech256(caltech, seed=1))
 
 
-def test_unreadable_images_are_counted_and_the_first_named(imagenet):
-    names = readers.image_folders(imagenet)["source"].tolist()
-    for name in names[:5]:
-        (imagenet / name).write_bytes(b"")
-    with pytest.raises(
-        ValueError, match=r"got 5 missing or unreadable: .* 2\.JPEG, \.\.\.\. "
-    ) as e:
-        readers.check_images(imagenet, names)
-    assert "\n" not in str(e.value)
+def test_strays_are_left_out_and_named(caltech, caplog):
+    caplog.set_level(logging.INFO)
+    picture(caltech / "001.ak47" / "._001_0001.jpg")  # what macOS writes beside a file
+    (caltech / "056.dog" / "folder.jpg").mkdir()
+    listing = readers.caltech256(caltech)
+    assert len(listing) == 23
+    assert "056.dog: left out 3 that are no images: RENAME2, folder.jpg, greg" in caplog.text
+    assert "001.ak47: left out 1 that are no images: ._001_0001.jpg" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("reader", "folders"),
+    [
+        (readers.image_folders, ("train", "val")),
+        (readers.bar, ("train", "test")),
+        (readers.caltech256, ()),
+    ],
+)
+def test_an_empty_folder_is_one_line(tmp_path, reader, folders):
+    for name in folders:
+        (tmp_path / name).mkdir()
+    message = r"must hold images of every class, got no class at all\. Unpack"
+    with pytest.raises(ValueError, match=message) as caught:
+        reader(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_class_of_caltech_is_named(caltech):
+    (caltech / "100.empty").mkdir()
+    with pytest.raises(ValueError, match=r"all 3 classes must .* in train, got none for 1: empty"):
+        readers.caltech256(caltech)
+
+
+def corrupted(folder: Path, *conditions: str) -> dict[str, str]:
+    for condition in conditions:
+        picture(folder / condition / "n01443537" / "x.JPEG")
+    return {"c": f"{folder}"}
+
+
+def test_the_extra_corruptions_do_not_count(imagenet, caplog):
+    caplog.set_level(logging.INFO)
+    shifts = corrupted(imagenet.parent / "c", "fog/1", "speckle_noise/1", "saturate/5")
+    listing = readers.image_folders(imagenet, shifts)
+    assert set(listing["split"]) == {"train", "test", "test-c/fog/1"}
+    assert "speckle_noise: left out" in caplog.text
+
+
+def test_a_wrong_severity_or_an_empty_condition_is_one_line(imagenet):
+    shifts = corrupted(imagenet.parent / "c", "fog/6")
+    with pytest.raises(ValueError, match=r"must have folders 1 to 5, got '6'\."):
+        readers.image_folders(imagenet, shifts)
+    (imagenet.parent / "d" / "fog" / "2").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"fog/2: must hold one folder of images per class, got"):
+        readers.image_folders(imagenet, {"c": f"{imagenet.parent / 'd'}"})
+    (imagenet.parent / "a").mkdir()
+    with pytest.raises(ValueError, match=r"a: must hold one folder of images per class, got no"):
+        readers.image_folders(imagenet, {"a": f"{imagenet.parent / 'a'}"})
+
+
+def write_bar(folder: Path) -> dict[str, dict]:
+    """Write BAR in miniature; return its metadata."""
+    for split in ("train", "test"):
+        for name in ("climbing", "pole vaulting"):
+            picture(folder / split / f"{name}_{0 if split == 'train' else 7}.jpg")
+    metadata = {
+        f"{name}_{number}": {"cls": name, "source": "google", "train": number == 0}
+        for name in ("climbing", "pole vaulting")
+        for number in (0, 7)
+    }
+    (folder / "metadata.json").write_text(json.dumps(metadata))
+    return metadata
+
+
+def test_bar_agrees_with_its_metadata(tmp_path):
+    write_bar(tmp_path)
+    assert len(readers.bar(tmp_path)) == 4
+
+
+@pytest.mark.parametrize(
+    "damage", ["in the other split", "of another class", "not listed", "listed but missing"]
+)
+def test_a_file_that_disagrees_with_the_metadata_is_named(tmp_path, damage):
+    metadata = write_bar(tmp_path)
+    wrong = "pole vaulting_7"
+    if damage == "in the other split":
+        metadata[wrong]["train"] = True
+    if damage == "of another class":
+        metadata[wrong]["cls"] = "climbing"
+    if damage == "not listed":
+        del metadata[wrong]
+    if damage == "listed but missing":
+        wrong = "climbing_9"
+        metadata[wrong] = {"cls": "climbing", "train": True}
+    (tmp_path / "metadata.json").write_text(json.dumps(metadata))
+    with pytest.raises(ValueError, match=rf"got 1 missing, .*: {wrong}\. Get the data"):
+        readers.bar(tmp_path)

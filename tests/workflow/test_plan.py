@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from rectify.config import BEYOND
 from tests.workflow.project import ROOT, call
 
 DEMO = ("--configfile", "demo.yaml")
@@ -27,7 +28,8 @@ def test_the_papers_whole_grid_is_planned_without_any_data(project: Path) -> Non
     assert jobs["train"] == seeds * (grid + sum(others.values()))
     assert jobs["evaluate"] == jobs["train"]
     assert jobs["similarity"] == 3 * 4 + 1
-    assert (jobs["table"], jobs["figure"], jobs["page"]) == (7, 5, 1)
+    assert (jobs["table"], jobs["figure"], jobs["page"]) == (8, 5, 1)
+    assert jobs["measure"] == 3
 
 
 def test_figure4_of_the_demo_needs_one_run_and_two_language_models(project: Path) -> None:
@@ -40,8 +42,8 @@ def test_figure4_of_the_demo_needs_one_run_and_two_language_models(project: Path
 
 def test_every_table_figure_and_the_report_is_a_target(project: Path) -> None:
     targets = [*(f"table{n}" for n in range(1, 7)), *(f"figure{n}" for n in range(2, 6))]
-    jobs = plan(project, " ".join([*targets, "controls", "report"]), *DEMO)
-    assert {*targets, "controls", "report"} <= set(jobs)
+    jobs = plan(project, " ".join([*targets, *BEYOND, "report"]), *DEMO)
+    assert {*targets, *BEYOND, "report"} <= set(jobs)
 
 
 def test_the_slurm_profile_is_found_and_plans_without_slurm(project: Path) -> None:
@@ -95,3 +97,11 @@ def test_a_missing_data_set_stops_its_preparation_and_says_where_to_put_it(proje
 def test_no_rule_retries_by_itself() -> None:
     texts = [path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk")]
     assert not any(re.search(r"^\s*retries:", text, re.MULTILINE) for text in texts)
+
+
+def test_fetch_gets_what_the_config_names_but_nothing_that_was_put_there(project: Path) -> None:
+    named = plan(project, "fetch")["fetch_repository"]
+    (project / "checkpoints" / "llama-7b").mkdir(parents=True)
+    assert plan(project, "fetch")["fetch_repository"] == named
+    (project / "checkpoints" / "llama-7b" / "params.json").touch()
+    assert plan(project, "fetch")["fetch_repository"] == named - 1

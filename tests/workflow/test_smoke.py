@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from rectify.config import FIGURES, TABLES
+from rectify.config import BEYOND, FIGURES, TABLES
 from tests.workflow.project import call, copy_project
 
 CONFIG = ("--configfile", "demo.yaml", "tests/smoke.yaml", "--")
@@ -41,7 +41,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_table_and_figure_is_there_in_every_format(finished: Path) -> None:
-    for table in (*TABLES, "controls"):
+    for table in (*TABLES, *BEYOND):
         for suffix in ("csv", "csv.json", "md", "tex"):
             assert (finished / RESULTS / "tables" / f"{table}.{suffix}").stat().st_size > 0
     for figure in ("table3", *FIGURES):

@@ -1,5 +1,5 @@
 rule table:
-    """One table of the paper, or that of the controls."""
+    """One table of the paper, or beyond it: controls, cost."""
     input:
         table_inputs,
     output:

@@ -1,6 +1,7 @@
 """The checked configuration, and from names to files."""
 
 import json
+import re
 import signal
 import sys
 from pathlib import Path
@@ -23,8 +24,9 @@ except ValueError as error:
 RESULTS = config["results"].rstrip("/")
 BENCHMARKS = f"{RESULTS}/benchmarks"
 SEEDS = [int(seed) for seed in config["seeds"]]
-TABLES = experiment.TABLES
+TABLES = (*experiment.TABLES, *experiment.BEYOND)
 FIGURES = experiment.FIGURES
+WITHOUT_RUNS = ("table1", "cost")
 IN_MEMORY = [
     name
     for name, data in config["data"].items()
@@ -32,6 +34,8 @@ IN_MEMORY = [
 ]
 IN_FILES = [name for name in config["data"] if name not in IN_MEMORY]
 NAME = "[a-z0-9]+([.-][a-z0-9]+)*"
+REPOSITORIES = experiment.repositories(config)
+TO_FETCH = [folder for folder in REPOSITORIES if not experiment.is_filled_by_hand(Path(folder))]
 MADE_HERE = [name for name, model in config["languages"].items() if "pretraining" in model]
 
 
@@ -43,7 +47,7 @@ wildcard_constraints:
     eye=f"{NAME}(_{NAME})*--(seed-\\d+|pretrained)",
     layer=r"\d+",
     seed=r"\d+",
-    table=r"table\d|controls",
+    table=r"table\d|controls|cost",
     figure=r"figure\d|table3",
 
 
@@ -55,6 +59,17 @@ def memory(base_mb):
 def minutes(base):
     """Run time that doubles with each attempt."""
     return lambda wildcards, attempt: base * 2 ** (attempt - 1)
+
+
+def features_memory(wildcards, attempt):
+    """Memory of one layer, the embeddings and all captions: that of 7B, or of a small model."""
+    return memory(4_000 if wildcards.language in MADE_HERE else 16_000)(wildcards, attempt)
+
+
+def features_minutes(wildcards, attempt):
+    """Run time: hours for a published model without a GPU."""
+    slow = not config["device_gpus"] and wildcards.language not in MADE_HERE
+    return minutes(600 if slow else 60)(wildcards, attempt)
 
 
 def parsed(wildcards):
@@ -134,6 +149,33 @@ def checkpoint_files(wildcards):
     return [f"{folder}/{file}" for file in ("config.json", "model.safetensors", "tokenizer.json")]
 
 
+def fetch_options(wildcards):
+    """Where a folder comes from, as options of the command."""
+    source = REPOSITORIES[wildcards.folder]
+    return [word for name, value in source.items() if value for word in (f"--{name}", value)]
+
+
+def cost_files(wildcards):
+    """The settings of a model that is made here; those of a known one need no file."""
+    return checkpoint_files(wildcards)[:1]
+
+
+def cost_settings(wildcards):
+    settings = experiment.cost_settings(config, wildcards.vision, wildcards.language)
+    return json.dumps(settings, sort_keys=True)
+
+
+def target_costs(target):
+    if target != "cost":
+        return []
+    table = config["tables"]["cost"]
+    return [
+        f"{RESULTS}/cost/{vision}--{language}.csv"
+        for vision in table["visions"]
+        for language in table["languages"]
+    ]
+
+
 def pretraining_settings(wildcards):
     return json.dumps(config["languages"][wildcards.language]["pretraining"], sort_keys=True)
 
@@ -197,8 +239,8 @@ def target_data(target):
 
 
 def table_inputs(wildcards):
-    runs = [] if wildcards.table == "table1" else run_files(wildcards.table)
-    return runs + target_similarity(wildcards.table)
+    runs = [] if wildcards.table in WITHOUT_RUNS else run_files(wildcards.table)
+    return runs + target_similarity(wildcards.table) + target_costs(wildcards.table)
 
 
 def figure_inputs(wildcards):
@@ -213,10 +255,11 @@ def option(name, values):
 
 def table_options(wildcards):
     table = wildcards.table
-    folders = [] if table == "table1" else run_folders(table)
+    folders = [] if table in WITHOUT_RUNS else run_folders(table)
     return (
         option("--runs", folders)
         + option("--similarity", target_similarity(table))
+        + option("--costs", target_costs(table))
         + option("--data", target_data(table))
     )
 
@@ -237,4 +280,4 @@ def target_files(target):
 
 
 def everything():
-    return [file for name in (*TABLES, "controls", *FIGURES) for file in target_files(name)]
+    return [file for name in (*TABLES, *FIGURES) for file in target_files(name)]

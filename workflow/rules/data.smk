@@ -40,7 +40,7 @@ rule prepare_files:
         "../../envs/rectify.yaml"
     threads: config["threads"]
     resources:
-        mem_mb=memory(4_000),
+        mem_mb=memory(16_000),
         runtime=minutes(120),
     params:
         settings=data_settings,

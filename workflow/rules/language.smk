@@ -68,15 +68,15 @@ rule language_features:
         "../../envs/rectify.yaml"
     threads: config["threads"]
     resources:
-        mem_mb=memory(32_000 if config["device_gpus"] else 4_000),
-        runtime=minutes(60),
+        mem_mb=features_memory,
+        runtime=features_minutes,
         gpu=config["device_gpus"],
     params:
         label=language_label,
         checkpoint=checkpoint_folder,
         pairs=pairs_folder,
         batch_size=config["similarity"]["batch_size"],
-        code=source_digest("rectify.language", "rectify.features"),
+        code=source_digest("rectify.captions", "rectify.features"),
     shell:
         "python -m rectify language-features --language {params.label:q}"
         " --checkpoint {params.checkpoint:q} --pairs {params.pairs:q}"

@@ -1,7 +1,7 @@
 rule page:
     """One page with all tables and figures, their captions, provenance and job times."""
     input:
-        tables=expand("<results>/tables/{table}.csv", table=(*TABLES, "controls")),
+        tables=expand("<results>/tables/{table}.csv", table=TABLES),
         figures=expand("<results>/figures/{figure}.png", figure=("table3", *FIGURES)),
     output:
         page="<results>/report/index.html",

@@ -7,7 +7,7 @@ rule all:
     localrule: True
 
 
-for target in (*TABLES, *FIGURES, "controls"):
+for target in (*TABLES, *FIGURES):
 
     rule:
         name:

@@ -1,0 +1,1 @@
+"""Paired measurements of speed and memory; no part of the installed package."""

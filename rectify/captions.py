@@ -1,0 +1,170 @@
+"""Features of captions from every decoder layer of a language model, one layer at a time.
+
+As in Huh et al. (2024): the output of every decoder layer, before the final norm, averaged
+over the caption's tokens, special ones included. Here the model is a language model: it has
+its positions and its causal mask.
+
+The tokens of all captions pass one layer before the next is read, so that a model of any depth
+needs the memory of one layer, and each of its bytes is read once. What a layer is called with
+besides tokens (mask, positions) is what transformers' own model calls it with: the model runs
+once with listeners in place of its layers. Captions of equal length go together, so that no
+token is padding.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer, PretrainedConfig
+
+from rectify.checkpoints import Tensors, read_revision, read_settings
+from rectify.families import FAMILIES, empty_layer
+from rectify.records import read_json
+from rectify.weights import layer_tensors, module_tensors, read_config, sha256
+
+Call = tuple[tuple, dict[str, Any]]  # what a layer is called with after its tokens
+
+
+def caption_features(
+    checkpoint: Path,
+    captions: list[str],
+    batch_size: int,
+    *,
+    device: torch.device | str = "cpu",
+) -> tuple[Float[Tensor, "layers captions dim"], dict[str, Any]]:
+    """Return each decoder layer's output averaged over each caption, and what was read.
+
+    What was read: ``revision`` of the checkpoint, None if unknown, and the ``sha256`` of its
+    settings, of the weights up to the last layer, and of the captions' tokens.
+
+    Args:
+        checkpoint: Folder in Hugging Face format with the model's own tokenizer.
+        captions: Texts without a prompt, never cut.
+        batch_size: Captions that pass a layer together; changes the result by rounding only.
+        device: Where the model runs, in float32; tokens between layers are kept in memory.
+
+    Raises:
+        ValueError: If the folder is not complete, or a caption has no or too many tokens.
+    """
+    config = read_config(checkpoint)
+    rows = _token_rows(checkpoint, captions, config)
+    batches = _batches(rows, batch_size)
+    texts = [torch.tensor([rows[item] for item in items]) for items in batches]
+    states, calls, digest = _entered(checkpoint, config, texts, device)
+    digests, in_tuple = [digest], FAMILIES[config.model_type].in_tuple
+    means = torch.empty(config.num_hidden_layers, len(rows), config.hidden_size)
+    for index in range(config.num_hidden_layers):
+        weights = layer_tensors(checkpoint, config, index)
+        digests.append(sha256(weights))
+        layer = _filled(empty_layer(config, index), weights).to(device)
+        for number, items in enumerate(batches):
+            arguments, named = calls[number][index]
+            output = layer(states[number].to(device), *arguments, **named)
+            states[number] = (output[0] if in_tuple else output).cpu()
+            means[index, items] = states[number].mean(1)
+    settings = json.dumps(read_settings(checkpoint), sort_keys=True)
+    read = {"config": settings, "weights": "".join(digests), "tokens": json.dumps(rows)}
+    hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in read.items()}
+    return means, {"revision": read_revision(checkpoint), "sha256": hashes}
+
+
+class Listener(nn.Module):
+    """Stands in place of a decoder layer, lets tokens pass and notes what it is called with."""
+
+    def __init__(self, in_tuple: bool):
+        super().__init__()
+        self.in_tuple = in_tuple
+        self.heard: list[tuple[Tensor, Call]] = []
+
+    def forward(self, tokens: Tensor, *arguments: Any, **named: Any) -> Tensor | tuple[Tensor]:
+        self.heard.append((tokens, (arguments, named)))
+        return (tokens,) if self.in_tuple else tokens
+
+
+def _token_rows(checkpoint: Path, captions: list[str], config: PretrainedConfig) -> list[list[int]]:
+    if not (checkpoint / "config.json").is_file():
+        raise ValueError(
+            f"{checkpoint}: must be in Hugging Face format for features of captions, got no "
+            "config.json. Convert the checkpoint; Meta's format is enough for single blocks."
+        )
+    read_json(checkpoint / "tokenizer_config.json")  # one line if the folder has no tokenizer
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
+    rows = tokenizer(captions)["input_ids"]
+    longest = getattr(config, "max_position_embeddings", None)
+    for caption, row in zip(captions, rows, strict=True):
+        if not 1 <= len(row) <= (longest or len(row)):
+            raise ValueError(
+                f"{checkpoint}: a caption must have 1..{longest} tokens, got {len(row)} for "
+                f"{caption[:40]!r}. Change the caption, or use a model with a longer context."
+            )
+        if max(row) >= config.vocab_size:
+            raise ValueError(
+                f"{checkpoint}: tokens must lie in 0..{config.vocab_size - 1}, got {max(row)} in "
+                f"{caption[:40]!r}. Get the tokenizer of this very model."
+            )
+    return rows
+
+
+def _batches(rows: list[list[int]], batch_size: int) -> list[list[int]]:
+    """Return the items of each batch; all its rows have the same length."""
+    lengths: dict[int, list[int]] = {}
+    for item, row in enumerate(rows):
+        lengths.setdefault(len(row), []).append(item)
+    return [
+        items[start : start + batch_size]
+        for _, items in sorted(lengths.items())
+        for start in range(0, len(items), batch_size)
+    ]
+
+
+def _entered(
+    checkpoint: Path, config: PretrainedConfig, texts: list[Tensor], device: torch.device | str
+) -> tuple[list[Tensor], list[list[Call]], str]:
+    """Return what each batch enters layer 0 with, its call of each layer, and a digest.
+
+    The digest is that of the weights before the layers.
+    """
+    family = FAMILIES[config.model_type]
+    listeners = [Listener(family.in_tuple) for _ in range(config.num_hidden_layers)]
+    model, embedding = _without_layers(config, listeners)
+    table = module_tensors(checkpoint, nn.ModuleDict({family.embedding: embedding}), "of the model")
+    weights = module_tensors(checkpoint, model, "of the model")
+    digest = sha256(table | weights)
+    _filled(model, weights).to(device)
+    [vectors] = table.values()
+    for text in texts:
+        model(inputs_embeds=vectors[text].float().to(device), use_cache=False)
+    heard = list(zip(*(listener.heard for listener in listeners), strict=True))  # by batch
+    states = [layers[0][0].cpu() for layers in heard]
+    return states, [[call for _, call in layers] for layers in heard], digest
+
+
+def _without_layers(
+    config: PretrainedConfig, listeners: list[Listener]
+) -> tuple[nn.Module, nn.Module]:
+    """Return the model with listeners for layers, and its embedding; both without weights.
+
+    What is not needed up to the layers is taken out, so that it need not be read.
+    """
+    family = FAMILIES[config.model_type]
+    with torch.device("meta"):
+        model = AutoModel.from_config(config, dtype=torch.float32)
+    model = getattr(model, "decoder", model).eval()  # OPT's layers are in its decoder
+    embedding = getattr(model, family.embedding)
+    setattr(model, family.stem, nn.ModuleList(listeners))
+    for name in (family.embedding, family.norm, "project_out"):
+        if getattr(model, name, None) is not None:
+            setattr(model, name, nn.Identity())
+    if hasattr(model, "rotary_emb"):  # constants, which no checkpoint has
+        model.rotary_emb = type(model.rotary_emb)(config)
+    return model, embedding
+
+
+def _filled(module: nn.Module, weights: Tensors) -> nn.Module:
+    """Return the module itself with these weights, frozen and in float32."""
+    module.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
+    return module.requires_grad_(False)

@@ -1,0 +1,138 @@
+"""Batches of stored images or clips on the device, read ahead of their use by worker processes.
+
+Workers decode and crop; what they hand over is ``uint8``, and everything that follows is done
+on the device. An item's random parameters come from its own seed, so that a batch is the same
+whatever the number of workers.
+"""
+
+from collections.abc import Callable, Iterator
+from multiprocessing import get_context
+from typing import Any
+
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision.transforms.functional import to_pil_image
+
+from rectify.runtime import seed_globals
+
+CHUNK = 64  # frames that a worker reads at a time: little shared memory, an early first batch
+
+Prepare = Callable[[Any], UInt8[Tensor, " *pixels"]]
+"""From one stored image or clip to the size of the model; draws from the global generators."""
+
+
+class Reader:
+    """The images or clips of one set, by batches. Workers live as long as the reader."""
+
+    def __init__(self, images: Any, prepare: Prepare | None, workers: int, device: torch.device):
+        """Start nothing yet.
+
+        Args:
+            images: Indexed by an item number; by a tensor of them if there is no ``prepare``.
+                Clips have ``frames``, how many come with an item.
+            prepare: Applied to each item; None for sets that are stored as the model takes them.
+            workers: Processes that read and prepare; 0 does it here, when a batch is due.
+            device: Where batches are wanted.
+        """
+        self.images, self.device, self._chunks = images, device, _Chunks()
+        self._chunk = max(1, CHUNK // getattr(images, "frames", 1))
+        self._loader = None
+        if prepare is not None:
+            self._loader = _loader(_Source(images, prepare), self._chunks, workers, device)
+
+    def read(
+        self,
+        items: Int64[Tensor, " items"],
+        batch_size: int,
+        seeds: Int64[Tensor, " items"] | None = None,
+    ) -> Iterator[UInt8[Tensor, " batch *pixels"]]:
+        """Give the pixels of the items in their order; the last batch may be smaller.
+
+        Args:
+            items: Item numbers.
+            batch_size: Items at a time.
+            seeds: One for each item, where reading or ``prepare`` draws.
+
+        Raises:
+            ValueError: If a file is not whole, or images of many sizes are not prepared.
+        """
+        batches = items.split(batch_size)
+        if self._loader is None:
+            yield from map(self._stored, batches)
+            return
+        seeds = torch.zeros_like(items) if seeds is None else seeds
+        self._chunks.parts = [
+            pair
+            for batch in zip(batches, seeds.split(batch_size), strict=True)
+            for pair in zip(*(one.split(self._chunk) for one in batch), strict=True)
+        ]
+        chunks = iter(self._loader)
+        for batch in batches:
+            parts = range(0, len(batch), self._chunk)
+            yield torch.cat([self._moved(next(chunks)) for _ in parts])
+
+    def _stored(self, items: Tensor) -> Tensor:
+        images = self.images[items]
+        if isinstance(images, list):
+            raise ValueError(
+                "augment: images from files come in many sizes and need resized crops, got "
+                "images as they are stored. Set training.crop to resized."
+            )
+        return images.to(self.device)
+
+    def _moved(self, chunk: Tensor | ValueError) -> Tensor:
+        if isinstance(chunk, ValueError):
+            raise chunk
+        return chunk.to(self.device, non_blocking=True)
+
+
+class _Chunks:
+    """Item numbers and seeds of the chunks to read next, as plain lists for the workers."""
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[Tensor, Tensor]] = []
+
+    def __iter__(self) -> Iterator[tuple[list[int], list[int]]]:
+        return ((items.tolist(), seeds.tolist()) for items, seeds in self.parts)
+
+
+class _Source:
+    """What a worker holds: the set, and what it does to an item."""
+
+    def __init__(self, images: Any, prepare: Prepare):
+        self.images, self.prepare = images, prepare
+
+    def __getitems__(self, chunk: tuple[list[int], list[int]]) -> Tensor | ValueError:
+        try:
+            return torch.stack([self._prepared(*one) for one in zip(*chunk, strict=True)])
+        except ValueError as error:  # raised again where it stays one line
+            return error
+
+    def _prepared(self, item: int, seed: int) -> Tensor:
+        seed_globals(seed, "read")  # frames of a clip
+        image = self.images[item]
+        seed_globals(seed)
+        return self.prepare(to_pil_image(image) if isinstance(image, Tensor) else image)
+
+
+def _loader(source: _Source, chunks: _Chunks, workers: int, device: torch.device) -> DataLoader:
+    context = None
+    if workers:  # from a clean process: one with threads and a GPU is not safe to fork
+        context = get_context("forkserver")
+        context.set_forkserver_preload(["rectify.data.augment", "rectify.data.batches"])
+    return DataLoader(
+        source,
+        batch_sampler=chunks,
+        collate_fn=_same,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=device.type == "cuda",
+        multiprocessing_context=context,
+        generator=torch.Generator(),  # else the global one would be drawn from
+    )
+
+
+def _same(chunk: Tensor | ValueError) -> Tensor | ValueError:
+    return chunk

@@ -1,0 +1,135 @@
+"""Batches come as they should, whatever reads them."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rectify.data.augment import evaluation_transform, per_image
+from rectify.data.batches import CHUNK, Reader
+from rectify.data.images import FileSet, manifest
+from rectify.runtime import generator
+
+CPU = torch.device("cpu")
+TRAINING = {"image_size": 16, "crop": "resized", "crop_scale": 0.08, "pad": 4, "flip_prob": 0.5}
+ITEMS = 150  # more than two chunks
+
+
+def training():
+    return per_image(**TRAINING, auto_augment="rand-m9-mstd0.5-inc1")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A set of images of many sizes and modes, in files."""
+    folder, random = tmp_path_factory.mktemp("files"), np.random.default_rng(0)
+    for item in range(ITEMS):
+        noise = random.integers(0, 256, (20 + item % 7, 18 + item % 5, 3), dtype=np.uint8)
+        image = Image.fromarray(noise)
+        image.convert(("RGB", "L", "CMYK")[item % 3]).save(folder / f"{item}.jpg")
+    return FileSet(folder, manifest([("train", 0, "a", f"{n}.jpg") for n in range(ITEMS)]), "train")
+
+
+def read(images, prepare, workers, items, seeds=None, batch_size=40):
+    return list(Reader(images, prepare, workers, CPU).read(items, batch_size, seeds))
+
+
+def numbers(seed=0):
+    order = torch.randperm(ITEMS, generator=generator(seed, "order"))
+    return order, torch.randint(2**53, (ITEMS,), generator=generator(seed, "seeds"))
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # few cores here
+@pytest.mark.parametrize("workers", [1, 4])
+def test_workers_give_the_batches_of_none_bit_for_bit(files, workers):
+    items, seeds = numbers()
+    reader, alone = (Reader(files, training(), count, CPU) for count in (workers, 0))
+    for epoch in range(2):  # the same workers in both
+        items, seeds = numbers(epoch)
+        expected = list(alone.read(items, 70, seeds))
+        batches = list(reader.read(items, 70, seeds))
+        assert [len(batch) for batch in batches] == [70, 70, 10]
+        assert all(torch.equal(*pair) for pair in zip(batches, expected, strict=True))
+
+
+def test_an_image_depends_on_its_seed_alone_and_not_on_its_batch(files):
+    items, seeds = numbers()
+    together = torch.cat(read(files, training(), 0, items, seeds))
+    assert together.dtype == torch.uint8
+    assert torch.equal(torch.cat(read(files, training(), 0, items, seeds, 7)), together)
+    alone = read(files, training(), 0, items[5:6], seeds[5:6])[0]
+    assert torch.equal(alone[0], together[5])
+    others = torch.cat(read(files, training(), 0, items, seeds + 1))
+    assert (others != together).flatten(1).any(1).float().mean() > 0.9
+    same = read(files, training(), 0, items[:1].expand(30), seeds[:30])[0]
+    assert len({tuple(one.flatten().tolist()) for one in same}) == 30
+
+
+def test_a_part_of_the_places_gets_the_images_of_the_whole(files):
+    """So that processes may share an epoch: each reads its slice of every batch."""
+    items, seeds = numbers()
+    whole = read(files, training(), 0, items[:80], seeds[:80])
+    places = torch.arange(80).view(2, 2, 20)  # (steps, processes, items)
+    for process in range(2):
+        mine = places[:, process].flatten()
+        batches = read(files, training(), 0, items[mine], seeds[mine], batch_size=20)
+        for batch, full in zip(batches, whole, strict=True):
+            assert torch.equal(batch, full[process * 20 : process * 20 + 20])
+
+
+def test_images_in_memory_are_prepared_like_those_in_files(files):
+    items = torch.arange(30)
+    stored = torch.stack([evaluation_transform(24, 0.875)(files[int(item)]) for item in items])
+    batches = read(stored, evaluation_transform(16, 1.0), 0, items, batch_size=8)
+    by_hand = [evaluation_transform(16, 1.0)(to_pil(image)) for image in stored]
+    assert torch.equal(torch.cat(batches), torch.stack(by_hand))
+
+
+def to_pil(image):
+    return Image.fromarray(image.permute(1, 2, 0).numpy())
+
+
+def test_a_set_that_fits_the_model_is_indexed():
+    images = torch.arange(60, dtype=torch.uint8).reshape(10, 1, 2, 3)
+    items = torch.tensor([3, 1, 9, 9, 0])
+    batches = read(images, None, 0, items, batch_size=2)
+    assert [len(batch) for batch in batches] == [2, 2, 1]
+    assert torch.equal(torch.cat(batches), images[items])
+
+
+def test_batches_larger_than_a_chunk_and_smaller_ones_are_whole(files):
+    for batch_size in (CHUNK - 1, CHUNK, CHUNK + 1, ITEMS):
+        batches = read(
+            files, evaluation_transform(16, 0.875), 0, torch.arange(ITEMS), None, batch_size
+        )
+        assert sum(map(len, batches)) == ITEMS
+        assert {len(batch) for batch in batches[:-1]} <= {batch_size}
+
+
+def test_reading_leaves_the_global_generators_alone_where_nothing_draws(files):
+    images = torch.zeros(4, 1, 2, 2, dtype=torch.uint8)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    read(images, None, 0, torch.arange(4))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_file_is_one_line_also_from_a_worker(files, tmp_path, workers):
+    (tmp_path / "cut.jpg").write_bytes((files.folder / "0.jpg").read_bytes()[:300])
+    broken = FileSet(tmp_path, manifest([("train", 0, "a", "cut.jpg")]), "train")
+    with pytest.raises(ValueError, match=r"cut\.jpg: must be a whole image, got ") as caught:
+        read(broken, training(), workers, torch.tensor([0]))
+    assert "\n" not in str(caught.value)
+
+
+def test_images_of_many_sizes_must_be_prepared(files):
+    with pytest.raises(ValueError, match=r"need resized crops, got .*\. Set training\.crop"):
+        read(files, None, 0, torch.arange(4))
+
+
+def test_the_transforms_can_be_sent_to_a_worker():
+    for transform in (training(), evaluation_transform(16, 0.875)):
+        assert repr(pickle.loads(pickle.dumps(transform))) == repr(transform)

@@ -1,0 +1,106 @@
+"""Tables 4, 5 and 6 through the readers of the published sets, on generated trees."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from rectify.data.readers import CIFAR100_MD5
+from rectify.records import EVALUATION, read_note, read_table
+from tests import trees
+from tests.workflow.project import ROOT, call, copy_project
+
+CONFIG = ("--configfile", "demo.yaml", "tests/smoke.yaml", "tests/real.yaml", "--")
+RESULTS = Path("results") / "real"
+
+
+def write_data(project: Path) -> None:
+    """Write the trees where config.yaml expects them; the copy's reader knows their digests."""
+    data = project / "data"
+    trees.write_imagenet(data)
+    trees.write_caltech(data / "256_ObjectCategories")
+    trees.write_bar(data / "bar")
+    digests = trees.write_cifar(data / "cifar-100-python", classes=6, train=20, test=12)
+    reader = project / "rectify" / "data" / "readers.py"
+    text = reader.read_text()
+    for name, digest in CIFAR100_MD5.items():
+        text = text.replace(digest, digests[name])
+    reader.write_text(text)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the project in which the three tables were made."""
+    project = copy_project(tmp_path_factory.mktemp("real"))
+    (project / "tests" / "real.yaml").write_bytes((ROOT / "tests" / "real.yaml").read_bytes())
+    write_data(project)
+    said = call(
+        project,
+        *("python", "-m", "rectify", "warm", "snakemake", "--cores", "2", *CONFIG),
+        *("table4", "table5", "table6"),
+    )
+    assert said.returncode == 0, said.stdout[-4000:]
+    return project
+
+
+def cells(finished: Path, table: str) -> pd.DataFrame:
+    return pd.read_csv(finished / RESULTS / "tables" / f"{table}.csv")
+
+
+def test_table_4_has_imagenet_its_shifts_mce_and_the_clips(finished: Path) -> None:
+    found = cells(finished, "table4")
+    shifts = ("", "-C", "-C mCE", "-A", "-SK", "-R")
+    columns = [*(f"ImageNet: ImageNet{shift}" for shift in shifts), "ImageNet: GSNR"]
+    columns += [f"Motions: {name}" for name in ("acc@1", "acc@5", "GSNR")]
+    assert set(found["column"]) == set(columns)
+    assert len(found) == 2 * len(columns)
+    assert found["mean"].notna().all()
+
+
+def test_tables_5_and_6_have_every_set_with_its_second_accuracy(finished: Path) -> None:
+    fifth, sixth = cells(finished, "table5"), cells(finished, "table6")
+    sets = ("CIFAR-100", "Caltech 256")
+    names = ("acc@1", "acc@5", "GSNR")
+    assert set(fifth["column"]) == {f"{data}: {name}" for data in sets for name in names}
+    assert len(fifth) == 4 * 6
+    columns = {f"{data}: {name}" for data in sets for name in names[:2]}
+    assert set(sixth["column"]) == columns | {"BAR: acc@1", "BAR: acc@3"}
+    assert len(sixth) == 2 * 6
+    assert fifth["mean"].notna().all()
+    assert sixth["mean"].notna().all()
+
+
+def test_every_test_item_is_evaluated_under_every_shift(finished: Path) -> None:
+    path = finished / RESULTS / "runs" / "imagenet_vit-s_vanilla" / "seed-0" / "evaluation.csv"
+    rows = read_table(EVALUATION, path)
+    assert rows.groupby("shift")["items"].sum().to_dict() == {
+        "none": 12,
+        "c": 15 * 5 * 6,
+        "a": 5,
+        "sk": 6,
+        "r": 5,
+    }
+
+
+def test_the_frozen_splits_say_what_was_read(finished: Path) -> None:
+    for name, items in {
+        "imagenet": {
+            "train": 24,
+            "test": 12,
+            "test-c": 450,
+            "test-a": 5,
+            "test-sk": 6,
+            "test-r": 5,
+        },
+        "cifar100": {"train": 20, "test": 12},
+        "caltech256": {"train": 24, "test": 6},
+        "bar": {"train": 18, "test": 12},
+    }.items():
+        facts = read_note(finished / RESULTS / "data" / name / "manifest.csv")["provenance"][
+            "facts"
+        ]
+        assert facts["items"] == items
+        assert len(facts["classes"]) == 6
+        assert len(facts["sha256"]) == 64
+    log = finished / RESULTS / "logs" / "prepare_data" / "caltech256.log"
+    assert "001.ak47: left out 1 that are no images: greg" in log.read_text()
