@@ -5,6 +5,7 @@ CORES ?= $(shell $(PYTHON) -c "import os; print(min(8, os.cpu_count() or 1))")
 
 UV := .tools/bin/uv
 READY := .venv/.ready
+BENCH_READY := .venv-bench/.ready
 LOCKING := pip compile --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	--no-header --no-annotate
 
@@ -13,10 +14,10 @@ WITH_ENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check smoke lock clean
+.PHONY: help setup demo test check smoke bench bench-test lock clean
 
 help: ## list the verbs
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: $(READY) ## install the locked packages and rectify into .venv
 
@@ -37,22 +38,33 @@ check: setup ## format, lint and layers of the code, in seconds
 smoke: setup ## the whole workflow at the smallest scale
 	$(WITH_ENV) .venv/bin/rectify warm snakemake --cores $(CORES) --configfile demo.yaml tests/smoke.yaml -- all
 
+bench: $(BENCH_READY) ## measure speed and memory into docs/performance.md; hours, on a quiet machine
+	for name in gsnr similarity training startup; do \
+		.venv-bench/bin/python -m benchmarks $$name --output docs/performance.md || exit 1; \
+	done
+
+bench-test: $(BENCH_READY) ## the benchmarks' tests, with the packages that they compare with
+	.venv-bench/bin/python -m pytest tests/benchmarks
+
 lock: $(UV) ## resolve pyproject.toml and uv again into envs/
 	$(UV) $(LOCKING) --upgrade --extra dev pyproject.toml -o envs/requirements.lock
+	$(UV) $(LOCKING) --upgrade --constraint envs/requirements.lock --extra dev --extra benchmarks pyproject.toml -o envs/benchmarks.lock
 	echo uv | $(UV) $(LOCKING) --upgrade - -o envs/uv.lock
 	sed -i.old '/  - pip:/q' envs/rectify.yaml && rm envs/rectify.yaml.old
 	sed -n "s/^\([a-z0-9].*[^ ]\) *\\\\$$/      - \"\1\"/p" envs/requirements.lock >> envs/rectify.yaml
 
-clean: ## remove .venv, .tools, caches and results/demo (never results/paper)
-	rm -rf .venv .tools .pytest_cache .ruff_cache .hypothesis rectify.egg-info results/demo results/smoke
-	find rectify tests -name __pycache__ -type d -prune -exec rm -rf {} +
+clean: ## remove .venv, .venv-bench, .tools, caches and results/demo (never results/paper)
+	rm -rf .venv .venv-bench .tools .pytest_cache .ruff_cache .hypothesis rectify.egg-info results/demo results/smoke
+	find rectify tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(UV): envs/uv.lock
 	$(PYTHON) -m pip install --quiet --root-user-action ignore --upgrade --target .tools --require-hashes -r envs/uv.lock
 	@touch $@
 
-$(READY): $(UV) envs/requirements.lock pyproject.toml
-	test -x .venv/bin/python || $(UV) venv --quiet --python $(PYTHON) .venv
-	$(UV) pip install --python .venv --require-hashes -r envs/requirements.lock
-	$(UV) pip install --python .venv --no-deps --no-build-isolation -e .
+$(READY): envs/requirements.lock
+$(BENCH_READY): envs/benchmarks.lock
+$(READY) $(BENCH_READY): %/.ready: $(UV) pyproject.toml
+	test -x $*/bin/python || $(UV) venv --quiet --python $(PYTHON) $*
+	$(UV) pip install --python $* --require-hashes -r $(filter %.lock,$^)
+	$(UV) pip install --python $* --no-deps --no-build-isolation -e .
 	@touch $@

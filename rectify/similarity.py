@@ -3,20 +3,20 @@
 Two feature spaces agree at an item when the item has the same neighbours in both. The score
 is the mean share of common neighbours (Eq. 4; Huh et al., 2024), so it lies in 0 .. 1, and
 two unrelated spaces score about ``k / (items - 1)``. Each layer's neighbours are found once;
-layers are then compared through their lists of neighbours, so nothing is items x items.
+layers are then compared through their lists of neighbours, so nothing is items x items, and
+the lists serve any pair, any smaller k, bootstrap or null.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import embedding_bag, normalize
 
-CHUNK_ENTRIES = 2**24  # of a matrix (some items, items), 64 MiB in fp32
-FP32_RESOLUTION = 2e-6  # cosines of fp32 products nearer than this are computed again in fp64
-FP64_STEPS = 2**40  # of a cosine: those that agree to 12 digits are equal
+from rectify.neighbours import check_finite, check_k, neighbours
+
+CHUNK_ENTRIES = 2**24  # of a table (some items, items, layers), 64 MiB in fp32
 
 
 def mutual_knn(
@@ -55,35 +55,6 @@ def mutual_knn_matrix(
     )
 
 
-def neighbours(
-    features: Float[Tensor, "items dim"], k: int, chunk: int | None = None
-) -> Int[Tensor, "items k"]:
-    """Return each item's ``k`` nearest other items by cosine similarity, nearest first.
-
-    Among cosines that agree to 12 digits (repeated items) the lower index is nearer. The result
-    does not depend on ``chunk``, the device or the number of threads: where rounding in the
-    fp32 product could decide, the row is computed again in fp64.
-
-    Args:
-        features: One vector per item, in any floating type.
-        k: Neighbours per item.
-        chunk: Items at a time; by default as many as 64 MiB allow.
-
-    Raises:
-        ValueError: If ``k`` is not in ``1 .. items - 1`` or a feature is not finite.
-    """
-    _check_k(len(features), k)
-    features = _checked(features)
-    unit = normalize(features).float()
-    rows = torch.arange(len(unit), device=unit.device)
-    with _full_precision(unit.device):
-        found = [
-            _nearest(features, unit, some, k)
-            for some in rows.split(chunk or max(1, CHUNK_ENTRIES // len(unit)))
-        ]
-    return torch.cat(found).int()
-
-
 def shared_neighbours(
     lefts: Sequence[Int[Tensor, "items_left k_left"]],
     rights: Sequence[Int[Tensor, "items_right k_right"]],
@@ -95,6 +66,22 @@ def shared_neighbours(
     """
     counts = _counts(_columns(lefts, rights), _columns(rights, lefts))
     return counts.double() / lefts[0].numel()
+
+
+def agreement(
+    left: Int[Tensor, "items k"], right: Int[Tensor, "items k"]
+) -> Float[Tensor, " items"]:
+    """Return each item's share of common neighbours, 0 .. 1; their mean is the score of the pair.
+
+    A bootstrap over the items resamples these shares; their standard deviation over the root of
+    the number of items is the standard error.
+
+    Args:
+        left: A list from ``neighbours``.
+        right: A list of the same items.
+    """
+    common = left[:, :, None] == right[:, None, :]  # (items, k, k)
+    return common.sum((1, 2)).double() / left.shape[1]
 
 
 def calibrated(
@@ -135,24 +122,19 @@ def calibrated_matrix(
             f"calibrated: permutations must be at least 1, got {permutations}. "
             "Raise similarity.permutations in the config."
         )
-    left, right = _columns(lefts, rights), _columns(rights, lefts)
-    observed = _counts(left, right)
-    total, reached = torch.zeros_like(observed), torch.ones_like(observed)
-    for _ in range(permutations):
-        order = torch.randperm(right.shape[-1], generator=generator).to(right.device)
-        place = order.argsort().to(right.dtype)  # the new index of each item
-        counts = _counts(left, place[right[:, :, order].long()])
-        total += counts
-        reached += counts >= observed
     possible = lefts[0].numel()
-    mean = total.double() / (permutations * possible)
-    score = (observed.double() / possible - mean) / (1 - mean)
-    return score, reached.double() / (permutations + 1)
+    observed = _counts(_columns(lefts, rights), _columns(rights, lefts)).double()
+    items = len(lefts[0])
+    orders = [torch.randperm(items, generator=generator) for _ in range(permutations)]
+    counts = _permuted_counts(torch.stack(list(lefts)), torch.stack(list(rights)), orders)
+    mean = counts.sum(0) / (permutations * possible)
+    score = (observed / possible - mean) / (1 - mean)
+    return score, ((counts >= observed).sum(0) + 1).double() / (permutations + 1)
 
 
 def chance_level(k: int, items: int) -> float:
     """Return the expected ``mutual_knn`` of unrelated spaces, the mean over all permutations."""
-    _check_k(items, k)
+    check_k(items, k)
     return k / (items - 1)
 
 
@@ -241,24 +223,6 @@ def pairwise(
     return torch.tensor(scores, dtype=torch.float64)
 
 
-def _nearest(features: Tensor, unit: Tensor, rows: Tensor, k: int) -> Tensor:
-    cosine = unit[rows] @ unit.T  # (rows, items)
-    cosine.scatter_(1, rows[:, None], -torch.inf)
-    values, found = cosine.topk(k + 1)
-    unsure = (values[:, :-1] - values[:, 1:] < FP32_RESOLUTION).any(1)
-    if unsure.any():
-        found[unsure, :k] = _nearest_exact(features, rows[unsure], k)
-    return found[:, :k]
-
-
-def _nearest_exact(features: Tensor, rows: Tensor, k: int) -> Tensor:
-    own = normalize(features[rows].double())
-    parts = [own @ normalize(part.double()).T for part in features.split(4096)]
-    cosine = torch.cat(parts, 1).mul_(FP64_STEPS).round_()  # equal items tie exactly
-    cosine.scatter_(1, rows[:, None], -torch.inf)
-    return cosine.sort(dim=1, descending=True, stable=True).indices[:, :k]
-
-
 def _counts(lefts: Tensor, rights: Tensor) -> Tensor:
     """Count equal neighbours of every pair; items come last so that the comparison is fast."""
     k, items = lefts.shape[1:]
@@ -270,6 +234,37 @@ def _counts(lefts: Tensor, rights: Tensor) -> Tensor:
                 part = slice(start, start + chunk)
                 counts[i, j] += (left[:, None, part] == right[None, :, part]).count_nonzero()
     return counts
+
+
+def _permuted_counts(lefts: Tensor, rights: Tensor, orders: list[Tensor]) -> Tensor:
+    """Count equal neighbours of every pair for each order of the items of ``rights``.
+
+    For some items at a time, a table says of each (item, neighbour) which left layers have it;
+    the rows for all right layers' neighbours are then summed, in any order.
+
+    Args:
+        lefts: Lists (lefts, items, k).
+        rights: Lists (rights, items, k).
+        orders: Permutations of the items.
+
+    Returns:
+        Counts (orders, lefts, rights).
+    """
+    layers, items = lefts.shape[:2]
+    orders = torch.stack(orders).to(lefts.device)
+    places = orders.argsort(1)  # the new index of each item
+    rights = rights.long()
+    counts = torch.zeros(len(orders), len(rights), layers, dtype=torch.float64, device=lefts.device)
+    for some in torch.arange(items, device=lefts.device).split(
+        max(1, CHUNK_ENTRIES // (items * layers))
+    ):
+        table = torch.zeros(len(some), items, layers, device=lefts.device)
+        table.scatter_(1, lefts[:, some].permute(1, 2, 0).long(), 1.0)  # (items, k, layers)
+        first = items * torch.arange(len(some), device=lefts.device)[:, None]
+        for count, order, place in zip(counts, orders, places, strict=True):
+            rows = (place[rights[:, order[some]]] + first).flatten(1)  # (rights, items * k)
+            count += embedding_bag(rows, table.flatten(0, 1), mode="sum")
+    return counts.mT
 
 
 def _columns(lists: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
@@ -306,23 +301,12 @@ def _magnitude(group: list[Tensor], quantile: float) -> Tensor:
 
 
 def _checked(features: Tensor) -> Tensor:
-    if not features.isfinite().all():
-        raise ValueError(
-            "similarity: features must be finite, got inf or nan. Extract them again in float32."
-        )
+    check_finite(features)
     return _precise(features)
 
 
 def _precise(features: Tensor) -> Tensor:
     return features.to(torch.promote_types(features.dtype, torch.float32))
-
-
-def _check_k(items: int, k: int) -> None:
-    if not 1 <= k < items:
-        raise ValueError(
-            f"mutual_knn: k must lie in 1..{items - 1} for {items} items, got {k}. "
-            "Lower similarity.k in config.yaml, or use more items."
-        )
 
 
 def _check_same_items(left: int, right: int) -> None:
@@ -331,15 +315,3 @@ def _check_same_items(left: int, right: int) -> None:
             f"similarity: both sides must have the same items, got {left} and {right}. "
             "Compare features of the same items, in the same order."
         )
-
-
-@contextlib.contextmanager
-def _full_precision(device: torch.device) -> Iterator[None]:
-    """Multiply in fp32 proper: neither TF32 nor an outer autocast."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)

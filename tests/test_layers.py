@@ -23,8 +23,10 @@ ROWS = [
     ("L3", "kernels"),
     ("L3", "gradients"),
     ("L3", "recipes"),
+    ("L3", "epochs"),
     ("L3", "training gsnr evaluation features pretraining cost"),
     ("L3", "speed"),
+    ("L4", "neighbours"),
     ("L4", "similarity"),
     ("L5", "analysis.robustness"),
     ("L5", "analysis.paper analysis.statistics analysis.style analysis.collect analysis.selection"),
@@ -32,13 +34,16 @@ ROWS = [
     ("L5", "analysis.tables analysis.figures"),
     ("L6", "report"),
     ("L7", "config"),
-    ("L7", "commands.assembly commands.checkpoint"),  # what several commands build
+    (
+        "L7",
+        "commands.assembly commands.checkpoint commands.processes",
+    ),  # what several commands build
     ("L7", "warm"),
     ("L7", "commands"),
     ("L7", "__main__"),
 ]
 UPWARD = {("warm", "__main__")}  # a forked child runs a whole command line
-REACH = {"L4": set(), "L5": {"L0", "L5"}, "L6": {"L0", "L5"}}  # elsewhere: every lower row
+REACH = {"L4": {"L4"}, "L5": {"L0", "L5"}, "L6": {"L0", "L5"}}  # elsewhere: every lower row
 LANGUAGE = ("language", "captions", "weights", "checkpoints", "families")
 APART = [{"data", "vision"}, *({one, two} for one in ("data", "vision") for two in LANGUAGE)]
 

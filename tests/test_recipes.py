@@ -39,6 +39,8 @@ DEIT = {
     "random_erasing": 0.25,
     "augment_repeats": 1,
     "precision": "float32",
+    "accumulate": 1,
+    "compile": False,
 }
 
 VIDEOMAE = {
@@ -71,6 +73,8 @@ VIDEOMAE = {
     "random_erasing": 0.25,
     "augment_repeats": 2,
     "precision": "float32",
+    "accumulate": 1,
+    "compile": False,
 }
 BASE = {"epochs": 30, "batch_size": 12, "lr": 5e-4, "layer_decay": 0.75}
 
@@ -286,6 +290,7 @@ def test_an_unknown_name_is_one_line_with_the_nearest_right_one():
         ({"crop": "random"}, "crop must be resized, padded or none, got 'random'"),
         ({"crop": "none"}, "crop must be resized or padded with auto_augment, got 'none'"),
         ({"repeats": 0}, "repeats must be positive, got 0"),
+        ({"accumulate": 0}, "accumulate must be positive, got 0"),
         ({"mixup_mode": "pair"}, "mixup_mode must be batch or elem, got 'pair'"),
         ({"layer_decay": 1.5}, r"layer_decay must be in 0\.\.1 without 0, or null, got 1\.5"),
         ({"augment_repeats": 0}, "augment_repeats must be positive, got 0"),

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from rectify import similarity as module
 from rectify.similarity import (
+    agreement,
     calibrated,
     calibrated_matrix,
     chance_level,
@@ -78,49 +80,23 @@ def test_every_pair_of_layers_scores_as_the_slow_definition() -> None:
     assert torch.equal(found, pairwise(lambda a, b: mutual_knn(a, b, 7), lefts, rights))
 
 
+def test_the_lists_give_the_score_of_a_smaller_k_and_the_share_of_each_item() -> None:
+    shared = features(70, 6)
+    left, right = (torch.cat([shared, features(70, 9, seed=seed)], 1) for seed in (4, 5))
+    lists = neighbours(left, 12), neighbours(right, 12)
+    for k in (1, 5, 12):
+        cut = [one[:, :k] for one in lists]
+        assert shared_neighbours(cut[:1], cut[1:]).item() == mutual_knn(left, right, k)
+        sides = zip(slow_neighbours(left, k), slow_neighbours(right, k), strict=True)
+        shares = [len(one & other) / k for one, other in sides]
+        assert agreement(*cut).tolist() == pytest.approx(shares)
+
+
 def test_every_k_up_to_all_other_items_is_allowed() -> None:
     left, right = features(9, 4), features(9, 4, seed=1)
     for k in range(1, 9):
         assert mutual_knn(left, right, k) == pytest.approx(slow_mutual_knn(left, right, k))
     assert mutual_knn(left, right, 8) == 1.0
-
-
-def test_equal_items_are_taken_in_order_of_their_index() -> None:
-    values = features(5, 4)[torch.arange(40) % 5]  # each of five items eight times
-    found = neighbours(values, 3)
-    for i, row in enumerate(found.tolist()):
-        assert row == [j for j in range(i % 5, 40, 5) if j != i][:3]
-
-
-def test_crowded_features_have_the_neighbours_of_the_slow_definition() -> None:
-    values = features(200, 64) * 1e-3 + 5  # cosines differ in the seventh digit only
-    assert [set(row) for row in neighbours(values, 6).tolist()] == slow_neighbours(values, 6)
-
-
-@pytest.mark.parametrize("scale", [0.0, 3.0])
-def test_the_neighbours_do_not_depend_on_the_chunk(scale: float) -> None:
-    values = torch.cat([features(90, 33), features(30, 33)]) + scale  # 30 items twice
-    expected = neighbours(values, 8)
-    for chunk in (1, 7, 64, 1000):
-        assert torch.equal(neighbours(values, 8, chunk=chunk), expected)
-
-
-def test_bfloat16_features_are_compared_in_fp32() -> None:
-    values = (features(120, 32) + 4).bfloat16()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = neighbours(values, 10)
-    assert torch.equal(found, neighbours(values.float(), 10))
-    assert torch.equal(found, neighbours(values.double(), 10))
-
-
-def test_the_precision_of_matrix_products_is_put_back() -> None:
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
-    try:
-        neighbours(features(9, 3), 2)
-        assert torch.get_float32_matmul_precision() == "high"
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def test_wrong_requests_are_refused() -> None:
@@ -149,6 +125,18 @@ def test_the_permuted_scores_are_those_of_permuted_features() -> None:
     observed, mean = slow_mutual_knn(left, right, 4), sum(null) / 25
     assert score == pytest.approx((observed - mean) / (1 - mean))
     assert p_value == pytest.approx((1 + sum(one >= observed - 1e-9 for one in null)) / 26)
+
+
+def test_the_permuted_scores_do_not_depend_on_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    lists = [neighbours(features(50, 6, seed=seed), 7) for seed in range(5)]
+
+    def result() -> tuple[Tensor, Tensor]:
+        return calibrated_matrix(lists[:3], lists[3:], 40, torch.Generator().manual_seed(0))
+
+    scores, p_values = result()
+    for entries in (1, 1000):
+        monkeypatch.setattr(module, "CHUNK_ENTRIES", entries)
+        assert all(map(torch.equal, result(), (scores, p_values)))
 
 
 def test_the_mean_over_permutations_is_the_chance_level() -> None:

@@ -16,9 +16,9 @@ from rectify.data import augment, clip_augment
 from rectify.data.batches import Prepare
 from rectify.data.clips import Clips
 from rectify.data.images import FileSet, ImageSet, label_order
+from rectify.epochs import TrainingData
 from rectify.recipes import Recipe, recipe
 from rectify.runtime import generator, seed_globals
-from rectify.training import TrainingData
 from rectify.vision import create_vit
 
 CROP = 0.875  # as in DeiT
