@@ -221,6 +221,10 @@ def test_repeated_items_stand_together_each_augmented_anew(vit, images):
         assert len(given) == 16
         assert torch.equal(given[0::2], given[1::2])
         assert not torch.equal(made[0::2], made[1::2])
+    parts = Recorder()
+    halves = small(**PLAIN, augment_repeats=2, accumulate=2)
+    trained(vit, training_data(images, parts), halves)
+    assert torch.equal(torch.cat(parts.made), torch.cat(recorder.made))
     first = torch.cat([batch[::2] for batch in recorder.given[:5]])
     assert sorted(first.flatten(1).tolist()) == sorted(images.images.flatten(1).tolist())
     assert {samples for _, samples in observer.recorded} == {16}
