@@ -144,7 +144,8 @@ def all_runs(config: Config) -> list[Run]:
 
 def settings(config: Config, run: Run) -> dict[str, Any]:
     """Return everything about one run: what goes to ``runs/<run>/config.json``."""
-    data, vision = config["data"][run.data], config["visions"][run.vision]
+    data, own = config["data"][run.data], _own(config, run)
+    vision = {**config["visions"][run.vision], **_without(own, "training")}
     language = config["languages"].get(run.language)
     places = {"early": 0, "middle": vision["depth"] // 2, "end": vision["depth"]}
     return {
@@ -153,7 +154,7 @@ def settings(config: Config, run: Run) -> dict[str, Any]:
             "name": run.data,
             "channels": 3,
             "frames": 1,
-            **_without(data, "training", "sizes", "full", *SOURCE),
+            **_without(data, "training", "sizes", "full", "visions", *SOURCE),
         },
         "vision": {"name": run.vision, "overrides": {}, **_without(vision, *SOURCE)},
         "variant": run.variant,
@@ -164,7 +165,7 @@ def settings(config: Config, run: Run) -> dict[str, Any]:
         "insert_at": places.get(run.position),
         "lambda_init": run.lambda_init,
         "final_norm": config["rectifier"]["final_norm"],
-        "recipe": {**config["training"], **data.get("training", {})},
+        "recipe": _recipe(config["training"], data.get("training", {}), own.get("training", {})),
         "gsnr": config["gsnr"],
     }
 
@@ -209,8 +210,21 @@ def cost_settings(config: Config, vision: str, language: str) -> dict[str, Any]:
 def data_settings(config: Config, name: str) -> dict[str, Any]:
     """Return what decides the items of a data set; titles and training values don't."""
     data = config["data"][name]
-    kept = _without(data, "training", "title", "top_k", "sizes", *SOURCE)
+    kept = _without(data, "training", "title", "top_k", "sizes", "views", "visions", *SOURCE)
     return {"name": name, "folder": None, "channels": 3, "seed": 0, **kept, **data.get("sizes", {})}
+
+
+def _own(config: Config, run: Run) -> dict[str, Any]:
+    """Return what a data set says about one of its vision transformers."""
+    return config["data"][run.data].get("visions", {}).get(run.vision, {})
+
+
+def _recipe(*sections: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay values over each other; a named recipe starts anew, without values for another one."""
+    values: dict[str, Any] = {}
+    for section in sections:
+        values = {**({} if "recipe" in section else values), **section}
+    return values
 
 
 def _parse_block(fields: list[str]) -> tuple:
@@ -353,6 +367,9 @@ def _check_references(config: Config) -> None:
             for key in keys:
                 for name in _listed(table.get(key)):
                     _check_name(f"tables.{target}.{key}", name, config[section], section)
+    for name, data in config["data"].items():
+        for vision in data.get("visions", {}):
+            _check_name(f"data.{name}.visions", vision, config["visions"], "visions")
     _check_name("similarity.pairs", config["similarity"]["pairs"], config["data"], "data")
     if config["similarity"]["vision"] == "trained":
         _check_name("similarity.data", config["similarity"].get("data"), config["data"], "data")

@@ -1,4 +1,4 @@
-"""What a ViT and a ViT with a frozen block cost: parameters, FLOPs of one image, seconds.
+"""What a ViT and a ViT with a frozen block cost: parameters, FLOPs of one image or clip, seconds.
 
 Counting needs no weights: models stand on torch's ``meta`` device, shapes without numbers.
 FLOPs are counted by three conventions, a multiply-add being 2:
@@ -29,6 +29,7 @@ from rectify.families import parse_config
 from rectify.language import empty_block
 from rectify.rectified import InsertedViT, insert
 from rectify.runtime import generator
+from rectify.videomae import create_videomae
 from rectify.vision import create_vit
 from rectify.weights import read_config
 
@@ -90,6 +91,7 @@ def cost(
     image_size: int,
     classes: int,
     batch_size: int,
+    frames: int = 1,
     device: torch.device | None = None,
 ) -> dict[str, Any]:
     """Return parameters, FLOPs and seconds of one image, for the plain and the rectified ViT.
@@ -101,20 +103,23 @@ def cost(
         image_size: Height and width in pixels.
         classes: Outputs of the head.
         batch_size: Images per forward pass that is timed; FLOPs are always those of one image.
+        frames: More than 1 makes the ViT VideoMAE's, and an image a clip.
         device: Where forward passes with random weights are timed, in float32; not if None.
 
     Raises:
         ValueError: If a name, position or size is not as it must be, or memory is too small.
     """
-    _check_sizes(image_size=image_size, classes=classes, batch_size=batch_size)
-    model = _shapes(vision, language, position, image_size, classes)
+    _check_sizes(image_size=image_size, classes=classes, batch_size=batch_size, frames=frames)
+    model = _shapes(vision, language, position, image_size, classes, frames)
     both = {"vision": model.vit, "rectified": model}
-    counts = {name: flops(part, image_size) for name, part in both.items()}
+    counts = {name: flops(part, image_size, frames=frames) for name, part in both.items()}
     conventions = {kind: {name: counts[name][kind] for name in both} for kind in CONVENTIONS}
     return {
         "parameters": {name: parameters(part) for name, part in both.items()},
         "flops": {name: counts[name]["paper"] for name in both} | {"conventions": conventions},
-        "seconds_per_image": _seconds(model, image_size, batch_size, device) if device else None,
+        "seconds_per_image": _seconds(model, image_size, batch_size, frames, device)
+        if device
+        else None,
     }
 
 
@@ -140,13 +145,14 @@ def parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def flops(model: nn.Module, image_size: int, channels: int = 3) -> dict[str, int]:
-    """Return the FLOPs of one image by each convention.
+def flops(model: nn.Module, image_size: int, channels: int = 3, frames: int = 1) -> dict[str, int]:
+    """Return the FLOPs of one image or clip by each convention.
 
     Args:
         model: A plain ViT or an ``InsertedViT``, on torch's ``meta`` device.
         image_size: Height and width in pixels.
         channels: Channels of an image.
+        frames: Of a clip; 1 for an image.
     """
     norms: list[int] = []
     hooks = [
@@ -155,7 +161,7 @@ def flops(model: nn.Module, image_size: int, channels: int = 3) -> dict[str, int
         if isinstance(part, nn.LayerNorm)
     ]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.eval()(torch.empty(1, channels, image_size, image_size, device="meta"))
+        model.eval()(torch.empty(_shape(1, image_size, channels, frames), device="meta"))
     for hook in hooks:
         hook.remove()
     whole = _products(counter, "Global")
@@ -167,6 +173,12 @@ def flops(model: nn.Module, image_size: int, channels: int = 3) -> dict[str, int
         "matmuls_without_attention": linear,
         "matmuls_with_attention": sum(whole.values()),
     }
+
+
+def _shape(batch_size: int, image_size: int, channels: int, frames: int) -> tuple[int, ...]:
+    """Return the shape of a batch of images, or of clips."""
+    image = (channels, image_size, image_size)
+    return (batch_size, *image) if frames == 1 else (batch_size, frames, *image)
 
 
 def _products(counter: FlopCounterMode, module: str) -> dict[str, int]:
@@ -183,24 +195,26 @@ def _check_sizes(**sizes: int) -> None:
 
 
 def _shapes(
-    vision: str, language: str, position: str | int, image_size: int, classes: int
+    vision: str, language: str, position: str | int, image_size: int, classes: int, frames: int
 ) -> InsertedViT:
     """Return the rectified ViT without weights; its ``vit`` is the plain one."""
     block = empty_block(language_config(language), language)
+    create = create_vit if frames == 1 else create_videomae
     with torch.device("meta"):
-        vit = create_vit(vision, num_classes=classes, image_size=image_size)
+        vit = create(vision, num_classes=classes, image_size=image_size, frames=frames)
         return insert(vit, block, position, generator=generator(0, "cost"))
 
 
 def _seconds(
-    model: InsertedViT, image_size: int, batch_size: int, device: torch.device
+    model: InsertedViT, image_size: int, batch_size: int, frames: int, device: torch.device
 ) -> dict[str, float]:
     check_memory(4 * parameters(model), device)
     draws = torch.Generator(device).manual_seed(0)
     model = model.to_empty(device=device)
     for parameter in model.parameters():  # memory that was never written would be read too fast
         nn.init.uniform_(parameter, -0.02, 0.02, generator=draws)
-    images = torch.rand(batch_size, 3, image_size, image_size, device=device, generator=draws)
+    shape = _shape(batch_size, image_size, 3, frames)
+    images = torch.rand(shape, device=device, generator=draws)
     return {
         "vision": _median_seconds(model.vit, images) / batch_size,
         "rectified": _median_seconds(model, images) / batch_size,

@@ -30,9 +30,9 @@ class TrainingData:
     augment: Augment
     """From a batch on the device, and the random numbers of its images, to the model's input."""
     prepare: Prepare | None = None
-    """From one image to the model's size, where the images are read."""
+    """From one image or clip to the model's size, where they are read."""
     workers: int = 0
-    """Processes that read and prepare images ahead."""
+    """Processes that read and prepare ahead."""
 
 
 def item_order(items: int, repeats: int, seed: int, epoch: int) -> Int[Tensor, " items"]:
@@ -51,6 +51,8 @@ class Epochs:
     Attributes:
         steps: Optimizer steps of an epoch; a ragged last batch is left out, since GSNR depends
             on its size.
+        samples: Samples of a step, in all processes and parts: an item may stand in its batch
+            more than once.
         parts: Parts of a step's batch that this process takes, one after the other.
     """
 
@@ -63,6 +65,7 @@ class Epochs:
         self._data, self._recipe, self._seed, self._device = data, recipe, seed, device
         self._rank, self._ranks = process()
         self.steps = _steps_per_epoch(len(data.labels), recipe.batch_size)
+        self.samples = recipe.batch_size * recipe.augment_repeats
         self.parts = recipe.accumulate
         self._check_parts()
         self._reader = Reader(data.images, data.prepare, data.workers, device)
@@ -70,10 +73,11 @@ class Epochs:
     def read(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Give augmented images and labels, ``parts`` times for each step from ``first`` on."""
         order = item_order(len(self._data.labels), self._recipe.repeats, self._seed, epoch)
+        order = order.repeat_interleave(self._recipe.augment_repeats)
         draws = draw(len(order), generator(self._seed, "augment", epoch))
-        places = torch.arange(self.steps * self._recipe.batch_size)
+        places = torch.arange(self.steps * self.samples)
         own = places.view(self.steps, self._ranks, -1)[first:, self._rank].flatten()
-        size = self._recipe.batch_size // (self._ranks * self.parts)
+        size = self.samples // (self._ranks * self.parts)
         stored = self._reader.read(order[own], size, seeds(draws[own]))
         for images, part in zip(stored, own.split(size), strict=True):
             labels = self._data.labels[order[part]].to(self._device)
@@ -81,7 +85,7 @@ class Epochs:
 
     def _check_parts(self) -> None:
         mixes = bool(self._recipe.mixup or self._recipe.cutmix)  # in pairs
-        if self._recipe.batch_size % (self._ranks * self.parts * (1 + mixes)):
+        if self.samples % (self._ranks * self.parts * (1 + mixes)):
             raise ValueError(
                 f"training: batch_size must divide into {self._ranks} processes times "
                 f"{self.parts} accumulated parts, each {'even for Mixup' if mixes else 'whole'}, "

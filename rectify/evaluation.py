@@ -1,10 +1,14 @@
-"""Accuracy of a model on a labelled set: share of items, the same for every batch size."""
+"""Accuracy of a model on a labelled set: share of items, the same for every batch size.
+
+An item that the model sees in several views has the mean of their softmax scores, as VideoMAE
+merges the views of a clip.
+"""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from rectify.data.batches import Prepare, Reader
@@ -33,11 +37,12 @@ def accuracies(
         images: Indexed by an item number, or by a tensor of them if there is no ``prepare``.
         labels: Class index of each item.
         k: An item counts for top-k if its class is among the k largest logits.
-        transform: From a batch on the device to the model's input.
+        transform: From a batch on the device to the model's input, one view or more for each item,
+            those of an item together.
         batch_size: Items at a time; the last batch may be smaller.
         device: Where the model lies.
-        prepare: From one image to the model's size, where the images are read.
-        workers: Processes that read and prepare images ahead.
+        prepare: From one image or clip to the model's size, where they are read.
+        workers: Processes that read and prepare ahead.
         candidates: Classes whose logits compete, in ascending order; None for all.
 
     Raises:
@@ -51,7 +56,7 @@ def accuracies(
     batches = Reader(images, prepare, workers, device).read(own, batch_size)
     with torch.inference_mode():
         for items, batch in zip(own.split(batch_size), batches, strict=True):
-            logits = model(transform(batch)).float().cpu()
+            logits = _merged(model(transform(batch)).float().cpu(), len(items))
             if candidates is None:
                 hits += _hits(logits, labels[items], k)
             else:
@@ -59,6 +64,12 @@ def accuracies(
                 hits += _hits(logits[:, candidates], places, k)
     top1, topk = (summed(hits.to(device)).double() / len(labels)).tolist()
     return top1, topk
+
+
+def _merged(logits: Float[Tensor, "views classes"], items: int) -> Float[Tensor, "batch classes"]:
+    if len(logits) == items:
+        return logits
+    return logits.softmax(-1).unflatten(0, (items, -1)).mean(1)
 
 
 def _hits(logits: Tensor, labels: Tensor, k: int) -> Tensor:

@@ -1,10 +1,12 @@
 """Training recipes: named sets of values, built into timm's optimizers, schedules and Mixup.
 
-deit    Touvron et al. 2021, DeiT-S/T from scratch on ImageNet
-pang    Pang et al. 2024: DeiT's with 20 warm-up epochs
-paper   the AAAI 2025 paper: DeiT's with weight decay 1e-5; one Mixup draw per image and no
-        repeated augmentation, since a draw or an image that a batch shares would correlate
-        the gradients whose noise is measured
+deit      Touvron et al. 2021, DeiT-S/T from scratch on ImageNet
+pang      Pang et al. 2024: DeiT's with 20 warm-up epochs
+paper     the AAAI 2025 paper: DeiT's with weight decay 1e-5; one Mixup draw per image and no
+          repeated augmentation, since a draw or an image that a batch shares would correlate
+          the gradients whose noise is measured
+videomae  Tong et al. 2022, fine-tuning of ViT-S on Something-Something-v2, with the batch
+          and epochs of Pang et al.; ViT-B differs in four values, which config.yaml holds
 
 DeiT and Pang et al. also keep a moving average of the weights, but report the weights
 themselves; there is none here. DeiT's colour jitter is without effect beside RandAugment.
@@ -32,13 +34,21 @@ class Recipe:
     """Learning rate at ``lr_batch_size``; scaled linearly to ``batch_size``."""
     lr_batch_size: int | None = 512
     """None: ``lr`` is used as it is."""
+    layer_decay: float | None = None
+    """Each block learns at this share of the rate of the one after it; None: all at one rate."""
     weight_decay: float = 0.05
     warmup_epochs: int = 5
+    warmup_prefix: bool = False
+    """The cosine begins after the warm-up; otherwise it counts from the start, as in DeiT."""
     warmup_lr: float = 1e-6
     min_lr: float = 1e-5
+    scale_min_lr: bool = False
+    """Scale ``min_lr`` to the batch size as well."""
     lr_per_step: bool = False
     """Change the learning rate after each step; otherwise after each epoch, as DeiT does."""
     drop_path: float = 0.1
+    head_scale: float = 1.0
+    """What the head's first weights are multiplied by."""
     label_smoothing: float = 0.1
     mixup: float = 0.8
     cutmix: float = 1.0
@@ -57,6 +67,8 @@ class Recipe:
     length, so with 3 it sees another third of the set each time."""
     flip: float = 0.5
     random_erasing: float = 0.25
+    augment_repeats: int = 1
+    """Times that each item stands in its batch, augmented anew; not counted in ``batch_size``."""
     precision: str = "float32"
     """``float32``, or ``bfloat16``: autocast in forward passes."""
     accumulate: int = 1
@@ -67,15 +79,39 @@ class Recipe:
     @property
     def scaled_lr(self) -> float:
         """Highest learning rate of the run."""
-        if self.lr_batch_size is None:
-            return self.lr
-        return self.lr * self.batch_size / self.lr_batch_size
+        return self.lr * self._scale
+
+    @property
+    def scaled_min_lr(self) -> float:
+        """Learning rate that the cosine ends at."""
+        return self.min_lr * self._scale if self.scale_min_lr else self.min_lr
+
+    @property
+    def _scale(self) -> float:
+        return 1.0 if self.lr_batch_size is None else self.batch_size / self.lr_batch_size
 
 
 RECIPES: dict[str, Recipe] = {
     "deit": Recipe(),
     "pang": Recipe(warmup_epochs=20),
     "paper": Recipe(weight_decay=1e-5, mixup_mode="elem", repeats=1),
+    "videomae": Recipe(
+        epochs=40,
+        batch_size=24,
+        lr=1e-3,
+        lr_batch_size=256,
+        layer_decay=0.7,
+        warmup_prefix=True,
+        warmup_lr=0.0,
+        min_lr=1e-6,
+        scale_min_lr=True,
+        lr_per_step=True,
+        head_scale=1e-3,
+        auto_augment="rand-m7-n4-mstd0.5-inc1",
+        flip=0.0,
+        repeats=1,
+        augment_repeats=2,
+    ),
 }
 
 
@@ -107,19 +143,26 @@ def optimizer_and_schedule(
 ) -> tuple[torch.optim.Optimizer, CosineLRScheduler]:
     """Return AdamW on the trainable parameters and its cosine schedule with warm-up.
 
-    Biases, norms, position embedding and class token are not decayed. The schedule counts
-    epochs, or steps with ``lr_per_step``; call ``step`` or ``step_update`` *before* the
+    Biases, norms, position embedding and class token are not decayed. With ``layer_decay`` the
+    head, the norm before it and what is no part of the ViT learn at the full rate. The schedule
+    counts epochs, or steps with ``lr_per_step``; call ``step`` or ``step_update`` *before* the
     epoch or step it is meant for, so that no two epochs run at the warm-up rate.
     """
     optimizer = create_optimizer_v2(
-        model, opt="adamw", lr=recipe.scaled_lr, weight_decay=recipe.weight_decay
+        model,
+        opt="adamw",
+        lr=recipe.scaled_lr,
+        weight_decay=recipe.weight_decay,
+        layer_decay=recipe.layer_decay,
     )
     unit = steps_per_epoch if recipe.lr_per_step else 1
+    before = recipe.warmup_epochs if recipe.warmup_prefix else 0
     schedule = CosineLRScheduler(
         optimizer,
-        t_initial=recipe.epochs * unit,
-        lr_min=recipe.min_lr,
+        t_initial=(recipe.epochs - before) * unit,
+        lr_min=recipe.scaled_min_lr,
         warmup_t=recipe.warmup_epochs * unit,
+        warmup_prefix=recipe.warmup_prefix,
         warmup_lr_init=recipe.warmup_lr if recipe.warmup_epochs else 0.0,
         t_in_epochs=not recipe.lr_per_step,
     )
@@ -146,12 +189,25 @@ def _check(recipe: Recipe) -> None:
         (recipe.epochs > 0, "epochs", "positive", recipe.epochs),
         (recipe.batch_size > 0, "batch_size", "positive", recipe.batch_size),
         (
-            recipe.batch_size % 2 == 0 or not (recipe.mixup or recipe.cutmix),
+            recipe.batch_size * recipe.augment_repeats % 2 == 0
+            or not (recipe.mixup or recipe.cutmix),
             "batch_size",
             "even with Mixup or CutMix",
             recipe.batch_size,
         ),
         (recipe.lr > 0, "lr", "positive", recipe.lr),
+        (
+            recipe.layer_decay is None or 0 < recipe.layer_decay <= 1,
+            "layer_decay",
+            "in 0..1 without 0, or null",
+            recipe.layer_decay,
+        ),
+        (
+            recipe.augment_repeats > 0,
+            "augment_repeats",
+            "positive",
+            recipe.augment_repeats,
+        ),
         (
             recipe.warmup_epochs < recipe.epochs,
             "warmup_epochs",

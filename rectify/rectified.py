@@ -46,29 +46,40 @@ class Bridge(nn.Module):
         return self.down(self.inner(self.up(tokens)))  # dim -> hidden -> hidden -> dim
 
 
-class InsertedViT(nn.Module):
+class _Rectified(nn.Module):
+    """A ViT and a bridge, and what timm's optimizers ask a model about its parameters."""
+
+    def __init__(self, vit: VisionTransformer, bridge: Bridge):
+        super().__init__()
+        self.vit, self.bridge = vit, bridge
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that are not decayed."""
+        return {f"vit.{name}" for name in self.vit.no_weight_decay()}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, str | list]:
+        """The ViT's layers for layer decay; what is in none, the bridge too, is the last."""
+        inside = r"^vit\."
+        groups = self.vit.group_matcher(coarse)
+        blocks = [(pattern.replace("^", inside), order) for pattern, order in groups["blocks"]]
+        return {"stem": f"{inside}(?:{groups['stem'].removeprefix('^')})", "blocks": blocks}
+
+
+class InsertedViT(_Rectified):
     """A ViT with a bridge before block ``insert_at``; ``depth`` is after the last block."""
 
     def __init__(self, vit: VisionTransformer, bridge: Bridge, insert_at: int):
-        super().__init__()
-        self.vit, self.bridge, self.insert_at = vit, bridge, insert_at
+        super().__init__(vit, bridge)
+        self.insert_at = insert_at
 
     def forward(self, images: Float[Tensor, " batch *pixels"]) -> Float[Tensor, "batch classes"]:
         tokens = self.vit.blocks[: self.insert_at](embed(self.vit, images))
         tokens = self.vit.blocks[self.insert_at :](self.bridge(tokens))
         return classify(self.vit, tokens)
 
-    def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that timm's optimizers don't decay."""
-        return {f"vit.{name}" for name in self.vit.no_weight_decay()}
 
-
-class AuxiliaryViT(nn.Module):
+class AuxiliaryViT(_Rectified):
     """A ViT with a second loss path through a bridge; the plain ViT at test."""
-
-    def __init__(self, vit: VisionTransformer, bridge: Bridge):
-        super().__init__()
-        self.vit, self.bridge = vit, bridge
 
     def forward(
         self, images: Float[Tensor, " batch *pixels"]
@@ -77,10 +88,6 @@ class AuxiliaryViT(nn.Module):
         tokens = self.vit.blocks(embed(self.vit, images))
         main = classify(self.vit, tokens)
         return (main, classify(self.vit, self.bridge(tokens))) if self.training else main
-
-    def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that timm's optimizers don't decay."""
-        return {f"vit.{name}" for name in self.vit.no_weight_decay()}
 
 
 def insert(

@@ -180,8 +180,8 @@ class _Loop:
             self._pause(epoch, bool(stops))
         self.part = _Part()
         total, main, auxiliary = (value / self.steps for value in part.losses)
-        rate = self.steps * self.recipe.batch_size / part.seconds
-        lr = self.optimizer.param_groups[0]["lr"]
+        rate = self.steps * self.epochs.samples / part.seconds
+        lr = max(group["lr"] for group in self.optimizer.param_groups)  # of the head
         second = auxiliary if self.lambda_init else None
         return total, main, second, weight, lr, part.seconds, rate
 
@@ -213,7 +213,7 @@ class _Loop:
         values = summed(torch.cat([means / self.ranks, stops])).tolist()
         _check_finite(values[0], epoch, step)
         if measured:
-            self.observer.record(epoch, self.recipe.batch_size)
+            self.observer.record(epoch, self.epochs.samples)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return values

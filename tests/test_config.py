@@ -202,13 +202,47 @@ def test_the_visions_have_the_depth_and_parameters_that_they_are_said_to_have(co
 def test_the_papers_values_reach_the_run():
     block = {"language": "llama-7b", "layer": 31, "position": "end"}
     found = settings(PAPER, Run("bar", "vit-s", "auxiliary", **block, lambda_init=0.25))
-    assert found["recipe"] == {"recipe": "paper", "batch_size": 64}
+    assert found["recipe"] == {"recipe": "paper", "epochs": 300, "batch_size": 64}
     assert (found["insert_at"], found["lambda_init"], found["layer"]) == (12, 0.25, 31)
     assert found["data"]["top_k"] == 3
     assert "training" not in found["data"]
     assert found["language"]["name"] == "llama-7b"
-    assert settings(PAPER, Run("ssv2", "vit-b"))["recipe"]["epochs"] == 40
     assert settings(PAPER, Run("ssv2", "vit-b"))["language"] is None
+
+
+@BOTH
+def test_every_run_says_how_many_epochs_it_has_since_tables_look_for_the_last(config):
+    assert all("epochs" in settings(config, run)["recipe"] for run in all_runs(config))
+
+
+def test_videomae_has_its_own_start_and_values_for_each_size():
+    small, base = (settings(PAPER, Run("ssv2", name)) for name in ("vit-s", "vit-b"))
+    assert small["vision"] | base["vision"] | {"start": ""} == base["vision"] | {"start": ""}
+    assert small["vision"]["start"] == "checkpoints/videomae-small-ssv2.pth"
+    assert base["vision"]["start"] == "checkpoints/videomae-base-ssv2.pth"
+    assert small["recipe"] == {"recipe": "videomae", "epochs": 40, "batch_size": 24}
+    values = {"epochs": 30, "batch_size": 12, "lr": 5e-4, "layer_decay": 0.75}
+    assert base["recipe"] == {"recipe": "videomae"} | values
+    assert small["data"]["views"] == {"time": 2, "space": 3}
+    assert "family" not in settings(PAPER, Run("cifar100", "vit-s"))["vision"]
+    assert not {"visions", "training", "full"} & small["data"].keys()
+
+
+def test_a_named_recipe_starts_without_values_that_were_meant_for_another(config):
+    put(config, "training", {"recipe": "paper", "epochs": 3, "mixup": 0, "flip": 0.1})
+    assert settings(config, Run("ssv2", "vit-s"))["recipe"] == {
+        "recipe": "videomae",
+        "epochs": 40,
+        "batch_size": 24,
+    }
+    assert settings(config, Run("bar", "vit-s"))["recipe"]["mixup"] == 0
+
+
+def test_starts_and_views_do_not_decide_a_data_set(config):
+    before = data_settings(config, "ssv2")
+    put(config, "data.ssv2.visions.vit-s.start", "elsewhere.pth")
+    put(config, "data.ssv2.views.space", 1)
+    assert data_settings(config, "ssv2") == before
 
 
 def test_titles_and_training_values_do_not_decide_a_data_set():
@@ -249,6 +283,9 @@ def test_an_overlay_merges_mappings_replaces_the_rest_and_changes_neither():
         ("seeds", [0.5], ["seeds.0", "0.5 is not of type 'integer'"]),
         ("tables.table3.data", "cifar10", ["tables.table3.data", "Did you mean cifar100?"]),
         ("tables.table4.video", "ssv", ["tables.table4.video", "Did you mean ssv2?"]),
+        ("data.ssv2.visions.vit-x", {"family": "videomae"}, ["data.ssv2.visions", "'vit-x'"]),
+        ("data.ssv2.visions.vit-s.family", "mae", ["visions.vit-s.family", "videomae: no class"]),
+        ("data.ssv2.views.time", 5, ["data.ssv2.views.time", "5 is not one of [1, 2]"]),
         ("tables.table5.data", ["bar", "zz"], ["tables.table5.data", "Known: imagenet, cifar100"]),
         ("tables.table1.visions", ["vit-x"], ["tables.table1.visions", "under visions"]),
         ("tables.controls.language", "llama", ["tables.controls.language", "llama-7b?"]),

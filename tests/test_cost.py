@@ -50,6 +50,38 @@ def test_flops_equal_the_sum_that_is_written_out_by_hand(papers):
     }
 
 
+@pytest.mark.parametrize(
+    ("size", "dim", "count"), [("small", 384, 21_946_926), ("base", 768, 86_361_006)]
+)
+def test_videomae_at_16_frames_is_counted_exactly_and_by_hand(size, dim, count):
+    clips = {"image_size": 224, "classes": 174, "batch_size": 1, "frames": 16}
+    answer = cost(f"vit_{size}_patch16_224", "llama-7b", "end", **clips)
+    tokens, depth, width, mlp = 8 * 14 * 14, 12, 4096, 11008
+    adapters = 2 * dim * width
+    assert answer["parameters"] == {"vision": count, "rectified": count + adapters + 202_383_360}
+    embedding = tokens * dim * 2 * 3 * 16**2
+    vision = embedding + depth * tokens * 12 * dim * dim + dim * 174
+    attention = 2 * tokens**2
+    block = tokens * (adapters + 4 * width * width + 3 * width * mlp)
+    counts = answer["flops"]["conventions"]
+    assert counts["matmuls_without_attention"] == {
+        "vision": 2 * vision,
+        "rectified": 2 * (vision + block),
+    }
+    assert counts["matmuls_with_attention"] == {
+        "vision": 2 * (vision + depth * attention * dim),
+        "rectified": 2 * (vision + depth * attention * dim + block + attention * width),
+    }
+    norms = 5 * (2 * depth * tokens + 1) * dim  # the last one is of the mean alone
+    assert answer["flops"]["vision"] == 2 * (vision + norms)
+
+
+def test_a_clip_is_timed_where_a_device_is_given():
+    clips = SMALL | {"frames": 4, "batch_size": 1}
+    answer = cost("vit_tiny_patch16_224", "opt-125m", "end", **clips, device=torch.device("cpu"))
+    assert all(seconds > 0 for seconds in answer["seconds_per_image"].values())
+
+
 @pytest.mark.parametrize("language", ["llama3-8b", "opt-125m", "opt-350m", "bloomz-560m"])
 def test_every_family_is_counted_layer_by_layer(language):
     """The oracle: outputs of each linear, and two products of all tokens per attention."""
@@ -124,6 +156,8 @@ def test_too_little_memory_is_one_line(monkeypatch):
         ("vit_small_patch16_224", "llama-7b", 13, {}, r"early, middle, end or 0\.\.12"),
         ("vit_small_patch16_224", "llama-7b", "end", {"image_size": 225}, "multiple of patch_size"),
         ("vit_small_patch16_224", "llama-7b", "end", {"batch_size": 0}, "at least 1, got 0"),
+        ("vit_small_patch16_224", "llama-7b", "end", {"frames": 0}, "frames must be at least 1"),
+        ("vit_small_patch16_224", "llama-7b", "end", {"frames": 3}, "a multiple of 2, got 3"),
     ],
 )
 def test_mistakes_are_one_line(vision, language, position, sizes, expected):

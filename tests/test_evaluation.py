@@ -106,3 +106,38 @@ def test_only_the_candidates_logits_compete():
         transform=lambda batch: batch, batch_size=2, device=torch.device("cpu"),
     )  # fmt: skip
     assert shares == (2 / 3, 1.0)  # class 0 would have won twice; class 1 is second to class 3
+
+
+def test_views_of_an_item_are_merged_by_the_mean_of_their_softmax(images):
+    logits = 3 * torch.randn(40 * 6, 5, generator=torch.Generator().manual_seed(0))
+    best = among = 0
+    for item, label in enumerate(images.labels.tolist()):
+        views = [one.exp() / one.exp().sum() for one in logits[6 * item : 6 * item + 6]]
+        order = (sum(views) / 6).argsort(descending=True).tolist()
+        best += order[0] == label
+        among += label in order[:2]
+    shares = accuracies(
+        Fixed(logits),
+        images.images,
+        images.labels,
+        2,
+        transform=lambda batch: normalise(batch).repeat_interleave(6, 0),
+        batch_size=7,
+        device=CPU,
+    )
+    assert shares == (best / 40, among / 40)
+
+
+def test_a_sure_view_outweighs_two_unsure_ones_as_it_would_not_by_counting(images):
+    sure, unsure = torch.tensor([9.0, 0, 0, 0, 0]), torch.tensor([0, 0.1, 0, 0, 0])
+    logits = torch.stack([sure, unsure, unsure]).repeat(40, 1)
+    top1, _ = accuracies(
+        Fixed(logits),
+        images.images,
+        torch.zeros(40, dtype=torch.int64),
+        2,
+        transform=lambda batch: normalise(batch).repeat_interleave(3, 0),
+        batch_size=40,
+        device=CPU,
+    )
+    assert top1 == 1.0

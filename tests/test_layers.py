@@ -16,7 +16,7 @@ ROWS = [
     ("L1", "checkpoints families"),
     ("L1", "weights fetch"),
     ("L1", "vision language captions data.augment"),
-    ("L1", "data.images data.fonts data.corruptions"),
+    ("L1", "videomae data.images data.clip_augment data.fonts data.corruptions"),
     ("L1", "data"),
     ("L2", "rectified"),
     ("L3", "kernels_triton"),

@@ -212,6 +212,29 @@ def test_every_epoch_and_step_has_its_own_augmentation(vit, images):
     assert len(made) == len(recorder.made) == 15
 
 
+def test_repeated_items_stand_together_each_augmented_anew(vit, images):
+    recorder, observer = Recorder(), Counter()
+    data = training_data(images, recorder)
+    trained(vit, data, small(**PLAIN, augment_repeats=2), observer=observer)
+    assert len(recorder.given) == 15  # as many steps as without
+    for given, made in zip(recorder.given, recorder.made, strict=True):
+        assert len(given) == 16
+        assert torch.equal(given[0::2], given[1::2])
+        assert not torch.equal(made[0::2], made[1::2])
+    parts = Recorder()
+    halves = small(**PLAIN, augment_repeats=2, accumulate=2)
+    trained(vit, training_data(images, parts), halves)
+    assert torch.equal(torch.cat(parts.made), torch.cat(recorder.made))
+    first = torch.cat([batch[::2] for batch in recorder.given[:5]])
+    assert sorted(first.flatten(1).tolist()) == sorted(images.images.flatten(1).tolist())
+    assert {samples for _, samples in observer.recorded} == {16}
+
+
+def test_the_history_has_the_rate_of_the_head_under_layer_decay(vit, images):
+    rows = trained(vit, training_data(images), small(**PLAIN, layer_decay=0.5, warmup_epochs=0))
+    assert rows[0][5] == pytest.approx(1e-3)
+
+
 def test_one_epoch_equals_a_loop_by_hand(make_vit, images):
     one = small(**PLAIN, epochs=1, warmup_epochs=0, label_smoothing=0.1)
     data = training_data(images, lambda batch, draws: normalise(batch))

@@ -1,23 +1,29 @@
 """From a run's settings to its model, its data and its transforms."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from rectify import language, rectified
-from rectify.data import augment
+from rectify import language, rectified, videomae
+from rectify.data import augment, clip_augment
 from rectify.data.batches import Prepare
+from rectify.data.clips import Clips
+from rectify.data.images import FileSet, ImageSet, label_order
 from rectify.epochs import TrainingData
 from rectify.recipes import Recipe, recipe
 from rectify.runtime import generator, seed_globals
 from rectify.vision import create_vit
 
 CROP = 0.875  # as in DeiT
+FACTS = "facts"  # key of what a model's file says about itself, as JSON
+ONE_VIEW = {"time": 1, "space": 1}
 
 
 def recipe_of(settings: dict[str, Any]) -> Recipe:
@@ -43,7 +49,8 @@ def model_of(settings: dict[str, Any], block: Path | None, seed: int) -> nn.Modu
 def vit_of(settings: dict[str, Any], drop_path: float = 0.0) -> VisionTransformer:
     """Return the plain ViT of a run, drawn from torch's global generator."""
     data, vision = settings["data"], settings["vision"]
-    return create_vit(
+    create = videomae.create_videomae if vision.get("family") == "videomae" else create_vit
+    return create(
         vision["timm"],
         num_classes=data["classes"],
         image_size=data["image_size"],
@@ -52,6 +59,26 @@ def vit_of(settings: dict[str, Any], drop_path: float = 0.0) -> VisionTransforme
         drop_path=drop_path,
         overrides=vision["overrides"],
     )
+
+
+def start(settings: dict[str, Any], model: nn.Module) -> None:
+    """Give an untrained model what its training starts from: a checkpoint, a smaller head.
+
+    Raises:
+        ValueError: If the checkpoint is damaged or of another model.
+    """
+    vit, file = trunk_of(model), start_file(settings)
+    if file is not None:
+        videomae.load_start(vit, file)
+    with torch.no_grad():
+        for parameter in vit.head.parameters():
+            parameter.mul_(recipe_of(settings).head_scale)
+
+
+def start_file(settings: dict[str, Any]) -> Path | None:
+    """Return the file of tensors that a run's training starts from, if there is one."""
+    checkpoint = settings["vision"].get("start")
+    return None if checkpoint is None else videomae.start_file(Path(checkpoint))
 
 
 def trained_of(settings: dict[str, Any], block: Path | None, seed: int, weights: Path) -> nn.Module:
@@ -70,6 +97,22 @@ def trained_of(settings: dict[str, Any], block: Path | None, seed: int, weights:
     return model
 
 
+def check_labels(weights: Path, data: Path) -> None:
+    """Check that a model learnt the classes in the order that a prepared set has them.
+
+    Raises:
+        ValueError: If the set numbers its classes in another way, or the weights don't say.
+    """
+    with safe_open(weights, framework="pt") as file:
+        learnt = json.loads((file.metadata() or {}).get(FACTS, "{}")).get("label_order")
+    found = label_order(data)
+    if learnt != found:
+        raise ValueError(
+            f"{weights}: must have learnt the classes in the order of {data}, {found[:12]}, got "
+            f"{(learnt or 'none')[:12]}. Train the run again on this preparation of the set."
+        )
+
+
 def saved_of(model: nn.Module) -> dict[str, Tensor]:
     """Return the tensors to publish: a plain ViT where the model has one at test."""
     if isinstance(model, rectified.InsertedViT):
@@ -82,38 +125,60 @@ def trunk_of(model: nn.Module) -> VisionTransformer:
     return model if isinstance(model, VisionTransformer) else model.vit
 
 
-def training_data(settings: dict[str, Any], images: Any, workers: int) -> TrainingData:
-    """Return a training set with its augmentation, image by image first where that is needed."""
-    recipe, data = recipe_of(settings), settings["data"]
+def of_clips(settings: dict[str, Any]) -> bool:
+    """Say whether the images of a run's set are clips in files."""
+    return settings["data"].get("reader") == "ssv2"
+
+
+def images_of(settings: dict[str, Any], items: ImageSet | FileSet, views: int | None) -> Any:
+    """Return what a ``Reader`` reads from.
+
+    Args:
+        settings: Of the run.
+        items: One split.
+        views: Of a clip in time, at test; None for training, where frames are drawn.
+    """
+    if of_clips(settings):
+        return Clips(items, settings["data"]["frames"], views)
+    return items.images
+
+
+def training_data(
+    settings: dict[str, Any], items: ImageSet | FileSet, workers: int
+) -> TrainingData:
+    """Return a training set with its augmentation, item by item first where that is needed."""
+    recipe = recipe_of(settings)
     whole = {"crop": recipe.crop, "pad": recipe.pad, "flip_prob": recipe.flip}
     prepare = None
-    if recipe.auto_augment is not None or recipe.crop == "resized":
-        _check_rgb(settings)
-        prepare = augment.per_image(
-            image_size=data["image_size"],
-            crop_scale=recipe.crop_scale,
-            auto_augment=recipe.auto_augment,
-            **whole,
-        )
+    if of_clips(settings) or recipe.auto_augment is not None or recipe.crop == "resized":
+        prepare = _training_transform(settings, recipe)
         whole = {"crop": "none", "pad": 0, "flip_prob": 0.0}
     last = augment.batched(**whole, erasing=recipe.random_erasing)
-    return TrainingData(images.images, images.labels, data["classes"], last, prepare, workers)
+    stored, classes = images_of(settings, items, None), settings["data"]["classes"]
+    return TrainingData(stored, items.labels, classes, last, prepare, workers)
 
 
-def evaluation_transform(settings: dict[str, Any], shift: str = "none") -> Prepare | None:
-    """Return what brings test images, or those of a shifted test set, to the model's size.
+def evaluation_transform(
+    settings: dict[str, Any], shift: str = "none", views: dict[str, int] = ONE_VIEW
+) -> tuple[Prepare | None, Callable[[Tensor], Tensor]]:
+    """Return what brings a test item to the model's size, and from batches to the model's input.
 
-    DeiT's resize and crop; ImageNet-C's images have their size and are not cropped. None where
-    images are stored as the model takes them: in an embedded set, and without resized crops.
+    Images get DeiT's resize and crop; ImageNet-C's have their size and are not cropped. There is
+    nothing to prepare where images are stored as the model takes them: in an embedded set, and
+    without resized crops. A clip becomes its views.
     """
     data = settings["data"]
+    if of_clips(settings):
+        crops = clip_augment.EvaluationClip(data["image_size"], data["frames"], views["space"])
+        return crops, clip_augment.normalise_views
     if data.get("embedded", False) or recipe_of(settings).crop != "resized":
-        return None
-    return augment.evaluation_transform(data["image_size"], 1.0 if shift == "c" else CROP)
+        return None, augment.normalise
+    prepare = augment.evaluation_transform(data["image_size"], 1.0 if shift == "c" else CROP)
+    return prepare, augment.normalise
 
 
 def workers(device: torch.device, threads: int) -> int:
-    """Return the number of processes that read images: none where the model needs the threads."""
+    """Return the number of processes that read items: none where the model needs the threads."""
     return threads if device.type == "cuda" else 0
 
 
@@ -129,6 +194,24 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         raise ValueError(
             f"{path}: must be a whole safetensors file, got {error}. Delete it and make it again."
         ) from None
+
+
+def _training_transform(settings: dict[str, Any], recipe: Recipe) -> Prepare:
+    values = {
+        "image_size": settings["data"]["image_size"],
+        "crop_scale": recipe.crop_scale,
+        "flip_prob": recipe.flip,
+        "auto_augment": recipe.auto_augment,
+    }
+    if not of_clips(settings):
+        _check_rgb(settings)
+        return augment.per_image(**values, crop=recipe.crop, pad=recipe.pad)
+    if recipe.crop != "resized":
+        raise ValueError(
+            f"{settings['run']}: clips in files need resized crops, got {recipe.crop}. "
+            "Set training.crop to resized."
+        )
+    return clip_augment.TrainingClip(**values)
 
 
 def _with_bridge(

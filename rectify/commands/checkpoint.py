@@ -51,7 +51,7 @@ class Checkpoint:
                 torch.save({"identity": self.identity, "state": state}, file)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.rename(self.folder / f"{number:08d}-{_digest(temporary)}.pt")
+            temporary.rename(self.folder / f"{number:08d}-{sha256(temporary)}.pt")
         finally:
             temporary.unlink(missing_ok=True)
         sync(self.folder)
@@ -66,7 +66,7 @@ class Checkpoint:
         """
         files = self._files()
         for file in reversed(files):
-            if _digest(file) != NAME.fullmatch(file.name)[2]:
+            if sha256(file) != NAME.fullmatch(file.name)[2]:
                 log.info("%s is damaged: its content is not what was written", file)
                 continue
             saved = _read(file)
@@ -99,7 +99,7 @@ def identity(settings: dict[str, Any], code: str, files: Sequence[Path | None]) 
     digest.update(code.encode())
     for file in files:
         if file is not None and file.is_file():
-            digest.update(bytes.fromhex(_digest(file)))
+            digest.update(bytes.fromhex(sha256(file)))
     return digest.hexdigest()
 
 
@@ -114,6 +114,7 @@ def _read(file: Path) -> dict[str, Any]:
         ) from None
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256(file: Path) -> str:
+    """Return the digest of a file's contents."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

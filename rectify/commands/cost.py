@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--language", required=True, help="e.g. llama-7b, or a folder")
     parser.add_argument("--position", required=True, help="early, middle, end or a number")
     parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--frames", type=int, default=1, help="of a clip: VideoMAE's ViT")
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--batch-size", type=int, default=1, help="images per timed forward pass")
     parser.add_argument("--threads", type=int, help="default: as many as torch takes")
@@ -42,6 +43,7 @@ def run(args: argparse.Namespace) -> None:
         image_size=args.image_size,
         classes=args.classes,
         batch_size=args.batch_size,
+        frames=args.frames,
         device=None if args.no_measure else device,
     )
     settings = {name: getattr(args, name) for name in ("vision", "language", "position")}

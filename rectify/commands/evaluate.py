@@ -30,7 +30,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from rectify.commands import assembly
-    from rectify.data.augment import normalise
     from rectify.data.images import load_sets
     from rectify.evaluation import accuracies
     from rectify.provenance import provenance
@@ -39,20 +38,23 @@ def run(args: argparse.Namespace) -> None:
 
     settings, device = read_json(args.config), start(args.threads)
     model = assembly.trained_of(settings, args.block, args.seed, args.model).to(device)
-    k, batch_size = settings["data"]["top_k"], assembly.recipe_of(settings).batch_size
-    rows = []
+    assembly.check_labels(args.model, args.data)
+    views = settings["data"].get("views", assembly.ONE_VIEW)
+    together = max(1, assembly.recipe_of(settings).batch_size // (views["time"] * views["space"]))
+    k, rows = settings["data"]["top_k"], []
     for split, images in load_sets(args.data, "test"):
         shift, condition, severity = _shift(split)
+        prepare, transform = assembly.evaluation_transform(settings, shift, views)
         shares = accuracies(
             model,
-            images.images,
+            assembly.images_of(settings, images, views["time"]),
             images.labels,
             k,
             candidates=images.labels.unique() if shift in PARTIAL else None,
-            transform=normalise,
-            batch_size=batch_size,
+            transform=transform,
+            batch_size=together,
             device=device,
-            prepare=assembly.evaluation_transform(settings, shift),
+            prepare=prepare,
             workers=assembly.workers(device, args.threads),
         )
         rows.append((shift, condition, severity, len(images.labels), k, *shares))

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from rectify.data.images import ImageSet
 
 EMBEDDED = ("glyphs", "digits", "biased", "scripts", "motions", "pairs")
-FILES = ("cifar100", "caltech256", "bar", "imagenet", "captions")
-DESCRIPTIVE = ("name", "title", "channels", "top_k", "embedded", "training")
+FILES = ("cifar100", "caltech256", "bar", "imagenet", "ssv2", "captions")
+DESCRIPTIVE = ("name", "title", "channels", "top_k", "embedded", "training", "views", "visions")
 """Keys of a set in the config that do not concern its preparation."""
 COMMON = ("frames", "shifts")
 """Keys that say what every set of a kind has: nothing to choose for most readers."""
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--settings", type=json.loads, metavar="JSON")
     source.add_argument("--config", type=Path, nargs="+", metavar="YAML")
-    parser.add_argument("--threads", type=int, default=1, help="that read images")
+    parser.add_argument("--threads", type=int, default=1, help="that read files")
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--folder", type=Path, help="of the prepared set")
     target.add_argument("--check", action="store_true", help="report, and write nothing")
@@ -59,23 +59,24 @@ def run(args: argparse.Namespace) -> None:
     made = _made(args.data, settings)
     in_memory = isinstance(made, dict)
     listing = listing_of(made) if in_memory else made
-    facts = _report(args.data, listing)
-    files = None if in_memory else Path(settings["folder"])
-    if files:
-        _check_images(args.data, files, listing["source"].tolist(), args.threads)
-    _check_classes(args.data, settings["classes"], listing)
+    _report(args.data, listing)
+    left_out = [] if in_memory else _unreadable(args.data, settings, listing, args.threads)
     if full:
         from rectify.data.published import check_complete
 
         check_complete(args.data, settings["reader"], listing)
+    if left_out:
+        listing = _without(listing, left_out)
+        _report(args.data, listing)
+    _check_classes(args.data, settings["classes"], listing)
     if args.check:
         return
-    code = modules(settings["reader"])
-    source = provenance(settings["seed"], *code, data=args.data, settings=settings, **facts)
+    facts = {"data": args.data, "settings": settings, "left_out": left_out, **_facts(listing)}
+    source = provenance(settings["seed"], *modules(settings["reader"]), **facts)
     if in_memory:
         save_sets(args.folder, made, source)
     else:
-        save_files(args.folder, files, listing, source)
+        save_files(args.folder, Path(settings["folder"]), listing, source)
         (args.folder / ARRAYS).unlink(missing_ok=True)
 
 
@@ -98,32 +99,55 @@ def _settings(files: list[Path], data: str) -> dict[str, Any]:
     return data_settings(config, data)
 
 
-def _report(data: str, listing: "DataFrame") -> dict[str, Any]:
-    """Log and return the number of items by split, and the names of the classes."""
-    from rectify.data.images import few
-
+def _facts(listing: "DataFrame") -> dict[str, Any]:
+    """Return the number of items by split, and the names of the classes."""
     kinds = listing["split"].str.partition("/")[0]  # the conditions of one shift together
     items = {kind: int((kinds == kind).sum()) for kind in dict.fromkeys(kinds)}
     labelled = listing[listing["label"] >= 0].drop_duplicates("label").sort_values("label")
-    classes = labelled["name"].tolist()
+    return {"items": items, "classes": labelled["name"].tolist()}
+
+
+def _report(data: str, listing: "DataFrame") -> None:
+    from rectify.data.images import few
+
+    items, classes = _facts(listing).values()
     for split, count in items.items():
         log.info("%s: %s: %d items", data, split, count)
     log.info("%s: %d classes: %s", data, len(classes), few(classes) or "-")
-    return {"items": items, "classes": classes}
 
 
-def _check_images(data: str, folder: Path, sources: list[str], threads: int) -> None:
+def _unreadable(
+    data: str, settings: dict[str, Any], listing: "DataFrame", threads: int
+) -> list[str]:
+    """Return the files that cannot be read, if just so many are accepted: of images, none."""
+    from rectify.data.clips import undecodable
     from rectify.data.images import few, unreadable
 
-    bad = unreadable(folder, sources, threads)
+    clips, folder = settings["reader"] == "ssv2", Path(settings["folder"])
+    find = undecodable if clips else unreadable
+    bad = find(folder, listing["source"].tolist(), threads)
     log.info("%s: %d unreadable files", data, len(bad))
     for name in bad:
         log.info("%s: unreadable: %s", data, name)
-    if bad:
+    accepted = settings.get("undecodable", 0)
+    if clips and len(bad) != accepted:
+        raise ValueError(
+            f"{data}: {accepted} clips that cannot be decoded are accepted, got {len(bad)}: "
+            f"{few(bad) or '-'}. Get them again, or set data.{data}.sizes.undecodable to "
+            f"{len(bad)} to leave them out."
+        )
+    if bad and not clips:
         raise ValueError(
             f"{folder}: each file must be a whole image, got {len(bad)} missing or unreadable: "
             f"{few(bad)}. Replace them."
         )
+    return bad
+
+
+def _without(listing: "DataFrame", left_out: list[str]) -> "DataFrame":
+    """Return a manifest without some files; none takes their place."""
+    kept = listing[~listing["source"].isin(left_out)].reset_index(drop=True)
+    return kept.assign(item=range(len(kept)))
 
 
 def _made(data: str, settings: dict[str, Any]) -> "dict[str, ImageSet] | DataFrame":
@@ -154,14 +178,16 @@ def _embedded(reader: str, sizes: dict[str, Any]) -> "dict[str, ImageSet]":
 
 
 def _read(reader: str, folder: Path, sizes: dict[str, Any]) -> "dict[str, ImageSet] | DataFrame":
-    from rectify.data import pairs, readers
+    from rectify.data import pairs, readers, ssv2
 
-    _check_sizes(reader, sizes, ("image_size", "seed", *COMMON))
+    own = ("undecodable",) if reader == "ssv2" else ()
+    _check_sizes(reader, sizes, ("image_size", "seed", *own, *COMMON))
     calls: dict[str, Callable[[], Any]] = {
         "cifar100": lambda: readers.cifar100(folder),
         "caltech256": lambda: readers.caltech256(folder, sizes["seed"]),
         "bar": lambda: readers.bar(folder),
         "imagenet": lambda: readers.image_folders(folder, sizes.get("shifts")),
+        "ssv2": lambda: ssv2.something_something(folder),
         "captions": lambda: pairs.caption_files(folder),
     }
     return calls[reader]()
@@ -179,6 +205,8 @@ def _check_sizes(reader: str, sizes: dict[str, Any], known: tuple[str, ...]) -> 
 def modules(reader: str) -> list[str]:
     """Return the modules whose code decides the items of a set."""
     own = {"motions": "video", "pairs": "pairs", "captions": "pairs", "scripts": "scripts"}
+    if reader == "ssv2":
+        return ["rectify.data.ssv2", "rectify.data.clips"]
     drawn = "glyphs" if reader in EMBEDDED else "readers"
     return [f"rectify.data.{own.get(reader, drawn)}"]
 

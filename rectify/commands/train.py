@@ -13,6 +13,7 @@ SIGTERM, SIGUSR1 and SIGUSR2 save the state and end with status 75; the same com
 """
 
 import argparse
+import json
 import logging
 import os
 import time
@@ -27,7 +28,9 @@ MODULES = (
     "rectify.gsnr",
     "rectify.evaluation",
     "rectify.language",
+    "rectify.videomae",
     "rectify.data.augment",
+    "rectify.data.clips",
     "rectify.data.images",
 )
 
@@ -79,10 +82,13 @@ def _train(args: argparse.Namespace) -> int:
 
     settings, device = read_json(args.config), start(args.threads)
     recipe, workers = assembly.recipe_of(settings), assembly.workers(device, args.threads)
-    model = assembly.model_of(settings, args.block, args.seed).to(device)
+    model = assembly.model_of(settings, args.block, args.seed)
+    assembly.start(settings, model)
+    model = model.to(device)
     measures = {key: value for key, value in settings["gsnr"].items() if key != "estimator"}
     observer = GsnrObserver(assembly.trunk_of(model).blocks, **measures)
     files = [args.data / "manifest.csv", args.data / "arrays.safetensors", args.block]
+    files.append(assembly.start_file(settings))
     keeper = Checkpoint(args.checkpoint, identity(settings, source_digest(*MODULES), files))
     with stop_asked() as stop:
         try:
@@ -112,18 +118,18 @@ def _train(args: argparse.Namespace) -> int:
 
 def _evaluation(settings: dict[str, Any], images: Any, device: Any, workers: int) -> Any:
     from rectify.commands import assembly
-    from rectify.data.augment import normalise
     from rectify.evaluation import accuracies
 
+    prepare, transform = assembly.evaluation_transform(settings)
     return lambda model: accuracies(
         model,
-        images.images,
+        assembly.images_of(settings, images, 1),
         images.labels,
         settings["data"]["top_k"],
-        transform=normalise,
+        transform=transform,
         batch_size=assembly.recipe_of(settings).batch_size,
         device=device,
-        prepare=assembly.evaluation_transform(settings),
+        prepare=prepare,
         workers=workers,
     )
 
@@ -181,17 +187,25 @@ def _write(
     from safetensors.torch import save_file
 
     from rectify.commands import assembly
+    from rectify.commands.checkpoint import sha256
+    from rectify.data.images import label_order
     from rectify.provenance import provenance
     from rectify.records import GSNR, HISTORY, atomic_path, write_json, write_table
 
-    source = provenance(args.seed, *MODULES, run=settings["run"])
+    start = assembly.start_file(settings)
+    started = {"start": f"{start}", "start_sha256": sha256(start)} if start else {}
+    source = provenance(args.seed, *MODULES, run=settings["run"], **started)
     gradients = [row for epoch in range(len(rows)) for row in observer.rows(epoch)]
     write_table(GSNR, gradients, args.output / "gsnr.csv", source)
     write_table(HISTORY, rows, args.output / "history.csv", source)
     state = {name: value.cpu().contiguous() for name, value in assembly.saved_of(model).items()}
-    name = {"run": f"{settings['run']}--seed-{args.seed}"}  # safetensors writes two in any order
+    facts = {
+        "run": f"{settings['run']}--seed-{args.seed}",
+        "label_order": label_order(args.data),
+    }
     with atomic_path(args.output / "model.safetensors") as temporary:
-        save_file(state, temporary, name)
+        # one entry: safetensors writes two in any order
+        save_file(state, temporary, {assembly.FACTS: json.dumps(facts)})
     write_json(args.output / "summary.json", _summary(args.seed, settings, model, rows))
 
 

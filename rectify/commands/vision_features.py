@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from rectify.checkpoints import read_revision
     from rectify.commands import assembly
-    from rectify.data.augment import normalise, published_transform
+    from rectify.data.augment import published_transform
     from rectify.data.images import load_set
     from rectify.features import save_features, vision_features
     from rectify.records import read_json
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
         settings = read_json(args.config)
         vision = settings["vision"]
         vit = assembly.trained_of(settings, None, args.seed, args.model)
-        prepare, transform = assembly.evaluation_transform(settings), normalise
+        prepare, transform = assembly.evaluation_transform(settings)
     layers = vision_features(
         vit.to(device),
         load_set(args.pairs, "pairs").images,

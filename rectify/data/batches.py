@@ -1,7 +1,7 @@
-"""Batches of stored images on the device, read ahead of their use by worker processes.
+"""Batches of stored images or clips on the device, read ahead of their use by worker processes.
 
 Workers decode and crop; what they hand over is ``uint8``, and everything that follows is done
-on the device. An image's random parameters come from its own seed, so that a batch is the same
+on the device. An item's random parameters come from its own seed, so that a batch is the same
 whatever the number of workers.
 """
 
@@ -13,32 +13,33 @@ from typing import Any
 
 import torch
 from jaxtyping import Int64, UInt8
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms.functional import to_pil_image
 
 from rectify.runtime import seed_globals
 
-CHUNK = 64  # images that a worker reads at a time: little shared memory, an early first batch
+CHUNK = 64  # frames that a worker reads at a time: little shared memory, an early first batch
 
-Prepare = Callable[[Image.Image], UInt8[Tensor, "channels height width"]]
-"""From one stored image to the size of the model; draws from the global generators."""
+Prepare = Callable[[Any], UInt8[Tensor, " *pixels"]]
+"""From one stored image or clip to the size of the model; draws from the global generators."""
 
 
 class Reader:
-    """The images of one set, batch by batch. Workers live as long as the reader."""
+    """The images or clips of one set, by batches. Workers live as long as the reader."""
 
     def __init__(self, images: Any, prepare: Prepare | None, workers: int, device: torch.device):
         """Start nothing yet.
 
         Args:
             images: Indexed by an item number; by a tensor of them if there is no ``prepare``.
-            prepare: Applied to each image; None for sets that are stored as the model takes them.
+                Clips have ``frames``, how many come with an item.
+            prepare: Applied to each item; None for sets that are stored as the model takes them.
             workers: Processes that read and prepare; 0 does it here, when a batch is due.
             device: Where batches are wanted.
         """
         self.images, self.device, self._chunks = images, device, _Chunks()
+        self._chunk = max(1, CHUNK // getattr(images, "frames", 1))
         self._loader = None
         if prepare is not None:
             self._loader = _loader(_Source(images, prepare), self._chunks, workers, device)
@@ -49,15 +50,15 @@ class Reader:
         batch_size: int,
         seeds: Int64[Tensor, " items"] | None = None,
     ) -> Iterator[UInt8[Tensor, " batch *pixels"]]:
-        """Give the images of the items in their order; the last batch may be smaller.
+        """Give the pixels of the items in their order; the last batch may be smaller.
 
         Args:
             items: Item numbers.
-            batch_size: Images at a time.
-            seeds: One for each item, where ``prepare`` draws.
+            batch_size: Items at a time.
+            seeds: One for each item, where reading or ``prepare`` draws.
 
         Raises:
-            ValueError: If a file is no whole image, or images of many sizes are not prepared.
+            ValueError: If a file is not whole, or images of many sizes are not prepared.
         """
         batches = items.split(batch_size)
         if self._loader is None:
@@ -67,11 +68,12 @@ class Reader:
         self._chunks.parts = [
             pair
             for batch in zip(batches, seeds.split(batch_size), strict=True)
-            for pair in zip(*(one.split(CHUNK) for one in batch), strict=True)
+            for pair in zip(*(one.split(self._chunk) for one in batch), strict=True)
         ]
         chunks = iter(self._loader)
         for batch in batches:
-            yield torch.cat([self._moved(next(chunks)) for _ in range(0, len(batch), CHUNK)])
+            parts = range(0, len(batch), self._chunk)
+            yield torch.cat([self._moved(next(chunks)) for _ in parts])
 
     def _stored(self, items: Tensor) -> Tensor:
         images = self.images[items]
@@ -99,7 +101,7 @@ class _Chunks:
 
 
 class _Source:
-    """What a worker holds: the set, and what it does to an image."""
+    """What a worker holds: the set, and what it does to an item."""
 
     def __init__(self, images: Any, prepare: Prepare):
         self.images, self.prepare = images, prepare
@@ -111,6 +113,7 @@ class _Source:
             return error
 
     def _prepared(self, item: int, seed: int) -> Tensor:
+        seed_globals(seed, "read")  # frames of a clip
         image = self.images[item]
         seed_globals(seed)
         return self.prepare(to_pil_image(image) if isinstance(image, Tensor) else image)

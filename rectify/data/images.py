@@ -160,6 +160,14 @@ def splits(folder: Path) -> list[str]:
     return list(dict.fromkeys(read_table(MANIFEST, Path(folder) / LISTING)["split"]))
 
 
+def label_order(folder: Path) -> str:
+    """Return a digest of which class has which number in the training split."""
+    listing = read_table(MANIFEST, Path(folder) / LISTING)
+    classes = listing.loc[listing["split"] == "train", ["label", "name"]].drop_duplicates()
+    pairs = sorted(classes.itertuples(index=False, name=None))
+    return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
+
+
 def load_set(folder: Path, split: str) -> ImageSet | FileSet:
     """Return one split of a prepared set.
 

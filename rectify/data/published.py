@@ -1,8 +1,9 @@
 """What the published sets hold when they are complete: items, and classes where they matter.
 
 Counts of BAR, CIFAR-100, ImageNet, -A, -R and -C are the ones that their authors state; those of
-Caltech-256 without clutter and of ImageNet-Sketch were written down from memory (docs/data.md).
-The classes of ImageNet and of its 200-class variants are the lists that timm ships.
+Caltech-256 without clutter, of ImageNet-Sketch and of the test clips of Something-Something v2
+were written down from memory (docs/data.md). The classes of ImageNet and of its
+200-class variants are the lists that timm ships.
 """
 
 from importlib import resources
@@ -23,6 +24,7 @@ ITEMS: dict[str, dict[tuple[str, ...], int]] = {
         ("test-sk",): 50_889,
         ("test-r",): 30_000,
     },
+    "ssv2": {("train",): 168_913, ("test",): 24_777},
     "captions": {("pairs",): 1_024},
 }
 """By reader: items of one or more splits together; all conditions of a shift count as one."""

@@ -24,6 +24,13 @@ def test_the_papers_numbers_as_json(capsys):
     assert answer["seconds_per_image"] is None
 
 
+def test_frames_make_it_videomae(capsys):
+    clips = ("--frames", "16", "--classes", "174", "--no-measure", "--json")
+    assert main(["cost", *PAPER, *clips]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["parameters"]["vision"] == 21_946_926
+
+
 def test_the_papers_numbers_as_a_table(capsys):
     assert main(["cost", *PAPER, "--no-measure"]) == 0
     lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]

@@ -11,6 +11,7 @@ from rectify.__main__ import main
 from rectify.data.images import FileSet, load_set, splits
 from rectify.data.pairs import captions
 from rectify.records import read_note
+from tests.data.films import film
 
 
 def prepare(output, name: str, **settings) -> int:
@@ -163,6 +164,54 @@ def test_captions_with_their_files_are_pairs(tmp_path):
     assert prepare(tmp_path / "out", "wit", **settings) == 0
     assert captions(tmp_path / "out") == ["nothing"]
     assert len(load_set(tmp_path / "out", "pairs").images) == 1
+
+
+@pytest.fixture
+def films(tmp_path):
+    """Two classes in VideoMAE's lists; the last clip for training is cut short."""
+    folder = tmp_path / "ssv2"
+    for name in ("a b.webm", "c.mp4", "d.mp4", "e.mp4"):
+        film(folder / "videos" / name, frames=4)
+    (folder / "train.csv").write_text("videos/a b.webm 0\nvideos/c.mp4 1\nvideos/d.mp4 1\n")
+    (folder / "val.csv").write_text("videos/e.mp4 1\n")
+    (folder / "videos" / "d.mp4").write_bytes(b"")
+    return folder
+
+
+def clips(output, folder, **more):
+    settings = {"reader": "ssv2", "classes": 2, "frames": 16, "folder": f"{folder}"}
+    return prepare(output, "ssv2", **settings | more)
+
+
+def test_a_clip_that_cannot_be_decoded_is_named_and_nothing_is_written(tmp_path, films, capsys):
+    assert clips(tmp_path / "out", films) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-2].endswith("ssv2: unreadable: videos/d.mp4")
+    assert lines[-1].startswith(
+        "ssv2: 0 clips that cannot be decoded are accepted, got 1: videos/d.mp4. Get them again, "
+        "or set data.ssv2.sizes.undecodable to 1"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_accepted_clips_are_left_out_by_name_and_never_replaced(tmp_path, films, capsys):
+    assert clips(tmp_path / "out", films, undecodable=1, threads=2) == 2  # no size of its own
+    assert clips(tmp_path / "out", films, undecodable=1, views={}, visions={}) == 0
+    said = capsys.readouterr().err
+    assert said.index("ssv2: train: 3 items") < said.index("ssv2: train: 2 items")
+    assert load_set(tmp_path / "out", "train").sources == ("videos/a b.webm", "videos/c.mp4")
+    assert load_set(tmp_path / "out", "test").sources == ("videos/e.mp4",)
+    facts = read_note(tmp_path / "out" / "manifest.csv")["provenance"]["facts"]
+    assert facts["left_out"] == ["videos/d.mp4"]
+    assert facts["items"] == {"train": 2, "test": 1}
+    assert clips(tmp_path / "more", films, undecodable=2) == 2
+    assert "2 clips that cannot be decoded are accepted, got 1" in capsys.readouterr().err
+
+
+def test_a_part_is_not_the_whole_set(tmp_path, films, capsys):
+    assert clips(tmp_path / "out", films, full=True, undecodable=1) == 2
+    said = capsys.readouterr().err  # those that are left out are counted
+    assert "ssv2: the full set must have 168,913 items in train, got 3." in said
 
 
 @pytest.mark.parametrize(

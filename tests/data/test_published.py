@@ -33,6 +33,7 @@ def test_the_classes_of_bar_add_up_to_its_two_splits():
 def test_a_complete_set_passes():
     check_complete("bar", "bar", bar())
     check_complete("toy", "cifar100", listing(("train", "a", 50_000), ("test", "a", 10_000)))
+    check_complete("s", "ssv2", listing(("train", "a", 168_913), ("test", "a", 24_777)))
     check_complete("wit", "captions", listing(("pairs", "a", 1_024)))
     check_complete("c", "caltech256", listing(("train", "a", 20_846), ("test", "a", 8_934)))
 
@@ -45,6 +46,11 @@ def test_a_complete_set_passes():
             "caltech256",
             listing(("train", "a", 9)),
             "must have 29,780 items in train and test, got 9",
+        ),
+        (
+            "ssv2",
+            listing(("train", "a", 168_913), ("test", "a", 24_776)),
+            "must have 24,777 items in test, got 24776",
         ),
         ("captions", listing(("pairs", "a", 1)), "must have 1,024 items in pairs, got 1"),
         ("bar", bar(fishing=41, diving=160), r"159 items of diving, got \(520, 160\)"),

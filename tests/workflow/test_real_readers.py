@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from rectify.data.readers import CIFAR100_MD5
 from rectify.records import EVALUATION, read_note, read_table
 from tests import trees
+from tests.data import ssv2_tree
 from tests.workflow.project import ROOT, call, copy_project
 
 CONFIG = ("--configfile", "demo.yaml", "tests/smoke.yaml", "tests/real.yaml", "--")
@@ -20,6 +22,8 @@ def write_data(project: Path) -> None:
     trees.write_imagenet(data)
     trees.write_caltech(data / "256_ObjectCategories")
     trees.write_bar(data / "bar")
+    ssv2_tree.write_tree(data / "ssv2")
+    (data / "ssv2" / "videos" / "105.webm").write_bytes(b"")
     digests = trees.write_cifar(data / "cifar-100-python", classes=6, train=20, test=12)
     reader = project / "rectify" / "data" / "readers.py"
     text = reader.read_text()
@@ -28,12 +32,22 @@ def write_data(project: Path) -> None:
     reader.write_text(text)
 
 
+def write_start(project: Path) -> None:
+    """Write the checkpoint from which ViT-S starts on clips, in the size that the demo gives it."""
+    start = yaml.safe_load((project / "config.yaml").read_text())["data"]["ssv2"]["visions"]
+    sizes = yaml.safe_load((project / "demo.yaml").read_text())["visions"]["vit-s"]["overrides"]
+    path = project / start["vit-s"]["start"]
+    path.parent.mkdir()
+    ssv2_tree.write_checkpoint(path, 28, sizes)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a copy of the project in which the three tables were made."""
     project = copy_project(tmp_path_factory.mktemp("real"))
     (project / "tests" / "real.yaml").write_bytes((ROOT / "tests" / "real.yaml").read_bytes())
     write_data(project)
+    write_start(project)
     said = call(
         project,
         *("python", "-m", "rectify", "warm", "snakemake", "--cores", "2", *CONFIG),
@@ -51,7 +65,7 @@ def test_table_4_has_imagenet_its_shifts_mce_and_the_clips(finished: Path) -> No
     found = cells(finished, "table4")
     shifts = ("", "-C", "-C mCE", "-A", "-SK", "-R")
     columns = [*(f"ImageNet: ImageNet{shift}" for shift in shifts), "ImageNet: GSNR"]
-    columns += [f"Motions: {name}" for name in ("acc@1", "acc@5", "GSNR")]
+    columns += [f"Something-Something-v2: {name}" for name in ("acc@1", "acc@2", "GSNR")]
     assert set(found["column"]) == set(columns)
     assert len(found) == 2 * len(columns)
     assert found["mean"].notna().all()
@@ -82,6 +96,17 @@ def test_every_test_item_is_evaluated_under_every_shift(finished: Path) -> None:
     }
 
 
+def test_the_video_columns_are_those_of_the_evaluated_clips(finished: Path) -> None:
+    found = cells(finished, "table4")
+    shown = found[found["column"] == "Something-Something-v2: acc@1"].set_index("row")["mean"]
+    runs = ("vanilla", "auxiliary_llama-m_layer-2_end_lambda-0.35")
+    for run, row in zip(runs, ("ViT-64", "ViT-64 +AUX"), strict=True):
+        place = finished / RESULTS / "runs" / f"ssv2_vit-s_{run}" / "seed-0"
+        scores = read_table(EVALUATION, place / "evaluation.csv")
+        assert scores["items"].tolist() == [6]
+        assert shown[row] == pytest.approx(100 * scores["accuracy_top1"].item())
+
+
 def test_the_frozen_splits_say_what_was_read(finished: Path) -> None:
     for name, items in {
         "imagenet": {
@@ -95,12 +120,14 @@ def test_the_frozen_splits_say_what_was_read(finished: Path) -> None:
         "cifar100": {"train": 20, "test": 12},
         "caltech256": {"train": 24, "test": 6},
         "bar": {"train": 18, "test": 12},
+        "ssv2": {"train": 11, "test": 6},
     }.items():
         facts = read_note(finished / RESULTS / "data" / name / "manifest.csv")["provenance"][
             "facts"
         ]
         assert facts["items"] == items
-        assert len(facts["classes"]) == 6
+        assert len(facts["classes"]) == (3 if name == "ssv2" else 6)
         assert len(facts["sha256"]) == 64
+        assert facts["left_out"] == (["videos/105.webm"] if name == "ssv2" else [])
     log = finished / RESULTS / "logs" / "prepare_data" / "caltech256.log"
     assert "001.ak47: left out 1 that are no images: greg" in log.read_text()

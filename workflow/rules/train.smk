@@ -86,7 +86,12 @@ rule evaluate:
         data=run_data_folder,
         block=block_option,
         code=source_digest(
-            "rectify.evaluation", "rectify.rectified", "rectify.language", "rectify.data.augment"
+            "rectify.evaluation",
+            "rectify.rectified",
+            "rectify.language",
+            "rectify.videomae",
+            "rectify.data.clips",
+            "rectify.data.augment",
         ),
     shell:
         "python -m rectify evaluate --config {input.config:q} --model {input.model:q}"

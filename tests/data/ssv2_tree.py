@@ -1,0 +1,99 @@
+"""Something-Something-v2 in miniature, a VideoMAE checkpoint for it, and its configuration."""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from rectify.videomae import create_videomae
+from tests.data.films import film
+
+CLASSES = (
+    "Approaching something with your camera",
+    "Moving something up",
+    "Holding something next to something",
+)
+TEMPLATES = [name.replace("something", "[something]") for name in CLASSES]
+SIZES = {"embed_dim": 24, "num_heads": 2, "depth": 2, "patch_size": 16}
+CONFIG = {
+    "data": {
+        "ssv2": {
+            "title": "Something-Something-v2",
+            "reader": "ssv2",
+            "folder": "ssv2",
+            "classes": 3,
+            "image_size": 32,
+            "frames": 4,
+            "top_k": 2,
+            "views": {"time": 2, "space": 3},
+            "training": {
+                "recipe": "videomae",
+                "epochs": 2,
+                "batch_size": 6,
+                "warmup_epochs": 1,
+                "lr": 0.02,
+            },
+            "visions": {"vit-s": {"family": "videomae", "start": "start.pth"}},
+        }
+    },
+    "visions": {
+        "vit-s": {
+            "title": "ViT-24",
+            "timm": "vit_tiny_patch16_224",
+            "depth": 2,
+            "parameters": 1,
+            "overrides": SIZES,
+        }
+    },
+    "languages": {"tiny": {"title": "Tiny", "layers": 2, "checkpoint": "-"}},
+    "training": {"recipe": "paper", "epochs": 9},
+    "rectifier": {"final_norm": "unit"},
+    "gsnr": {"batches": 2, "estimator": "plain", "xi": 1e-8},
+}
+
+
+def write_tree(folder: Path, train: int = 12, test: int = 6) -> None:
+    """Write label files as they are distributed, and clips of 64 x 48 and 48 x 64 pixels."""
+    (folder / "labels").mkdir(parents=True)
+    numbers = {name: str(number) for number, name in enumerate(CLASSES)}
+    (folder / "labels" / "labels.json").write_text(json.dumps(numbers))
+    for name, first, count in (("train", 100, train), ("validation", 200, test)):
+        entries = []
+        for item in range(count):
+            size = (64, 48) if item % 2 else (48, 64)
+            path = folder / "videos" / f"{first + item}.webm"
+            film(path, frames=8 + 5 * (item % 7), size=size, level=40 * (item % 3))
+            entries.append({"id": f"{first + item}", "template": TEMPLATES[item % 3]})
+        (folder / "labels" / f"{name}.json").write_text(json.dumps(entries))
+
+
+def write_checkpoint(path: Path, image_size: int = 32, sizes: dict = SIZES) -> None:
+    """Write random weights of a pretrained encoder as VideoMAE's authors do."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        vit = create_videomae(
+            "vit_tiny_patch16_224",
+            num_classes=3,
+            image_size=image_size,
+            frames=4,
+            overrides=sizes,
+        )
+    tensors = {}
+    for name, tensor in vit.state_dict().items():
+        if name == "patch_embed.proj.weight":
+            dim, _, height, width = tensor.shape
+            tensor = tensor.view(dim, 2, 3, height, width).transpose(1, 2)
+        if not name.startswith(("head.", "fc_norm.")) and ".qkv." not in name:
+            tensors[f"encoder.{name}"] = tensor
+    for index, block in enumerate(vit.blocks):
+        linears, place = block.attn.qkv, f"encoder.blocks.{index}.attn"
+        weights = [linears.query.weight, linears.key.weight, linears.value.weight]
+        tensors[f"{place}.qkv.weight"] = torch.cat(weights).detach()
+        tensors[f"{place}.q_bias"] = linears.query.bias.detach()
+        tensors[f"{place}.v_bias"] = linears.value.bias.detach()
+    norms = {f"encoder.norm.{kind}": torch.ones(vit.embed_dim) for kind in ("weight", "bias")}
+    torch.save(
+        {"model": tensors | norms | {"mask_token": torch.ones(1)}, "args": argparse.Namespace(a=1)},
+        path,
+    )
