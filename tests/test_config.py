@@ -12,11 +12,8 @@ from jsonschema import Draft202012Validator
 from rectify import rectified
 from rectify.config import (
     FIGURES,
-    POSITIONS,
     SCHEMA,
     TABLES,
-    VARIANTS,
-    Run,
     all_runs,
     check,
     data_settings,
@@ -27,6 +24,7 @@ from rectify.config import (
     settings,
 )
 from rectify.recipes import Recipe, recipe
+from rectify.runs import POSITIONS, VARIANTS, Run
 from rectify.vision import create_vit
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -33,6 +33,7 @@ ROWS = [
     ("L5", "analysis"),  # helpers of the two below
     ("L5", "analysis.tables analysis.figures"),
     ("L6", "report"),
+    ("L7", "runs"),
     ("L7", "config"),
     ("L7", "commands.assembly commands.checkpoint commands.processes"),  # shared by commands
     ("L7", "warm slurm"),

@@ -10,8 +10,8 @@ import argparse
 import json
 from pathlib import Path
 
-from rectify.config import Run
 from rectify.records import write_json
+from rectify.runs import Run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

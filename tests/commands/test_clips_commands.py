@@ -10,12 +10,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from rectify.commands import assembly, evaluate, prepare_data, train
-from rectify.config import Run, settings
+from rectify.config import settings
 from rectify.data.augment import normalise
 from rectify.data.clip_augment import EvaluationClip
 from rectify.data.clips import decode, evaluation_frames
 from rectify.data.images import load_set
 from rectify.records import EVALUATION, GSNR, HISTORY, read_json, read_note, read_table
+from rectify.runs import Run
 from tests.commands.test_train_evaluate import TIMES, interrupt_after, run
 from tests.data.ssv2_tree import CLASSES, CONFIG, write_checkpoint, write_tree
 
