@@ -11,6 +11,7 @@ from rectify import failures, presence, slurm
 from rectify.commands.prepare_data import modules as data_modules
 from rectify.commands.train import MODULES as TRAINING
 from rectify.provenance import source_digest
+from rectify.runs import Run
 
 slurm.mend(sys.modules.get("snakemake_executor_plugin_slurm"))
 if workflow.is_main_process:  # not in jobs, which evaluate this file too
@@ -84,7 +85,7 @@ def features_minutes(wildcards, attempt):
 
 
 def parsed(wildcards):
-    return experiment.Run.parse(wildcards.run)
+    return Run.parse(wildcards.run)
 
 
 def run_settings(wildcards):
