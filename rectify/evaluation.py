@@ -8,6 +8,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from rectify.data.batches import Prepare, Reader
+from rectify.runtime import process, summed
 
 
 def accuracies(
@@ -24,6 +25,8 @@ def accuracies(
     candidates: Int[Tensor, " candidates"] | None = None,
 ) -> tuple[float, float]:
     """Return the top-1 and top-k accuracy of ``model`` in ``eval`` mode, each in 0 .. 1.
+
+    Processes that train together share the items, and all get the accuracy on all of them.
 
     Args:
         model: Returns logits ``(batch, classes)`` in ``eval`` mode.
@@ -43,17 +46,18 @@ def accuracies(
     if len(labels) == 0:
         raise ValueError("evaluation: the test set must hold items, got none. Prepare it again.")
     model.eval()
-    hits, everything = torch.zeros(2, dtype=torch.int64), torch.arange(len(labels))
-    batches = Reader(images, prepare, workers, device).read(everything, batch_size)
+    rank, ranks = process()
+    hits, own = torch.zeros(2, dtype=torch.int64), torch.arange(rank, len(labels), ranks)
+    batches = Reader(images, prepare, workers, device).read(own, batch_size)
     with torch.inference_mode():
-        for items, batch in zip(everything.split(batch_size), batches, strict=True):
+        for items, batch in zip(own.split(batch_size), batches, strict=True):
             logits = model(transform(batch)).float().cpu()
             if candidates is None:
                 hits += _hits(logits, labels[items], k)
             else:
                 places = torch.searchsorted(candidates, labels[items])
                 hits += _hits(logits[:, candidates], places, k)
-    top1, topk = (hits.double() / len(labels)).tolist()
+    top1, topk = (summed(hits.to(device)).double() / len(labels)).tolist()
     return top1, topk
 
 

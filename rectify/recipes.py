@@ -59,6 +59,10 @@ class Recipe:
     random_erasing: float = 0.25
     precision: str = "float32"
     """``float32``, or ``bfloat16``: autocast in forward passes."""
+    accumulate: int = 1
+    """Parts of a process's batch that go through the model one after the other."""
+    compile: bool = False
+    """torch.compile for steps that are not measured."""
 
     @property
     def scaled_lr(self) -> float:
@@ -167,6 +171,7 @@ def _check(recipe: Recipe) -> None:
             recipe.crop,
         ),
         (recipe.repeats > 0, "repeats", "positive", recipe.repeats),
+        (recipe.accumulate > 0, "accumulate", "positive", recipe.accumulate),
         (recipe.mixup_mode in ("batch", "elem"), "mixup_mode", "batch or elem", recipe.mixup_mode),
         (0 <= recipe.label_smoothing < 1, "label_smoothing", "in 0..1", recipe.label_smoothing),
     )

@@ -4,13 +4,17 @@ Seeds for each purpose are derived from the run's seed by a hash, so that no two
 share a random stream and adding one leaves the others as they were.
 """
 
+import atexit
 import contextlib
 import hashlib
 import os
 import random
+import signal
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
+from torch import Tensor
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 
@@ -27,12 +31,56 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
 
 
 def start(threads: int) -> torch.device:
-    """Fix the number of threads, make torch deterministic, and return the device to use."""
-    torch.set_num_threads(threads)
+    """Fix the number of threads, make torch deterministic, and return the device to use.
+
+    A process that torchrun started joins the others and takes a device of its own; the threads
+    are divided among them.
+    """
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(max(1, threads // ranks))
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS refuses to be that
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    on_gpu = torch.cuda.is_available()
+    if "LOCAL_RANK" not in os.environ:
+        return torch.device("cuda" if on_gpu else "cpu")
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if on_gpu else torch.device("cpu")
+    if on_gpu:
+        torch.cuda.set_device(device)
+    torch.distributed.init_process_group("nccl" if on_gpu else "gloo")
+    atexit.register(torch.distributed.destroy_process_group)
+    return device
+
+
+def process() -> tuple[int, int]:
+    """Return the number of this process, from 0, and how many train together."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+def summed(values: Tensor) -> Tensor:
+    """Return the sum of the values of all processes that train together."""
+    if process()[1] > 1:
+        torch.distributed.all_reduce(values)
+    return values
+
+
+@contextlib.contextmanager
+def stop_asked() -> Iterator[Callable[[], bool]]:
+    """Give a function that says whether a signal asked this process to stop.
+
+    SLURM sends SIGTERM before it kills a job, and the warning that its profile asks for; until
+    the end of the context neither ends the process.
+    """
+    asked = []
+    signals = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+    before = [signal.signal(one, lambda number, _: asked.append(number)) for one in signals]
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for one, handler in zip(signals, before, strict=True):
+            signal.signal(one, handler)
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:

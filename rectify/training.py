@@ -3,7 +3,8 @@
 Every draw of a step is seeded by (seed, epoch, step), and those of an image by its place in
 the epoch. So a run goes on after an interruption exactly as if there had been none, and
 runs that differ only in the model see the same batches with the same augmentation, which
-makes their GSNR comparable.
+makes their GSNR comparable. Processes that torchrun starts share each batch and hold the same
+weights.
 """
 
 import contextlib
@@ -11,24 +12,24 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from timm.data import Mixup
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
-from rectify.data.augment import Augment, draw, seeds
-from rectify.data.batches import Prepare, Reader
+from rectify.epochs import Epochs, TrainingData
 from rectify.recipes import Recipe, mixup, optimizer_and_schedule
 from rectify.rectified import load_trainable_state, trainable_state
-from rectify.runtime import autocast, generator, seed_globals
+from rectify.runtime import autocast, process, seed_globals, summed
 
 LAMBDA_FLOOR = 0.10  # Eq. 9
-CHECKPOINT_FORMAT = 1
+CHECKPOINT_FORMAT = 2
+SAVE_SECONDS = 600.0  # what a lost node costs at most
 
 log = logging.getLogger(__name__)
 
@@ -38,27 +39,15 @@ class Observer(Protocol):
     """Looks at the gradients of some steps; the loop knows nothing else about it."""
 
     def measured_steps(self, steps_per_epoch: int) -> frozenset[int]: ...
-    def watch(self) -> contextlib.AbstractContextManager: ...
+    def watch(self, scale: float) -> contextlib.AbstractContextManager: ...
     def losses(self, main: Tensor, auxiliary: Tensor | None) -> None: ...
     def record(self, epoch: int, samples: int) -> None: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-@dataclass(frozen=True)
-class TrainingData:
-    """Training images as they are stored, and what is done to them."""
-
-    images: Any
-    """Indexed by an item number, or by a tensor of them where nothing prepares the images."""
-    labels: Int[Tensor, " items"]
-    num_classes: int
-    augment: Augment
-    """From a batch on the device, and the random numbers of its images, to the model's input."""
-    prepare: Prepare | None = None
-    """From one image to the model's size, where the images are read."""
-    workers: int = 0
-    """Processes that read and prepare images ahead."""
+class Interrupted(Exception):
+    """The training was asked to stop, and its state is saved."""
 
 
 def auxiliary_weight(lambda_init: float, epoch: int, epochs: int) -> float:
@@ -70,16 +59,6 @@ def auxiliary_weight(lambda_init: float, epoch: int, epochs: int) -> float:
     if lambda_init == 0:
         return 0.0
     return max(LAMBDA_FLOOR, lambda_init * (epochs - epoch) / epochs)
-
-
-def item_order(items: int, repeats: int, seed: int, epoch: int) -> Int[Tensor, " items"]:
-    """Return the items of an epoch in their order, another one in each epoch.
-
-    With ``repeats`` above 1 the first ``1 / repeats`` of a permutation stand so many times one
-    after the other: repeated augmentation (Hoffer et al., 2020), as DeiT samples it.
-    """
-    order = torch.randperm(items, generator=generator(seed, "order", epoch))
-    return order.repeat_interleave(repeats)[:items]
 
 
 def total_loss(
@@ -102,6 +81,7 @@ def train(
     saved: dict[str, Any] | None = None,
     observer: Observer | None = None,
     report: Callable[[tuple], None] | None = None,
+    stop: Callable[[], bool] = bool,
 ) -> list[tuple]:
     """Train ``model`` in place and return the rows of its history.
 
@@ -113,29 +93,46 @@ def train(
         seed: Decides the order of items and every random draw.
         device: Where the model lies and the batches go.
         evaluate: Returns (top-1, top-k) accuracy of the model on the test set.
-        save: Called with the whole state after each epoch.
+        save: Called with the whole state after each epoch and every ten minutes; of several
+            processes, in the first.
         saved: What ``save`` was last called with, to go on from there.
         observer: Measures the gradients of some steps.
-        report: Called with each epoch's row.
+        report: Called with each epoch's row, in the first process.
+        stop: Asked after each step whether to save and stop.
 
     Raises:
         ValueError: If a batch is larger than the data set, the state belongs to another
             run, or the loss is not finite.
+        Interrupted: If ``stop`` said so, in any process.
     """
-    loop = _Loop(model, data, recipe, lambda_init, seed, device, observer)
-    rows = loop.restore(saved) if saved else []
+    loop = _Loop(model, data, recipe, lambda_init, seed, device, observer, save, stop)
+    if saved:
+        loop.restore(saved)
+    done = len(loop.rows) * loop.steps + loop.part.step
     with tqdm(
-        total=recipe.epochs * loop.steps, initial=len(rows) * loop.steps, disable=None, unit="step"
+        total=recipe.epochs * loop.steps,
+        initial=done,
+        disable=True if loop.rank else None,
+        unit="step",
     ) as bar:
-        for epoch in range(len(rows), recipe.epochs):
+        for epoch in range(len(loop.rows), recipe.epochs):
             measured = loop.epoch(epoch, bar)
             top1, topk = evaluate(model)
-            rows.append((epoch, *measured[:5], top1, topk, *measured[5:]))
+            loop.rows.append((epoch, *measured[:5], top1, topk, *measured[5:]))
             bar.set_description(f"epoch {epoch + 1}/{recipe.epochs} test {top1:.1%}")
-            save(loop.state(rows))
-            if report:
-                report(rows[-1])
-    return rows
+            loop.save()
+            if report and loop.rank == 0:
+                report(loop.rows[-1])
+    return loop.rows
+
+
+@dataclass
+class _Part:
+    """What has been done of an epoch."""
+
+    step: int = 0
+    losses: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    seconds: float = 0.0
 
 
 class _Loop:
@@ -150,75 +147,100 @@ class _Loop:
         seed: int,
         device: torch.device,
         observer: Observer | None,
+        keep: Callable[[dict[str, Any]], None],
+        stop: Callable[[], bool],
     ):
-        self.model, self.data, self.recipe = model, data, recipe
+        self.model, self.recipe = model, recipe
         self.lambda_init, self.observer = lambda_init, observer
         self.seed, self.device = seed, device
-        self.reader = Reader(data.images, data.prepare, data.workers, device)
-        self.steps = _steps_per_epoch(len(data.labels), recipe.batch_size)
+        self.keep, self.stop, self.saved_at = keep, stop, time.monotonic()
+        self.epochs = Epochs(data, recipe, seed, device)
+        self.steps = self.epochs.steps
         self.optimizer, self.schedule = optimizer_and_schedule(model, recipe, self.steps)
         self.mixup = mixup(recipe, data.num_classes)
         self.measured = observer.measured_steps(self.steps) if observer else frozenset()
+        self.rank, self.ranks = process()
+        self.eager = _parallel(model, device) if self.ranks > 1 else model
+        self.quick = torch.compile(self.eager) if recipe.compile else self.eager
+        self.rows: list[tuple] = []
+        self.part = _Part()
 
     def epoch(self, epoch: int, bar: tqdm) -> tuple:
-        """Train for one epoch; return losses, lambda, lr, seconds and images per second."""
-        weight = auxiliary_weight(self.lambda_init, epoch, self.recipe.epochs)
-        sums = [0.0, 0.0, 0.0]
+        """Train for what is left of an epoch; return losses, lambda, lr, seconds, images/s."""
+        weight, part = auxiliary_weight(self.lambda_init, epoch, self.recipe.epochs), self.part
         self.model.train()
-        start = time.perf_counter()
-        for step, batch in enumerate(self._batches(epoch)):
-            losses = self._step(epoch, step, batch, weight)
-            sums = [total + loss for total, loss in zip(sums, losses, strict=True)]
+        start = time.perf_counter() - part.seconds
+        batches = self.epochs.read(epoch, part.step)
+        for step in range(part.step, self.steps):
+            *losses, stops = self._step(epoch, step, batches, weight)
+            part.losses = [total + loss for total, loss in zip(part.losses, losses, strict=True)]
+            part.step, part.seconds = step + 1, time.perf_counter() - start
             bar.update()
             bar.set_postfix(loss=f"{losses[0]:.3f}", refresh=False)
-        seconds = time.perf_counter() - start
-        total, main, auxiliary = (value / self.steps for value in sums)
-        rate = self.steps * self.recipe.batch_size / seconds
+            self._pause(epoch, bool(stops))
+        self.part = _Part()
+        total, main, auxiliary = (value / self.steps for value in part.losses)
+        rate = self.steps * self.recipe.batch_size / part.seconds
         lr = self.optimizer.param_groups[0]["lr"]
         second = auxiliary if self.lambda_init else None
-        return total, main, second, weight, lr, seconds, rate
+        return total, main, second, weight, lr, part.seconds, rate
 
-    def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Give the augmented images and the labels of each step.
+    def _pause(self, epoch: int, stops: bool) -> None:
+        """Save now and then, and stop if that is asked for."""
+        if stops or time.monotonic() - self.saved_at > SAVE_SECONDS:
+            self.save()
+        if stops:
+            raise Interrupted(
+                f"training: stopped in epoch {epoch + 1} of {self.recipe.epochs} after step "
+                f"{self.part.step} of {self.steps}, and saved. The same command goes on."
+            )
 
-        Random numbers belong to places in the epoch: who takes a part of the places gets the
-        images that all places would have had there.
-        """
-        order = item_order(len(self.data.labels), self.recipe.repeats, self.seed, epoch)
-        draws = draw(len(order), generator(self.seed, "augment", epoch))
-        places = torch.arange(self.steps * self.recipe.batch_size)
-        stored = self.reader.read(order[places], self.recipe.batch_size, seeds(draws[places]))
-        for images, part in zip(stored, places.split(self.recipe.batch_size), strict=True):
-            labels = self.data.labels[order[part]].to(self.device)
-            yield self.data.augment(images, draws[part]), labels
-
-    def _step(self, epoch: int, step: int, batch: tuple[Tensor, Tensor], weight: float) -> tuple:
-        """Take one optimizer step; return the total, main and auxiliary loss."""
-        seed_globals(self.seed, "step", epoch, step)
+    def _step(
+        self, epoch: int, step: int, batches: Iterator[tuple[Tensor, Tensor]], weight: float
+    ) -> list[float]:
+        """Take one optimizer step; return the total, main and auxiliary loss, and who stops."""
+        seed_globals(self.seed, "step", epoch, step, *([self.rank] if self.ranks > 1 else []))
         if self.recipe.lr_per_step:
             self.schedule.step_update(epoch * self.steps + step)
         else:
             self.schedule.step(epoch)
-        images, targets = _mixed(self.mixup, *batch)
         measured = step in self.measured
-        with self.observer.watch() if measured else contextlib.nullcontext():
-            main, auxiliary = self._losses(images, targets)
+        means = sum(
+            self._backward(next(batches), weight, measured, last=part == self.epochs.parts - 1)
+            for part in range(self.epochs.parts)
+        )
+        stops = torch.tensor([float(self.stop())], device=self.device)
+        values = summed(torch.cat([means / self.ranks, stops])).tolist()
+        _check_finite(values[0], epoch, step)
+        if measured:
+            self.observer.record(epoch, self.recipe.batch_size)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return values
+
+    def _backward(
+        self, batch: tuple[Tensor, Tensor], weight: float, measured: bool, last: bool
+    ) -> Float[Tensor, " losses"]:
+        """Add a part's gradients; return its share of the total, main and auxiliary loss."""
+        images, targets = _mixed(self.mixup, *batch)
+        share = 1 / self.epochs.parts
+        waits = contextlib.nullcontext() if last or self.ranks == 1 else self.eager.no_sync()
+        with waits, self.observer.watch(share) if measured else contextlib.nullcontext():
+            forward = self.eager if measured else self.quick
+            main, auxiliary = self._losses(forward, images, targets)
             total = total_loss(main, auxiliary, weight)
             if measured:
                 self.observer.losses(main, auxiliary)
-            total.backward()
-        losses = total.item(), main.item(), 0.0 if auxiliary is None else auxiliary.item()
-        _check_finite(losses[0], epoch, step)
-        if measured:
-            self.observer.record(epoch, len(images))
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return losses
+            (share * total).backward()
+        second = torch.zeros_like(main) if auxiliary is None else auxiliary
+        return share * torch.stack([total, main, second]).detach()
 
-    def _losses(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _losses(
+        self, forward: nn.Module, images: Tensor, targets: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
         smoothing = 0.0 if self.mixup else self.recipe.label_smoothing  # Mixup smooths itself
         with autocast(self.device, self.recipe.precision):
-            logits = self.model(images)
+            logits = forward(images)
             main, second = logits if isinstance(logits, tuple) else (logits, None)
             losses = [
                 None if one is None else cross_entropy(one, targets, label_smoothing=smoothing)
@@ -226,19 +248,24 @@ class _Loop:
             ]
         return losses[0], losses[1]
 
-    def state(self, rows: list[tuple]) -> dict[str, Any]:
-        """Return everything that the next epoch depends on."""
-        return {
-            "format": CHECKPOINT_FORMAT,
-            "seed": self.seed,
-            "rows": [list(row) for row in rows],
-            "model": trainable_state(self.model),
-            "optimizer": self.optimizer.state_dict(),
-            "observer": self.observer.state_dict() if self.observer else {},
-        }
+    def save(self) -> None:
+        """Hand over everything that the next step depends on."""
+        self.saved_at = time.monotonic()
+        if self.rank == 0:
+            self.keep(
+                {
+                    "format": CHECKPOINT_FORMAT,
+                    "seed": self.seed,
+                    "rows": [list(row) for row in self.rows],
+                    "part": vars(self.part),
+                    "model": trainable_state(self.model),
+                    "optimizer": self.optimizer.state_dict(),
+                    "observer": self.observer.state_dict() if self.observer else {},
+                }
+            )
 
-    def restore(self, saved: dict[str, Any]) -> list[tuple]:
-        """Put a saved state back and return the rows of the epochs that are done."""
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Put a saved state back."""
         if saved.get("format") != CHECKPOINT_FORMAT or saved.get("seed") != self.seed:
             raise ValueError(
                 f"training: the checkpoint must be of format {CHECKPOINT_FORMAT} and seed "
@@ -248,17 +275,17 @@ class _Loop:
         self.optimizer.load_state_dict(saved["optimizer"])
         if self.observer:
             self.observer.load_state_dict(saved["observer"])
-        log.info("resumed after epoch %d of %d", len(saved["rows"]), self.recipe.epochs)
-        return [tuple(row) for row in saved["rows"]]
+        self.rows, self.part = [tuple(row) for row in saved["rows"]], _Part(**saved["part"])
+        log.info(
+            "resumed after epoch %d of %d, step %d of %d",
+            len(self.rows), self.recipe.epochs, self.part.step, self.steps,
+        )  # fmt: skip
 
 
-def _steps_per_epoch(items: int, batch_size: int) -> int:
-    if items < batch_size:
-        raise ValueError(
-            f"training: batch_size must not exceed the {items} training items, got {batch_size}. "
-            "Lower training.batch_size in the config."
-        )
-    return items // batch_size  # a ragged last batch is left out: GSNR depends on its size
+def _parallel(model: nn.Module, device: torch.device) -> nn.Module:
+    """Average gradients over the processes; a frozen block has none."""
+    devices = [device.index] if device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(model, devices, broadcast_buffers=False)
 
 
 def _mixed(mix: Mixup | None, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,7 @@ ROWS = [
     ("L3", "kernels"),
     ("L3", "gradients"),
     ("L3", "recipes"),
+    ("L3", "epochs"),
     ("L3", "training gsnr evaluation features pretraining cost"),
     ("L3", "speed"),
     ("L4", "neighbours"),
@@ -33,7 +34,10 @@ ROWS = [
     ("L5", "analysis.tables analysis.figures"),
     ("L6", "report"),
     ("L7", "config"),
-    ("L7", "commands.assembly commands.checkpoint"),  # what several commands build
+    (
+        "L7",
+        "commands.assembly commands.checkpoint commands.processes",
+    ),  # what several commands build
     ("L7", "warm"),
     ("L7", "commands"),
     ("L7", "__main__"),

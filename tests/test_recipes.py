@@ -33,6 +33,8 @@ DEIT = {
     "flip": 0.5,
     "random_erasing": 0.25,
     "precision": "float32",
+    "accumulate": 1,
+    "compile": False,
 }
 
 
@@ -172,6 +174,7 @@ def test_an_unknown_name_is_one_line_with_the_nearest_right_one():
         ({"crop": "random"}, "crop must be resized, padded or none, got 'random'"),
         ({"crop": "none"}, "crop must be resized or padded with auto_augment, got 'none'"),
         ({"repeats": 0}, "repeats must be positive, got 0"),
+        ({"accumulate": 0}, "accumulate must be positive, got 0"),
         ({"mixup_mode": "pair"}, "mixup_mode must be batch or elem, got 'pair'"),
         ({"label_smoothing": 1.0}, r"label_smoothing must be in 0\.\.1, got 1\.0"),
     ],

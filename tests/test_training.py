@@ -1,18 +1,22 @@
 import contextlib
+import dataclasses
 import io
+import itertools
 import math
 import re
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
 from rectify.data.augment import batched, normalise, per_image
+from rectify.epochs import TrainingData, item_order
 from rectify.gsnr import GsnrObserver
 from rectify.recipes import mixup, recipe
 from rectify.rectified import auxiliary, insert
 from rectify.runtime import generator, seed_globals
-from rectify.training import TrainingData, auxiliary_weight, item_order, total_loss, train
+from rectify.training import Interrupted, auxiliary_weight, total_loss, train
 
 CPU = torch.device("cpu")
 PLAIN = {"mixup": 0, "cutmix": 0, "drop_path": 0, "auto_augment": None, "random_erasing": 0}
@@ -53,7 +57,8 @@ class Counter:
         return self.steps
 
     @contextlib.contextmanager
-    def watch(self):
+    def watch(self, scale):
+        assert scale == 1
         self.watched += 1
         yield
 
@@ -384,8 +389,8 @@ def test_a_state_of_another_seed_or_format_is_one_line(vit, images):
     states = []
     save = {"save": lambda state: states.append(stored(state))}
     trained(vit, training_data(images), small(), **save)
-    for changes, got in (({"seed": 3}, "1 and 3"), ({"format": 0}, "0 and 0")):
-        with pytest.raises(ValueError, match=f"of format 1 and seed 0, got {got}. Delete it"):
+    for changes, got in (({"seed": 3}, "2 and 3"), ({"format": 0}, "0 and 0")):
+        with pytest.raises(ValueError, match=f"of format 2 and seed 0, got {got}. Delete it"):
             trained(vit, training_data(images), small(), saved=states[0] | changes)
 
 
@@ -414,3 +419,86 @@ def test_clips_are_mixed_as_a_whole(make_vit, images):
     trained(vit, data, small(epochs=2))
     assert inputs[0].shape == (8, 2, 1, 16, 16)
     assert all(torch.equal(batch[:, 0], batch[:, 1]) for batch in inputs)
+
+
+def test_a_run_that_was_stopped_within_an_epoch_goes_on_bit_by_bit(vit, images, make_vit):
+    """Also the sums of its losses and its GSNR, of an epoch of five measured steps."""
+    data, recipe_ = training_data(images), small(drop_path=0.3)
+    observer = GsnrObserver(vit.blocks, batches=5)
+    rows = trained(vit, data, recipe_, observer=observer)
+    steps, states = itertools.count(1), []
+    other = make_vit()
+
+    def train_again(model, watch, **more):
+        save = {"save": lambda state: states.append(stored(state)), "observer": watch}
+        return trained(model, data, recipe_, **save, **more)
+
+    first = GsnrObserver(other.blocks, batches=5)
+    with pytest.raises(Interrupted, match=r"stopped in epoch 2 of 3 after step 3 of 5, and saved"):
+        train_again(other, first, stop=lambda: next(steps) == 8)
+    assert states[-1]["part"]["step"] == 3
+    fresh = make_vit(seed=9)
+    second = GsnrObserver(fresh.blocks, batches=5)
+    assert [row[:-TIMES] for row in train_again(fresh, second, saved=states[-1])] == [
+        row[:-TIMES] for row in rows
+    ]
+    assert [second.rows(epoch) for epoch in range(3)] == [
+        observer.rows(epoch) for epoch in range(3)
+    ]
+    for name, tensor in vit.state_dict().items():
+        assert torch.equal(tensor, fresh.state_dict()[name]), name
+
+
+def gsnr_rows(observer):
+    return [row for epoch in range(3) for row in observer.rows(epoch)]
+
+
+def test_a_stop_in_the_last_step_of_an_epoch_goes_on_with_its_evaluation(vit, images, make_vit):
+    rows, states, steps = trained(vit, training_data(images), small()), [], itertools.count(1)
+    save = {"save": lambda state: states.append(stored(state))}
+    with pytest.raises(Interrupted, match="epoch 1 of 3 after step 5 of 5"):
+        trained(make_vit(), training_data(images), small(), stop=lambda: next(steps) == 5, **save)
+    again = trained(make_vit(seed=9), training_data(images), small(), saved=states[-1])
+    assert [row[:-TIMES] for row in again] == [row[:-TIMES] for row in rows]
+
+
+def test_a_long_epoch_is_saved_within(vit, images, monkeypatch):
+    monkeypatch.setattr("rectify.training.SAVE_SECONDS", 0.0)
+    states = []
+    trained(vit, training_data(images), small(epochs=2), save=lambda s: states.append(stored(s)))
+    assert [state["part"]["step"] for state in states] == [1, 2, 3, 4, 5, 0] * 2
+
+
+def test_accumulated_parts_take_the_steps_of_the_whole_batch(vit, images, make_vit):
+    off = small(mixup=0.0, cutmix=0.0, drop_path=0.0)
+    observer = GsnrObserver(vit.blocks, batches=2)
+    rows = trained(vit, training_data(images), off, observer=observer)
+    parts = make_vit()
+    other = GsnrObserver(parts.blocks, batches=2)
+    changed = dataclasses.replace(off, accumulate=4)
+    for row, own in zip(
+        trained(parts, training_data(images), changed, observer=other), rows, strict=True
+    ):
+        assert row[1:3] == pytest.approx(own[1:3], rel=1e-5)
+    for one, whole in zip(gsnr_rows(other), gsnr_rows(observer), strict=True):
+        assert one[3] == pytest.approx(whole[3], rel=2e-3, abs=1e-7)
+    with pytest.raises(ValueError, match="must divide into 1 processes times 3 accumulated parts"):
+        trained(make_vit(), training_data(images), dataclasses.replace(off, accumulate=3))
+    odd = small(accumulate=4, batch_size=12)
+    with pytest.raises(ValueError, match=r"4 accumulated parts, each even for Mixup, got 12"):
+        trained(make_vit(), training_data(images), odd)
+
+
+def test_a_compiled_model_takes_the_same_steps_and_is_measured_eagerly(
+    vit, images, make_vit, monkeypatch
+):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    runs = []
+    for model, compiled in ((vit, False), (make_vit(), True)):
+        observer = GsnrObserver(model.blocks, batches=2)
+        rows = trained(model, training_data(images), small(compile=compiled), observer=observer)
+        runs.append((rows, gsnr_rows(observer)))
+    for row, other in zip(runs[0][0], runs[1][0], strict=True):
+        assert row[1:3] == pytest.approx(other[1:3], rel=1e-4)
+    for one, other in zip(runs[0][1], runs[1][1], strict=True):
+        assert one[3] == pytest.approx(other[3], rel=5e-3, abs=1e-7)

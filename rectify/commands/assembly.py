@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from rectify import language, rectified
 from rectify.data import augment
 from rectify.data.batches import Prepare
+from rectify.epochs import TrainingData
 from rectify.recipes import Recipe, recipe
 from rectify.runtime import generator, seed_globals
-from rectify.training import TrainingData
 from rectify.vision import create_vit
 
 CROP = 0.875  # as in DeiT

@@ -35,6 +35,6 @@ def run(args: argparse.Namespace) -> None:
         "language": args.language["name"],
         "language_title": args.language["title"],
         "language_parameters": describe(args.checkpoint)["parameters"],
-        **read,
+        **{f"language_{name}": value for name, value in read.items()},
     }
     save_features(layers, facts, args.output)

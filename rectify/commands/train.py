@@ -4,13 +4,17 @@ Reads
     --config      config.json of the run
     --data        folder of the prepared data set
     --block       the frozen block, where the variant has one
-    --checkpoint  state after the last whole epoch, if an earlier attempt left one
+    --checkpoint  state of an earlier attempt, if there was one
 Writes
     --output      folder: history.csv, gsnr.csv, model.safetensors, summary.json
+
+With --processes N, torchrun starts N processes on this machine that share each batch.
+SIGTERM, SIGUSR1 and SIGUSR2 save the state and end with status 75; the same command goes on.
 """
 
 import argparse
 import logging
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,20 +37,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--block", type=Path)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--processes", type=int, default=1, help="GPUs to use, or processes")
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--tensorboard", type=Path, help="folder for event files")
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> int:
+    """Return 0, or the status for "try again" if a signal stopped the training."""
+    from rectify.commands import processes
+
+    if args.processes > 1 and not processes.is_launched():
+        return processes.launch("train", args, args.processes)
+    return _train(args)
+
+
+def _train(args: argparse.Namespace) -> int:
     from rectify.commands import assembly
     from rectify.commands.checkpoint import Checkpoint, identity
     from rectify.data.images import load_set
     from rectify.gsnr import GsnrObserver
     from rectify.provenance import source_digest
     from rectify.records import read_json
-    from rectify.runtime import start
-    from rectify.training import train
+    from rectify.runtime import process, start, stop_asked
+    from rectify.training import Interrupted, train
 
     settings, device = read_json(args.config), start(args.threads)
     recipe, workers = assembly.recipe_of(settings), assembly.workers(device, args.threads)
@@ -55,21 +69,29 @@ def run(args: argparse.Namespace) -> None:
     observer = GsnrObserver(assembly.trunk_of(model).blocks, **measures)
     files = [args.data / "manifest.csv", args.data / "arrays.safetensors", args.block]
     keeper = Checkpoint(args.checkpoint, identity(settings, source_digest(*MODULES), files))
-    rows = train(
-        model,
-        assembly.training_data(settings, load_set(args.data, "train"), workers),
-        recipe,
-        lambda_init=settings["lambda_init"],
-        seed=args.seed,
-        device=device,
-        evaluate=_evaluation(settings, load_set(args.data, "test"), device, workers),
-        save=keeper.save,
-        saved=keeper.load(),
-        observer=observer,
-        report=_reporter(args.tensorboard, observer),
-    )
-    _write(args, settings, model, rows, observer)
-    keeper.delete()
+    with stop_asked() as stop:
+        try:
+            rows = train(
+                model,
+                assembly.training_data(settings, load_set(args.data, "train"), workers),
+                recipe,
+                lambda_init=settings["lambda_init"],
+                seed=args.seed,
+                device=device,
+                evaluate=_evaluation(settings, load_set(args.data, "test"), device, workers),
+                save=keeper.save,
+                saved=keeper.load(),
+                observer=observer,
+                report=_reporter(args.tensorboard, observer),
+                stop=stop,
+            )
+        except Interrupted as end:
+            log.info("%s", end)
+            return os.EX_TEMPFAIL
+    if process()[0] == 0:
+        _write(args, settings, model, rows, observer)
+        keeper.delete()
+    return 0
 
 
 def _evaluation(settings: dict[str, Any], images: Any, device: Any, workers: int) -> Any:

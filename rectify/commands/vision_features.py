@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from rectify.checkpoints import read_revision
     from rectify.commands import assembly
     from rectify.data.augment import normalise, published_transform
     from rectify.data.images import load_set
@@ -55,12 +56,14 @@ def run(args: argparse.Namespace) -> None:
         prepare=prepare,
         workers=assembly.workers(device, args.threads),
     )
+    folder = args.pretrained and "weights" in vision and Path(vision["weights"])
     facts = {
         "vision": vision["name"],
         "vision_title": vision["title"],
         "vision_parameters": vision["parameters"],
         "seed": args.seed,
         "pretrained": bool(args.pretrained),
+        "vision_revision": read_revision(folder) if folder else None,
     }
     save_features(layers, facts, args.output)
 

@@ -5,8 +5,10 @@ on the device. An image's random parameters come from its own seed, so that a ba
 whatever the number of workers.
 """
 
+import os
 from collections.abc import Callable, Iterator
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 from typing import Any
 
 import torch
@@ -127,9 +129,20 @@ def _loader(source: _Source, chunks: _Chunks, workers: int, device: torch.device
         persistent_workers=workers > 0,
         pin_memory=device.type == "cuda",
         multiprocessing_context=context,
+        worker_init_fn=_end_with_parent,
         generator=torch.Generator(),  # else the global one would be drawn from
     )
 
 
 def _same(chunk: Tensor | ValueError) -> Tensor | ValueError:
     return chunk
+
+
+def _end_with_parent(worker: int) -> None:
+    """Let a worker end when its reader is killed: torch watches the server that forked it."""
+
+    def wait() -> None:
+        parent_process().join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()

@@ -2,10 +2,13 @@
 
 import argparse
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -248,7 +251,7 @@ def test_a_checkpoint_of_other_settings_or_data_is_not_used(folder, images, monk
         sets = {"train": part(images, slice(8, 32)), "test": part(images, slice(0, 8))}
         save_sets(folder / "data", sets, provenance())
     if what == "seed":
-        with pytest.raises(ValueError, match=r"seed 1, got 1 and 0\. Delete it"):
+        with pytest.raises(ValueError, match=r"seed 1, got 2 and 0\. Delete it"):
             training(folder, settings, seed=1)
         return
     first = training(folder, settings)
@@ -351,3 +354,74 @@ def test_a_mistake_on_the_command_line_is_one_line_and_status_2(folder):
         "Lower training.batch_size in the config.\n"
     )
     assert not (folder / "run").exists()
+
+
+def words(folder, name, threads=1):
+    """The command line of a training, for a process of its own."""
+    given = {
+        "--config": folder / "config.json",
+        "--data": folder / "data",
+        "--seed": 0,
+        "--threads": threads,
+        "--checkpoint": folder / "checkpoint.pt",
+        "--output": folder / name,
+    }
+    return ["-m", "rectify", "train", *(str(word) for pair in given.items() for word in pair)]
+
+
+def test_two_processes_train_as_one(folder, images):
+    """The same losses and GSNR with the same global batch, where nothing is drawn within it."""
+    quiet = {"mixup": 0, "cutmix": 0, "drop_path": 0, "random_erasing": 0.5}
+    settings = settings_of(recipe={**SETTINGS["recipe"], **quiet})
+    one = training(folder, settings, "one")
+    ended = subprocess.run(
+        [sys.executable, *words(folder, "two", threads=2), "--processes", "2"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert ended.returncode == 0, ended.stderr
+    two = read_table(HISTORY, folder / "two" / "history.csv")
+    columns = [name for name in HISTORY.names if name not in TIMES]
+    pd.testing.assert_frame_equal(two[columns], one[columns], rtol=1e-4)
+    gradients = [read_table(GSNR, folder / name / "gsnr.csv") for name in ("one", "two")]
+    pd.testing.assert_frame_equal(*gradients, rtol=5e-3, atol=1e-8)
+    weights = [load_file(folder / name / "model.safetensors") for name in ("one", "two")]
+    for name, tensor in weights[0].items():
+        parts = tensor.chunk(3)[::2] if name.endswith("qkv.bias") else [tensor]  # key: rounding
+        others = weights[1][name].chunk(3)[::2] if name.endswith("qkv.bias") else [weights[1][name]]
+        for part_, other in zip(parts, others, strict=True):
+            assert torch.allclose(part_, other, atol=1e-3), name  # one step of lr
+    assert not (folder / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_a_signal_saves_within_the_epoch_and_the_same_command_goes_on(folder, number):
+    settings = settings_of(recipe={**SETTINGS["recipe"], "epochs": 60})
+    whole = training(folder, settings, "whole")
+    command = [sys.executable, *words(folder, "stopped")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        lines = iter(process.stderr.readline, "")
+        assert any("epoch 1:" in line for line in lines)
+        process.send_signal(number)
+        rest = "".join(lines)
+    assert process.returncode == os.EX_TEMPFAIL, rest
+    assert "and saved. The same command goes on." in rest
+    assert not (folder / "stopped").exists()
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert (ended.returncode, "resumed after epoch" in ended.stderr) == (0, True), ended.stderr
+    stopped = read_table(HISTORY, folder / "stopped" / "history.csv")
+    columns = [name for name in HISTORY.names if name not in TIMES]
+    assert stopped[columns].to_csv() == whole[columns].to_csv()
+    for name in ("gsnr.csv", "model.safetensors"):
+        assert (folder / "stopped" / name).read_bytes() == (folder / "whole" / name).read_bytes()
+
+
+def test_a_mistake_in_several_processes_is_one_line_and_status_2(folder):
+    settings = settings_of(recipe={**SETTINGS["recipe"], "batch_size": 6})
+    resolved(folder, settings)
+    command = [sys.executable, *words(folder, "two"), "--processes", "2"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert "training: batch_size must divide into 2 processes" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -1,6 +1,11 @@
 """Batches come as they should, whatever reads them."""
 
 import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -123,6 +128,39 @@ def test_an_unreadable_file_is_one_line_also_from_a_worker(files, tmp_path, work
     with pytest.raises(ValueError, match=r"cut\.jpg: must be a whole image, got ") as caught:
         read(broken, training(), workers, torch.tensor([0]))
     assert "\n" not in str(caught.value)
+
+
+KILLED = """
+import os, signal, sys, torch
+from rectify.data.augment import evaluation_transform
+from rectify.data.batches import Reader
+if __name__ == "__main__":
+    images = torch.zeros(500, 3, 8, 8, dtype=torch.uint8)
+    reader = Reader(images, evaluation_transform(16, 0.875), 1, torch.device("cpu"))
+    next(reader.read(torch.arange(500), 64))
+    print(reader._loader._iterator._workers[0].pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_workers_end_with_a_process_that_is_killed(tmp_path):
+    (tmp_path / "killed.py").write_text(KILLED)
+    said = subprocess.run(
+        [sys.executable, tmp_path / "killed.py"], stdout=subprocess.PIPE, text=True, check=False
+    )
+    assert said.returncode == -signal.SIGKILL
+    for _ in range(600):
+        if is_gone(Path("/proc") / said.stdout.strip() / "stat"):
+            return
+        time.sleep(0.1)
+    pytest.fail("the worker is still there after a minute")
+
+
+def is_gone(status: Path) -> bool:
+    try:
+        return status.read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def test_images_of_many_sizes_must_be_prepared(files):

@@ -23,6 +23,7 @@ except ValueError as error:
 
 RESULTS = config["results"].rstrip("/")
 BENCHMARKS = f"{RESULTS}/benchmarks"
+ONE_GPU = min(1, config["device_gpus"])  # of jobs that are one process
 SEEDS = [int(seed) for seed in config["seeds"]]
 TABLES = (*experiment.TABLES, *experiment.BEYOND)
 FIGURES = experiment.FIGURES

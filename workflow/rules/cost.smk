@@ -15,7 +15,7 @@ rule measure:
     resources:
         mem_mb=memory(32_000 if config["device_gpus"] else 4_000),
         runtime=minutes(30),
-        gpu=config["device_gpus"],
+        gpu=ONE_GPU,
     params:
         settings=cost_settings,
         checkpoint=checkpoint_folder,

@@ -70,7 +70,7 @@ rule language_features:
     resources:
         mem_mb=features_memory,
         runtime=features_minutes,
-        gpu=config["device_gpus"],
+        gpu=ONE_GPU,
     params:
         label=language_label,
         checkpoint=checkpoint_folder,

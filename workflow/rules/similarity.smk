@@ -16,7 +16,7 @@ rule vision_features:
     resources:
         mem_mb=memory(8_000 if config["device_gpus"] else 3_000),
         runtime=minutes(30),
-        gpu=config["device_gpus"],
+        gpu=ONE_GPU,
     params:
         pairs=pairs_folder,
         batch_size=config["similarity"]["batch_size"],
@@ -43,7 +43,7 @@ rule pretrained_features:
     resources:
         mem_mb=memory(8_000),
         runtime=minutes(30),
-        gpu=config["device_gpus"],
+        gpu=ONE_GPU,
     params:
         vision=vision_settings,
         pairs=pairs_folder,

@@ -57,7 +57,8 @@ rule train:
     shell:
         "python -m rectify train --config {input.config:q} --data {params.data:q}"
         " {params.block:q} --seed {wildcards.seed} --threads {threads}"
-        " --checkpoint {params.checkpoint:q} --output {params.folder:q} > {log:q} 2>&1"
+        " --processes {resources.gpu} --checkpoint {params.checkpoint:q}"
+        " --output {params.folder:q} > {log:q} 2>&1"
 
 
 rule evaluate:
@@ -80,7 +81,7 @@ rule evaluate:
     resources:
         mem_mb=memory(32_000 if config["device_gpus"] else 3_000),
         runtime=minutes(60),
-        gpu=config["device_gpus"],
+        gpu=ONE_GPU,
     params:
         data=run_data_folder,
         block=block_option,
