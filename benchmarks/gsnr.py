@@ -31,7 +31,7 @@ def run(options: Options) -> list[Table]:
     methods = options.chosen(tuple(METHODS))
     rows = [row for case in options.chosen(CASES) for row in _rows(case, methods, options)]
     columns = ("case", "method", "× time [range]", "peak MiB", "× memory")
-    return [Table("GSNR in a training step", columns, rows, NOTE)]
+    return [Table(columns, rows, NOTE)]
 
 
 def measured_step(case: str, method: str) -> Work:

@@ -40,9 +40,8 @@ class Options:
 
 @dataclass(frozen=True)
 class Table:
-    """A result: a title, column heads, rows, and what was counted."""
+    """A result: column heads, rows, and what was counted."""
 
-    title: str
     columns: tuple[str, ...]
     rows: list[tuple[str, ...]]
     note: str
@@ -50,7 +49,7 @@ class Table:
     def __str__(self) -> str:
         lines = [self.columns, ("---",) * len(self.columns), *self.rows]
         body = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-        return f"### {self.title}\n\n{self.note}\n\n{body}\n"
+        return f"{self.note}\n\n{body}\n"
 
 
 @dataclass(frozen=True)
@@ -140,5 +139,4 @@ def machine(threads: int) -> str:
     model = re.search(r"^model name\s*:\s*(.+)$", text, re.M)
     features = "AVX-512" if "avx512f" in text else "no AVX-512"
     name = model[1] if model else "unknown processor"
-    clock = "processor time" if threads == 1 else "wall time"
-    return f"{name} ({features}), {os.cpu_count()} cores, {threads} thread(s), {clock}"
+    return f"{name} ({features}), {os.cpu_count()} cores, {threads} thread(s)"

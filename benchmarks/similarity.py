@@ -43,11 +43,11 @@ def run(options: Options) -> list[Table]:
     rows = [row for case in cases if case in heat_maps for row in heat_maps[case](options)]
     if rows:
         columns = ("items", "one call per pair", "rectify", "times faster [range]", "scores")
-        tables.append(Table("Mutual-KNN of a heat map", columns, rows, NOTE))
+        tables.append(Table(columns, rows, NOTE))
     rows = [_large(case, options) for case in cases if case in LARGE]
     if rows:
         columns = ("case", "seconds", "peak MiB above the features")
-        tables.append(Table(f"Neighbours of {LARGE_ITEMS:,} items", columns, rows, LARGE_NOTE))
+        tables.append(Table(columns, rows, LARGE_NOTE))
     return tables
 
 

@@ -1,6 +1,7 @@
-"""Seconds until the command line and the workflow answer: wall time of whole processes."""
+"""Seconds until the command line and the workflow answer, of whole processes."""
 
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 TARGETS = {"help": 1, "table-help": 1, "table": None, "dry-run": 10}  # seconds
 NAMES = tuple(TARGETS)
 NOTE = (
-    "Wall time of a whole process, the first call and those after it. The table is Table 3 of a "
+    "Whole processes: the wall time of the first call and of those after it, and the processor "
+    "time of the latter, which other work on the machine disturbs less. The table is Table 3 of a "
     "made-up demo; `snakemake -n all` plans the paper's grid of `config.yaml`."
 )
 WITHOUT_TORCH = (
@@ -30,8 +32,8 @@ def run(options: Options) -> list[Table]:
         rows = [
             _row(name, commands[name], options.rounds) for name in options.chosen(tuple(commands))
         ]
-    columns = ("command", "first", "after it [range]", "target")
-    return [Table("Start", columns, rows, NOTE)]
+    columns = ("command", "first", "after it [range]", "processor time [range]", "target")
+    return [Table(columns, rows, NOTE)]
 
 
 def _commands(folder: Path) -> dict[str, list[str]]:
@@ -57,19 +59,25 @@ def _commands(folder: Path) -> dict[str, list[str]]:
 
 
 def _row(name: str, command: Sequence[str], rounds: int) -> tuple[str, ...]:
-    first, *later = (_call(command) for _ in range(1 + rounds))
+    (first, _), *later = (_call(command) for _ in range(1 + rounds))
+    wall, processor = (f"{spread(seconds)} s" for seconds in zip(*later, strict=True))
     target = f"{TARGETS[name]} s" if TARGETS[name] else "without torch: yes"
-    return f"`{name}`", f"{first:.2f} s", f"{spread(later)} s", target
+    return f"`{name}`", f"{first:.2f} s", wall, processor, target
 
 
-def _call(command: Sequence[str]) -> float:
-    """Run a command in the repository's root and return its seconds; it must succeed."""
+def _call(command: Sequence[str]) -> tuple[float, float]:
+    """Run a command in the repository's root, which must succeed; return wall and CPU seconds."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    start = time.perf_counter()
+    before, start = _used(), time.perf_counter()
     ended = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PATH": path}
     )
     seconds = time.perf_counter() - start
     if ended.returncode:
         raise SystemExit(f"{command[0]} must succeed, got:\n{ended.stderr[-2000:]}")
-    return seconds
+    return seconds, _used() - before
+
+
+def _used() -> float:
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return children.ru_utime + children.ru_stime

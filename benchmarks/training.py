@@ -32,7 +32,7 @@ def run(options: Options) -> list[Table]:
     methods = options.chosen(METHODS)
     rows = [row for case in options.chosen(CASES) for row in _rows(case, methods, options)]
     columns = ("case", "method", "× time of the parts [range]", "peak MiB")
-    return [Table("Auxiliary training step", columns, rows, NOTE)]
+    return [Table(columns, rows, NOTE)]
 
 
 def training_work(case: str, method: str) -> Work:

@@ -55,8 +55,8 @@ def test_only_chooses_among_the_names_that_it_holds():
 
 
 def test_a_table_is_markdown():
-    table = Table("Title", ("a", "b"), [("1", "2")], "Note.")
-    assert str(table) == "### Title\n\nNote.\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n"
+    table = Table(("a", "b"), [("1", "2")], "Note.")
+    assert str(table) == "Note.\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n"
 
 
 def test_the_marked_part_of_a_file_is_replaced_and_the_rest_stays(tmp_path):
