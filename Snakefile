@@ -36,6 +36,15 @@ include: "workflow/rules/report.smk"
 include: "workflow/rules/targets.smk"
 
 
+rule all:
+    """Every table, figure and the page that shows them."""
+    default_target: True
+    input:
+        everything(),
+        "<results>/report/index.html",
+    localrule: True
+
+
 onstart:
     begin()
 

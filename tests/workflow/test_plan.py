@@ -30,6 +30,7 @@ def test_the_papers_whole_grid_is_planned_without_any_data(project: Path) -> Non
     assert jobs["similarity"] == 3 * 4 + 1
     assert (jobs["table"], jobs["figure"], jobs["page"]) == (8, 5, 1)
     assert jobs["measure"] == 3
+    assert plan(project, "") == jobs  # what a call without a target makes
 
 
 def test_figure4_of_the_demo_needs_one_run_and_two_language_models(project: Path) -> None:

@@ -1,3 +1,6 @@
+import re
+
+
 rule fetch:
     """Everything that the configuration names by its hub's id, but what was put there by hand."""
     input:

@@ -1,12 +1,3 @@
-rule all:
-    """Every table, figure and the page that shows them."""
-    default_target: True
-    input:
-        everything(),
-        "<results>/report/index.html",
-    localrule: True
-
-
 for target in (*TABLES, *FIGURES):
 
     rule:
