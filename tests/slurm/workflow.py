@@ -50,6 +50,7 @@ def start(
     cluster: Cluster,
     *targets: str,
     configs: Sequence[str] = TINY,
+    options: Sequence[str] = (),
     warm: bool = False,
 ) -> subprocess.Popen:
     """Start `snakemake --profile slurm` in the copy; its output goes to ``said.log``.
@@ -61,7 +62,7 @@ def start(
     prefix = ("python", "-m", "rectify", "warm") if warm else ()
     with (project / "said.log").open("ab") as output:
         return subprocess.Popen(
-            (*prefix, "snakemake", *PROFILES, "--configfile", *configs, "--", *targets),
+            (*prefix, "snakemake", *PROFILES, *options, "--configfile", *configs, "--", *targets),
             cwd=project,
             env=places | {"PATH": path, "OMP_NUM_THREADS": "1"},
             stdin=subprocess.DEVNULL,

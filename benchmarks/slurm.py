@@ -1,0 +1,71 @@
+"""Seconds that SLURM and Snakemake add to a training of the smoke test's size, by job or in groups.
+
+Needs SLURM's Debian packages and root: it starts the cluster of ``tests/slurm``. A job's
+overhead is its time in SLURM without the time of the command in it, and a group's is that of
+its trainings together. 40 trainings for each round: 200 with the five of ``--rounds 5``.
+"""
+
+import csv
+import json
+import tempfile
+from pathlib import Path
+
+from benchmarks.paired import Options, Table
+from tests.slurm.cluster import Cluster
+from tests.slurm.workflow import FAULTS, RESULTS, RUN, copy_workflow, finish, start
+
+NAMES = ("alone", "grouped")
+TRAININGS_PER_ROUND = 40
+GROUP = 20
+GROUPED = (
+    *("--groups", "train=trainings", "--group-components", f"trainings={GROUP}"),
+    *("--set-resources", "train:turn=1"),
+)
+HOURS = 4
+
+
+def run(options: Options) -> list[Table]:
+    """Return one table: a row for each way to submit the trainings."""
+    count = TRAININGS_PER_ROUND * options.rounds
+    rows = [_row(name, count) for name in options.chosen(NAMES)]
+    columns = ("submitted", "SLURM jobs", "minutes in all", "training, s", "overhead, s")
+    note = (
+        f"{count} trainings, two at a time; a group holds {GROUP}. The last two columns are means "
+        "for one training."
+    )
+    return [Table("Trainings through SLURM", columns, rows, note)]
+
+
+def _row(name: str, count: int) -> tuple[str, ...]:
+    with tempfile.TemporaryDirectory(prefix="slurm-") as place:
+        daemons, project = Path(place, "cluster"), Path(place, "project")
+        daemons.mkdir()
+        project.mkdir()
+        copy_workflow(project)
+        overlay = {"seeds": list(range(count)), "data": {"digits": {"training": {"epochs": 2}}}}
+        (project / "seeds.json").write_text(json.dumps(overlay))
+        targets = [f"{RESULTS}/runs/{RUN}/seed-{seed}/summary.json" for seed in range(count)]
+        with Cluster(daemons) as cluster:
+            options = ("--jobs", "2", *(GROUPED if name == "grouped" else ()))
+            configs = (*FAULTS, "seeds.json")
+            head = start(project, cluster, *targets, configs=configs, options=options)
+            if finish(head, project, HOURS * 3600):
+                raise RuntimeError((project / "said.log").read_text()[-2000:])
+            jobs = _elapsed(cluster)
+        seconds = [_command_seconds(project, seed) for seed in range(count)]
+    overhead = (sum(jobs) - sum(seconds)) / count
+    minutes = f"{sum(jobs) / 2 / 60:.1f}"
+    return name, f"{len(jobs)}", minutes, f"{sum(seconds) / count:.1f}", f"{overhead:.1f}"
+
+
+def _elapsed(cluster: Cluster) -> list[int]:
+    """Return the seconds that each job with trainings took."""
+    fields = "comment%200,elapsedraw"
+    rows = cluster.run("sacct", "-X", "-n", "-P", "-S", f"now-{HOURS}hours", "-o", fields)
+    return [int(row.rpartition("|")[2]) for row in rows.splitlines() if "_train" in row]
+
+
+def _command_seconds(project: Path, seed: int) -> float:
+    path = project / RESULTS / "benchmarks" / "train" / f"{RUN}--{seed}.tsv"
+    with path.open(encoding="utf-8") as file:
+        return float(next(csv.DictReader(file, delimiter="\t"))["s"])
