@@ -50,4 +50,4 @@ onstart:
 
 
 onerror:
-    logger.error(failures.summary(Path(log)))
+    logger.error(failures.summary(map(Path, log)))

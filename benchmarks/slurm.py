@@ -8,6 +8,7 @@ its trainings together. 40 trainings for each round: 200 with the five of ``--ro
 import csv
 import json
 import tempfile
+import time
 from pathlib import Path
 
 from benchmarks.paired import Options, Table
@@ -48,14 +49,16 @@ def _row(name: str, count: int) -> tuple[str, ...]:
         with Cluster(daemons) as cluster:
             options = ("--jobs", "2", *(GROUPED if name == "grouped" else ()))
             configs = (*FAULTS, "seeds.json")
+            begun = time.monotonic()
             head = start(project, cluster, *targets, configs=configs, options=options)
             if finish(head, project, HOURS * 3600):
                 raise RuntimeError((project / "said.log").read_text()[-2000:])
+            minutes = (time.monotonic() - begun) / 60
             jobs = _elapsed(cluster)
         seconds = [_command_seconds(project, seed) for seed in range(count)]
     overhead = (sum(jobs) - sum(seconds)) / count
-    minutes = f"{sum(jobs) / 2 / 60:.1f}"
-    return name, f"{len(jobs)}", minutes, f"{sum(seconds) / count:.1f}", f"{overhead:.1f}"
+    measured = (minutes, sum(seconds) / count, overhead)
+    return (name, str(len(jobs)), *(f"{number:.1f}" for number in measured))
 
 
 def _elapsed(cluster: Cluster) -> list[int]:

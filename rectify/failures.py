@@ -1,6 +1,7 @@
 """The failed jobs of a Snakemake run in a few lines: what each said last, and where its log is."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 ERROR = re.compile(
@@ -9,10 +10,10 @@ ERROR = re.compile(
 UNKNOWN = "it said nothing: it was killed, or never started; see the log of the cluster"
 
 
-def summary(snakemake_log: Path) -> str:
+def summary(snakemake_logs: Iterable[Path]) -> str:
     """Return one paragraph for each job that failed and was not made up for by a retry."""
-    text = snakemake_log.read_text(encoding="utf-8", errors="replace")
-    last = {}
+    texts = [log.read_text(encoding="utf-8", errors="replace") for log in snakemake_logs]
+    text, last = "\n".join(texts), {}
     for error in ERROR.finditer(text):
         outputs, logs = _listed(error["facts"], "output"), _listed(error["facts"], "log")
         if logs and not any(Path(file).exists() for file in outputs):

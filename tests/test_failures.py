@@ -36,7 +36,7 @@ def log(tmp_path: Path) -> Path:
 def test_each_failed_job_shows_its_last_line_and_its_logs(log: Path) -> None:
     folder = log.parent
     (folder / "train.log").write_text("epoch 1\nsteps 3/9\rtraining: the loss must be finite.\n\n")
-    assert summary(log).splitlines() == [
+    assert summary([log]).splitlines() == [
         "2 failed:",
         "  train: training: the loss must be finite.",
         f"    {folder}/train.log",
@@ -48,11 +48,11 @@ def test_each_failed_job_shows_its_last_line_and_its_logs(log: Path) -> None:
 
 def test_a_job_that_failed_twice_is_shown_once(log: Path) -> None:
     log.write_text(log.read_text() * 2)
-    assert summary(log).startswith("2 failed:\n")
+    assert summary([log]).startswith("2 failed:\n")
 
 
 def test_a_job_that_a_retry_made_up_for_is_not_shown(log: Path) -> None:
     (log.parent / "history.csv").touch()
-    assert "train" not in summary(log).replace(str(log.parent), "")
+    assert "train" not in summary([log]).replace(str(log.parent), "")
     (log.parent / "table.csv").touch()
-    assert summary(log) == ""
+    assert summary([log]) == ""
