@@ -103,13 +103,16 @@ def caption_files(folder: Path) -> DataFrame:
             f"{path}: must list image files and captions, got no file. Put image-caption pairs "
             "there (the paper's kind: 1,024 of WIT, Wikipedia-based Image Text, by Huh et al.)."
         )
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        columns, rows = list(reader.fieldnames or []), list(reader)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            columns, rows = list(reader.fieldnames or []), list(reader)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: must be UTF-8, got {error.reason}. Save it as UTF-8.") from None
     if columns != ["file", "caption"]:
+        found = ", ".join(map(repr, columns)) or "none"
         raise ValueError(
-            f"{path}: columns must be file, caption, got {', '.join(columns) or 'none'}. "
-            "Correct the first line."
+            f"{path}: columns must be file, caption, got {found}. Correct the first line."
         )
     if not rows:
         raise ValueError(f"{path}: must list image files and captions, got no line. Complete it.")

@@ -89,10 +89,18 @@ def test_a_list_of_files_and_captions_becomes_a_manifest_in_its_order(tmp_path):
     assert set(listing["split"]) == {"pairs"}
 
 
+def test_a_list_in_another_encoding_is_refused_by_name(tmp_path):
+    (tmp_path / "captions.csv").write_bytes("file,caption\na.png,é\n".encode("latin-1"))
+    with pytest.raises(
+        ValueError, match=r"captions\.csv: must be UTF-8, got .*\. Save it as UTF-8"
+    ):
+        caption_files(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("image,text\na,b\n", r"columns must be file, caption, got image, text\."),
+        ("image,text\na,b\n", r"columns must be file, caption, got 'image', 'text'\."),
         ("", r"columns must be file, caption, got none\."),
         ("file,caption\na.jpg,x\nb.jpg,\n", r"got an empty one in line 3\."),
         ("file,caption\na.jpg\n", r"got an empty one in line 2\."),
