@@ -20,7 +20,7 @@ NOTE = (
     "backward, AdamW) with mean and variance of the gradient of every parameter of the ViT "
     "blocks; the loop and vmap differentiate by all trainable parameters, so they need no other "
     "pass; BackPACK measures the linear layers only. Memory: peak of a fresh process above "
-    "what is resident before the first step."
+    "what is resident before the first step, the median of three."
 )
 
 log = logging.getLogger(__name__)

@@ -94,7 +94,7 @@ def test_a_list_in_another_encoding_is_refused_by_name(tmp_path):
     with pytest.raises(
         ValueError, match=r"captions\.csv: must be UTF-8, got .*\. Save it as UTF-8"
     ):
-        caption_files(tmp_path)
+        pairs.caption_files(tmp_path)
 
 
 @pytest.mark.parametrize(
