@@ -44,7 +44,8 @@ def measured_step(case: str, method: str) -> Work:
 def _rows(case: str, methods: list[str], options: Options) -> list[tuple[str, ...]]:
     memory = {}
     for method in ("plain", *methods):
-        memory[method], _ = fresh(measured_step, case, method, threads=options.threads)
+        peaks = [fresh(measured_step, case, method, threads=options.threads)[0] for _ in range(3)]
+        memory[method] = statistics.median(peaks)  # the allocator's luck is some per cent
         log.info("%s: %s needs %.0f MiB", case, method, memory[method])
     steps = {method: measured_step(case, method) for method in methods}
     timing = paired(measured_step(case, "plain"), steps, options.rounds)
