@@ -1,6 +1,7 @@
 """The cluster of the tests, one for all of them; they are skipped where SLURM is not installed."""
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,17 @@ import pytest
 from tests.slurm.cluster import Cluster, missing
 from tests.slurm.workflow import FAULTS, copy_workflow
 from tests.workflow.project import call
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C reach what the tests start, also where pytest runs in a shell's background.
+
+    Such a job ignores it, and hands that on.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")
