@@ -45,18 +45,27 @@ class Disturbed:
         """Return where a training keeps its states."""
         return self.project / RESULTS / "checkpoints" / RUN / f"seed-{seed}"
 
-    def freeze(self, seed: int, after: int = 0) -> int:
-        """Stop a training once it has saved ``after`` + 1 states; return its process id."""
+    def freeze(self, after: dict[int, int]) -> dict[int, int]:
+        """Stop each training, by seed, once it has saved ``after`` + 1 states.
 
-        def saved() -> bool:
+        All are watched together: they run side by side, and none may end unseen.
+
+        Returns:
+            Their process ids.
+        """
+        frozen: dict[int, int] = {}
+
+        def all_frozen() -> bool:
             assert self.head.poll() is None, said(self.project)[-3000:]
-            return any(int(path.name[:8]) >= after for path in self.folder(seed).glob("0*.pt"))
+            for seed in after.keys() - frozen.keys():
+                if any(int(name[:8]) >= after[seed] for name in self.states(seed)):
+                    holder = (self.folder(seed) / "lease").read_text()
+                    frozen[seed] = int(re.match(r"process (\d+) on", holder)[1])
+                    os.kill(frozen[seed], signal.SIGSTOP)
+            return len(frozen) == len(after)
 
-        wait_until(saved, f"state {after} of seed {seed}", 400, every=0.02)
-        holder = (self.folder(seed) / "lease").read_text()
-        process = int(re.match(r"process (\d+) on", holder)[1])
-        os.kill(process, signal.SIGSTOP)
-        return process
+        wait_until(all_frozen, f"states {after}", 400, every=0.02)
+        return frozen
 
     def job(self, seed: int) -> str:
         """Return the number of the SLURM job that trains a seed."""
@@ -91,7 +100,7 @@ def disturbed(
 def _interrupt(world: Disturbed, seen: dict) -> None:
     """Ctrl-C, once the first training has saved a state."""
     world.start(FIRST)
-    world.freeze(0)
+    world.freeze({0: 0})
     world.head.send_signal(signal.SIGINT)
     seen["Ctrl-C"] = finish(world.head, world.project, 120)
     wait_until(lambda: not world.cluster.jobs(), "the cancelled jobs")
@@ -102,7 +111,7 @@ def _interrupt(world: Disturbed, seen: dict) -> None:
 def _kill_head(world: Disturbed, seen: dict) -> None:
     """The controller is killed and started; a second snakemake comes; the first one is killed."""
     world.start(FIRST)
-    world.freeze(0, after=1)
+    world.freeze({0: 1})
     world.cluster.kill("slurmctld")
     world.cluster.start("slurmctld")
     seen["slurmctld killed"] = world.head.poll()
@@ -118,7 +127,7 @@ def _each_seed(world: Disturbed, seen: dict) -> None:
     """The same command again, to its end, with one more fault for each training."""
     cluster = world.cluster
     world.start("table6")
-    processes = [world.freeze(seed, after=2 if seed == 0 else 0) for seed in range(4)]
+    processes = world.freeze({0: 2, 1: 0, 2: 0, 3: 0})
     seen["jobs"] = [world.job(seed) for seed in range(4)]
     node = cluster.run("squeue", "-h", "-j", world.job(3), "-o", "%N")
     assert node in NODES
