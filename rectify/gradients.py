@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm, linear, unfold
 
 from rectify.kernels import gradient_sums
+from rectify.runtime import process, summed
 
 MODES = ("observe", "replace")
 MEASURED = (nn.Linear, nn.LayerNorm, LayerNorm, LayerScale, nn.Conv2d)  # subclasses may differ
@@ -160,7 +161,7 @@ def across_ranks(moments: Mapping[str, Moments]) -> dict[str, Moments]:
     and the mean of their variances, plus the variance of the means, are those of the whole batch.
     Without a process group, what was given.
     """
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if process()[1] == 1:
         return dict(moments)
     return {name: _across_ranks(one) for name, one in moments.items()}
 
@@ -175,13 +176,10 @@ def _merged(one: Moments, other: Moments) -> Moments:
 
 
 def _across_ranks(one: Moments) -> Moments:
-    ranks = torch.distributed.get_world_size()
-    mean = one.mean.clone()
-    torch.distributed.all_reduce(mean)
-    mean /= ranks
-    variance = one.variance + (one.mean - mean).square()
-    torch.distributed.all_reduce(variance)
-    return Moments(mean, variance / ranks, one.samples * ranks)
+    _, ranks = process()
+    mean = summed(one.mean.clone()) / ranks
+    variance = summed(one.variance + (one.mean - mean).square()) / ranks
+    return Moments(mean, variance, one.samples * ranks)
 
 
 class _Tap(torch.autograd.Function):
