@@ -5,6 +5,7 @@ comment, so `squeue` finds the jobs of a folder without any file of ours.
 """
 
 import functools
+import logging
 import os
 import subprocess
 import time
@@ -12,11 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+log = logging.getLogger(__name__)
+
 PREFIX = "rectify_"  # slurm-jobname-prefix of slurm/profile.yaml
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}  # nodes have no network
 FIELDS = "%i|%j|%T|%M|%Z|%k"
 QUERY_SECONDS = 60
 CANCEL_SECONDS = 180
+REQUEUE_SECONDS = 180
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,27 @@ def mend(plugin: Any) -> None:
     plugin.query_job_status = query_job_status
 
 
+def mend_step(jobstep: Any) -> None:
+    """Make the shells of a job's step ignore the signals by which SLURM announces its end.
+
+    Version 0.6.1 runs the step by `sh`, which would die of SIGUSR2 or SIGTERM, and the training
+    with it. A training, which handles them, still gets them. Without that executor, or where it
+    does not run a script, nothing happens.
+    """
+    executor = getattr(jobstep, "Executor", None)
+    original = getattr(executor, "format_job_exec", None)
+    if original is None or hasattr(original, "__wrapped__"):
+        return
+
+    @functools.wraps(original)
+    def format_job_exec(self: Any, job: Any) -> str:
+        command = original(self, job)
+        is_script = self.workflow.executor_settings.pass_command_as_script
+        return f"trap '' USR2 TERM\n{command}" if is_script else command
+
+    executor.format_job_exec = format_job_exec
+
+
 def jobs_of(folder: Path) -> list[Job]:
     """Return our jobs that were submitted from ``folder`` and have not ended.
 
@@ -101,6 +126,27 @@ def cancel_leftovers(folder: Path) -> list[Job]:
     return found
 
 
+def requeue() -> None:
+    """Have SLURM queue the job that this process runs in again, and wait for its end.
+
+    So a training that needs many times its limit goes on by itself, and spends none of
+    Snakemake's retries. A job that is being cancelled is left to end, and so is one that is not
+    of this workflow, in which somebody runs Snakemake. Outside of SLURM nothing happens.
+
+    Raises:
+        ValueError: If SLURM does not answer, or refuses.
+    """
+    number = os.environ.get("SLURM_JOB_ID")
+    if number is None:
+        return
+    row = ask("squeue", "--noheader", f"--jobs={number}", "--format=%T|%j")
+    state, _, name = row.strip().partition("|")
+    if state == "RUNNING" and name.startswith(PREFIX):
+        log.info("SLURM job %s goes into the queue again", number)
+        ask("scontrol", "requeue", number)
+        time.sleep(REQUEUE_SECONDS)
+
+
 def ask(*command: str, seconds: float = QUERY_SECONDS) -> str:
     """Return the standard output of a SLURM command.
 
@@ -111,7 +157,7 @@ def ask(*command: str, seconds: float = QUERY_SECONDS) -> str:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
     except (FileNotFoundError, subprocess.TimeoutExpired) as error:
         raise ValueError(
-            f"slurm: {command[0]} must answer, got {error}. Run this on a login node."
+            f"slurm: {command[0]} must answer, got {error}. Run this on a login node, say."
         ) from None
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines() or ["nothing"]

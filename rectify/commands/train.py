@@ -10,6 +10,7 @@ Writes
 
 With --processes N, torchrun starts N processes on this machine that share each batch.
 SIGTERM, SIGUSR1 and SIGUSR2 save the state and end with status 75; the same command goes on.
+In a SLURM job of the workflow that still runs, the job is put into the queue again instead.
 """
 
 import argparse
@@ -53,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0, or the status for "try again" if a signal stopped the training.
     """
+    from rectify import slurm
     from rectify.commands import processes
     from rectify.presence import lease
 
@@ -65,8 +67,12 @@ def run(args: argparse.Namespace) -> int:
             log.info("another process has finished this run: nothing is left to do")
             return 0
         if args.processes > 1:
-            return processes.launch("train", args, args.processes)
-        return _train(args)
+            status = processes.launch("train", args, args.processes)
+        else:
+            status = _train(args)
+    if status == os.EX_TEMPFAIL:
+        slurm.requeue()
+    return status
 
 
 def _train(args: argparse.Namespace) -> int:

@@ -107,6 +107,32 @@ def test_jobs_of_other_folders_and_people_are_not_ours(monkeypatch, tmp_path):
     assert (second.number, second.what) == ("10", "prepare")
 
 
+@pytest.mark.parametrize(
+    ("job", "row", "is_requeued"),
+    [
+        ("7", "RUNNING|rectify_a\n", True),
+        ("7", "COMPLETING|rectify_a\n", False),  # it is being cancelled
+        ("7", "RUNNING|bash\n", False),  # somebody's own job, with Snakemake in it
+        (None, "RUNNING|rectify_a\n", False),
+    ],
+)
+def test_only_a_running_job_of_the_workflow_is_queued_again(monkeypatch, job, row, is_requeued):
+    asked, slept = [], []
+
+    def ask(*command):
+        asked.append(command)
+        return row if command[0] == "squeue" else ""
+
+    monkeypatch.setattr(slurm, "ask", ask)
+    monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    if job:
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+    slurm.requeue()
+    assert (("scontrol", "requeue", "7") in asked, bool(slept)) == (is_requeued, is_requeued)
+    assert bool(asked) == bool(job)
+
+
 def test_a_command_that_fails_or_is_missing_is_one_line():
     with pytest.raises(ValueError, match=r"^slurm: no-such-command must answer, got .*login node"):
         slurm.ask("no-such-command")

@@ -1,8 +1,9 @@
 """A SLURM of its own in one folder: munge, MariaDB, slurmdbd, slurmctld and two slurmd on loopback.
 
-Two nodes of one machine, each with one GPU that is none (any device file does). Every program
-runs in the foreground as a child of this process and is ended by its process id; if this
-process dies first, the kernel ends them.
+Two nodes of one machine, each with two GPUs that are none (any device file does). A job in the
+partition ``urgent`` takes the place of one in ``test``. Every program runs in the foreground as a
+child of this process and is ended by its process id; if this process dies first, the kernel ends
+them.
 """
 
 import os
@@ -19,6 +20,9 @@ PROGRAMS = (
 )
 NODES = ("n1", "n2")
 CPUS, MEMORY_MB = 16, 256_000  # what the scheduler is told; the machine may have less
+REQUEUE_WAIT = 20
+"""Seconds for which a requeued job waits, two minutes elsewhere. If one started before the key of
+its first start has expired, its node might refuse it, and it would be held."""
 
 SLURM = """\
 ClusterName=rectify
@@ -27,7 +31,7 @@ SlurmctldPort={controller}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/munge.socket,cred_expire={requeue_wait}
 CredType=cred/munge
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/%n
@@ -44,8 +48,10 @@ ReturnToService=2
 GresTypes=gpu
 SchedulerParameters=sched_interval=1,bf_interval=1
 PriorityType=priority/basic
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 KillWait=2
-MinJobAge={min_job_age}
+MinJobAge=300
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStoragePort={accounting}
@@ -54,12 +60,17 @@ AccountingStoreFlags=job_comment
 AccountingStorageTRES=gres/gpu
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=5
-NodeName=DEFAULT CPUs={cpus} RealMemory={memory} Gres=gpu:1
+NodeName=DEFAULT CPUs={cpus} RealMemory={memory} Gres=gpu:2
 NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={n1}
 NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={n2}
-PartitionName=test Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
+PartitionName=DEFAULT Nodes=n1,n2 MaxTime=INFINITE State=UP
+PartitionName=test Default=YES PriorityTier=1
+PartitionName=urgent PriorityTier=2 PreemptMode=OFF
 """
-GRES = "NodeName=n1 Name=gpu File=/dev/null\nNodeName=n2 Name=gpu File=/dev/zero\n"
+GRES = """\
+NodeName=n1 Name=gpu File=/dev/null,/dev/zero
+NodeName=n2 Name=gpu File=/dev/full,/dev/random
+"""
 SLURMDBD = """\
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket
@@ -104,15 +115,14 @@ class Cluster:
 
     Args:
         folder: Empty; it gets everything that the daemons write.
-        min_job_age: Seconds after which the controller forgets an ended job.
     """
 
-    def __init__(self, folder: Path, min_job_age: int = 300):
+    def __init__(self, folder: Path):
         self.folder, self.processes = folder, {}
         names = ("controller", "accounting", "database", *NODES)
         self.ports = dict(zip(names, _free_ports(len(names)), strict=True))
         facts = self.ports | {"folder": folder, "host": socket.gethostname().partition(".")[0]}
-        facts |= {"cpus": CPUS, "memory": MEMORY_MB, "min_job_age": min_job_age}
+        facts |= {"cpus": CPUS, "memory": MEMORY_MB, "requeue_wait": REQUEUE_WAIT}
         for name, text in (("slurm", SLURM), ("slurmdbd", SLURMDBD), ("gres", GRES)):
             file = folder / f"{name}.conf"
             file.touch(mode=0o600)  # slurmdbd refuses to read its password from another

@@ -1,7 +1,7 @@
-"""Everything that goes wrong on a cluster, while four trainings run; nothing may be lost.
+"""Everything that goes wrong on a cluster, while six trainings run; nothing may be lost.
 
 A training is stopped (SIGSTOP) as soon as it has saved a state, so that each fault meets it
-in the middle, however fast the machine is. The seeds of one run take one fault each.
+in the middle, however fast the machine is. The seeds of one run share the faults.
 """
 
 import os
@@ -22,13 +22,22 @@ from tests.slurm.workflow import (
     RUN,
     finish,
     kill,
+    lost,
     said,
     start,
-    trained,
 )
 
-BY_SEED = ("kill -9 of a training", "scancel", "time limit", "node down and resumed")
-ON_ALL = ("slurmctld killed", "snakemake killed", "two snakemakes", "Ctrl-C")
+SEEDS = range(6)
+ENDED = {0: "kill -9 of a training", 1: "scancel", 2: "time limit"}  # by a retry of Snakemake's
+REQUEUED = {
+    3: "node down and resumed",
+    4: "warned before its time limit",
+    5: "preempted, then preempted with grace",
+}
+ON_ALL = (
+    *("Ctrl-C", "slurmctld killed", "two snakemakes", "snakemake killed", "slurmdbd killed"),
+    "a job that fails again and again",
+)
 
 
 class Disturbed:
@@ -45,36 +54,56 @@ class Disturbed:
         """Return where a training keeps its states."""
         return self.project / RESULTS / "checkpoints" / RUN / f"seed-{seed}"
 
-    def freeze(self, after: dict[int, int]) -> dict[int, int]:
-        """Stop each training, by seed, once it has saved ``after`` + 1 states.
+    def freeze(self, *seeds: int) -> dict[int, int]:
+        """Stop each training once it has saved one more state.
 
         All are watched together: they run side by side, and none may end unseen.
 
         Returns:
-            Their process ids.
+            Their process ids, by seed.
         """
-        frozen: dict[int, int] = {}
+        before, frozen = {seed: self.states(seed) for seed in seeds}, {}
 
         def all_frozen() -> bool:
             assert self.head.poll() is None, said(self.project)[-3000:]
-            for seed in after.keys() - frozen.keys():
-                if any(int(name[:8]) >= after[seed] for name in self.states(seed)):
+            for seed in before.keys() - frozen.keys():
+                if set(self.states(seed)) - set(before[seed]):
                     holder = (self.folder(seed) / "lease").read_text()
                     frozen[seed] = int(re.match(r"process (\d+) on", holder)[1])
                     os.kill(frozen[seed], signal.SIGSTOP)
-            return len(frozen) == len(after)
+            return len(frozen) == len(before)
 
-        wait_until(all_frozen, f"states {after}", 400, every=0.02)
+        wait_until(all_frozen, f"states of {seeds}", 400, every=0.02)
         return frozen
 
     def job(self, seed: int) -> str:
-        """Return the number of the SLURM job that trains a seed."""
+        """Return the number of the SLURM job that trains a seed, or did so last."""
         holder = (self.folder(seed) / "lease").read_text()
         return re.search(r"SLURM job (\d+)", holder)[1]
 
-    def states(self, seed: int) -> list[str]:
-        """Return the names of the saved states."""
-        return sorted(path.name for path in self.folder(seed).glob("0*.pt"))
+    def node(self, seed: int) -> str:
+        """Return the node on which a seed is trained."""
+        name = self.cluster.run("squeue", "-h", "-j", self.job(seed), "-o", "%N")
+        assert name in NODES
+        return name
+
+    def requeued(self, seed: int) -> str:
+        """Wait until the job of a seed waits in the queue again; return its number."""
+        job = self.job(seed)
+        wait_until(lambda: self.cluster.jobs().get(job) == "PENDING", f"requeued job {job}", 120)
+        return job
+
+    def preempt(self, seed: int, grace_seconds: int) -> None:
+        """Give the whole node of a training to a more urgent job for a second."""
+        limit = f"GraceTime={grace_seconds}"
+        self.cluster.run("scontrol", "update", "PartitionName=test", limit)
+        urgent = ("--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
+        self.cluster.run("sbatch", *urgent, f"--nodelist={self.node(seed)}")
+        self.requeued(seed)
+
+    def states(self, seed: int) -> list[int]:
+        """Return the numbers of the saved states."""
+        return sorted(int(path.name[:8]) for path in self.folder(seed).glob("0*.pt"))
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +118,9 @@ def disturbed(
     world = Disturbed(project, cluster)
     seen = {"project": project}
     try:
-        for fault in (_interrupt, _kill_head, _each_seed):
+        for fault in (_interrupt, _kill_head, _requeue, _end):
             fault(world, seen)
+        seen["last jobs"] = [world.job(seed) for seed in SEEDS]
         yield seen
     finally:
         if world.head.poll() is None:
@@ -100,7 +130,7 @@ def disturbed(
 def _interrupt(world: Disturbed, seen: dict) -> None:
     """Ctrl-C, once the first training has saved a state."""
     world.start(FIRST)
-    world.freeze({0: 0})
+    world.freeze(0)
     world.head.send_signal(signal.SIGINT)
     seen["Ctrl-C"] = finish(world.head, world.project, 120)
     wait_until(lambda: not world.cluster.jobs(), "the cancelled jobs")
@@ -111,7 +141,7 @@ def _interrupt(world: Disturbed, seen: dict) -> None:
 def _kill_head(world: Disturbed, seen: dict) -> None:
     """The controller is killed and started; a second snakemake comes; the first one is killed."""
     world.start(FIRST)
-    world.freeze({0: 1})
+    world.freeze(0)
     world.cluster.kill("slurmctld")
     world.cluster.start("slurmctld")
     seen["slurmctld killed"] = world.head.poll()
@@ -123,14 +153,37 @@ def _kill_head(world: Disturbed, seen: dict) -> None:
     seen["said before"] = len(said(world.project))
 
 
-def _each_seed(world: Disturbed, seen: dict) -> None:
-    """The same command again, to its end, with one more fault for each training."""
+def _requeue(world: Disturbed, seen: dict) -> None:
+    """Two trainings are queued again, one of them twice, without accounting; a third one fails."""
+    obstacle = world.folder(3) / f"00000000-{'0' * 64}.pt"
+    obstacle.parent.mkdir(parents=True)
+    obstacle.touch()
+    world.cluster.kill("slurmdbd")
+    world.start(*(FIRST.replace("seed-0", f"seed-{seed}") for seed in (3, 4, 5)))
+    world.freeze(4, 5)
+    seen["requeued"] = {seed: world.job(seed) for seed in (4, 5)}
+    soon = ("scontrol", "update", f"JobId={world.job(4)}", "EndTime=now+100")
+    world.cluster.run(
+        *soon
+    )  # SLURM warns up to three minutes before, and wakes the stopped process
+    world.requeued(4)
+    world.preempt(5, grace_seconds=0)
+    world.freeze(5)
+    world.preempt(5, grace_seconds=60)
+    world.cluster.start("slurmdbd")
+    seen["status with a failure"] = finish(world.head, world.project)
+    seen["failure"] = said(world.project).rpartition("1 failed:")[2]
+    obstacle.unlink()
+
+
+def _end(world: Disturbed, seen: dict) -> None:
+    """The same command again, to its end, with one more fault for each training that is left."""
     cluster = world.cluster
     world.start("table6")
-    processes = world.freeze({0: 2, 1: 0, 2: 0, 3: 0})
-    seen["jobs"] = [world.job(seed) for seed in range(4)]
-    node = cluster.run("squeue", "-h", "-j", world.job(3), "-o", "%N")
-    assert node in NODES
+    processes = world.freeze(0, 1, 2, 3)
+    seen["ended"] = {seed: world.job(seed) for seed in ENDED}
+    seen["requeued"][3] = world.job(3)
+    node = world.node(3)
     os.kill(processes[0], signal.SIGKILL)
     cluster.run("scancel", world.job(1))
     cluster.run("scontrol", "update", f"JobId={world.job(2)}", "EndTime=now")
@@ -138,18 +191,8 @@ def _each_seed(world: Disturbed, seen: dict) -> None:
     cluster.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
     cluster.run("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
     cluster.wait_for_nodes()  # one that registers by itself in between cannot be resumed
-    seen["requeued"] = _run_at_once(cluster, seen["jobs"][3])
     seen["status"] = finish(world.head, world.project)
     seen["said"] = said(world.project)[seen["said before"] :]
-
-
-def _run_at_once(cluster: Cluster, job: str) -> str:
-    """Spare a requeued job the two minutes that SLURM makes it wait; return its state before."""
-    state = wait_until(
-        lambda: (found := cluster.jobs().get(job)) in ("PENDING", "RUNNING") and found, "requeueing"
-    )
-    cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now", check=False)
-    return state
 
 
 def log_of(project: Path, seed: int) -> str:
@@ -168,32 +211,39 @@ def test_the_same_command_ends_well_after_all_faults(disturbed: dict) -> None:
     assert disturbed["status"] == 0, disturbed["said"][-3000:]
 
 
-@pytest.mark.parametrize("seed", range(4), ids=BY_SEED)
+@pytest.mark.parametrize("seed", SEEDS, ids=(ENDED | REQUEUED).values())
 def test_a_training_goes_on_from_its_state_to_the_same_results(
     disturbed: dict, undisturbed: Path, seed: int, survived: Callable
 ) -> None:
     assert "resumed after epoch" in log_of(disturbed["project"], seed)
-    assert trained(disturbed["project"], seed) == trained(undisturbed, seed)
-    survived(BY_SEED[seed])
-
-
-def test_the_faults_were_what_they_are_called(disturbed: dict, accounting: Callable) -> None:
-    states = [accounting(job) for job in disturbed["jobs"]]
-    for seed, state in enumerate(("FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")):
-        assert state in states[seed], states
-    assert disturbed["requeued"] in ("PENDING", "RUNNING")
+    survived((ENDED | REQUEUED)[seed], lost(disturbed["project"], undisturbed, seed))
 
 
 @pytest.mark.parametrize("fault", ON_ALL)
-def test_the_table_is_that_of_an_undisturbed_run(
+def test_the_results_are_those_of_an_undisturbed_run(
     disturbed: dict, undisturbed: Path, fault: str, survived: Callable
 ) -> None:
-    for suffix in ("csv", "md", "tex"):
-        files = [one / RESULTS / "tables" for one in (disturbed["project"], undisturbed)]
-        assert (files[0] / f"table6.{suffix}").read_bytes() == (
-            files[1] / f"table6.{suffix}"
-        ).read_bytes()
-    survived(fault)
+    survived(fault, lost(disturbed["project"], undisturbed, *SEEDS))
+
+
+@pytest.mark.parametrize("seed", REQUEUED, ids=REQUEUED.values())
+def test_a_job_that_is_queued_again_costs_no_retry(disturbed: dict, seed: int) -> None:
+    assert disturbed["last jobs"][seed] == disturbed["requeued"][seed]
+
+
+def test_the_faults_were_what_they_are_called(disturbed: dict, accounting: Callable) -> None:
+    states = [accounting(disturbed["ended"][seed]) for seed in ENDED]
+    states += [accounting(disturbed["requeued"][seed]) for seed in REQUEUED]
+    names = ("FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "REQUEUED", "PREEMPTED")
+    assert all(name in state for name, state in zip(names, states, strict=True)), states
+
+
+def test_a_job_that_fails_again_and_again_holds_up_no_other_one(disturbed: dict) -> None:
+    assert disturbed["status with a failure"] != 0
+    failure = disturbed["failure"].splitlines()
+    assert failure[1].startswith("  train: "), failure
+    assert "must hold a whole checkpoint, got 1 damaged." in failure[1]
+    assert f"results/faults/logs/train/{RUN}--3.log" in failure[2]
 
 
 def test_ctrl_c_cancels_the_jobs_and_leaves_no_half_file(disturbed: dict) -> None:

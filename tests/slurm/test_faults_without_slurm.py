@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.slurm.cluster import wait_until
-from tests.slurm.workflow import FAULTS, FIRST, RESULTS, RUN, trained
+from tests.slurm.workflow import FAULTS, FIRST, RESULTS, RUN, lost
 from tests.workflow.project import call, environment
 
 COMMAND = ("snakemake", "--cores", "2", "--configfile", *FAULTS, "--")
@@ -46,13 +46,11 @@ def mounted() -> Iterator[Callable]:
         subprocess.run(["umount", folder], check=True)
 
 
-def ends_well(project: Path, undisturbed: Path) -> None:
-    """Run the command again, and compare the table with that of an undisturbed run."""
+def lost_at_the_end(project: Path, undisturbed: Path) -> list[str]:
+    """Run the command again, and return the results that are not those of an undisturbed run."""
     done = call(project, *COMMAND, "table6")
     assert done.returncode == 0, done.stdout[-3000:]
-    for suffix in ("csv", "md", "tex"):
-        table = TABLES / f"table6.{suffix}"
-        assert (project / table).read_bytes() == (undisturbed / table).read_bytes()
+    return lost(project, undisturbed, 0)
 
 
 def failed(project: Path) -> str:
@@ -83,8 +81,8 @@ def test_a_full_disk_during_a_table(
     assert "results/faults/logs/table/table6.log" in said
     assert not (project / TABLES / "table6.csv").exists()
     filler.unlink()
-    ends_well(project, undisturbed)
-    survived("full disk during a table")
+    missing = lost_at_the_end(project, undisturbed)
+    survived("full disk during a table", missing)
 
 
 def test_a_full_disk_during_a_checkpoint(
@@ -97,11 +95,10 @@ def test_a_full_disk_during_a_checkpoint(
     assert "No space left on device. Make room" in said
     assert len(list(states.glob("0*.pt"))) == 2
     subprocess.run(["mount", "-o", "remount,size=100m", states], check=True)
-    ends_well(project, undisturbed)
+    missing = lost_at_the_end(project, undisturbed)
     log = (project / RESULTS / "logs" / "train" / f"{RUN}--0.log").read_text()
     assert "resumed after epoch 2 of 6" in log
-    assert trained(project, 0) == trained(undisturbed, 0)
-    survived("full disk during a checkpoint")
+    survived("full disk during a checkpoint", missing)
 
 
 def test_a_read_only_results_folder(
@@ -113,8 +110,8 @@ def test_a_read_only_results_folder(
     assert done.returncode != 0
     assert "Read-only file system" in done.stdout
     subprocess.run(["mount", "-o", "remount,rw,bind", results], check=True)
-    ends_well(project, undisturbed)
-    survived("read-only results folder")
+    missing = lost_at_the_end(project, undisturbed)
+    survived("read-only results folder", missing)
 
 
 def test_a_table_of_an_older_version_is_named_and_made_again(
@@ -126,8 +123,8 @@ def test_a_table_of_an_older_version_is_named_and_made_again(
     assert "history.csv: columns of a history table must be epoch, train_loss" in said
     assert "Make the file again with this version." in said
     history.unlink()
-    ends_well(project, undisturbed)
-    survived("a CSV from an older version")
+    missing = lost_at_the_end(project, undisturbed)
+    survived("a CSV from an older version", missing)
 
 
 def test_a_checkpoint_cut_in_half(project: Path, undisturbed: Path, survived: Callable) -> None:
@@ -136,12 +133,11 @@ def test_a_checkpoint_cut_in_half(project: Path, undisturbed: Path, survived: Ca
     assert head.wait(timeout=60) != 0
     last = sorted(states.glob("0*.pt"))[-1]
     os.truncate(last, last.stat().st_size // 2)
-    ends_well(project, undisturbed)
+    missing = lost_at_the_end(project, undisturbed)
     log = (project / RESULTS / "logs" / "train" / f"{RUN}--0.log").read_text()
     assert f"{last.name} is damaged" in log
     assert "resumed after epoch" in log
-    assert trained(project, 0) == trained(undisturbed, 0)
-    survived("a checkpoint cut in half")
+    survived("a checkpoint cut in half", missing)
 
 
 def test_a_killed_snakemakes_training_is_not_started_twice(
@@ -157,9 +153,8 @@ def test_a_killed_snakemakes_training_is_not_started_twice(
     os.kill(process, signal.SIGCONT)
     assert again.wait(timeout=300) == 0
     assert "another process has finished this run" in log.read_text()
-    assert trained(project, 0) == trained(undisturbed, 0)
-    ends_well(project, undisturbed)
-    survived("snakemake killed, its training goes on")
+    missing = lost_at_the_end(project, undisturbed)
+    survived("snakemake killed, its training goes on", missing)
 
 
 def _stopped_training(project: Path, after: int) -> tuple[Path, int, subprocess.Popen]:

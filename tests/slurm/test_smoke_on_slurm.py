@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import subprocess
 import types
 from pathlib import Path
 from unittest.mock import MagicMock
@@ -59,6 +60,21 @@ def test_a_training_has_a_gpu_and_its_name_says_what_it_is(
     assert len(list(logs.glob("*.log"))) == 1
 
 
+def test_a_training_on_two_gpus_is_two_processes_on_one_node(
+    finished: Path, cluster: Cluster
+) -> None:
+    (finished / "two.json").write_text('{"device_gpus": 2}')
+    folder = RESULTS / "runs" / "digits_vit-s_vanilla" / "seed-1"
+    head = start(finished, cluster, str(folder / "summary.json"), configs=(*TINY, "two.json"))
+    assert finish(head, finished) == 0, said(finished)[-4000:]
+    resources = rows(cluster)["rule_train_wildcards_digits_vit-s_vanilla_1"][1]
+    assert "gres/gpu=2" in resources
+    assert "node=1" in resources.split(",")
+    logs = finished / ".snakemake" / "slurm_logs" / "rule_train" / "digits_vit-s_vanilla_1"
+    assert "--processes 2 " in next(logs.glob("*.log")).read_text()
+    assert (finished / folder / "gsnr.csv").stat().st_size > 0
+
+
 def test_tables_figures_and_settings_never_wait_in_the_queue(
     finished: Path, cluster: Cluster
 ) -> None:
@@ -96,7 +112,7 @@ def test_status_and_doctor_know_the_cluster(
     assert status.stdout.splitlines()[-1] == "6 done", status.stdout
     profiles = ("--profile", "slurm/profile.yaml", "tests/slurm/site/profile.yaml")
     doctor = call(finished, "python", "-m", "rectify", "doctor", *configs, *profiles)
-    assert "ok  partition: test: 2 nodes, gpu:1" in doctor.stdout
+    assert "ok  partition: test: 2 nodes, gpu:2" in doctor.stdout
     assert "ok  shared files: a job sees" in doctor.stdout
     assert "BAD GPU: a job sees 0" in doctor.stdout  # the GPU of this cluster is a device file
     assert doctor.returncode == 1
@@ -117,6 +133,24 @@ def test_a_cancelled_job_and_an_outage_are_told_apart_from_running_ones() -> Non
     assert asked(query, "echo '7|CANCELLED by 1000'")[0] == {"7": "CANCELLED"}
     assert asked(query, "echo '7|RUNNING'")[0] == {"7": "RUNNING"}
     assert asked(query, "false") == ({}, 0.0)
+
+
+@pytest.mark.parametrize("is_script", [True, False])
+def test_a_step_that_is_a_script_ignores_the_signals(is_script: bool) -> None:
+    settings = types.SimpleNamespace(pass_command_as_script=is_script)
+    workflow = types.SimpleNamespace(executor_settings=settings)
+
+    class Executor(types.SimpleNamespace):
+        def format_job_exec(self, job: str) -> str:
+            return f"kill -USR2 $$; kill $$; echo {job}"
+
+    module = types.SimpleNamespace(Executor=Executor)
+    slurm.mend_step(module)
+    slurm.mend_step(module)
+    command = Executor(workflow=workflow).format_job_exec("alive")
+    assert command.count("trap") == is_script
+    done = subprocess.run(["sh"], input=command, capture_output=True, text=True, check=False)
+    assert done.stdout == ("alive\n" if is_script else "")
 
 
 def test_mending_twice_mends_once_and_another_plugin_is_left_alone() -> None:

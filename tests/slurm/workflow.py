@@ -92,9 +92,26 @@ def kill(head: subprocess.Popen) -> None:
     head.wait()
 
 
-def trained(project: Path, seed: int) -> list:
-    """Return everything that a training leaves, without times."""
-    folder = project / RESULTS / "runs" / RUN / f"seed-{seed}"
-    history = pd.read_csv(folder / "history.csv").drop(columns=TIMES).to_csv()
-    names = ("gsnr.csv", "model.safetensors", "summary.json")
-    return [history, *((folder / name).read_bytes() for name in names)]
+def lost(project: Path, undisturbed: Path, *seeds: int) -> list[str]:
+    """Return the results that are missing, or not byte for byte those of the undisturbed copy.
+
+    The tables, and all that the trainings of ``seeds`` leave; times are left out.
+    """
+    return [
+        str(file)
+        for file in _results(seeds)
+        if not (project / file).is_file()
+        or _content(project / file) != _content(undisturbed / file)
+    ]
+
+
+def _results(seeds: Sequence[int]) -> list[Path]:
+    names = ("history.csv", "gsnr.csv", "model.safetensors", "summary.json", "evaluation.csv")
+    trained = [RESULTS / "runs" / RUN / f"seed-{seed}" / name for seed in seeds for name in names]
+    return [RESULTS / "tables" / f"table6.{suffix}" for suffix in ("csv", "md", "tex")] + trained
+
+
+def _content(file: Path) -> str | bytes:
+    if file.name == "history.csv":
+        return pd.read_csv(file).drop(columns=TIMES).to_csv()
+    return file.read_bytes()

@@ -14,6 +14,7 @@ from rectify.provenance import source_digest
 from rectify.runs import Run
 
 slurm.mend(sys.modules.get("snakemake_executor_plugin_slurm"))
+slurm.mend_step(sys.modules.get("snakemake_executor_plugin_slurm_jobstep"))
 if workflow.is_main_process:  # not in jobs, which evaluate this file too
     PRESENT = presence.Presence(Path(".snakemake"))
     if presence.unlock(PRESENT, Path(".snakemake")):

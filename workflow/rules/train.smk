@@ -48,6 +48,7 @@ rule train:
         mem_mb=memory(32_000 if config["device_gpus"] else 3_000),
         runtime=minutes(2_880 if config["device_gpus"] else 60),
         gpu=config["device_gpus"],
+        nodes=1,
     params:
         folder=subpath(output.history, parent=True),
         data=run_data_folder,
