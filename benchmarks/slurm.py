@@ -32,9 +32,9 @@ def run(options: Options) -> list[Table]:
     columns = ("submitted", "SLURM jobs", "minutes in all", "training, s", "overhead, s")
     note = (
         f"{count} trainings, two at a time; a group holds {GROUP}. The last two columns are means "
-        "for one training."
+        "for one training, of wall time."
     )
-    return [Table("Trainings through SLURM", columns, rows, note)]
+    return [Table(columns, rows, note)]
 
 
 def _row(name: str, count: int) -> tuple[str, ...]:
