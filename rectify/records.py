@@ -315,7 +315,7 @@ CELLS = Table(
         Column("unit", "str", "-", "unit of mean, std, paper and difference"),
         Column("mean", "float64", "unit", "mean over seeds"),
         Column("std", "float64", "unit", "standard deviation over seeds, from 2 seeds on", True),
-        Column("seeds", "int64", "1", "seeds behind the mean"),
+        Column("seeds", "int64", "1", "seeds behind the mean, 0 without training"),
         Column("paper", "float64", "unit", "the value that the paper prints", True),
         Column("difference", "float64", "unit", "mean minus paper", True),
         Column("paper_row", "str", "-", "row of the paper's table that it is compared with"),

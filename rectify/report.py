@@ -173,7 +173,7 @@ def _table_section(path: Path, captions: Path, picture: Path | None) -> Section:
     body = (
         f"<p>{_caption(captions, path)}</p>"
         f'<div class="wide">{_cells_html(cells)}</div>'
-        f'<p class="note">Mean ± standard deviation over seeds, {seeds_text(cells)}{beside}.</p>'
+        f'<p class="note">{seeds_text(cells)}{beside}.</p>'
         f"{below}{_provenance(note)}"
     )
     return Section(path.stem, name, body)

@@ -44,7 +44,7 @@ def to_markdown(cells: DataFrame) -> str:
         lines.append([f"**{row}**", *texts])
     escaped = (" | ".join(text.replace("|", "\\|") for text in line) for line in lines)
     body = "\n".join(f"| {line} |" for line in escaped)
-    return f"{body}\n\nMean ± standard deviation over seeds, {seeds_text(cells)}.\n"
+    return f"{body}\n\n{seeds_text(cells)}.\n"
 
 
 def to_latex(cells: DataFrame) -> str:
@@ -58,7 +58,7 @@ def to_latex(cells: DataFrame) -> str:
         if any(theirs for _, theirs in texts):
             theirs = [rf"\textit{{{escape(text)}}}" if text else "" for _, text in texts]
             lines.append(" & ".join([r"\quad\textit{paper}", *theirs]) + r" \\")
-    note = escape(f"Mean ± standard deviation over seeds, {seeds_text(cells)}.")
+    note = escape(f"{seeds_text(cells)}.")
     width = len(columns) + 1
     lines += [r"\bottomrule", rf"\multicolumn{{{width}}}{{l}}{{\footnotesize {note}}}\\"]
     return "\n".join([*lines, r"\end{tabular}", ""])
@@ -118,10 +118,12 @@ def heads(cells: DataFrame) -> list[tuple[str, list[str]]]:
 
 
 def seeds_text(cells: DataFrame) -> str:
-    """Return how many seeds stand behind the cells, for example ``n = 2 seeds``."""
+    """Return what a number of the table is, and how many seeds stand behind it."""
     least, most = int(cells["seeds"].min()), int(cells["seeds"].max())
+    if most == 0:
+        return "One measurement each"
     count = f"{least}" if least == most else f"{least} to {most}"
-    return f"n = {count} seed{'' if most == 1 else 's'}"
+    return f"Mean ± standard deviation over seeds, n = {count} seed{'' if most == 1 else 's'}"
 
 
 def escape(text: str) -> str:

@@ -210,7 +210,7 @@ def cost(costs: DataFrame) -> DataFrame:
         printed = paper.cost_cells(line["variant"], int(line["parameters"]))
         for name, label in COSTS.items():
             cells.append(_cell(row, label, units[name], Series([line[name]]), printed.get(name)))
-    return _frame(cells)
+    return _frame(cells).assign(seeds=0)
 
 
 RUN_TABLES = {

@@ -43,6 +43,8 @@ def test_markdown_has_a_line_per_row_and_the_seeds():
     assert lines[2].startswith("| **ViT-S** | 71.40 ± 0.25 (-3.70 ± 0.50)<br>*paper 71.56 (-3.69)*")
     assert lines[-1] == "Mean ± standard deviation over seeds, n = 1 to 2 seeds."
     assert len(lines) == 5
+    measured = to_markdown(GAINS.assign(seeds=0)).splitlines()
+    assert measured[-1] == "One measurement each."
 
 
 def test_the_unit_of_gsnr_stands_in_the_head_and_the_paper_s_number_in_that_unit():

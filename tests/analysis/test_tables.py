@@ -268,6 +268,7 @@ def test_the_cost_table_has_each_plain_vit_once_and_then_its_blocks():
     assert len(cells) == 10 * 11
     assert set(cells["unit"]) == {"1e6"}
     assert (cells["mean"] == 2).all()
+    assert (cells["seeds"] == 0).all()  # nothing is trained for it
     assert cells["paper"].isna().all()
 
 
