@@ -166,9 +166,12 @@ def _requeue(world: Disturbed, seen: dict) -> None:
     world.cluster.run(
         *soon
     )  # SLURM warns up to three minutes before, and wakes the stopped process
-    world.requeued(4)
+    again = world.requeued(4)
+    failed = f"Logfile {RESULTS}/logs/train/{RUN}--3.log"
+    wait_until(lambda: said(world.project).count(failed) == 3, "the last failure", 200)
     world.preempt(5, grace_seconds=0)
     world.freeze(5)
+    wait_until(lambda: again not in world.cluster.jobs(), "the warned training", 200)
     world.preempt(5, grace_seconds=60)
     world.cluster.start("slurmdbd")
     seen["status with a failure"] = finish(world.head, world.project)

@@ -24,7 +24,8 @@ rule train:
     """Train one run with one seed and measure the GSNR of its ViT blocks.
 
     The state after each epoch is kept outside the outputs, which Snakemake deletes when a
-    job fails; the next attempt goes on from it.
+    job fails; the next attempt goes on from it. `exec`, because a shell in between would die
+    of the SIGTERM at which a training saves its state.
     """
     input:
         config="<results>/runs/{run}/config.json",
@@ -56,7 +57,7 @@ rule train:
         checkpoint=checkpoint_path,
         code=source_digest(*TRAINING),
     shell:
-        "python -m rectify train --config {input.config:q} --data {params.data:q}"
+        "exec python -m rectify train --config {input.config:q} --data {params.data:q}"
         " {params.block:q} --seed {wildcards.seed} --threads {threads}"
         " --processes {resources.gpu} --checkpoint {params.checkpoint:q}"
         " --output {params.folder:q} > {log:q} 2>&1"
