@@ -60,9 +60,7 @@ def test_a_training_has_a_gpu_and_its_name_says_what_it_is(
     assert len(list(logs.glob("*.log"))) == 1
 
 
-def test_a_training_on_two_gpus_is_two_processes_on_one_node(
-    finished: Path, cluster: Cluster
-) -> None:
+def test_a_training_on_two_gpus_has_both_on_one_node(finished: Path, cluster: Cluster) -> None:
     (finished / "two.json").write_text('{"device_gpus": 2}')
     folder = RESULTS / "runs" / "digits_vit-s_vanilla" / "seed-1"
     head = start(finished, cluster, str(folder / "summary.json"), configs=(*TINY, "two.json"))
@@ -70,8 +68,6 @@ def test_a_training_on_two_gpus_is_two_processes_on_one_node(
     resources = rows(cluster)["rule_train_wildcards_digits_vit-s_vanilla_1"][1]
     assert "gres/gpu=2" in resources
     assert "node=1" in resources.split(",")
-    logs = finished / ".snakemake" / "slurm_logs" / "rule_train" / "digits_vit-s_vanilla_1"
-    assert "--processes 2 " in next(logs.glob("*.log")).read_text()
     assert (finished / folder / "gsnr.csv").stat().st_size > 0
 
 
