@@ -139,9 +139,8 @@ def requeue() -> None:
     number = os.environ.get("SLURM_JOB_ID")
     if number is None:
         return
-    row = ask("squeue", "--noheader", f"--jobs={number}", "--format=%T|%j")
-    state, _, name = row.strip().partition("|")
-    if state == "RUNNING" and name.startswith(PREFIX):
+    states = {job.number: job.state for job in jobs_of(Path.cwd())}
+    if states.get(number) == "RUNNING":
         log.info("SLURM job %s goes into the queue again", number)
         ask("scontrol", "requeue", number)
         time.sleep(REQUEUE_SECONDS)

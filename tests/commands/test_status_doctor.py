@@ -108,16 +108,19 @@ def test_jobs_of_other_folders_and_people_are_not_ours(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("job", "row", "is_requeued"),
+    ("job", "name", "state", "is_requeued"),
     [
-        ("7", "RUNNING|rectify_a\n", True),
-        ("7", "COMPLETING|rectify_a\n", False),  # it is being cancelled
-        ("7", "RUNNING|bash\n", False),  # somebody's own job, with Snakemake in it
-        (None, "RUNNING|rectify_a\n", False),
+        ("7", "rectify_a", "RUNNING", True),
+        ("7", "rectify_a", "COMPLETING", False),  # it is being cancelled
+        ("7", "bash", "RUNNING", False),  # somebody's own job, with Snakemake in it
+        ("8", "rectify_a", "RUNNING", False),
+        (None, "rectify_a", "RUNNING", False),
     ],
 )
-def test_only_a_running_job_of_the_workflow_is_queued_again(monkeypatch, job, row, is_requeued):
-    asked, slept = [], []
+def test_only_a_running_job_of_the_workflow_is_queued_again(
+    monkeypatch, job, name, state, is_requeued
+):
+    row, asked, slept = f"7|{name}|{state}|1:00|{Path.cwd()}|rule_train\n", [], []
 
     def ask(*command):
         asked.append(command)

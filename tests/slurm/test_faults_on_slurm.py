@@ -27,13 +27,13 @@ from tests.slurm.workflow import (
     start,
 )
 
-SEEDS = range(6)
 ENDED = {0: "kill -9 of a training", 1: "scancel", 2: "time limit"}  # by a retry of Snakemake's
 REQUEUED = {
     3: "node down and resumed",
     4: "warned before its time limit",
     5: "preempted, then preempted with grace",
 }
+BY_SEED = ENDED | REQUEUED
 ON_ALL = (
     *("Ctrl-C", "slurmctld killed", "two snakemakes", "snakemake killed", "slurmdbd killed"),
     "a job that fails again and again",
@@ -120,7 +120,7 @@ def disturbed(
     try:
         for fault in (_interrupt, _kill_head, _requeue, _end):
             fault(world, seen)
-        seen["last jobs"] = [world.job(seed) for seed in SEEDS]
+        seen["last jobs"] = [world.job(seed) for seed in BY_SEED]
         yield seen
     finally:
         if world.head.poll() is None:
@@ -162,10 +162,8 @@ def _requeue(world: Disturbed, seen: dict) -> None:
     world.start(*(FIRST.replace("seed-0", f"seed-{seed}") for seed in (3, 4, 5)))
     world.freeze(4, 5)
     seen["requeued"] = {seed: world.job(seed) for seed in (4, 5)}
-    soon = ("scontrol", "update", f"JobId={world.job(4)}", "EndTime=now+100")
-    world.cluster.run(
-        *soon
-    )  # SLURM warns up to three minutes before, and wakes the stopped process
+    # SLURM warns up to three minutes before the end, and wakes the stopped process
+    world.cluster.run("scontrol", "update", f"JobId={world.job(4)}", "EndTime=now+100")
     again = world.requeued(4)
     failed = f"Logfile {RESULTS}/logs/train/{RUN}--3.log"
     wait_until(lambda: said(world.project).count(failed) == 3, "the last failure", 200)
@@ -214,19 +212,19 @@ def test_the_same_command_ends_well_after_all_faults(disturbed: dict) -> None:
     assert disturbed["status"] == 0, disturbed["said"][-3000:]
 
 
-@pytest.mark.parametrize("seed", SEEDS, ids=(ENDED | REQUEUED).values())
+@pytest.mark.parametrize("seed", BY_SEED, ids=BY_SEED.values())
 def test_a_training_goes_on_from_its_state_to_the_same_results(
     disturbed: dict, undisturbed: Path, seed: int, survived: Callable
 ) -> None:
     assert "resumed after epoch" in log_of(disturbed["project"], seed)
-    survived((ENDED | REQUEUED)[seed], lost(disturbed["project"], undisturbed, seed))
+    survived(BY_SEED[seed], lost(disturbed["project"], undisturbed, seed))
 
 
 @pytest.mark.parametrize("fault", ON_ALL)
 def test_the_results_are_those_of_an_undisturbed_run(
     disturbed: dict, undisturbed: Path, fault: str, survived: Callable
 ) -> None:
-    survived(fault, lost(disturbed["project"], undisturbed, *SEEDS))
+    survived(fault, lost(disturbed["project"], undisturbed, *BY_SEED))
 
 
 @pytest.mark.parametrize("seed", REQUEUED, ids=REQUEUED.values())

@@ -81,8 +81,7 @@ def test_a_full_disk_during_a_table(
     assert "results/faults/logs/table/table6.log" in said
     assert not (project / TABLES / "table6.csv").exists()
     filler.unlink()
-    missing = lost_at_the_end(project, undisturbed)
-    survived("full disk during a table", missing)
+    survived("full disk during a table", lost_at_the_end(project, undisturbed))
 
 
 def test_a_full_disk_during_a_checkpoint(
@@ -110,8 +109,7 @@ def test_a_read_only_results_folder(
     assert done.returncode != 0
     assert "Read-only file system" in done.stdout
     subprocess.run(["mount", "-o", "remount,rw,bind", results], check=True)
-    missing = lost_at_the_end(project, undisturbed)
-    survived("read-only results folder", missing)
+    survived("read-only results folder", lost_at_the_end(project, undisturbed))
 
 
 def test_a_table_of_an_older_version_is_named_and_made_again(
@@ -123,8 +121,7 @@ def test_a_table_of_an_older_version_is_named_and_made_again(
     assert "history.csv: columns of a history table must be epoch, train_loss" in said
     assert "Make the file again with this version." in said
     history.unlink()
-    missing = lost_at_the_end(project, undisturbed)
-    survived("a CSV from an older version", missing)
+    survived("a CSV from an older version", lost_at_the_end(project, undisturbed))
 
 
 def test_a_checkpoint_cut_in_half(project: Path, undisturbed: Path, survived: Callable) -> None:
@@ -153,8 +150,7 @@ def test_a_killed_snakemakes_training_is_not_started_twice(
     os.kill(process, signal.SIGCONT)
     assert again.wait(timeout=300) == 0
     assert "another process has finished this run" in log.read_text()
-    missing = lost_at_the_end(project, undisturbed)
-    survived("snakemake killed, its training goes on", missing)
+    survived("snakemake killed, its training goes on", lost_at_the_end(project, undisturbed))
 
 
 def _stopped_training(project: Path, after: int) -> tuple[Path, int, subprocess.Popen]:

@@ -60,14 +60,20 @@ def test_a_training_has_a_gpu_and_its_name_says_what_it_is(
     assert len(list(logs.glob("*.log"))) == 1
 
 
-def test_a_training_on_two_gpus_has_both_on_one_node(finished: Path, cluster: Cluster) -> None:
+def test_a_training_on_two_gpus_is_two_processes_on_one_node(
+    finished: Path, cluster: Cluster
+) -> None:
     (finished / "two.json").write_text('{"device_gpus": 2}')
     folder = RESULTS / "runs" / "digits_vit-s_vanilla" / "seed-1"
-    head = start(finished, cluster, str(folder / "summary.json"), configs=(*TINY, "two.json"))
+    options, configs = ("--printshellcmds",), (*TINY, "two.json")
+    target = str(folder / "summary.json")
+    head = start(finished, cluster, target, configs=configs, options=options)
     assert finish(head, finished) == 0, said(finished)[-4000:]
     resources = rows(cluster)["rule_train_wildcards_digits_vit-s_vanilla_1"][1]
     assert "gres/gpu=2" in resources
     assert "node=1" in resources.split(",")
+    assert "rectify train" in said(finished)
+    assert "--processes 2 " in said(finished)
     assert (finished / folder / "gsnr.csv").stat().st_size > 0
 
 
