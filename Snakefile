@@ -49,5 +49,10 @@ onstart:
     begin()
 
 
+onsuccess:
+    remove_states(Path(RESULTS))
+
+
 onerror:
+    remove_states(Path(RESULTS))
     logger.error(failures.summary(map(Path, log)))

@@ -62,26 +62,24 @@ def unlock(present: Presence, folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def lease(path: Path) -> Iterator[bool]:
-    """Hold ``path`` for this process alone; say whether it had to wait for another one.
+def lease(path: Path) -> Iterator[None]:
+    """Hold ``path`` for this process alone; wait for another one that does.
 
     Raises:
         ValueError: If the file system has no locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
-        waited = False
-        while not _held(file.fileno(), path):
-            if not waited:
-                file.seek(0)
-                holder = file.read().strip() or "another process"
-                log.info("waiting for %s, which trains the same run", holder)
-            waited = True
-            time.sleep(WAIT_SECONDS)
+        if not _held(file.fileno(), path):
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            log.info("waiting for %s, which trains the same run", holder)
+            while not _held(file.fileno(), path):
+                time.sleep(WAIT_SECONDS)
         file.truncate(0)
         file.write(f"{description()}\n")
         file.flush()
-        yield waited
+        yield
 
 
 def description() -> str:

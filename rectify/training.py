@@ -249,8 +249,9 @@ class _Loop:
         return losses[0], losses[1]
 
     def save(self) -> None:
-        """Hand over everything that the next step depends on."""
+        """Hand over everything that the next step depends on; after the last one, the result."""
         self.saved_at = time.monotonic()
+        has_ended = len(self.rows) == self.recipe.epochs
         if self.rank == 0:
             self.keep(
                 {
@@ -259,7 +260,7 @@ class _Loop:
                     "rows": [list(row) for row in self.rows],
                     "part": vars(self.part),
                     "model": trainable_state(self.model),
-                    "optimizer": self.optimizer.state_dict(),
+                    "optimizer": {} if has_ended else self.optimizer.state_dict(),
                     "observer": self.observer.state_dict() if self.observer else {},
                 }
             )
@@ -272,7 +273,8 @@ class _Loop:
                 f"{self.seed}, got {saved.get('format')} and {saved.get('seed')}. Delete it."
             )
         load_trainable_state(self.model, saved["model"], "training: the checkpoint")
-        self.optimizer.load_state_dict(saved["optimizer"])
+        if saved["optimizer"]:
+            self.optimizer.load_state_dict(saved["optimizer"])
         if self.observer:
             self.observer.load_state_dict(saved["observer"])
         self.rows, self.part = [tuple(row) for row in saved["rows"]], _Part(**saved["part"])

@@ -81,9 +81,9 @@ class Checkpoint:
             )
         return None
 
-    def delete(self) -> None:
-        """Remove the states: the training has ended."""
-        for file in self._files():
+    def keep_last(self) -> None:
+        """Remove all states but the last: the training has ended."""
+        for file in self._files()[:-1]:
             file.unlink()
 
     def _files(self) -> list[Path]:

@@ -4,7 +4,8 @@ Reads
     --config      config.json of the run
     --data        folder of the prepared data set
     --block       the frozen block, where the variant has one
-    --checkpoint  folder with the last two states of an earlier attempt, if there was one
+    --checkpoint  folder with the last two states of an earlier attempt, if there was one;
+                  a training that has ended leaves its last one there
 Writes
     --output      folder: history.csv, gsnr.csv, model.safetensors, summary.json
 
@@ -36,6 +37,14 @@ MODULES = (
 )
 
 
+def remove_states(results: Path) -> None:
+    """Remove the states of all trainings whose results are in the folder."""
+    for summary in results.glob("runs/*/seed-*/summary.json"):
+        run, seed = summary.parts[-3:-1]
+        for state in (results / "checkpoints" / run / seed).glob("*.pt"):
+            state.unlink()
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
@@ -49,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train, unless another process that trains the same run finishes it meanwhile.
+    """Train, after another process that trains the same run, and from where that one came to.
 
     Returns:
         0, or the status for "try again" if a signal stopped the training.
@@ -60,12 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
     if processes.is_launched():  # the process that launched this one has the lease
         return _train(args)
-    started = time.time()
-    with lease(args.checkpoint / "lease") as waited:
-        summary = args.output / "summary.json"
-        if waited and summary.is_file() and summary.stat().st_mtime > started:
-            log.info("another process has finished this run: nothing is left to do")
-            return 0
+    with lease(args.checkpoint / "lease"):
         if args.processes > 1:
             status = processes.launch("train", args, args.processes)
         else:
@@ -117,7 +121,7 @@ def _train(args: argparse.Namespace) -> int:
             return os.EX_TEMPFAIL
     if process()[0] == 0:
         _write(args, settings, model, rows, observer)
-        keeper.delete()
+        keeper.keep_last()  # the job may still fail, and then its results are removed
         (args.checkpoint / PROGRESS).unlink(missing_ok=True)
     return 0
 

@@ -69,11 +69,12 @@ def test_a_state_of_something_else_is_not_used(tmp_path):
     assert Checkpoint(tmp_path, "other").load() is None
 
 
-def test_delete_removes_the_states_and_nothing_else(tmp_path):
-    saved(tmp_path, 1, 2)
-    (tmp_path / "lease").touch()
-    Checkpoint(tmp_path, "mine").delete()
-    assert [path.name for path in tmp_path.iterdir()] == ["lease"]
+def test_of_a_training_that_has_ended_the_last_state_stays(tmp_path):
+    *_, last = saved(tmp_path, 1, 2)
+    lease = tmp_path / "lease"
+    lease.touch()
+    Checkpoint(tmp_path, "mine").keep_last()
+    assert sorted(tmp_path.iterdir()) == [last, lease]
 
 
 def test_a_state_that_cannot_be_written_leaves_those_before(tmp_path):

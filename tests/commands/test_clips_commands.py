@@ -51,7 +51,7 @@ def settings_of(tree, variant, **values):
 
 def train_it(folder, tree, chosen, name="run", block=None, seed=0, threads=1):
     (folder / "config.json").write_text(json.dumps(chosen))
-    places = {"checkpoint": folder / "state.pt", "output": folder / name}
+    places = {"checkpoint": folder / "states" / name, "output": folder / name}
     common = {"config": folder / "config.json", "data": tree / "data", "threads": threads}
     run(train, **common, **places, seed=seed, block=block)
     return read_table(HISTORY, folder / name / "history.csv")

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,7 +121,7 @@ def training(folder, settings, name="run", seed=0, **more):
         data=folder / "data",
         seed=seed,
         threads=1,
-        checkpoint=folder / "checkpoint",
+        checkpoint=folder / "checkpoints" / name,
         output=folder / name,
         **more,
     )
@@ -135,9 +136,9 @@ def evaluating(folder, settings, name="run", **more):
     return read_table(EVALUATION, output)
 
 
-def states(folder):
-    """The saved states of the unfinished training, the oldest first."""
-    return sorted((folder / "checkpoint").glob("0*.pt"))
+def states(folder, name="run"):
+    """The saved states of a training, the oldest first."""
+    return sorted((folder / "checkpoints" / name).glob("0*.pt"))
 
 
 def interrupt_after(monkeypatch, epochs):
@@ -162,7 +163,7 @@ def test_a_run_is_trained_and_evaluated_from_files_to_files(folder, block_file, 
     names = ("gsnr.csv", "history.csv")
     kinds = {*names, *(f"{name}.json" for name in names), "model.safetensors", "summary.json"}
     assert {path.name for path in (folder / "run").iterdir()} == kinds
-    assert states(folder) == []
+    assert len(states(folder)) == 1
     gradients = read_table(GSNR, folder / "run" / "gsnr.csv")
     assert len(gradients) == 3 * 2 * 4
     kept = None if variant == "auxiliary" else block
@@ -233,14 +234,43 @@ def test_a_killed_run_goes_on_to_the_result_of_an_undisturbed_one(
         with pytest.raises(KeyboardInterrupt):
             training(folder, settings, "killed", block=block_file)
     assert not (folder / "killed").exists()
-    assert len(states(folder)) == min(epochs, 2)
+    assert len(states(folder, "killed")) == min(epochs, 2)
     resumed = training(folder, settings, "killed", block=block_file)
     columns = [name for name in HISTORY.names if name not in TIMES]
     assert resumed[columns].to_csv() == whole[columns].to_csv()
     for name in ("gsnr.csv", "model.safetensors", "summary.json"):
         killed, other = folder / "killed" / name, folder / "whole" / name
         assert killed.read_bytes() == other.read_bytes()
-    assert states(folder) == []
+
+
+@pytest.mark.parametrize("variant", ["vanilla", "auxiliary"])
+def test_results_that_are_lost_after_the_last_step_come_from_the_last_state(
+    folder, block_file, monkeypatch, variant
+):
+    settings, block = settings_of(variant), None if variant == "vanilla" else block_file
+    training(folder, settings, block=block)
+    before = {path.name: path.read_bytes() for path in (folder / "run").iterdir()}
+    shutil.rmtree(folder / "run")
+    interrupt_after(monkeypatch, 0)  # as would any further epoch
+    training(folder, settings, block=block)
+    after = {path.name: path.read_bytes() for path in (folder / "run").iterdir()}
+    assert after.keys() == before.keys()
+    assert [name for name in after if after[name] != before[name]] == []
+
+
+def test_the_states_of_trainings_that_have_results_are_removed(tmp_path):
+    for name in ("done/seed-0", "done/seed-1", "open/seed-0"):
+        folder = tmp_path / "checkpoints" / name
+        folder.mkdir(parents=True)
+        (folder / "00000002-.pt").touch()
+        (folder / "lease").touch()
+    results = tmp_path / "runs" / "done" / "seed-0"
+    results.mkdir(parents=True)
+    (results / "summary.json").touch()
+    train.remove_states(tmp_path)
+    left = [path.relative_to(tmp_path).parts[1:3] for path in tmp_path.rglob("*.pt")]
+    assert sorted(left) == [("done", "seed-1"), ("open", "seed-0")]
+    assert len(list(tmp_path.rglob("lease"))) == 3
 
 
 @pytest.mark.parametrize("what", ["settings", "data", "seed"])
@@ -353,7 +383,7 @@ def test_a_mistake_on_the_command_line_is_one_line_and_status_2(folder):
     config = resolved(folder, settings_of(recipe={**SETTINGS["recipe"], "batch_size": 26}))
     status, errors = command_line(
         *("train", "--config", config, "--data", folder / "data", "--seed", 0, "--threads", 1),
-        *("--checkpoint", folder / "checkpoint", "--output", folder / "run"),
+        *("--checkpoint", folder / "checkpoints", "--output", folder / "run"),
     )
     assert status == 2
     assert errors == (
@@ -370,7 +400,7 @@ def words(folder, name, threads=1):
         "--data": folder / "data",
         "--seed": 0,
         "--threads": threads,
-        "--checkpoint": folder / "checkpoint",
+        "--checkpoint": folder / "checkpoints" / name,
         "--output": folder / name,
     }
     return ["-m", "rectify", "train", *(str(word) for pair in given.items() for word in pair)]
@@ -399,7 +429,6 @@ def test_two_processes_train_as_one(folder, images):
         others = weights[1][name].chunk(3)[::2] if name.endswith("qkv.bias") else [weights[1][name]]
         for part_, other in zip(parts, others, strict=True):
             assert torch.allclose(part_, other, atol=1e-3), name  # one step of lr
-    assert not list((folder / "checkpoint").glob("*.pt"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])

@@ -10,6 +10,7 @@ from rectify import config as experiment
 from rectify import failures, presence, slurm
 from rectify.commands.prepare_data import modules as data_modules
 from rectify.commands.train import MODULES as TRAINING
+from rectify.commands.train import remove_states
 from rectify.provenance import source_digest
 from rectify.runs import Run
 
