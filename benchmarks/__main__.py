@@ -42,9 +42,7 @@ def main() -> None:
         )
     tables = module.run(Options(args.rounds, args.threads, tuple(args.only)))
     command = f"python -m benchmarks {shlex.join(_without_output(sys.argv[1:]))}"
-    is_processor = args.threads == 1 and args.benchmark != "slurm"
-    clock = "processor" if is_processor else "wall"
-    head = [machine(args.threads), _versions(), f"{args.rounds} rounds, {clock} time: `{command}`"]
+    head = [machine(args.threads), _versions(), f"{args.rounds} rounds: `{command}`"]
     text = "".join(f"- {line}\n" for line in head) + "".join(f"\n{table}" for table in tables)
     sys.stdout.write(text)
     if args.output:

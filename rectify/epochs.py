@@ -87,10 +87,10 @@ class Epochs:
         mixes = bool(self._recipe.mixup or self._recipe.cutmix)  # in pairs
         if self.samples % (self._ranks * self.parts * (1 + mixes)):
             raise ValueError(
-                f"training: batch_size must divide into {self._ranks} processes times "
-                f"{self.parts} accumulated parts, each {'even for Mixup' if mixes else 'whole'}, "
-                f"got {self._recipe.batch_size}. Change training.batch_size, training.accumulate "
-                "or device_gpus in the config."
+                f"training: a step's samples (batch_size times augment_repeats) must divide into "
+                f"{self._ranks} processes times {self.parts} accumulated parts, each "
+                f"{'even for Mixup' if mixes else 'whole'}, got {self.samples}. Change "
+                "training.batch_size, training.accumulate or device_gpus in the config."
             )
 
 

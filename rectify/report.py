@@ -130,7 +130,7 @@ def page(
 
 
 def job_times(benchmarks: Path) -> DataFrame:
-    """Return jobs, total and longest time (s) and peak memory (MB) of each rule.
+    """Return jobs, total and longest time (s) of each rule.
 
     A file ``<rule>/<anything>.tsv`` is one job; directly in the folder it is ``<rule>.tsv``.
     """
@@ -138,11 +138,9 @@ def job_times(benchmarks: Path) -> DataFrame:
     for path in sorted(benchmarks.rglob("*.tsv")):
         parts = path.relative_to(benchmarks).parts
         measured = pd.read_csv(path, sep="\t", na_values="-")
-        memory = measured.get("max_rss", pd.Series(dtype=float)).max()
-        rows.append((parts[0].removesuffix(".tsv"), float(measured["s"].mean()), memory))
-    jobs = DataFrame(rows, columns=["rule", "seconds", "memory"]).groupby("rule")
+        rows.append((parts[0].removesuffix(".tsv"), float(measured["s"].mean())))
+    jobs = DataFrame(rows, columns=["rule", "seconds"]).groupby("rule")
     times = jobs["seconds"].agg(jobs="count", total="sum", longest="max")
-    times["memory"] = jobs["memory"].max()
     return times.sort_values("total", ascending=False).reset_index()
 
 
@@ -278,11 +276,10 @@ def _provenance(note: dict[str, Any]) -> str:
 def _times(times: DataFrame) -> str:
     rows = "".join(
         f"<tr><th scope='row'>{html.escape(str(row.rule))}</th><td>{row.jobs}</td>"
-        f"<td>{row.total:,.1f}</td><td>{row.longest:,.1f}</td>"
-        f"<td>{NO_CELL if pd.isna(row.memory) else f'{row.memory:,.0f}'}</td></tr>"
+        f"<td>{row.total:,.1f}</td><td>{row.longest:,.1f}</td></tr>"
         for row in times.itertuples(index=False)
     )
-    names = ["jobs", "total (s)", "longest (s)", "peak memory (MB)"]
+    names = ["jobs", "total (s)", "longest (s)"]
     table = f"<table><thead>{_header_row(names)}</thead><tbody>{rows}</tbody></table>"
     total = (
         f"{int(times['jobs'].sum())} jobs, {times['total'].sum():,.0f} s in all, one after another."

@@ -136,16 +136,6 @@ def test_the_commands_exit_status_is_that_of_warm(tmp_path: Path) -> None:
     assert subprocess.run(command, cwd=tmp_path, check=False).returncode == 7
 
 
-def test_a_second_warm_command_in_one_folder_is_refused(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "rectify", "warm", sys.executable, "-c", "input()"]
-    first = subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE)
-    assert eventually((tmp_path / ".snakemake" / "warm.lock").exists)
-    second = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    first.communicate(b"\n")
-    assert second.returncode == 2
-    assert "one command at a time" in second.stderr
-
-
 def test_killing_warm_ends_its_server(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "rectify", "warm", sys.executable, "-c", "input()"]
     process = subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE)

@@ -21,6 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from pandas import DataFrame
 
 from rectify.analysis import style
+from rectify.analysis.printing import seed_count
 from rectify.analysis.selection import POSITIONS, placement_similarity, predicted_choice
 from rectify.analysis.statistics import (
     Correlation,
@@ -213,8 +214,7 @@ def _only(frame: DataFrame, column: str, where: str) -> str:
 
 
 def _seeds(frame: DataFrame) -> str:
-    n = frame["seed"].nunique()
-    return f"n = {n} seed{'' if n == 1 else 's'}"
+    return seed_count(frame["seed"].nunique())
 
 
 def _label(run: pd.Series) -> str:

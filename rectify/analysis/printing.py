@@ -122,8 +122,13 @@ def seeds_text(cells: DataFrame) -> str:
     least, most = int(cells["seeds"].min()), int(cells["seeds"].max())
     if most == 0:
         return "One measurement each"
-    count = f"{least}" if least == most else f"{least} to {most}"
-    return f"Mean ± standard deviation over seeds, n = {count} seed{'' if most == 1 else 's'}"
+    count = seed_count(most) if least == most else f"n = {least} to {most} seeds"
+    return f"Mean ± standard deviation over seeds, {count}"
+
+
+def seed_count(n: int) -> str:
+    """Return how many seeds there are, as "n = 2 seeds"."""
+    return f"n = {n} seed{'' if n == 1 else 's'}"
 
 
 def escape(text: str) -> str:

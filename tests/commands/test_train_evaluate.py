@@ -459,5 +459,5 @@ def test_a_mistake_in_several_processes_is_one_line_and_status_2(folder):
     command = [sys.executable, *words(folder, "two"), "--processes", "2"]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 2
-    assert "training: batch_size must divide into 2 processes" in ended.stderr
+    assert "must divide into 2 processes" in ended.stderr
     assert "Traceback" not in ended.stderr

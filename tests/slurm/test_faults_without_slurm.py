@@ -124,6 +124,23 @@ def test_a_table_of_an_older_version_is_named_and_made_again(
     survived("a CSV from an older version", lost_at_the_end(project, undisturbed))
 
 
+def test_a_job_that_fails_after_its_last_step(
+    project: Path, undisturbed: Path, survived: Callable
+) -> None:
+    shutil.rmtree(project / RESULTS / "runs" / RUN / "seed-0")
+    times = project / RESULTS / "benchmarks" / "train" / f"{RUN}--0.tsv"
+    times.unlink()
+    (times / "obstacle").mkdir(parents=True)  # Snakemake cannot write how long the job took
+    failed(project)
+    assert not (project / FIRST).exists()
+    shutil.rmtree(times)
+    missing = lost_at_the_end(project, undisturbed)
+    log = (project / RESULTS / "logs" / "train" / f"{RUN}--0.log").read_text()
+    assert "resumed after epoch 6 of 6" in log
+    assert not list((project / RESULTS / "checkpoints").rglob("*.pt"))
+    survived("a job that fails after its last step", missing)
+
+
 def test_a_checkpoint_cut_in_half(project: Path, undisturbed: Path, survived: Callable) -> None:
     states, process, head = _stopped_training(project, after=1)
     os.kill(process, signal.SIGKILL)
