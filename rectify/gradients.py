@@ -25,7 +25,15 @@ from rectify.kernels import gradient_sums
 from rectify.runtime import process, summed
 
 MODES = ("observe", "replace")
-MEASURED = (nn.Linear, nn.LayerNorm, LayerNorm, LayerScale, nn.Conv2d)  # subclasses may differ
+WEIGHTS = ("weight", "bias")
+MEASURED = {  # these types alone, since subclasses may differ, and these parameters of theirs
+    nn.Linear: WEIGHTS,
+    nn.LayerNorm: WEIGHTS,
+    LayerNorm: WEIGHTS,
+    LayerScale: ("gamma",),
+    nn.Conv2d: WEIGHTS,
+}
+EMBEDDING = ("cls_token", "reg_token", "pos_embed")  # of a ViT itself
 
 
 @dataclass(frozen=True)
@@ -113,16 +121,21 @@ class GradientMoments:
         The graph is kept for the step's own backward pass, which is not gathered any more.
         Only for ``observe``: ``replace`` measures the gradient that trains.
         """
+        loss = self._scale * loss
         torch.autograd.grad(loss, self.parameters, retain_graph=True, allow_unused=True)
         self._gathers = False
 
-    def moments(self) -> dict[str, Moments]:
+    def moments(self, samples: int | None = None) -> dict[str, Moments]:
         """Return the moments by parameter name.
+
+        Args:
+            samples: How many each layer must have seen; by default as many as the one that saw
+                the most.
 
         Raises:
             ValueError: If a layer did not run exactly once, forward and backward, on all samples.
         """
-        samples = max(layer.samples for layer in self._layers)
+        samples = samples or max(layer.samples for layer in self._layers)
         for layer in self._layers:
             if layer.passes != 1 or layer.samples != samples:
                 raise ValueError(
@@ -140,7 +153,8 @@ class GradientMoments:
         """Keep a layer's moments; return the sums, which are the gradients of the loss."""
         if not self._gathers and self._mode == "observe":
             return {}
-        sums = {name: _sums(layer.module, name, inputs, delta) for name in layer.trainable}
+        with torch.autocast(delta.device.type, enabled=False):  # the caller's backward may be in it
+            sums = {name: _sums(layer.module, name, inputs, delta) for name in layer.trainable}
         if self._gathers:
             layer.passes, layer.samples = layer.passes + 1, len(delta)
             layer.moments = {
@@ -183,13 +197,17 @@ def _across_ranks(one: Moments) -> Moments:
 
 
 class _Tap(torch.autograd.Function):
-    """The identity; hands a layer's inputs and the gradient by its output to ``gather``."""
+    """The identity; hands a layer's inputs and the gradient by its output to ``gather``.
+
+    It returns the output itself, no view, which an operation in place could not follow.
+    """
 
     @staticmethod
     def forward(ctx: Any, output: Tensor, inputs: Tensor | None, gather: Callable) -> Tensor:
         ctx.save_for_backward(inputs)
         ctx.gather = gather
-        return output.view_as(output)
+        ctx.mark_dirty(output)
+        return output
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -247,17 +265,20 @@ class _Layer:
                 return _Tap.apply(output, args[0].detach(), gather)
             return None
 
-        hooks = [self.module.register_forward_hook(behind)]
-        if isinstance(self.module, nn.Linear | nn.Conv2d):
-            hooks.append(self.module.register_forward_pre_hook(_cast_inputs))
-        return hooks
+        def before(module: nn.Module, args: tuple, kwargs: dict) -> tuple:
+            return (_inputs(module, *args, *kwargs.values()),), {}
+
+        return [  # the tap before other hooks, which may change the output
+            self.module.register_forward_hook(behind, prepend=True),
+            self.module.register_forward_pre_hook(before, with_kwargs=True),
+        ]
 
     def replace_forward(self, gather: Callable) -> None:
         """Let a linear layer return the samples' sums as its gradients."""
         own = [getattr(self.module, name) for name in self.trainable]
 
-        def forward(inputs: Tensor) -> Tensor:
-            (inputs,) = _cast_inputs(self.module, (inputs,))
+        def forward(*args: Tensor, **kwargs: Tensor) -> Tensor:
+            inputs = _inputs(self.module, *args, *kwargs.values())
             return _Linear.apply(inputs, self, gather, *own)
 
         self.module.forward = forward
@@ -266,12 +287,11 @@ class _Layer:
         self.module.__dict__.pop("forward", None)
 
 
-def _cast_inputs(module: nn.Module, args: tuple) -> tuple:
+def _inputs(module: nn.Module, inputs: Tensor) -> Tensor:
     """Cast as autocast is about to, so that autograd and the tap save one and the same tensor."""
-    device, wide = args[0].device.type, args[0].dtype == torch.float64
-    if torch.is_autocast_enabled(device) and not wide:
-        return (args[0].to(torch.get_autocast_dtype(device)),)
-    return args
+    device, wide = inputs.device.type, inputs.dtype == torch.float64
+    is_cast = isinstance(module, nn.Linear | nn.Conv2d) and torch.is_autocast_enabled(device)
+    return inputs.to(torch.get_autocast_dtype(device)) if is_cast and not wide else inputs
 
 
 def _moments(total: Tensor, squares: Tensor, samples: int, scale: float) -> Moments:
@@ -350,20 +370,28 @@ def _layers(prefix: str, root: nn.Module, chosen: Callable[[str], bool]) -> Iter
                 f"gradient_moments: {name or 'the module'} must be eager, got a compiled one. "
                 "Keep the eager model and watch that one: both share their parameters."
             )
-        if trainable and not _is_known(module):
+        if trainable and not _is_known(module, trainable):
             raise ValueError(
                 f"gradient_moments: {name or 'the module'} must be a Linear, LayerNorm, "
                 "LayerScale (not in place), Conv2d (one group, zero padding) or a ViT of fixed "
-                f"size, got {type(module).__name__}. Freeze it or leave it out."
+                f"size, got {type(module).__name__} with {', '.join(trainable)}. "
+                "Freeze it or leave it out."
+            )
+        if trainable and "forward" in vars(module):
+            raise ValueError(
+                f"gradient_moments: {name or 'the module'} must run the forward of its class, got "
+                "one that was put over it. Take it off, or leave the layer out."
             )
         if trainable:
             yield _Layer(name, module, trainable)
 
 
-def _is_known(module: nn.Module) -> bool:
+def _is_known(module: nn.Module, trainable: list[str]) -> bool:
     if isinstance(module, VisionTransformer):
-        return not module.dynamic_img_size
+        return not module.dynamic_img_size and set(trainable) <= set(EMBEDDING)
     if isinstance(module, nn.Conv2d):
         plain = module.groups == 1 and module.padding_mode == "zeros"
-        return type(module) is nn.Conv2d and plain and not isinstance(module.padding, str)
-    return type(module) in MEASURED and not getattr(module, "inplace", False)
+        if not plain or isinstance(module.padding, str):
+            return False
+    own = MEASURED.get(type(module), ())
+    return set(trainable) <= set(own) and not getattr(module, "inplace", False)

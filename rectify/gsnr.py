@@ -8,12 +8,13 @@ about ``1 / (samples - 1)``, hence the other estimators. All come from the two m
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from rectify.gradients import GradientMoments, Moments, across_ranks, merged
 
@@ -30,6 +31,9 @@ class GsnrValue(float):
         number = super().__new__(cls, value)
         number.parameters, number.dropped = parameters, dropped
         return number
+
+    def __getnewargs__(self) -> tuple[float, int, int]:
+        return float(self), self.parameters, self.dropped
 
 
 def gradient_moments(
@@ -52,9 +56,11 @@ def gradient_moments(
             modules; a mapping's keys rename its modules.
 
     Raises:
-        ValueError: If a name is unknown, a module holds parameters that cannot be measured, or
-            does not run once.
+        ValueError: If a name is unknown, a module holds parameters that cannot be measured or
+            does not run once, a gradient is not the sum over the samples of what the module saw
+            (it is tied, used outside of its module, or hooked), or samples are mixed.
     """
+    _check_unmixed(model)
     watched = _watched(model, modules)
     with torch.enable_grad(), watched:
         losses = criterion(model(inputs), targets)
@@ -63,8 +69,10 @@ def gradient_moments(
                 f"gradient_moments: criterion must return {len(inputs)} losses, one per sample, "
                 f'got shape {tuple(losses.shape)}. Use reduction="none".'
             )
-        torch.autograd.grad(losses.mean(), watched.parameters, allow_unused=True)
-    return watched.moments()
+        gradients = torch.autograd.grad(losses.mean(), watched.parameters, allow_unused=True)
+        moments = watched.moments(samples=len(inputs))
+        _check_complete(moments, gradients)
+    return moments
 
 
 def gsnr(moments: Mapping[str, Moments], estimator: str = "plain", xi: float = 1e-8) -> GsnrValue:
@@ -76,8 +84,8 @@ def gsnr(moments: Mapping[str, Moments], estimator: str = "plain", xi: float = 1
     2023), and so depends on the scale of the loss. ``unnormalised`` divides by the sum instead
     of the mean of squares: ``mean^2 / (sum(g^2) - mean^2)``.
 
-    The key's part of a bias named ``qkv.bias`` is not a parameter here: softmax ignores it, so
-    its gradient is rounding noise.
+    The key's part of a bias named ``qkv.bias`` is not a parameter here, nor is a ``key.bias`` or
+    ``k_proj.bias``: softmax ignores it, so its gradient is rounding noise.
 
     Args:
         moments: By parameter name, as from ``gradient_moments``.
@@ -259,7 +267,7 @@ def _totals(moments: Mapping[str, Moments], xi: float, where: str) -> _Totals:
     samples = min((one.samples for one in moments.values()), default=0)
     if samples < 2:
         raise ValueError(f"{where}: at least 2 samples are needed, got {samples}. Use more.")
-    parts = [_parts(name, one, xi) for name, one in moments.items()]
+    parts = [_parts(name, one, xi) for name, one in moments.items() if not _is_key_bias(name)]
     parameters, left, *sums = torch.stack(parts).sum(0).tolist()  # the one wait for a GPU
     if not all(map(math.isfinite, sums)):
         raise ValueError(f"{where}: gradients must be finite, got inf or nan. Lower training.lr.")
@@ -290,6 +298,10 @@ def _parts(name: str, moments: Moments, xi: float) -> Tensor:
     return torch.stack([one.double() for one in sums])
 
 
+def _is_key_bias(name: str) -> bool:
+    return name.endswith(("key.bias", "k_proj.bias"))
+
+
 def _without_key_bias(name: str, values: Tensor) -> Tensor:
     if not name.endswith("qkv.bias"):
         return values.flatten()
@@ -304,10 +316,44 @@ def _watched(model: nn.Module, modules: Modules) -> GradientMoments:
     known = {*names.values(), *(name for name, _ in model.named_parameters())}
     chosen = [modules] if isinstance(modules, str | nn.Module) else modules
     only = [one if isinstance(one, str) else names.get(one) for one in chosen]
-    if unknown := [one for one in only if one not in known]:
+    if unknown := [given for given, one in zip(chosen, only, strict=True) if one not in known]:
         parts = ", ".join(name for name, _ in model.named_children())
+        given = repr(unknown[0]) if isinstance(unknown[0], str) else type(unknown[0]).__name__
         raise ValueError(
-            "gradient_moments: every name must be that of a module or parameter of the model, got "
-            f"{unknown[0]!r}. Its parts are {parts}."
+            "gradient_moments: modules must be parts of the model, or names of its modules or "
+            f"parameters, got {given}. Its parts are {parts}."
         )
     return GradientMoments(model, only=only)
+
+
+def _check_unmixed(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
+            raise ValueError(
+                f"gradient_moments: {name or 'the module'} must treat each sample apart, got "
+                f"{type(module).__name__} of a batch. Call eval() on it, or use another norm."
+            )
+
+
+def _check_complete(moments: Mapping[str, Moments], gradients: Sequence[Tensor]) -> None:
+    """Compare the means with autograd's gradients, as far as rounding allows.
+
+    A parameter without true gradient (a key's bias) differs by the rounding of the others.
+    """
+    kinds = {gradient.dtype for gradient in gradients}
+    kinds |= {torch.get_autocast_dtype(d) for d in ("cpu", "cuda") if torch.is_autocast_enabled(d)}
+    rounding = max(torch.finfo(kind).eps for kind in kinds)
+    sizes = torch.stack([gradient.double().square().mean().sqrt() for gradient in gradients])
+    apart = torch.stack(
+        [
+            (one.mean - gradient).double().square().mean().sqrt()
+            for one, gradient in zip(moments.values(), gradients, strict=True)
+        ]
+    )
+    allowed = max(0.01, 16 * rounding) * sizes + min(0.1, 64 * rounding) * sizes.max()
+    for name, is_wrong in zip(moments, (apart > allowed).tolist(), strict=True):
+        if is_wrong:
+            raise ValueError(
+                f"gradient_moments: the gradient of {name} must come from its own module alone, "
+                "got another part. It is tied, used outside of its module, or hooked: leave it out."
+            )

@@ -1,6 +1,7 @@
 """GSNR: the estimators against their formulas, the observer against single batches."""
 
 import json
+import pickle
 
 import pytest
 import torch
@@ -79,6 +80,14 @@ def test_the_key_bias_is_no_parameter() -> None:
     found = gsnr({"0.attn.qkv.bias": all_three})
     assert found == pytest.approx(gsnr({"0.attn.proj.bias": without_key}))
     assert (found.parameters, found.dropped) == (6, 0)
+    found = gsnr({"query.bias": without_key, "key.bias": all_three, "k_proj.bias": all_three})
+    assert (found.parameters, found.dropped) == (6, 0)
+
+
+def test_a_value_can_be_stored() -> None:
+    found = gsnr(moments_of(torch.randn(5, 9)))
+    again = pickle.loads(pickle.dumps(found))
+    assert (again, again.parameters, again.dropped) == (found, 9, 0)
 
 
 def test_wrong_requests_are_refused() -> None:
@@ -219,6 +228,26 @@ def test_the_observer_measures_the_loss_that_it_is_asked_for() -> None:
         observer.record(1, SAMPLES)
         (value,) = (row[3] for row in observer.rows(1) if row[1:3] == (1, "xi"))
         assert value == pytest.approx(alone("main"), rel=1e-9)
+
+
+@pytest.mark.parametrize("loss", ["total", "main", "auxiliary"])
+def test_each_loss_of_a_batch_in_parts_is_that_of_the_whole(loss: str) -> None:
+    model, (images, labels) = vit(), batch(samples=8)
+
+    def rows(parts: int) -> list[tuple]:
+        observer = GsnrObserver(model.blocks, 1, loss=loss)
+        for some, labels_of_some in zip(images.chunk(parts), labels.chunk(parts), strict=True):
+            with observer.watch(1 / parts):
+                outputs = model(some)
+                main, auxiliary = cross_entropy(outputs, labels_of_some), outputs.square().mean()
+                observer.losses(main, auxiliary)
+                ((main + auxiliary) / parts).backward()
+        observer.record(0, 8)
+        return observer.rows(0)
+
+    for one, other in zip(rows(1), rows(4), strict=True):
+        assert one[:3] == other[:3]
+        assert one[3] == pytest.approx(other[3], rel=1e-9)
 
 
 def test_losses_that_cannot_be_measured_are_refused() -> None:
