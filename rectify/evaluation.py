@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from rectify.data.batches import Prepare, Reader
-from rectify.runtime import process, summed
+from rectify.runtime import autocast, process, summed
 
 
 def accuracies(
@@ -26,6 +26,7 @@ def accuracies(
     device: torch.device,
     prepare: Prepare | None = None,
     workers: int = 0,
+    precision: str = "float32",
     candidates: Int[Tensor, " candidates"] | None = None,
 ) -> tuple[float, float]:
     """Return the top-1 and top-k accuracy of ``model`` in ``eval`` mode, each in 0 .. 1.
@@ -43,10 +44,11 @@ def accuracies(
         device: Where the model lies.
         prepare: From one image or clip to the model's size, where they are read.
         workers: Processes that read and prepare ahead.
+        precision: ``float32``, or ``bfloat16``: autocast, as in training.
         candidates: Classes whose logits compete, in ascending order; None for all.
 
     Raises:
-        ValueError: If there are no items, or fewer classes than ``k``.
+        ValueError: If there are no items, fewer classes than ``k``, or no such precision.
     """
     if len(labels) == 0:
         raise ValueError("evaluation: the test set must hold items, got none. Prepare it again.")
@@ -56,7 +58,9 @@ def accuracies(
     batches = Reader(images, prepare, workers, device).read(own, batch_size)
     with torch.inference_mode():
         for items, batch in zip(own.split(batch_size), batches, strict=True):
-            logits = _merged(model(transform(batch)).float().cpu(), len(items))
+            with autocast(device, precision):
+                outputs = model(transform(batch))
+            logits = _merged(outputs.float().cpu(), len(items))
             if candidates is None:
                 hits += _hits(logits, labels[items], k)
             else:

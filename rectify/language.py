@@ -171,6 +171,16 @@ def read_block(path: Path) -> Block:
     return _extracted_block(config, facts, tensors)
 
 
+def block_facts(path: Path) -> dict[str, Any]:
+    """Return what ``extract_block`` noted: family, language, layer, revision and digest.
+
+    Raises:
+        ValueError: If the file is not such a file.
+    """
+    facts = _facts(path)
+    return {key: facts[key] for key in ("family", "language", "layer", "revision", "sha256")}
+
+
 def random_block(path: Path, generator: torch.Generator) -> Block:
     """Return the control: the architecture of an extracted block, frozen, but not pretrained.
 
@@ -215,16 +225,20 @@ def _drawn(name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
 
 def _read_extracted(path: Path) -> tuple[PretrainedConfig, dict[str, Any], Tensors]:
     tensors = {name: mapped_tensors(path)[name].clone() for name in mapped_tensors(path)}
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
-    if "block" not in metadata:
-        raise ValueError(f"{path}: must be a block from extract-block, got none. Extract it.")
-    facts = json.loads(metadata["block"])
+    facts = _facts(path)
     config = parse_config(facts["config"], path)
     layer, norm = _parted(tensors)
     check(layer, empty_layer(config, facts["layer"]), f"of layer {facts['layer']}", path)
     check_norm(norm, config, path)
     return config, facts, tensors
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+    if "block" not in metadata:
+        raise ValueError(f"{path}: must be a block from extract-block, got none. Extract it.")
+    return json.loads(metadata["block"])
 
 
 def _extracted_block(config: PretrainedConfig, facts: dict[str, Any], tensors: Tensors) -> Block:

@@ -36,8 +36,7 @@ def start(threads: int) -> torch.device:
     A process that torchrun started joins the others and takes a device of its own; the threads
     are divided among them.
     """
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    torch.set_num_threads(max(1, threads // ranks))
+    torch.set_num_threads(own_threads(threads))
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS refuses to be that
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
@@ -50,6 +49,11 @@ def start(threads: int) -> torch.device:
     torch.distributed.init_process_group("nccl" if on_gpu else "gloo")
     atexit.register(torch.distributed.destroy_process_group)
     return device
+
+
+def own_threads(threads: int) -> int:
+    """Return the threads of this process, of those that it shares with others on this machine."""
+    return max(1, threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def process() -> tuple[int, int]:

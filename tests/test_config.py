@@ -200,7 +200,12 @@ def test_the_visions_have_the_depth_and_parameters_that_they_are_said_to_have(co
 def test_the_papers_values_reach_the_run():
     block = {"language": "llama-7b", "layer": 31, "position": "end"}
     found = settings(PAPER, Run("bar", "vit-s", "auxiliary", **block, lambda_init=0.25))
-    assert found["recipe"] == {"recipe": "paper", "epochs": 300, "batch_size": 64}
+    assert found["recipe"] == {
+        "recipe": "paper",
+        "epochs": 300,
+        "batch_size": 64,
+        "precision": "bfloat16",
+    }
     assert (found["insert_at"], found["lambda_init"], found["layer"]) == (12, 0.25, 31)
     assert found["data"]["top_k"] == 3
     assert "training" not in found["data"]

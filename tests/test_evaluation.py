@@ -8,7 +8,7 @@ from rectify.evaluation import accuracies
 CPU = torch.device("cpu")
 
 
-def measure(model, images, k=2, batch_size=7):
+def measure(model, images, k=2, batch_size=7, **more):
     return accuracies(
         model,
         images.images,
@@ -17,6 +17,7 @@ def measure(model, images, k=2, batch_size=7):
         transform=normalise,
         batch_size=batch_size,
         device=CPU,
+        **more,
     )
 
 
@@ -40,6 +41,22 @@ def test_shares_equal_a_loop_over_items(vit, images):
         best += order[0] == label
         among += label in order[:2]
     assert measure(vit, images) == (best / 40, among / 40)
+
+
+def test_the_forward_pass_has_the_precision_of_training(images):
+    seen = []
+
+    class Shows(nn.Module):
+        def forward(self, batch):
+            outputs = nn.functional.linear(batch.flatten(1), torch.ones(5, 16 * 16))
+            seen.append(outputs.dtype)
+            return outputs
+
+    measure(Shows(), images)
+    measure(Shows(), images, precision="bfloat16")
+    assert set(seen) == {torch.float32, torch.bfloat16}
+    with pytest.raises(ValueError, match="precision must be one of float32, bfloat16, got 'half'"):
+        measure(Shows(), images, precision="half")
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 13, 39, 40, 64])

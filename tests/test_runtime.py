@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rectify.commands.assembly import workers
 from rectify.runtime import autocast, generator, seed_for, seed_globals, start
 
 
@@ -66,3 +67,10 @@ def test_float32_changes_nothing_and_bfloat16_autocasts():
 def test_another_precision_is_an_error():
     with pytest.raises(ValueError, match="must be one of float32, bfloat16, got 'float16'"):
         autocast(torch.device("cpu"), "float16")
+
+
+def test_processes_of_one_machine_share_its_readers(monkeypatch):
+    gpu = torch.device("cuda")
+    assert (workers(gpu, 8), workers(torch.device("cpu"), 8)) == (8, 0)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert (workers(gpu, 8), workers(gpu, 2)) == (2, 1)

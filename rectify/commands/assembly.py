@@ -18,7 +18,7 @@ from rectify.data.clips import Clips
 from rectify.data.images import FileSet, ImageSet, label_order
 from rectify.epochs import TrainingData
 from rectify.recipes import Recipe, recipe
-from rectify.runtime import generator, seed_globals
+from rectify.runtime import generator, own_threads, seed_globals
 from rectify.vision import create_vit
 
 CROP = 0.875  # as in DeiT
@@ -179,7 +179,7 @@ def evaluation_transform(
 
 def workers(device: torch.device, threads: int) -> int:
     """Return the number of processes that read items: none where the model needs the threads."""
-    return threads if device.type == "cuda" else 0
+    return own_threads(threads) if device.type == "cuda" else 0
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:

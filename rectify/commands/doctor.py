@@ -91,22 +91,36 @@ def _data(config: experiment.Config) -> Iterator[Finding]:
     for name, data in config["data"].items():
         if name in used and not data.get("embedded"):
             places = [data["folder"], *(data.get("shifts") or {}).values()]
-            yield _folders(f"data {name}", places, "docs/data.md says what to put there")
+            yield _present(f"data {name}", places, "docs/data.md says what to put there")
 
 
 def _checkpoints(config: experiment.Config) -> Iterator[Finding]:
-    used = set()
-    for table in config["tables"].values():
-        used |= {table.get("language"), *table.get("languages", ())}
-    for name, language in config["languages"].items():
-        if name in used and "pretraining" not in language:
-            yield _folders(f"checkpoint {name}", [language["checkpoint"]], "see docs/data.md")
+    for what, place in sorted(_models(config).items()):
+        yield _present(what, [place], "see docs/data.md")
 
 
-def _folders(what: str, places: list[str], hint: str) -> Finding:
-    missing = [place for place in places if not Path(place).is_dir()]
+def _models(config: experiment.Config) -> dict[str, str]:
+    """Return the published models that jobs read, by what they are for."""
+    tables, found = config["tables"], {}
+    for table in tables.values():
+        for name in {table.get("language"), *table.get("languages", ())} - {None}:
+            if "pretraining" not in config["languages"][name]:
+                found[f"checkpoint {name}"] = config["languages"][name]["checkpoint"]
+    for run in experiment.all_runs(config):
+        if start := experiment.settings(config, run)["vision"].get("start"):
+            found[f"start of {run.vision} on {run.data}"] = start
+    if config["similarity"]["vision"] == "pretrained":
+        others = {tables["table3"]["vision"], tables["figure4"]["vision"]}
+        for name in {*tables["table1"]["visions"], *others}:
+            if weights := config["visions"][name].get("weights"):
+                found[f"weights of {name}"] = weights
+    return found
+
+
+def _present(what: str, places: list[str], hint: str) -> Finding:
+    missing = [place for place in places if not Path(place).exists()]
     if missing:
-        return Finding(False, what, f"no folder {', '.join(missing)}: {hint}")
+        return Finding(False, what, f"nothing at {', '.join(missing)}: {hint}")
     return Finding(True, what, ", ".join(places))
 
 

@@ -40,7 +40,8 @@ def run(args: argparse.Namespace) -> None:
     model = assembly.trained_of(settings, args.block, args.seed, args.model).to(device)
     assembly.check_labels(args.model, args.data)
     views = settings["data"].get("views", assembly.ONE_VIEW)
-    together = max(1, assembly.recipe_of(settings).batch_size // (views["time"] * views["space"]))
+    recipe = assembly.recipe_of(settings)
+    together = max(1, recipe.batch_size // (views["time"] * views["space"]))
     k, rows = settings["data"]["top_k"], []
     for split, images in load_sets(args.data, "test"):
         shift, condition, severity = _shift(split)
@@ -56,6 +57,7 @@ def run(args: argparse.Namespace) -> None:
             device=device,
             prepare=prepare,
             workers=assembly.workers(device, args.threads),
+            precision=recipe.precision,
         )
         rows.append((shift, condition, severity, len(images.labels), k, *shares))
     log.info("%s, seed %d: %d test sets", settings["run"], args.seed, len(rows))

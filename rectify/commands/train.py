@@ -131,16 +131,18 @@ def _evaluation(settings: dict[str, Any], images: Any, device: Any, workers: int
     from rectify.evaluation import accuracies
 
     prepare, transform = assembly.evaluation_transform(settings)
+    recipe = assembly.recipe_of(settings)
     return lambda model: accuracies(
         model,
         assembly.images_of(settings, images, 1),
         images.labels,
         settings["data"]["top_k"],
         transform=transform,
-        batch_size=assembly.recipe_of(settings).batch_size,
+        batch_size=recipe.batch_size,
         device=device,
         prepare=prepare,
         workers=workers,
+        precision=recipe.precision,
     )
 
 
@@ -199,12 +201,14 @@ def _write(
     from rectify.commands import assembly
     from rectify.commands.checkpoint import sha256
     from rectify.data.images import label_order
+    from rectify.language import block_facts
     from rectify.provenance import provenance
     from rectify.records import GSNR, HISTORY, atomic_path, write_json, write_table
 
     start = assembly.start_file(settings)
-    started = {"start": f"{start}", "start_sha256": sha256(start)} if start else {}
-    source = provenance(args.seed, *MODULES, run=settings["run"], **started)
+    origins = {"start": f"{start}", "start_sha256": sha256(start)} if start else {}
+    origins |= {"block": block_facts(args.block)} if args.block else {}
+    source = provenance(args.seed, *MODULES, run=settings["run"], **origins)
     gradients = [row for epoch in range(len(rows)) for row in observer.rows(epoch)]
     write_table(GSNR, gradients, args.output / "gsnr.csv", source)
     write_table(HISTORY, rows, args.output / "history.csv", source)

@@ -123,7 +123,12 @@ def caption_files(folder: Path) -> DataFrame:
             f"{empty[0]}. Complete or delete it."
         )
     _check_inside(path, [row["file"] for row in rows])
-    return manifest([(SPLIT, -1, row["caption"], row["file"]) for row in rows])
+    return manifest([(SPLIT, -1, _lines(row["caption"]), row["file"]) for row in rows])
+
+
+def _lines(caption: str) -> str:
+    r"""End the lines of a caption as the manifest's: pandas does not quote a lone ``\r``."""
+    return caption.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _check_inside(path: Path, files: list[str]) -> None:

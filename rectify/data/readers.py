@@ -236,9 +236,16 @@ def _conditions(split: str, folder: Path) -> Iterator[tuple[str, Path]]:
 
 def _class_rows(folder: Path, place: Path, split: str, classes: list[str]) -> Iterator[Row]:
     for path in _folders(place):
-        label, relative = _label(path.name, classes, path), os.path.relpath(path, folder)
+        label, relative = _label(path.name, classes, path), _from(folder, path)
         for name in _images(path):
             yield split, label, path.name, f"{relative}/{name}"
+
+
+def _from(folder: Path, path: Path) -> str:
+    """Name a path from a folder; one outside of it from where the folder lies, if it is a link."""
+    if path.is_relative_to(folder):
+        return f"{path.relative_to(folder)}"
+    return os.path.relpath(path.absolute(), os.path.realpath(folder))
 
 
 def _label(name: str, classes: list[str], path: Path) -> int:

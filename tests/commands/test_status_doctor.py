@@ -180,9 +180,14 @@ def test_the_papers_missing_data_are_named_each(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(globals(), "CONFIGS", CONFIGS[:1])
     code, lines = findings(capsys)
     assert code == 1
-    assert "BAD data cifar100: no folder data/cifar-100-python: docs/data.md says" in str(lines)
+    assert "BAD data cifar100: nothing at data/cifar-100-python: docs/data.md says" in str(lines)
     assert "ok  data bar: data/bar" in lines
-    assert "BAD checkpoint llama-7b: no folder checkpoints/llama-7b: see docs/data.md" in lines
+    for what, place in (
+        ("checkpoint llama-7b", "llama-7b"),
+        ("start of vit-b on ssv2", "videomae-base-ssv2.pth"),
+        ("weights of vit-t", "vit-t"),
+    ):
+        assert f"BAD {what}: nothing at checkpoints/{place}: see docs/data.md" in lines
 
 
 def test_a_machine_without_slurm_and_a_wrong_partition_are_found(monkeypatch, tmp_path, capsys):

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from rectify import evaluation
 from rectify.commands import assembly, evaluate, resolve, train
 from rectify.data.images import ImageSet, manifest, save_files, save_sets
+from rectify.language import block_facts
 from rectify.provenance import provenance
 from rectify.records import EVALUATION, GSNR, HISTORY, read_json, read_note, read_table
 from rectify.vision import create_vit
@@ -191,6 +192,8 @@ def test_the_summary_and_the_notes_say_what_was_trained(folder, block_file):
     assert summary["parameters"] - summary["parameters_trained"] == frozen
     note = read_note(folder / "run" / "gsnr.csv")["provenance"]
     assert (note["seed"], note["facts"]["run"]) == (0, settings["run"])
+    assert note["facts"]["block"] == block_facts(block_file)
+    assert len(note["facts"]["block"]["sha256"]) == 64
 
 
 def test_the_weights_of_an_auxiliary_run_are_those_of_a_plain_vit(folder, block_file):

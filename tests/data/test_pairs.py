@@ -89,6 +89,11 @@ def test_a_list_of_files_and_captions_becomes_a_manifest_in_its_order(tmp_path):
     assert set(listing["split"]) == {"pairs"}
 
 
+def test_lines_of_a_caption_may_end_as_they_like(tmp_path):
+    write_captions(tmp_path, 'file,caption\na.png,"one\rtwo\r\nthree\nfour"\n')
+    assert pairs.caption_files(tmp_path)["name"].tolist() == ["one\ntwo\nthree\nfour"]
+
+
 def test_a_list_in_another_encoding_is_refused_by_name(tmp_path):
     (tmp_path / "captions.csv").write_bytes("file,caption\na.png,é\n".encode("latin-1"))
     with pytest.raises(

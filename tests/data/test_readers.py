@@ -109,6 +109,23 @@ def test_shifted_sets_use_the_labels_of_training(imagenet):
     assert all((imagenet / name).is_file() for name in rows["source"])
 
 
+def test_every_folder_may_be_a_link(imagenet, tmp_path, monkeypatch):
+    picture(tmp_path / "store" / "r" / "n01443537" / "y.jpg")
+    deep = tmp_path / "store" / "a" / "b" / "imagenet"
+    deep.parent.mkdir(parents=True)
+    imagenet.rename(deep)
+    data = tmp_path / "work" / "data"
+    data.mkdir(parents=True)
+    (data / "imagenet").symlink_to(deep)
+    (data / "imagenet-r").symlink_to(tmp_path / "store" / "r")
+    monkeypatch.chdir(data.parent)
+    folder = Path("data/imagenet")
+    listing = readers.image_folders(folder, {"r": "data/imagenet-r"})
+    assert len(listing) == 11
+    assert listing["source"][0] == "train/n01440764/n01440764 0.JPEG"
+    assert all((folder / name).is_file() for name in listing["source"])
+
+
 def test_a_class_missing_from_validation_is_named(imagenet):
     for file in (imagenet / "val" / "n01443537").iterdir():
         file.unlink()

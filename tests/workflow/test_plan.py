@@ -64,7 +64,7 @@ def test_the_slurm_profile_plans_the_papers_grid_without_slurm(project: Path) ->
         for rule, found in asked.items()
     }
     assert seen["train"] == ("gpu", "1", "32000", "2880")
-    assert seen["evaluate"] == ("gpu", "1", "32000", "60")
+    assert seen["evaluate"] == ("gpu", "1", "32000", "600")
     assert seen["similarity"] == ("gpu", "-", "8000", "30")
     assert seen["extract_block"][:3] == ("gpu", "-", "4000")
     assert asked["train"]["slurm_extra"] == "--signal=USR2@120"

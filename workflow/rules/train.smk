@@ -47,7 +47,7 @@ rule train:
     threads: config["threads"]
     resources:
         mem_mb=memory(32_000 if config["device_gpus"] else 3_000),
-        runtime=minutes(2_880 if config["device_gpus"] else 60),
+        runtime=2_880 if config["device_gpus"] else 60,  # it goes on, so more is not asked for
         gpu=config["device_gpus"],
         nodes=1,
     params:
@@ -82,7 +82,7 @@ rule evaluate:
     threads: config["threads"]
     resources:
         mem_mb=memory(32_000 if config["device_gpus"] else 3_000),
-        runtime=minutes(60),
+        runtime=minutes(600 if config["device_gpus"] else 60),
         gpu=ONE_GPU,
     params:
         data=run_data_folder,
