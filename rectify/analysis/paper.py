@@ -7,7 +7,8 @@ paper prints a bare ``+AUX`` under a model, the row here carries the model's nam
 Table 2 is quoted by the paper from Pang et al. (2023).
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 
@@ -38,6 +39,8 @@ COSTS = (
 
 COSTED = {("vanilla", 22_050_664): "vision", ("insert", 227_579_752): "rectified"}
 
+LANGUAGE = "LLaMA-7B"  # whose layers are the columns of Table 3
+SAME_SIZE = 1.4  # a factor; of two printed sizes one at most is as near as that
 GAIN = ", gain"  # ends the name of a row that holds the gains over vanilla of the row before
 
 _SHIFTS = ("ImageNet", "ImageNet-C", "ImageNet-A", "ImageNet-SK", "ImageNet-R")
@@ -120,7 +123,15 @@ def _cells(table: str) -> list[Cell]:
     ]
 
 
+def _key(label: str) -> str:
+    """Return what spellings of a name share; ImageNet-1K is ImageNet as well."""
+    return label.lower().removeprefix("+").replace(" ", "-").replace("-1k", "")
+
+
 CELLS = tuple(cell for table in TABLES for cell in _cells(table))
+
+_PRINTED_NAMES = {_key(name) for c in CELLS for name in (c.row, c.column.partition(": ")[0])}
+_NAMES = {*_PRINTED_NAMES, _key(LANGUAGE)}
 
 
 def printed_rows(table: str) -> list[str]:
@@ -157,8 +168,44 @@ def cost_cells(variant: str, parameters: int) -> dict[str, Cell]:
     }
 
 
+def match_names(ours: Sequence[str], printed: Sequence[str]) -> dict[str, str | None]:
+    """Return for each label of ours the printed one of the same name, whatever the order.
+
+    The others have none. Only where no table of the paper has any of our models or data sets
+    are they stand-ins for the paper's, and matched by rank.
+    """
+    if all(_key(label.partition(": ")[0]) not in _NAMES for label in ours):
+        return match(ours, printed)
+    names = {_key(label): label for label in printed}
+    return {label: names.get(_key(label)) for label in ours}
+
+
+def match_sizes(ours: Mapping[str, float], printed: Sequence[str]) -> dict[str, str | None]:
+    """Return for each model of ours the label ``name@size`` of the paper's model of its size.
+
+    The nearest of ours has the label, and no other. Where none of ours is within a factor of
+    ``SAME_SIZE`` of any, all are matched by rank.
+
+    Args:
+        ours: Number of parameters by name, from the smallest to the largest.
+        printed: Labels of the paper, likewise.
+    """
+    sized: dict[str, str | None] = dict.fromkeys(ours)
+    for label in printed:
+        distances = {name: abs(math.log(ours[name] / _size(label))) for name in ours}
+        nearest = min(distances, key=distances.__getitem__)
+        if distances[nearest] < math.log(SAME_SIZE):
+            sized[nearest] = label
+    return sized if any(sized.values()) else match(list(ours), printed)
+
+
+def _size(label: str) -> float:
+    size = label.partition("@")[2]
+    return float(size[:-1]) * {"M": 1e6, "B": 1e9}[size[-1]]
+
+
 def match(ours: Sequence[str], printed: Sequence[str]) -> dict[str, str | None]:
-    """Return for each label of ours the label that the paper prints for the same role.
+    """Return for each label of ours the printed one of the same role, where names may mislead.
 
     Both sequences run from the smallest to the largest model, or from the first to the last
     layer. Where the paper prints all of our labels they are the same thing, and matched by

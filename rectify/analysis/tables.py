@@ -2,14 +2,15 @@
 
 Each ``table<n>`` returns the rows of a ``CELLS`` table in the paper's order: mean and
 standard deviation over seeds, the paper's number in the same unit, and the difference. A
-cell of ours stands beside the printed cell of the same role: same label where the paper
-prints all of our labels, same rank otherwise (the i-th layer beside the i-th layer).
+cell of ours stands beside the printed cell of the same model, data set, layer and weight;
+models and data sets that the paper does not know stand beside those of the same rank (the
+smallest beside the smallest), as do the layers of another language model than the paper's.
 Accuracies are in percent, gains in percentage points, GSNR in the power of ten that fits
 the column. A label ``group: name`` is one column under a common head.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -57,21 +58,20 @@ def table1(similarity: DataFrame) -> DataFrame:
         ValueError: If there is no similarity, or two of the same models and seed.
     """
     _check_some(similarity, "table1", "similarity files, pass them with --similarity")
-    visions, languages = _sizes(similarity, "vision"), _sizes(similarity, "language")
+    visions = _sizes(similarity, "vision", paper.printed_rows("table1"))
+    languages = _sizes(similarity, "language", paper.printed_columns("table1"))
     models = ["vision", "language", "seed"]
     pairs = similarity.groupby(models, sort=False)
     _check_once(pairs.size() / pairs[["language_layer", "vision_block"]].nunique().prod(axis=1))
     best = pairs[["mutual_knn", "mutual_knn_calibrated", "chance"]].max().reset_index()
-    paper_rows = _matched("table1", list(visions.values()), None)
-    paper_columns = _matched("table1", None, list(languages.values()))
     cells = []
-    for vision, row in visions.items():
+    for vision, (row, paper_row) in visions.items():
         of_vision = best[best["vision"] == vision]
-        for metric, label in (("mutual_knn", row), ("mutual_knn_calibrated", f"{row}, calibrated")):
-            for language, column in languages.items():
+        for suffix, metric in (("", "mutual_knn"), (", calibrated", "mutual_knn_calibrated")):
+            for language, (column, paper_column) in languages.items():
                 scores = of_vision.loc[of_vision["language"] == language, metric]
-                printed = paper.printed_cell("table1", paper_rows.get(label), paper_columns[column])
-                cells.append(_cell(label, column, "share", scores, printed))
+                printed = None if suffix else paper.printed_cell("table1", paper_row, paper_column)
+                cells.append(_cell(f"{row}{suffix}", column, "share", scores, printed))
         chance = of_vision.groupby("seed")["chance"].max()
         cells.append(_cell(row, "chance", "share", chance, None))
     return _frame(cells)
@@ -84,8 +84,8 @@ def table2(runs: DataFrame, data: Sequence[str]) -> DataFrame:
     _check_some(gains, "table2", f"runs of variant insert on {data[0]}, pass them with --runs")
     languages = {n: f"+{label}" for n, label in _titles(gains, "language").items()}
     visions = _titles(gains, "vision")
-    paper_rows = _matched("table2", list(visions.values()), None)
-    paper_columns = _matched("table2", None, list(languages.values()))
+    paper_rows = _paper_rows("table2", visions.values())
+    paper_columns = _paper_columns("table2", languages.values())
     cells = []
     for vision, title in visions.items():
         for suffix, unit, metric in (("", "%", "accuracy_top1"), (paper.GAIN, "points", "gain")):
@@ -101,7 +101,9 @@ def table3(runs: DataFrame, data: Sequence[str]) -> DataFrame:
     """Return accuracy by position (rows) and layer (columns) of the inserted block."""
     chosen = _of(runs, "table3", data[0], ("insert",))
     layers = {layer: f"{int(layer)}" for layer in sorted(chosen["layer"].unique())}
-    paper_columns = _matched("table3", None, list(layers.values()))
+    paper_columns: dict[str, str | None] = {column: column for column in layers.values()}
+    if set(chosen["language_title"]) != {paper.LANGUAGE}:  # its depth may differ
+        paper_columns = paper.match(list(layers.values()), paper.printed_columns("table3"))
     cells = []
     for position in POSITIONS:
         row = position.capitalize()
@@ -150,14 +152,12 @@ def table6(runs: DataFrame, data: Sequence[str]) -> DataFrame:
     columns = []
     for name in data:
         columns += _columns(name, *_accuracies(_of(runs, "table6", name, ("vanilla", "auxiliary"))))
-    paper_rows = _matched("table6", list(weights.values()), None)
-    paper_columns = dict(zip(columns, paper.printed_columns("table6"), strict=False))
+    paper_columns = _paper_columns("table6", [label for _, label, _ in columns])
     cells = []
     for weight, row in weights.items():
-        for column in columns:
-            name, label, metric = column
+        for name, label, metric in columns:
             values = _values(chosen, metric, "table6", data=name, lambda_init=weight)
-            printed = paper.printed_cell("table6", paper_rows[row], paper_columns.get(column))
+            printed = paper.printed_cell("table6", row, paper_columns[label])
             cells.append(_cell(row, label, "%", values, printed))
     return _frame(cells)
 
@@ -257,9 +257,9 @@ def _auxiliary_table(
     table: str, runs: DataFrame, data: Sequence[str], columns: list[tuple[str, str, str]]
 ) -> DataFrame:
     rows = _vision_rows(table, runs, data)
-    paper_rows = _matched(table, [title for title, _ in rows], None)
-    theirs = [column for column in columns if column[2] not in OURS_ALONE]
-    paper_columns = dict(zip(theirs, paper.printed_columns(table), strict=False))
+    paper_rows = _paper_rows(table, [title for title, _ in rows])
+    theirs = [label for _, label, metric in columns if metric not in OURS_ALONE]
+    paper_columns = _paper_columns(table, theirs)
     units = {
         column: _unit(runs[runs["data"] == column[0]][column[2]], column[2]) for column in columns
     }
@@ -272,7 +272,7 @@ def _auxiliary_table(
                 values = _values(
                     runs, metric, table, data=name, vision=visions.get(name), variant=variant
                 )
-                printed = paper.printed_cell(table, row, paper_columns.get(column))
+                printed = paper.printed_cell(table, row, paper_columns.get(label))
                 cells.append(_cell(f"{title}{suffix}", label, units[column], values, printed))
     return _frame(cells)
 
@@ -314,14 +314,14 @@ def _columns(data: str, title: str, metrics: list[tuple[str, str]]) -> list[tupl
     return [(data, f"{title}{GROUP}{label}", metric) for label, metric in metrics]
 
 
-def _matched(
-    table: str, rows: list[str] | None, columns: list[str] | None
-) -> dict[str, str | None]:
-    if columns is not None:
-        return paper.match(columns, paper.printed_columns(table))
+def _paper_rows(table: str, titles: Iterable[str]) -> dict[str, str | None]:
     skipped = (paper.GAIN, " +AUX")
     printed = [label for label in paper.printed_rows(table) if not label.endswith(skipped)]
-    return paper.match(rows or [], printed)
+    return paper.match_names(list(titles), printed)
+
+
+def _paper_columns(table: str, labels: Iterable[str]) -> dict[str, str | None]:
+    return paper.match_names(list(labels), paper.printed_columns(table))
 
 
 def _titles(frame: DataFrame, kind: str) -> dict[str, str]:
@@ -331,11 +331,17 @@ def _titles(frame: DataFrame, kind: str) -> dict[str, str]:
     return dict(zip(models[kind], models[f"{kind}_title"], strict=True))
 
 
-def _sizes(frame: DataFrame, kind: str) -> dict[str, str]:
-    sizes = frame.drop_duplicates(kind).set_index(kind)[f"{kind}_parameters"]
+def _sizes(
+    frame: DataFrame, kind: str, printed: Sequence[str]
+) -> dict[str, tuple[str, str | None]]:
+    """Return per model its title with its size, and the paper's label of that size."""
+    titles = _titles(frame, kind)
+    parameters = frame.drop_duplicates(kind).set_index(kind)[f"{kind}_parameters"]
+    sizes = {name: float(parameters[name]) for name in titles}
+    theirs = paper.match_sizes(sizes, printed)
     return {
-        name: f"{title} ({_size_text(float(sizes[name]))})"
-        for name, title in _titles(frame, kind).items()
+        name: (f"{title} ({_size_text(sizes[name])})", theirs[name])
+        for name, title in titles.items()
     }
 
 

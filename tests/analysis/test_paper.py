@@ -8,6 +8,8 @@ from rectify.analysis.paper import (
     GAIN,
     TABLES,
     match,
+    match_names,
+    match_sizes,
     printed_cell,
     printed_columns,
     printed_rows,
@@ -107,6 +109,51 @@ def test_other_labels_are_matched_by_rank_and_the_rest_by_none():
         "0": "vit@5.7M", "2": "vit@22M", "7": "vit@86M",
     }  # fmt: skip
     assert match(["a", "b", "c"], ["ViT-S", "ViT-B"]) == {"a": "ViT-S", "b": "ViT-B", "c": None}
+
+
+def test_what_the_paper_has_is_matched_by_name_however_few_and_in_any_order():
+    five, six = printed_columns("table5"), printed_columns("table6")
+    assert match_names(six[::-1], six) == dict(zip(six, six, strict=True))
+    assert match_names(["Caltech-256: GSNR"], five) == {"Caltech-256: GSNR": "Caltech 256: GSNR"}
+    assert match_names(["+OPT-6.7B"], printed_columns("table2")) == {"+OPT-6.7B": "+Opt-6.7B"}
+    assert match_names(["ImageNet: ImageNet-C"], printed_columns("table4")) == {
+        "ImageNet: ImageNet-C": "ImageNet-1K: ImageNet-C"
+    }
+
+
+@pytest.mark.parametrize(
+    ("table", "ours", "printed"),
+    [
+        ("table5", ["CIFAR-100: acc@1", "Digits: acc@1"], ["CIFAR-100: acc@1", None]),
+        ("table5", ["CIFAR-100: acc@3", "CIFAR-100: GSNR"], [None, "CIFAR-100: GSNR"]),
+        ("table6", ["ImageNet: acc@1"], [None]),
+        ("table2", ["+LLaMA-7B"], [None]),
+        ("table2", ["+OPT-13B", "+OPT-2.7B"], [None, "+Opt-2.7B"]),
+    ],
+)
+def test_what_the_paper_lacks_has_no_match_beside_what_it_has_or_has_elsewhere(
+    table, ours, printed
+):
+    assert list(match_names(ours, printed_columns(table)).values()) == printed
+
+
+def test_stand_ins_are_matched_by_rank():
+    ours = ["Glyphs: acc@1", "Glyphs: acc@5", "Digits: acc@1", "Digits: acc@3", "Biased: acc@1"]
+    columns = printed_columns("table6")
+    assert list(match_names(ours, columns).values()) == columns[:5]
+    assert match_names(["ViT-48"], ["ViT-T", "ViT-S"]) == {"ViT-48": "ViT-T"}
+
+
+def test_models_of_the_paper_s_sizes_are_matched_by_size_and_others_by_rank():
+    rows, columns = printed_rows("table1"), printed_columns("table1")
+    assert match_sizes({"vit-s": 21.7e6}, rows) == {"vit-s": "vit@22M"}
+    sizes = (559e6, 1065e6, 3003e6, 7069e6)
+    for size, column in zip(sizes, columns, strict=True):
+        assert match_sizes({"bloomz": size}, columns) == {"bloomz": column}
+    assert match_sizes({"opt": 6.7e9, "bloomz": 7.07e9, "large": 6.5e10}, columns) == {
+        "opt": None, "bloomz": "LLM@7B", "large": None,
+    }  # fmt: skip
+    assert match_sizes({"a": 4e4, "b": 2e5}, columns) == {"a": "LLM@560M", "b": "LLM@1.1B"}
 
 
 def test_a_cell_that_is_not_printed_is_none():

@@ -56,21 +56,40 @@ def check_as_printed(table: str, cells: DataFrame, misprint: tuple[str, str] | N
             assert row["difference"] == pytest.approx(0, abs=1e-9)
 
 
-def test_table_1_prints_the_paper(tmp_path):
+def check_all_compared(cells: DataFrame, count: int) -> None:
+    """Check that there are so many cells, each beside a number of the paper that is ours."""
+    assert cells["difference"].tolist() == pytest.approx([0] * count)
+
+
+def printed_similarity(root: Path) -> dict[tuple[str, str], Path]:
+    """Write the similarity that Table 1 prints, and return its files by ViT and LLM size."""
     sizes = {"560M": 5.6e8, "1.1B": 1.1e9, "3B": 3e9, "7B": 7.1e9}
     languages = [Model(f"bloomz-{name}", f"BLOOMZ-{name}", size) for name, size in sizes.items()]
-    files = []
+    files = {}
     for vision, row in zip(VITS.values(), paper.printed_rows("table1"), strict=True):
         for language, score in zip(languages, numbers("table1", row), strict=True):
             grid = np.full((3, 4), 0.01)
             grid[2, 1] = score
-            files.append(synthetic.write_similarity(tmp_path, language, vision, 0, grid))
+            path = synthetic.write_similarity(root, language, vision, 0, grid)
+            files[vision.title, language.title] = path
+    return files
+
+
+def test_table_1_prints_the_paper(tmp_path):
+    files = list(printed_similarity(tmp_path).values())
     cells = table1(collect_similarity(files[::-1]))  # whatever the order of the files
     check_as_printed("table1", cells)
     rows = cells.set_index(["row", "column"])
     assert rows.loc[("ViT-S (22M)", "BLOOMZ-3B (3B)"), "mean"] == pytest.approx(0.1268)
     assert rows.loc[("ViT-S (22M), calibrated", "BLOOMZ-3B (3B)"), "mean"] == pytest.approx(0.1168)
     assert rows.loc[("ViT-S (22M)", "chance"), "mean"] == pytest.approx(10 / 1023)
+
+
+@pytest.mark.parametrize("models", [("ViT-S", "BLOOMZ-7B"), ("ViT-B", "BLOOMZ-1.1B")])
+def test_one_pair_of_table_1_stands_beside_the_pair_of_its_sizes(tmp_path, models):
+    cells = table1(collect_similarity([printed_similarity(tmp_path)[models]]))
+    check_all_compared(cells.iloc[:1], 1)
+    assert cells["paper"].isna().tolist() == [False, True, True]  # calibrated, chance
 
 
 def test_table_2_prints_the_paper_but_for_its_own_slip(tmp_path):
@@ -98,7 +117,17 @@ def test_table_3_prints_the_paper(tmp_path):
     check_as_printed("table3", table3(collected(tmp_path, runs), ["cifar100"]))
 
 
-def test_table_4_prints_the_paper(tmp_path):
+def test_layers_of_the_paper_s_model_stand_beside_the_same_layers_only(tmp_path):
+    runs = [
+        Run(CIFAR, VITS["ViT-S"], **printed({"none": top1}), **{**INSERTED, "layer": layer})
+        for layer, top1 in ((8, 70.0), (31, 74.14))
+    ]
+    cells = table3(collected(tmp_path, runs), ["cifar100"])
+    assert cells["paper_column"].tolist() == ["-", "31"]
+    check_all_compared(cells.iloc[1:], 1)
+
+
+def printed_table_4() -> list[Run]:
     runs = []
     for name in ("ViT-S", "ViT-B"):
         for row, settings in ((name, {}), (f"{name} +AUX", AUXILIARY)):
@@ -108,9 +137,19 @@ def test_table_4_prints_the_paper(tmp_path):
             top1, top5, gsnr = numbers("table4", row, "Something")
             video = {**printed({"none": top1, "k": top5}, gsnr * 1e-3), **settings}
             runs += [Run(IMAGENET, VITS[name], **image), Run(SSV2, VITS[name], **video)]
-    cells = table4(collected(tmp_path, runs), ["imagenet", "ssv2"])
+    return runs
+
+
+def test_table_4_prints_the_paper(tmp_path):
+    cells = table4(collected(tmp_path, printed_table_4()), ["imagenet", "ssv2"])
     check_as_printed("table4", cells)
     assert list(cells["row"].unique()) == ["ViT-S", "ViT-S +AUX", "ViT-B", "ViT-B +AUX"]
+
+
+def test_one_vit_of_table_4_stands_beside_its_own_rows(tmp_path):
+    runs = [run for run in printed_table_4() if run.vision is VITS["ViT-B"]]
+    check_all_compared(table4(collected(tmp_path, runs), ["imagenet", "ssv2"]), 18)
+    check_all_compared(table4(collected(tmp_path, runs), ["imagenet"]), 12)
 
 
 def test_table_4_shows_mce_beside_the_papers_mean_accuracy(tmp_path, monkeypatch):
@@ -130,7 +169,7 @@ def test_table_4_shows_mce_beside_the_papers_mean_accuracy(tmp_path, monkeypatch
     assert theirs.tolist()[1:4] == ["ImageNet-1K: ImageNet-C", "-", "ImageNet-1K: ImageNet-A"]
 
 
-def test_table_5_prints_the_paper(tmp_path):
+def printed_table_5() -> list[Run]:
     runs = []
     for name in ("ViT-T", "ViT-S"):
         for row, settings in ((name, {}), (f"{name} +AUX", AUXILIARY)):
@@ -138,11 +177,28 @@ def test_table_5_prints_the_paper(tmp_path):
                 top1, top5, gsnr = numbers("table5", row, start)
                 exact = printed({"none": top1, "k": top5}, gsnr * 1e-5)
                 runs.append(Run(data, VITS[name], **exact, **settings))
-    cells = table5(collected(tmp_path, runs[::-1]), ["cifar100", "caltech256"], "unnormalised")
-    check_as_printed("table5", cells)
+    return runs
 
 
-def test_table_6_prints_the_paper(tmp_path):
+def test_table_5_prints_the_paper(tmp_path):
+    runs = collected(tmp_path, printed_table_5()[::-1])
+    check_as_printed("table5", table5(runs, ["cifar100", "caltech256"], "unnormalised"))
+
+
+@pytest.mark.parametrize("data", [["caltech256"], ["caltech256", "cifar100"]])
+def test_the_sets_of_table_5_stand_beside_themselves_however_few_and_in_any_order(tmp_path, data):
+    check_all_compared(table5(collected(tmp_path, printed_table_5()), data), 12 * len(data))
+
+
+def test_a_vit_that_table_5_lacks_is_not_compared(tmp_path):
+    runs = [
+        Run(CIFAR, VITS["ViT-B"], **printed({"none": 73.0}), **settings)
+        for settings in ({}, AUXILIARY)
+    ]
+    assert set(table5(collected(tmp_path, runs), ["cifar100"])["paper_row"]) == {"-"}
+
+
+def printed_table_6() -> list[Run]:
     runs = []
     for row in paper.printed_rows("table6"):
         settings = {**AUXILIARY, "lambda_init": float(row)} if float(row) else {}
@@ -150,9 +206,27 @@ def test_table_6_prints_the_paper(tmp_path):
             top1, topk = numbers("table6", row, start)
             exact = printed({"none": top1, "k": topk})
             runs.append(Run(data, VITS["ViT-S"], **exact, k=k, **settings))
-    cells = table6(collected(tmp_path, runs), ["cifar100", "caltech256", "bar"])
+    return runs
+
+
+def test_table_6_prints_the_paper(tmp_path):
+    cells = table6(collected(tmp_path, printed_table_6()), ["cifar100", "caltech256", "bar"])
     check_as_printed("table6", cells)
     assert list(cells["column"].unique())[-2:] == ["BAR: acc@1", "BAR: acc@3"]
+
+
+@pytest.mark.parametrize("data", [["bar"], ["caltech256", "cifar100", "bar"]])
+def test_the_sets_of_table_6_stand_beside_themselves_however_few_and_in_any_order(tmp_path, data):
+    check_all_compared(table6(collected(tmp_path, printed_table_6()), data), 10 * len(data))
+
+
+def test_weights_stand_beside_the_same_weights_only(tmp_path):
+    runs = [run for run in printed_table_6() if run.lambda_init in (0, 0.35)]
+    other = {**AUXILIARY, "lambda_init": 0.1}
+    runs += [Run(BAR, VITS["ViT-S"], **printed({"none": 34.0}), k=3, **other)]
+    cells = table6(collected(tmp_path, runs), ["bar"])
+    assert cells["paper_row"].tolist() == ["0", "0", "-", "-", "0.35", "0.35"]
+    check_all_compared(cells[cells["paper_row"] != "-"], 4)
 
 
 def seeded(**by_variant: list[float]) -> DataFrame:
