@@ -7,6 +7,8 @@ comment, so `squeue` finds the jobs of a folder without any file of ours.
 import functools
 import logging
 import os
+import re
+import shlex
 import subprocess
 import time
 from dataclasses import dataclass
@@ -20,6 +22,10 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}  # nodes have
 FIELDS = "%i|%j|%T|%M|%Z|%k"
 QUERY_SECONDS = 60
 CANCEL_SECONDS = 180
+OUTAGE_SECONDS = 10
+POLL_SECONDS = 50  # a controller remembers jobs for MinJobAge; below 60 s the plugin asks sacct
+ENDED = {"PREEMPTED": "CANCELLED"}
+UNQUOTABLE = r"['\"\\\x00-\x1f\x7f]"
 REQUEUE_SECONDS = 180
 
 
@@ -41,13 +47,24 @@ class Job:
         return f"{self.rule} {self.wildcards}".strip()
 
 
-def begin(folder: Path, is_alone: bool) -> list[Job]:
+def begin(folder: Path, results: str, is_alone: bool) -> list[Job]:
     """Prepare a run that submits jobs from ``folder``; return the leftovers that it cancelled.
 
     Args:
         folder: Where Snakemake runs.
+        results: Of the configuration.
         is_alone: Whether no other Snakemake runs there: jobs that do are then leftovers.
+
+    Raises:
+        ValueError: If SLURM does not answer, jobs go on, or a path would not reach them whole.
     """
+    for path in (f"{folder}", results):
+        if found := re.search(UNQUOTABLE, path):
+            raise ValueError(
+                f"slurm: the paths of the project and of `results` must have no quotes, "
+                f"backslashes or control characters, since Snakemake's jobs would not quote them, "
+                f"got {found[0]!r} in {path!r}. Rename the folder."
+            )
     os.environ.update(OFFLINE)  # jobs get the environment of the submitting process
     return cancel_leftovers(folder) if is_alone else []
 
@@ -56,8 +73,9 @@ def mend(plugin: Any) -> None:
     """Make the plugin's query of job states survive an outage and understand ``scancel``.
 
     Version 2.8.0 forgets every running job when one round of queries fails, and takes the
-    state ``CANCELLED by 1000`` for a job that runs. Both wait forever. A plugin without the
-    function is left as it is, and so is ``None``.
+    states ``CANCELLED by 1000`` and ``PREEMPTED`` (for good, where the site does not requeue)
+    for a job that runs. All wait forever. A plugin without the function is left as it is, and
+    so is ``None``.
     """
     original = getattr(plugin, "query_job_status", None)
     if original is None or hasattr(original, "__wrapped__"):
@@ -68,9 +86,58 @@ def mend(plugin: Any) -> None:
         states, seconds = await original(command, logger)
         if states is None:  # no answer: every job stays, and is asked for again later
             return {}, 0.0
-        return {job: state.split()[0] for job, state in states.items() if state}, seconds
+        known = {job: state.split()[0] for job, state in states.items() if state}
+        if command.startswith("squeue"):  # which shows a job that was queued again as PENDING
+            known = {job: ENDED.get(state, state) for job, state in known.items()}
+        return known, seconds
 
     plugin.query_job_status = query_job_status
+
+
+def mend_executor(plugin: Any) -> None:
+    """Make the plugin submit only while SLURM answers, cancel every job, and ask often enough.
+
+    Version 2.8.0 takes a refused connection for a failed job, which spends all retries within a
+    second; Ctrl-C misses the jobs whose states it is just asking for, and those that it submits
+    meanwhile; and it may ask so seldom that the controller has forgotten a job by then.
+    """
+    executor = getattr(plugin, "Executor", None)
+    if executor is None or hasattr(executor.run_job, "__wrapped__"):
+        return
+    run_job, cancel = executor.run_job, executor.cancel
+    interval = executor.next_seconds_between_status_checks
+
+    @functools.wraps(run_job)
+    def submit(self: Any, job: Any) -> None:
+        while not (is_over := vars(self).get("is_cancelled", False)) and not _answers(self.logger):
+            time.sleep(OUTAGE_SECONDS)
+        if not is_over:
+            run_job(self, job)
+
+    @functools.wraps(cancel)
+    def cancel_all(self: Any) -> None:
+        self.is_cancelled = True
+        cancel(self)
+        try:
+            if left := jobs_of(Path.cwd()):
+                ask("scancel", *(job.number for job in left))
+        except ValueError as error:
+            self.logger.error(f"{error} Jobs may go on: look for them with `squeue --me`.")
+
+    executor.run_job, executor.cancel = submit, cancel_all
+    executor.next_seconds_between_status_checks = property(
+        lambda self: min(interval.fget(self), POLL_SECONDS), interval.fset
+    )
+
+
+def _answers(logger: Any) -> bool:
+    """Say whether SLURM's controller answers."""
+    try:
+        ask("squeue", "--me", "--noheader", "--states=SUSPENDED")
+    except ValueError as error:
+        logger.warning(f"{error} Jobs are submitted as soon as it does.")
+        return False
+    return True
 
 
 def mend_step(jobstep: Any) -> None:
@@ -161,7 +228,7 @@ def ask(*command: str, seconds: float = QUERY_SECONDS) -> str:
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines() or ["nothing"]
         raise ValueError(
-            f"slurm: {command[0]} must succeed, got {said[-1]}. Try `{' '.join(command)}`."
+            f"slurm: {command[0]} must succeed, got {said[-1]}. Try `{shlex.join(command)}`."
         )
     return done.stdout
 
@@ -170,7 +237,8 @@ def _parsed(rows: str, folder: str) -> list[Job]:
     jobs = []
     for row in rows.splitlines():
         number, name, state, elapsed, place, comment = row.split("|", 5)
-        if name.startswith(PREFIX) and place == folder:
+        is_ours = name.startswith(PREFIX) and comment.startswith("rule_")
+        if is_ours and place == folder:
             rule, _, wildcards = comment.removeprefix("rule_").partition("_wildcards_")
             jobs.append(Job(number, state, elapsed, rule, wildcards))
     return jobs

@@ -154,10 +154,10 @@ def test_leftovers_are_cancelled_and_waited_for(monkeypatch, tmp_path):
 
     monkeypatch.setattr(slurm, "ask", ask)
     monkeypatch.setattr(os, "environ", dict(os.environ))
-    assert [job.number for job in slurm.begin(tmp_path, is_alone=True)] == ["7"]
+    assert [job.number for job in slurm.begin(tmp_path, "results", is_alone=True)] == ["7"]
     assert ("scancel", "7") in asked
     assert os.environ["HF_HUB_OFFLINE"] == "1"
-    assert slurm.begin(tmp_path, is_alone=False) == []
+    assert slurm.begin(tmp_path, "results", is_alone=False) == []
 
 
 def findings(capsys, *words):

@@ -137,6 +137,102 @@ def test_a_cancelled_job_and_an_outage_are_told_apart_from_running_ones() -> Non
     assert asked(query, "false") == ({}, 0.0)
 
 
+@pytest.mark.parametrize(("tool", "state"), [("squeue", "CANCELLED"), ("sacct", "PREEMPTED")])
+def test_a_preempted_job_that_the_queue_shows_has_ended(tool: str, state: str) -> None:
+    async def query(command: str, logger: object) -> tuple:
+        return {"7": "PREEMPTED", "8": "PENDING"}, 0.1
+
+    own = types.SimpleNamespace(query_job_status=query)
+    slurm.mend(own)
+    assert asked(own.query_job_status, f"{tool} --me")[0] == {"7": state, "8": "PENDING"}
+
+
+class Plugin:
+    """What `mend_executor` finds in the plugin."""
+
+    class Executor:
+        logger = logging.getLogger("plugin")
+        interval = 180
+        next_seconds_between_status_checks = property(
+            lambda self: self.interval, lambda self, seconds: setattr(self, "interval", seconds)
+        )
+
+        def __init__(self) -> None:
+            self.did: list[str] = []
+
+        def run_job(self, job: str) -> None:
+            self.did.append(job)
+
+        def cancel(self) -> None:
+            self.did.append("cancel")
+            self.run_job("submitted too late")
+
+
+@pytest.fixture
+def executor(monkeypatch: pytest.MonkeyPatch) -> object:
+    own = types.SimpleNamespace(Executor=type("Executor", (Plugin.Executor,), {}))
+    slurm.mend_executor(own)
+    slurm.mend_executor(own)
+    slurm.mend_executor(None)
+    monkeypatch.setattr(slurm, "OUTAGE_SECONDS", 0)
+    return own.Executor()
+
+
+def test_jobs_are_submitted_when_the_controller_answers_again(
+    executor: object, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers = [False, False, True, True]
+
+    def ask(*command: str) -> str:
+        if not answers.pop(0):
+            raise ValueError("slurm: squeue must succeed, got no connection.")
+        return ""
+
+    monkeypatch.setattr(slurm, "ask", ask)
+    executor.run_job("first")
+    executor.run_job("second")
+    assert (executor.did, answers) == (["first", "second"], [])
+    assert caplog.text.count("Jobs are submitted as soon as it does") == 2
+
+
+def test_ctrl_c_reaches_every_job(executor: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = []
+
+    def ask(*command: str) -> str:
+        commands.append(command)
+        row = f"|rectify_a|RUNNING|0:01|{Path.cwd()}|rule_train_wildcards_x\n"
+        return f"7{row}8{row}" if "--me" in command else ""
+
+    monkeypatch.setattr(slurm, "ask", ask)
+    executor.cancel()
+    assert executor.did == ["cancel"]  # and none is submitted any more
+    assert commands[-1] == ("scancel", "7", "8")
+
+
+def test_ctrl_c_in_an_outage_says_that_jobs_may_go_on(
+    executor: object, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(slurm.subprocess, "run", MagicMock(side_effect=FileNotFoundError("gone")))
+    executor.cancel()
+    assert "squeue must answer, got gone" in caplog.text
+    assert "Jobs may go on: look for them with `squeue --me`" in caplog.text
+
+
+def test_states_are_asked_for_before_a_controller_forgets_them(executor: object) -> None:
+    assert executor.next_seconds_between_status_checks == slurm.POLL_SECONDS
+    executor.next_seconds_between_status_checks = 20
+    assert executor.next_seconds_between_status_checks == 20
+
+
+@pytest.mark.parametrize("path", ["it's", 'a "b"', "back\\slash", "line\nbreak"])
+def test_a_path_that_jobs_would_not_quote_is_refused(path: str) -> None:
+    with pytest.raises(ValueError, match=r"must have no quotes, .* Rename the folder\.$") as caught:
+        slurm.begin(Path("/home/me"), path, is_alone=True)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="must have no quotes"):
+        slurm.begin(Path("/home") / path, "results", is_alone=True)
+
+
 @pytest.mark.parametrize("is_script", [True, False])
 def test_a_step_that_is_a_script_ignores_the_signals(is_script: bool) -> None:
     settings = types.SimpleNamespace(pass_command_as_script=is_script)
@@ -191,6 +287,7 @@ def still_active(monkeypatch: pytest.MonkeyPatch, answer: tuple) -> bool:
 def test_the_plugin_still_needs_the_mend(monkeypatch: pytest.MonkeyPatch) -> None:
     """When this fails, upstream has mended it: delete ``slurm.mend`` and what calls it."""
     assert still_active(monkeypatch, ({"7": "CANCELLED by 1000"}, 0.1))  # it ended
+    assert still_active(monkeypatch, ({"7": "PREEMPTED"}, 0.1))  # so did this
     assert not still_active(monkeypatch, (None, None))  # nobody knows: it is forgotten
 
 

@@ -4,6 +4,8 @@ import json
 import sys
 from pathlib import Path
 
+from snakemake.exceptions import WorkflowError
+
 sys.path.insert(0, workflow.basedir)
 
 from rectify import config as experiment
@@ -15,6 +17,7 @@ from rectify.provenance import source_digest
 from rectify.runs import Run
 
 slurm.mend(sys.modules.get("snakemake_executor_plugin_slurm"))
+slurm.mend_executor(sys.modules.get("snakemake_executor_plugin_slurm"))
 slurm.mend_step(sys.modules.get("snakemake_executor_plugin_slurm_jobstep"))
 if workflow.is_main_process:  # not in jobs, which evaluate this file too
     PRESENT = presence.Presence(Path(".snakemake"))
@@ -61,7 +64,11 @@ def begin():
     """Before the first job: cancel what a snakemake that was killed left on the cluster."""
     if workflow.executor_plugin.name == "slurm":
         with PRESENT.alone() as is_alone:
-            for job in slurm.begin(Path.cwd(), is_alone):
+            try:
+                cancelled = slurm.begin(Path.cwd(), RESULTS, is_alone)
+            except ValueError as error:
+                raise WorkflowError(f"{error}") from None
+            for job in cancelled:
                 logger.info(f"Cancelled SLURM job {job.number} of an earlier run: {job.what}")
 
 
