@@ -35,9 +35,10 @@ class Checkpoint:
 
     def __init__(self, folder: Path, made_with: str):
         self.folder, self.identity = folder, made_with
+        self.damaged: list[Path] = []
 
     def save(self, state: dict[str, Any]) -> None:
-        """Add a state; it is on disk before the oldest is removed.
+        """Add a state; it is on disk before the oldest is removed, or those found damaged.
 
         Args:
             state: Tensors, numbers, strings, and lists and mappings of them.
@@ -55,8 +56,10 @@ class Checkpoint:
         finally:
             temporary.unlink(missing_ok=True)
         sync(self.folder)
-        for old in before[: 1 - KEPT]:
+        whole = [file for file in before if file not in self.damaged]
+        for old in self.damaged + whole[: 1 - KEPT]:
             old.unlink()
+        self.damaged = []
 
     def load(self) -> dict[str, Any] | None:
         """Return the last whole state; None if there is none, or it was made with something else.
@@ -68,6 +71,7 @@ class Checkpoint:
         for file in reversed(files):
             if sha256(file) != NAME.fullmatch(file.name)[2]:
                 log.info("%s is damaged: its content is not what was written", file)
+                self.damaged.append(file)
                 continue
             saved = _read(file)
             if saved["identity"] == self.identity:

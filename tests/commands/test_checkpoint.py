@@ -46,6 +46,12 @@ def test_a_damaged_state_is_passed_over_and_the_one_before_used(tmp_path, damage
     with caplog.at_level("INFO"):
         assert loaded(tmp_path) == 1
     assert f"{last} is damaged" in caplog.text
+    resumed = Checkpoint(tmp_path, "mine")
+    resumed.load()
+    resumed.save(state(3))
+    assert last not in saved(tmp_path)
+    saved(tmp_path)[-1].write_bytes(b"")
+    assert loaded(tmp_path) == 1  # the whole one was kept
 
 
 def test_one_changed_bit_is_found(tmp_path):

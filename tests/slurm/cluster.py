@@ -6,7 +6,9 @@ child of this process and is ended by its process id; if this process dies first
 them.
 """
 
+import itertools
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -20,6 +22,8 @@ PROGRAMS = (
 )
 NODES = ("n1", "n2")
 CPUS, MEMORY_MB = 16, 256_000  # what the scheduler is told; the machine may have less
+HANGS_SECONDS = 600
+PORTS = range(20_000, 30_000)  # below those that the kernel gives to whoever asks for any
 REQUEUE_WAIT = 20
 """Seconds for which a requeued job waits, two minutes elsewhere. If one started before the key of
 its first start has expired, its node might refuse it, and it would be held."""
@@ -51,6 +55,9 @@ PriorityType=priority/basic
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 KillWait=2
+MessageTimeout=60
+BatchStartTimeout=60
+TCPTimeout=20
 MinJobAge=300
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
@@ -101,11 +108,11 @@ def missing() -> list[str]:
     return lacking if os.geteuid() == 0 else [*lacking, "root"]
 
 
-def wait_until(true: Callable[[], object], what: str, seconds: float = 60, every: float = 0.1):
-    """Return the first true value of a condition, within a limit."""
-    end = time.monotonic() + seconds
+def wait_until(true: Callable[[], object], what: str, every: float = 0.1) -> object:
+    """Return the first true value of a condition; the limit only ends what hangs."""
+    end = time.monotonic() + HANGS_SECONDS
     while not (value := true()):
-        assert time.monotonic() < end, f"waited {seconds} s for {what}"
+        assert time.monotonic() < end, f"waited {HANGS_SECONDS} s for {what}"
         time.sleep(every)
     return value
 
@@ -147,13 +154,13 @@ class Cluster:
         done = subprocess.run(
             command,
             env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            capture_output=True,
             text=True,
-            timeout=60,
+            timeout=HANGS_SECONDS,
             check=False,
         )
-        assert done.returncode == 0 or not check, f"{' '.join(command)}: {done.stdout}"
+        said = f"{' '.join(command)}: {done.stdout}{done.stderr}"
+        assert done.returncode == 0 or not check, said
         return done.stdout.strip()
 
     def jobs(self) -> dict[str, str]:
@@ -179,6 +186,20 @@ class Cluster:
         process = self.processes.pop(name)
         process.kill()
         process.wait(timeout=20)
+
+    def mend(self) -> None:
+        """Start what a fault has ended, and cancel all jobs."""
+        for name in ("slurmdbd", "slurmctld"):
+            if name not in self.processes:
+                self.start(name)
+        self.cancel_all()
+        self.wait_for_nodes()
+
+    def cancel_all(self) -> None:
+        """Cancel all jobs, also those whose processes are stopped, and wait for their end."""
+        self.run("scancel", "--signal=KILL", *self.jobs(), check=False)
+        self.run("scancel", *self.jobs(), check=False)
+        wait_until(lambda: not self.jobs(), "the jobs to end")
 
     def wait_for_nodes(self) -> None:
         """Wait until both nodes take jobs."""
@@ -252,10 +273,13 @@ class Cluster:
 
     def _stop(self) -> None:
         """Cancel all jobs, then end each daemon, the last one first."""
-        if "slurmctld" in self.processes and NODES[-1] in self.processes:
-            self.run("scancel", "--signal=KILL", *self.jobs(), check=False)
-            self.run("scancel", *self.jobs(), check=False)
-            wait_until(lambda: not self.jobs(), "the jobs to end")
+        try:
+            if "slurmctld" in self.processes and NODES[-1] in self.processes:
+                self.cancel_all()
+        finally:
+            self._end_daemons()
+
+    def _end_daemons(self) -> None:
         while self.processes:
             _, process = self.processes.popitem()
             process.terminate()
@@ -267,12 +291,9 @@ class Cluster:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens at; held together so that they differ."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+    """Return ports that nobody listens at."""
+    candidates = random.sample(PORTS, len(PORTS))
+    return list(itertools.islice((port for port in candidates if not _answers(port)), count))
 
 
 def _answers(port: int) -> bool:

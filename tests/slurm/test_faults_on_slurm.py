@@ -1,14 +1,14 @@
 """Everything that goes wrong on a cluster, while six trainings run; nothing may be lost.
 
-A training is stopped (SIGSTOP) as soon as it has saved a state, so that each fault meets it
+A training stops itself (SIGSTOP) as soon as it has saved a state, so that each fault meets it
 in the middle, however fast the machine is. The seeds of one run share the faults.
 """
 
+import contextlib
 import os
 import re
 import shutil
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from tests.slurm.workflow import (
     RESULTS,
     RUN,
     finish,
+    held,
+    hold,
     kill,
     lost,
     said,
@@ -55,26 +57,20 @@ class Disturbed:
         return self.project / RESULTS / "checkpoints" / RUN / f"seed-{seed}"
 
     def freeze(self, *seeds: int) -> dict[int, int]:
-        """Stop each training once it has saved one more state.
-
-        All are watched together: they run side by side, and none may end unseen.
+        """Have trainings that have not started yet stop once each has saved one more state.
 
         Returns:
             Their process ids, by seed.
         """
-        before, frozen = {seed: self.states(seed) for seed in seeds}, {}
+        for seed in seeds:
+            hold(self.folder(seed))
 
-        def all_frozen() -> bool:
+        def frozen() -> dict[int, int | None]:
             assert self.head.poll() is None, said(self.project)[-3000:]
-            for seed in before.keys() - frozen.keys():
-                if set(self.states(seed)) - set(before[seed]):
-                    holder = (self.folder(seed) / "lease").read_text()
-                    frozen[seed] = int(re.match(r"process (\d+) on", holder)[1])
-                    os.kill(frozen[seed], signal.SIGSTOP)
-            return len(frozen) == len(before)
+            return {seed: held(self.folder(seed)) for seed in seeds}
 
-        wait_until(all_frozen, f"states of {seeds}", 400, every=0.02)
-        return frozen
+        wait_until(lambda: all(frozen().values()), f"states of {seeds}")
+        return frozen()
 
     def job(self, seed: int) -> str:
         """Return the number of the SLURM job that trains a seed, or did so last."""
@@ -90,7 +86,7 @@ class Disturbed:
     def requeued(self, seed: int) -> str:
         """Wait until the job of a seed waits in the queue again; return its number."""
         job = self.job(seed)
-        wait_until(lambda: self.cluster.jobs().get(job) == "PENDING", f"requeued job {job}", 120)
+        wait_until(lambda: self.cluster.jobs().get(job) == "PENDING", f"requeued job {job}")
         return job
 
     def preempt(self, seed: int, grace_seconds: int) -> None:
@@ -123,8 +119,9 @@ def disturbed(
         seen["last jobs"] = [world.job(seed) for seed in BY_SEED]
         yield seen
     finally:
-        if world.head.poll() is None:
+        if world.head is not None and world.head.poll() is None:
             kill(world.head)
+        cluster.mend()
 
 
 def _interrupt(world: Disturbed, seen: dict) -> None:
@@ -132,7 +129,7 @@ def _interrupt(world: Disturbed, seen: dict) -> None:
     world.start(FIRST)
     world.freeze(0)
     world.head.send_signal(signal.SIGINT)
-    seen["Ctrl-C"] = finish(world.head, world.project, 120)
+    seen["Ctrl-C"] = finish(world.head, world.project)
     wait_until(lambda: not world.cluster.jobs(), "the cancelled jobs")
     seen["left by Ctrl-C"] = list((world.project / RESULTS / "runs" / RUN).glob("seed-0/*"))
     seen["saved before Ctrl-C"] = world.states(0)
@@ -146,7 +143,7 @@ def _kill_head(world: Disturbed, seen: dict) -> None:
     world.cluster.start("slurmctld")
     seen["slurmctld killed"] = world.head.poll()
     second = start(world.project, world.cluster, FIRST, configs=FAULTS)
-    seen["two snakemakes"] = finish(second, world.project, 120)
+    seen["two snakemakes"] = finish(second, world.project)
     seen["first of two"] = world.head.poll()
     kill(world.head)
     seen["orphan"] = world.job(0)
@@ -165,11 +162,12 @@ def _requeue(world: Disturbed, seen: dict) -> None:
     # SLURM warns up to three minutes before the end, and wakes the stopped process
     world.cluster.run("scontrol", "update", f"JobId={world.job(4)}", "EndTime=now+100")
     again = world.requeued(4)
+    world.cluster.run("scontrol", "update", f"JobId={again}", "TimeLimit=60")  # no second warning
     failed = f"Logfile {RESULTS}/logs/train/{RUN}--3.log"
-    wait_until(lambda: said(world.project).count(failed) == 3, "the last failure", 200)
+    wait_until(lambda: said(world.project).count(failed) == 3, "the last failure")
     world.preempt(5, grace_seconds=0)
     world.freeze(5)
-    wait_until(lambda: again not in world.cluster.jobs(), "the warned training", 200)
+    wait_until(lambda: again not in world.cluster.jobs(), "the warned training")
     world.preempt(5, grace_seconds=60)
     world.cluster.start("slurmdbd")
     seen["status with a failure"] = finish(world.head, world.project)
@@ -186,9 +184,9 @@ def _end(world: Disturbed, seen: dict) -> None:
     seen["requeued"][3] = world.job(3)
     node = world.node(3)
     os.kill(processes[0], signal.SIGKILL)
-    cluster.run("scancel", world.job(1))
-    cluster.run("scontrol", "update", f"JobId={world.job(2)}", "EndTime=now")
-    wait_until(lambda: world.job(2) not in cluster.jobs(), "the time limit", 120)
+    cluster.run("scancel", seen["ended"][1])
+    cluster.run("scontrol", "update", f"JobId={seen['ended'][2]}", "EndTime=now")
+    wait_until(lambda: seen["ended"][2] not in cluster.jobs(), "the time limit")
     cluster.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
     cluster.run("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
     cluster.wait_for_nodes()  # one that registers by itself in between cannot be resumed
@@ -273,7 +271,9 @@ def test_a_killed_snakemakes_lock_is_removed_and_its_jobs_are_cancelled(
 
 
 def test_no_process_of_the_faults_is_left(disturbed: dict) -> None:
-    found = subprocess.run(
-        ["ps", "-eo", "args"], capture_output=True, text=True, check=True
-    ).stdout.splitlines()
-    assert not [line for line in found if str(disturbed["project"]) in line]
+    places = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            places.append((process / "cwd").readlink())
+    assert places
+    assert not [place for place in places if place.is_relative_to(disturbed["project"])]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.slurm.cluster import wait_until
-from tests.slurm.workflow import FAULTS, FIRST, RESULTS, RUN, lost
+from tests.slurm.workflow import FAULTS, FIRST, RESULTS, RUN, held, hold, lost
 from tests.workflow.project import call, environment
 
 COMMAND = ("snakemake", "--cores", "2", "--configfile", *FAULTS, "--")
@@ -163,7 +163,7 @@ def test_a_killed_snakemakes_training_is_not_started_twice(
     again = subprocess.Popen((*COMMAND, "table6"), cwd=project, env=environment(project))
     log = project / RESULTS / "logs" / "train" / f"{RUN}--0.log"
     waiting = f"waiting for process {process} on "
-    wait_until(lambda: log.exists() and waiting in log.read_text(), "the second training", 120)
+    wait_until(lambda: log.exists() and waiting in log.read_text(), "the second training")
     os.kill(process, signal.SIGCONT)
     assert again.wait(timeout=300) == 0
     assert "resumed after epoch 6 of 6" in log.read_text()
@@ -174,12 +174,6 @@ def _stopped_training(project: Path, after: int) -> tuple[Path, int, subprocess.
     """Start to train seed 0; stop it once it has saved; return its states, number and parent."""
     shutil.rmtree(project / RESULTS / "runs" / RUN / "seed-0")
     states = project / RESULTS / "checkpoints" / RUN / "seed-0"
+    hold(states, after)
     head = subprocess.Popen((*COMMAND, FIRST), cwd=project, env=environment(project))
-    wait_until(
-        lambda: any(int(path.name[:8]) >= after for path in states.glob("0*.pt")),
-        "a state of the training",
-        *(120, 0.01),
-    )
-    process = int((states / "lease").read_text().split()[1])
-    os.kill(process, signal.SIGSTOP)
-    return states, process, head
+    return states, wait_until(lambda: held(states), "a state of the training"), head

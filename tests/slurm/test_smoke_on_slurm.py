@@ -13,7 +13,7 @@ import snakemake_executor_plugin_slurm as plugin
 
 from rectify import slurm
 from rectify.config import FIGURES, TABLES
-from tests.slurm.cluster import Cluster
+from tests.slurm.cluster import Cluster, wait_until
 from tests.slurm.workflow import TINY, copy_workflow, finish, said, start
 from tests.workflow.project import call
 
@@ -31,11 +31,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster) -> Path
     return project
 
 
-def rows(cluster: Cluster) -> dict[str, list[str]]:
-    """Return what accounting says of each job, by its comment."""
-    fields = "comment,state,alloctres,jobname,timelimitraw"
-    text = cluster.run("sacct", "-X", "-n", "--parsable2", "-S", "now-1hours", "-o", fields)
-    return {row.split("|")[0]: row.split("|")[1:] for row in text.splitlines()}
+def rows(cluster: Cluster, project: Path) -> dict[str, list[str]]:
+    """Return resources, name and minutes of each completed job of a project, by its comment."""
+    fields = "workdir,comment,alloctres,jobname,timelimitraw"
+    chosen = ("-X", "--state=COMPLETED", "-S", "now-1hours", "-E", "now", "-o", fields)
+    text = cluster.run("sacct", "--noheader", "--parsable2", *chosen)
+    found = [row.split("|") for row in text.splitlines()]
+    return {comment: row for place, comment, *row in found if place == f"{project}"}
+
+
+def row_of(cluster: Cluster, project: Path, comment: str) -> list[str]:
+    """Return one of the rows; accounting may know it a little later than Snakemake."""
+    return wait_until(lambda: rows(cluster, project).get(comment), f"the row of {comment}")
 
 
 def test_every_table_figure_and_the_page_are_there(finished: Path) -> None:
@@ -49,9 +56,8 @@ def test_every_table_figure_and_the_page_are_there(finished: Path) -> None:
 def test_a_training_has_a_gpu_and_its_name_says_what_it_is(
     finished: Path, cluster: Cluster
 ) -> None:
-    jobs = rows(cluster)
-    state, resources, name, minutes = jobs["rule_train_wildcards_digits_vit-s_vanilla_0"]
-    assert state == "COMPLETED"
+    training = "rule_train_wildcards_digits_vit-s_vanilla_0"
+    resources, name, minutes = row_of(cluster, finished, training)
     assert "gres/gpu=1" in resources
     assert "mem=32000M" in resources
     assert name.startswith(slurm.PREFIX)
@@ -69,7 +75,8 @@ def test_a_training_on_two_gpus_is_two_processes_on_one_node(
     target = str(folder / "summary.json")
     head = start(finished, cluster, target, configs=configs, options=options)
     assert finish(head, finished) == 0, said(finished)[-4000:]
-    resources = rows(cluster)["rule_train_wildcards_digits_vit-s_vanilla_1"][1]
+    training = "rule_train_wildcards_digits_vit-s_vanilla_1"
+    resources, *_ = row_of(cluster, finished, training)
     assert "gres/gpu=2" in resources
     assert "node=1" in resources.split(",")
     assert "rectify train" in said(finished)
@@ -80,18 +87,20 @@ def test_a_training_on_two_gpus_is_two_processes_on_one_node(
 def test_tables_figures_and_settings_never_wait_in_the_queue(
     finished: Path, cluster: Cluster
 ) -> None:
-    rules = {comment.removeprefix("rule_").partition("_wildcards")[0] for comment in rows(cluster)}
+    comments = rows(cluster, finished)
+    rules = {comment.removeprefix("rule_").partition("_wildcards")[0] for comment in comments}
+    assert "train" in rules
     assert not {"table", "figure", "page", "resolve"} & rules
 
 
 def test_jobs_that_share_one_ask_for_the_memory_and_cores_of_one(
     finished: Path, cluster: Cluster
 ) -> None:
-    shared = [row for comment, row in rows(cluster).items() if "blocks" in comment]
-    assert len(shared) == 1
-    assert "cpu=1" in shared[0][1]
-    assert "mem=4000M" in shared[0][1]
-    assert shared[0][3] == "20"  # minutes: two blocks of ten
+    jobs = rows(cluster, finished).items()
+    ((resources, _, minutes),) = [row for comment, row in jobs if "blocks" in comment]
+    assert "cpu=1" in resources
+    assert "mem=4000M" in resources
+    assert minutes == "20"  # two blocks of ten
 
 
 def test_jobs_have_no_network_for_models(finished: Path) -> None:

@@ -1,6 +1,7 @@
 """A copy of the workflow on the cluster of the tests, and snakemake in it."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,22 @@ RUN = "digits_vit-s_vanilla"
 FIRST = f"{RESULTS}/runs/{RUN}/seed-0/history.csv"
 TIMES = ["train_seconds", "images_per_second"]
 PROFILES = ("--profile", "slurm", "--profile", "tests/slurm/site")
+HOLD = """
+
+# For the tests: a training stops itself when it has saved the state that they ask for.
+_save = Checkpoint.save
+
+
+def _save_and_hold(self, state):
+    _save(self, state)
+    hold = self.folder / "hold"
+    if hold.exists() and int(self._files()[-1].name[:8]) >= int(hold.read_text()):
+        hold.unlink()
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+Checkpoint.save = _save_and_hold
+"""
 QUICK = """
 # For the tests: look every second instead of ever more seldom.
 plugin = sys.modules.get("snakemake_executor_plugin_slurm")
@@ -42,7 +59,25 @@ def copy_workflow(folder: Path) -> Path:
     shutil.copytree(ROOT / "tests" / "slurm", folder / "tests" / "slurm", ignore=ignore)
     with (folder / "Snakefile").open("a") as snakefile:
         snakefile.write(QUICK)
+    with (folder / "rectify" / "commands" / "checkpoint.py").open("a") as module:
+        module.write(f"import signal\n{HOLD}")
     return folder
+
+
+def hold(states: Path, number: int = 0) -> None:
+    """Have a training stop itself (SIGSTOP) when it has saved its state ``number`` or a later."""
+    states.mkdir(parents=True, exist_ok=True)
+    (states / "asked").write_text(f"{number}")
+    (states / "asked").rename(states / "hold")
+
+
+def held(states: Path) -> int | None:
+    """Return the number of the process that has stopped itself, once it has."""
+    if (states / "hold").exists():
+        return None
+    process = int(re.match(r"process (\d+) on", (states / "lease").read_text())[1])
+    stat = (Path("/proc") / f"{process}" / "stat").read_text()
+    return process if stat.rpartition(")")[2].split()[0] == "T" else None
 
 
 def start(
@@ -77,7 +112,7 @@ def said(project: Path) -> str:
     return (project / "said.log").read_text()
 
 
-def finish(head: subprocess.Popen, project: Path, seconds: float = 600) -> int:
+def finish(head: subprocess.Popen, project: Path, seconds: float = 1800) -> int:
     """Wait for snakemake and return its exit status; end it after the limit."""
     try:
         return head.wait(timeout=seconds)
