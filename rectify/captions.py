@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from sentencepiece import SentencePieceProcessor
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PretrainedConfig
 
@@ -27,6 +28,8 @@ from rectify.records import read_json
 from rectify.weights import layer_tensors, module_tensors, read_config, sha256
 
 Call = tuple[tuple, dict[str, Any]]  # what a layer is called with after its tokens
+PIECES = "tokenizer.model"  # of SentencePiece
+TOKENIZERS = ("tokenizer.json", PIECES, "vocab.json")  # the first of them that is there is used
 
 
 def caption_features(
@@ -91,9 +94,7 @@ def _token_rows(checkpoint: Path, captions: list[str], config: PretrainedConfig)
             f"{checkpoint}: must be in Hugging Face format for features of captions, got no "
             "config.json. Convert the checkpoint; Meta's format is enough for single blocks."
         )
-    read_json(checkpoint / "tokenizer_config.json")  # one line if the folder has no tokenizer
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
-    rows = tokenizer(captions)["input_ids"]
+    rows = _tokenized(checkpoint, captions)
     longest = getattr(config, "max_position_embeddings", None)
     for caption, row in zip(captions, rows, strict=True):
         if not 1 <= len(row) <= (longest or len(row)):
@@ -107,6 +108,32 @@ def _token_rows(checkpoint: Path, captions: list[str], config: PretrainedConfig)
                 f"{caption[:40]!r}. Get the tokenizer of this very model."
             )
     return rows
+
+
+def _tokenized(checkpoint: Path, captions: list[str]) -> list[list[int]]:
+    settings = read_json(checkpoint / "tokenizer_config.json")
+    present = [name for name in TOKENIZERS if (checkpoint / name).is_file()]
+    if not present:  # transformers would go on with a vocabulary of special tokens
+        raise ValueError(
+            f"{checkpoint}: must hold the model's tokenizer, {', '.join(TOKENIZERS)}, got none. "
+            "Get it, or convert it to tokenizer.json elsewhere."
+        )
+    if present[0] == PIECES:
+        return _pieces(checkpoint / PIECES, captions, settings)
+    return AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)(captions)["input_ids"]
+
+
+def _pieces(path: Path, captions: list[str], settings: dict[str, Any]) -> list[list[int]]:
+    """Return SentencePiece's own tokens: transformers, converting, leaves its normalization out."""
+    begin, end = settings.get("add_bos_token", True), settings.get("add_eos_token", False)
+    try:
+        processor = SentencePieceProcessor(model_file=str(path))
+        return processor.encode(captions, add_bos=bool(begin), add_eos=bool(end))
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: must be SentencePiece's tokenizer of the model, got {error}. Get the file "
+            "again, or convert it to tokenizer.json elsewhere."
+        ) from None
 
 
 def _batches(rows: list[list[int]], batch_size: int) -> list[list[int]]:

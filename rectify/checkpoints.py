@@ -8,6 +8,8 @@ used are read. Pickles are opened with ``weights_only``: they cannot run code.
 
 import pickle
 import re
+import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from rectify.records import read_json
 
 Tensors = dict[str, Tensor]
 FETCHED = "fetched.json"  # what `rectify fetch` leaves in a folder
+UNREADABLE = (SafetensorError, OSError, RuntimeError, EOFError)  # what libraries raise for a file
+OLD_START = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)  # of torch before 1.6
 
 # Hugging Face's conversion also permutes the rows of wq and wk within each head, for its way of
 # turning pairs of rows by an angle. Without rotary positions there are no pairs, and the product
@@ -112,21 +116,67 @@ def mapped_tensors(path: Path) -> Tensors:
     Raises:
         ValueError: If the file is missing, cut short or of another format.
     """
-    try:
-        if path.suffix not in (".bin", ".pth"):
-            return load_file(path)
-        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(damaged(path, error)) from None
+    if path.suffix == ".bin":
+        return load_pickle(path)
     if path.suffix == ".pth":
-        return {_hugging_face_name(name): tensor for name, tensor in tensors.items()}
-    return tensors
+        return {_hugging_face_name(name): tensor for name, tensor in load_pickle(path).items()}
+    try:
+        return load_file(path)
+    except UNREADABLE as error:
+        raise ValueError(_refused(path, error)) from None
 
 
-def damaged(path: Path, error: Exception) -> str:
-    """Return the one line for a file that a library could not read."""
-    reason = (str(error).strip() or "an empty file").splitlines()[0]
-    return f"{path}: must be a whole file of tensors, got {reason}. Get the file again."
+def load_pickle(path: Path, ignored: Iterable[str] = ()) -> Any:
+    """Return what a file of ``torch.save`` holds, its tensors mapped into memory.
+
+    Args:
+        path: The file.
+        ignored: Full names of classes and functions that may stand beside the tensors. None of
+            them is imported or called; what they would make is left out.
+
+    Raises:
+        ValueError: If the file is missing, cut short, of another format or holds other objects.
+    """
+    try:
+        _check_zip(path)
+        with torch.serialization.safe_globals([(_Ignored, name) for name in ignored]):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        first = re.search(r"GLOBAL ([\w.]+)", str(error))
+        got = f"other objects too{f', first {first[1]}' if first else ''}"
+        advice = "Save its tensors alone, or get another file."
+        raise ValueError(_refused(path, got, advice)) from None
+    except UNREADABLE as error:
+        raise ValueError(_refused(path, error)) from None
+
+
+class _Ignored:
+    """Takes the place of an object that is not used, whatever it is made of."""
+
+    def __init__(self, *content: Any):
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def _check_zip(path: Path) -> None:
+    """Check that a file is a zip file to its end, as torch's are since 1.6."""
+    if zipfile.is_zipfile(path):
+        return
+    with path.open("rb") as file:
+        start = file.read(len(OLD_START))
+    if start == OLD_START:
+        advice = "Load and save it again with a recent torch."
+        raise ValueError(_refused(path, "torch's old format", advice))
+    whole = not b"PK".startswith(start[:2])
+    raise ValueError(_refused(path, "another format" if whole else "a file cut short"))
+
+
+def _refused(path: Path, got: Exception | str, advice: str = "Get the file again.") -> str:
+    """Return the one line for a file that cannot be read."""
+    reason = str(got).strip().partition("\n")[0] or "a file cut short"
+    return f"{path}: must be a whole file of tensors, got {reason}. {advice}"
 
 
 def _copies(files: list[Path], name: str) -> list[Tensor]:

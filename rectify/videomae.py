@@ -6,8 +6,6 @@ ignore it). Query, key and value are three linears here, so that the parameters 
 the last one: 21,946,926 (S) and 86,361,006 (B) with 174 classes at 16 x 224 x 224.
 """
 
-import argparse
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,13 +17,21 @@ from timm.layers import Attention
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from rectify.checkpoints import damaged, mapped_tensors
+from rectify.checkpoints import load_pickle, mapped_tensors
 from rectify.vision import create_vit
 
 Tensors = dict[str, Tensor]
 
 WRAPPED = ("model", "module")
 """Keys under which a ``.pth`` file holds the tensors, beside the optimizer and the like."""
+
+IGNORED = (
+    "argparse.Namespace",
+    "numpy.dtype",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",  # its name since NumPy 2
+)
+"""What such a file holds besides: VideoMAE's command line, the optimizer's rates as NumPy's."""
 
 NAMES = (
     (r"^videomae\.", ""),  # Hugging Face's
@@ -179,12 +185,7 @@ def _read(checkpoint: Path) -> Tensors:
     file = start_file(checkpoint)
     if file.suffix != ".pth":
         return mapped_tensors(file)
-    try:
-        # VideoMAE saves its command line along: a plain record, which runs no code
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(damaged(file, error)) from None
+    content = load_pickle(file, IGNORED)
     wrapped = isinstance(content, dict)
     found = next((content[key] for key in WRAPPED if wrapped and key in content), content)
     if not isinstance(found, dict) or not all(isinstance(one, Tensor) for one in found.values()):

@@ -18,6 +18,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 TUBELET = 2  # frames per token, as in VideoMAE
+MODULES = ("vision_transformer", "deit")  # of timm; DeiT's distilled models are of another class
 
 
 def create_vit(
@@ -106,7 +107,7 @@ class TubeletEmbed(PatchEmbed):
 
 
 def _check_name(name: str) -> None:
-    known = timm.list_models(module="vision_transformer")
+    known = timm.list_models(module=MODULES, exclude_filters="*_distilled_*")
     if name.partition(".")[0] not in known:
         near = difflib.get_close_matches(name, known, 3)
         raise ValueError(

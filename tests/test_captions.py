@@ -1,3 +1,5 @@
+import hashlib
+import io
 import json
 import weakref
 from pathlib import Path
@@ -5,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from transformers import AutoModel, AutoTokenizer
 
 from rectify import captions
@@ -35,10 +38,28 @@ def checkpoint(tmp_path):
     return made_checkpoint(tmp_path / "tiny", **FAMILIES["llama"])
 
 
+@pytest.fixture
+def in_pieces(tmp_path):
+    """A LLaMA that has SentencePiece's tokenizer alone, as OpenLLaMA's."""
+    folder = made_checkpoint(tmp_path / "pieces", **FAMILIES["llama"], vocab_size=300)
+    (folder / "tokenizer.json").unlink()
+    settings = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "add_eos_token": False}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    pieces = {"model_type": "bpe", "byte_fallback": True, "vocab_size": 300, "minloglevel": 2}
+    model = io.BytesIO()
+    SentencePieceTrainer.train(sentence_iterator=iter(CAPTIONS), model_writer=model, **pieces)
+    (folder / "tokenizer.model").write_bytes(model.getvalue())
+    return folder
+
+
 def reference_features(folder: Path, caption: str) -> torch.Tensor:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return hidden_means(folder, tokenizer(caption)["input_ids"])
+
+
+def hidden_means(folder: Path, row: list[int]) -> torch.Tensor:
     """Hidden states of the whole model for one caption, averaged; the last layer by a hook."""
-    model = AutoModel.from_pretrained(folder).eval()
-    ids = AutoTokenizer.from_pretrained(folder)(caption, return_tensors="pt")["input_ids"]
+    model, ids = AutoModel.from_pretrained(folder).eval(), torch.tensor([row])
     blocks = getattr(model, "decoder", model)
     blocks = blocks.layers if hasattr(blocks, "layers") else blocks.h
     last = []
@@ -55,6 +76,26 @@ def test_features_are_the_mean_hidden_states_of_the_whole_model(any_checkpoint, 
     features, _ = caption_features(any_checkpoint, CAPTIONS, batch_size)
     assert features.shape == (LAYERS, len(CAPTIONS), WIDTH)
     torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{}, {"add_bos_token": False, "add_eos_token": True}])
+def test_a_tokenizer_of_sentencepiece_alone_gives_its_own_tokens(in_pieces, settings):
+    texts = [*CAPTIONS, "a  cat ", " \ufb01ne \u00bd", "zebra\tquokka", "<s> a"]
+    pieces = SentencePieceProcessor(model_file=str(in_pieces / "tokenizer.model"))
+    rows = [[pieces.bos_id(), *pieces.encode(text)] for text in texts]
+    if settings:
+        (in_pieces / "tokenizer_config.json").write_text(json.dumps(settings))
+        rows = [[*row[1:], pieces.eos_id()] for row in rows]
+    features, facts = caption_features(in_pieces, texts, 4)
+    assert facts["sha256"]["tokens"] == hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    expected = torch.stack([hidden_means(in_pieces, row) for row in rows], dim=1)
+    torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_tokenizer_json_goes_before_sentencepiece(in_pieces, checkpoint):
+    _, facts = caption_features(checkpoint, CAPTIONS, 4)
+    (checkpoint / "tokenizer.model").write_bytes((in_pieces / "tokenizer.model").read_bytes())
+    assert caption_features(checkpoint, CAPTIONS, 4)[1] == facts
 
 
 def test_the_order_of_the_captions_changes_no_bit(any_checkpoint):
@@ -169,6 +210,23 @@ def test_a_folder_without_config_or_tokenizer_is_refused(checkpoint, tmp_path):
     assert "tokenizer_config.json: must exist" in error_of(
         caption_features, checkpoint, CAPTIONS, 2
     )
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "qwen2"])
+def test_a_folder_whose_tokenizer_has_no_vocabulary_is_refused(tmp_path, family):
+    folder = made_checkpoint(tmp_path / family, **FAMILIES[family])
+    (folder / "tokenizer.json").unlink()
+    assert "tokenizer.json, tokenizer.model, vocab.json, got none. Get it, or convert" in error_of(
+        caption_features, folder, CAPTIONS, 2
+    )
+
+
+@pytest.mark.parametrize("content", [b"", b"YQ== 0", "cut"])
+def test_a_file_that_is_not_of_sentencepiece_is_named(in_pieces, content):
+    file = in_pieces / "tokenizer.model"
+    file.write_bytes(file.read_bytes()[:-1] if content == "cut" else content)
+    message = error_of(caption_features, in_pieces, CAPTIONS, 2)
+    assert message.startswith(f"{file}: must be SentencePiece's tokenizer of the model, got INTERN")
 
 
 def test_metas_format_is_refused_since_its_rotary_pairs_lie_elsewhere(tmp_path):

@@ -1,8 +1,8 @@
 """VideoMAE in timm's ViT against transformers' own, and its checkpoints in both formats."""
 
-import argparse
 import math
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -13,6 +13,7 @@ from rectify.rectified import auxiliary, export, insert, trainable_state
 from rectify.runtime import generator
 from rectify.videomae import create_videomae, load_start, sine_positions, videomae_tensors
 from rectify.vision import classify, embed
+from tests.data.ssv2_tree import save_as_videomae
 
 SIZES = {"embed_dim": 24, "depth": 2, "num_heads": 3, "patch_size": 8}
 CONFIG = VideoMAEConfig(
@@ -87,11 +88,12 @@ def of_the_authors(model):
 
 
 def published(folder, model, key="model"):
-    """Write a ``.pth`` file as VideoMAE's pretraining does, with its arguments."""
-    path = folder / "checkpoint.pth"
-    arguments = argparse.Namespace(model="pretrain_videomae_small_patch16_224", lr=1e-3)
-    tensors = of_the_authors(model)
-    torch.save({key: tensors, "epoch": 2399, "args": arguments} if key else tensors, path)
+    """Write a ``.pth`` file as VideoMAE's pretraining does; its tensors alone without a key."""
+    path, tensors = folder / "checkpoint.pth", of_the_authors(model)
+    if key:
+        save_as_videomae(tensors, path, key)
+    else:
+        torch.save(tensors, path)
     return path
 
 
@@ -200,12 +202,13 @@ class Runs:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "must be a whole file of tensors"),
-        (b"", "must be a whole file of tensors"),
-        (b"no checkpoint", "must be a whole file of tensors"),
+        (None, r"must be a whole file of tensors, got .* Get the file again\."),
+        (b"", r"tensors, got a file cut short\. Get the file again\."),
+        (b"no checkpoint", r"tensors, got another format\. Get the file again\."),
         ({"model": {"epoch": 3}}, "must hold named tensors, alone or under model or module"),
         ([1], "must hold named tensors"),
-        ({"model": {"a": Runs()}}, "must be a whole file of tensors"),
+        ({"model": {"a": np.float64(1)}}, "must hold named tensors"),
+        ({"model": {"a": Runs()}}, r"got other objects too, first print\. Save its tensors alone"),
     ],
 )
 def test_a_file_that_is_no_checkpoint_is_one_line(tmp_path, vit, capsys, content, message):

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from timm.models.vision_transformer import VisionTransformer
 
 from rectify.vision import block_features, classify, create_vit, embed
 
@@ -24,14 +25,16 @@ def test_stochastic_depth_rises_to_the_given_rate(make_vit):
 @pytest.mark.parametrize(
     ("name", "count"),
     [
-        ("vit_tiny_patch16_224", 5_717_416),
-        ("vit_small_patch16_224", 22_050_664),
-        ("vit_base_patch16_224", 86_567_656),
+        ("tiny_patch16_224", 5_717_416),
+        ("small_patch16_224", 22_050_664),
+        ("base_patch16_224", 86_567_656),
     ],
 )
-def test_the_papers_models_have_the_papers_sizes(name, count):
+@pytest.mark.parametrize("family", ["vit", "deit"])
+def test_the_papers_models_have_the_papers_sizes(family, name, count):
     with torch.device("meta"):
-        vit = create_vit(name, num_classes=1000, image_size=224)
+        vit = create_vit(f"{family}_{name}", num_classes=1000, image_size=224)
+    assert type(vit) is VisionTransformer
     assert sum(parameter.numel() for parameter in vit.parameters()) == count
 
 
@@ -71,12 +74,20 @@ def test_block_features_equal_hooks_on_timms_forward(make_vit):
     assert torch.equal(block_features(vit, pixels), torch.stack(seen))
 
 
-@pytest.mark.parametrize("name", ["vit_smal_patch16_224", "resnet18"])
-def test_a_model_that_is_no_vision_transformer_is_one_line(name):
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("vit_smal_patch16_224", "vit_small_patch16_224"),
+        ("deit_tiny_distilled_patch16_224", "deit_tiny_patch16_224"),
+        ("deit_base_distilled_patch16_384.fb_in1k", "deit_base_patch16_384"),
+        ("resnet18", "-."),
+    ],
+)
+def test_a_model_that_is_no_vision_transformer_is_one_line(name, near):
     with pytest.raises(ValueError, match=f"must know the vision transformer, got '{name}'") as got:
         create_vit(name, num_classes=2, image_size=32)
     assert "\n" not in str(got.value)
-    assert ("vit_small_patch16_224" in str(got.value)) == (name != "resnet18")
+    assert near in str(got.value).partition("Near names: ")[2]
 
 
 def test_sizes_that_do_not_fit_are_named(make_vit):

@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from rectify.videomae import create_videomae
@@ -93,7 +95,23 @@ def write_checkpoint(path: Path, image_size: int = 32, sizes: dict = SIZES) -> N
         tensors[f"{place}.q_bias"] = linears.query.bias.detach()
         tensors[f"{place}.v_bias"] = linears.value.bias.detach()
     norms = {f"encoder.norm.{kind}": torch.ones(vit.embed_dim) for kind in ("weight", "bias")}
-    torch.save(
-        {"model": tensors | norms | {"mask_token": torch.ones(1)}, "args": argparse.Namespace(a=1)},
-        path,
-    )
+    save_as_videomae(tensors | norms | {"mask_token": torch.ones(1)}, path)
+
+
+def save_as_videomae(tensors: dict, path: Path, key: str = "model") -> None:
+    """Save as VideoMAE's authors did: with optimizer, scaler and command line, under NumPy 1."""
+    rates = {"lr": np.float64(1e-3), "weight_decay": np.float64(0.05), "lr_scale": 1.0}
+    moments = {"step": 9, "exp_avg": torch.ones(3), "exp_avg_sq": torch.ones(3)}
+    beside = {
+        "optimizer": {"state": {0: moments}, "param_groups": [rates | {"params": [0]}]},
+        "epoch": 2399,
+        "scaler": {"scale": 65536.0, "growth_factor": 2.0, "_growth_tracker": 7},
+        "args": argparse.Namespace(model="pretrain_videomae_small_patch16_224", lr=1e-3),
+    }
+    torch.save({key: tensors} | beside, path)
+    with zipfile.ZipFile(path) as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in parts.items():
+            old = content.replace(b"numpy._core.", b"numpy.core.")  # its name before NumPy 2
+            file.writestr(name, old if name.endswith("/data.pkl") else content)
