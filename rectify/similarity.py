@@ -69,8 +69,8 @@ def shared_neighbours(
 
 
 def agreement(
-    left: Int[Tensor, "items k"], right: Int[Tensor, "items k"]
-) -> Float[Tensor, " items"]:
+    left: Int[Tensor, "items_left k_left"], right: Int[Tensor, "items_right k_right"]
+) -> Float[Tensor, " items_left"]:
     """Return each item's share of common neighbours, 0 .. 1; their mean is the score of the pair.
 
     A bootstrap over the items resamples these shares; their standard deviation over the root of
@@ -79,7 +79,11 @@ def agreement(
     Args:
         left: A list from ``neighbours``.
         right: A list of the same items.
+
+    Raises:
+        ValueError: If the lists differ in items or k.
     """
+    _check_same_lists([left, right])
     common = left[:, :, None] == right[:, None, :]  # (items, k, k)
     return common.sum((1, 2)).double() / left.shape[1]
 
@@ -115,16 +119,21 @@ def calibrated_matrix(
         data themselves, that score at least as high: the p-value.
 
     Raises:
-        ValueError: If there is no permutation, or the lists differ in items or k.
+        ValueError: If there is no permutation, the lists differ in items or k, or hold all items.
     """
     if permutations < 1:
         raise ValueError(
             f"calibrated: permutations must be at least 1, got {permutations}. "
             "Raise similarity.permutations in the config."
         )
+    items, k = lefts[0].shape
+    if k >= items - 1:
+        raise ValueError(
+            f"calibrated: k must lie below {items - 1}, since all other items always agree, got "
+            f"{k}. Lower similarity.k in the config, or use more items."
+        )
     possible = lefts[0].numel()
     observed = _counts(_columns(lefts, rights), _columns(rights, lefts)).double()
-    items = len(lefts[0])
     orders = [torch.randperm(items, generator=generator) for _ in range(permutations)]
     counts = _permuted_counts(torch.stack(list(lefts)), torch.stack(list(rights)), orders)
     mean = counts.sum(0) / (permutations * possible)
@@ -203,14 +212,19 @@ def cknna(
     puts the masked kernels through the unbiased HSIC instead.
 
     Raises:
-        ValueError: As ``mutual_knn``.
+        ValueError: As ``mutual_knn``, or if all cosines of a side are equal.
     """
     _check_same_items(len(left), len(right))
     left_list, right_list = neighbours(left, k), neighbours(right, k)
     left_cosine, right_cosine = _centred(left, left_list), _centred(right, right_list)
     common = left_list[:, :, None] == right_list[:, None, :]  # (items, k, k)
     both = (common * left_cosine[:, :, None] * right_cosine[:, None, :]).sum()
-    return (both / (left_cosine.square().sum() * right_cosine.square().sum()).sqrt()).item()
+    sizes = (left_cosine.square().sum() * right_cosine.square().sum()).sqrt()
+    if sizes == 0:
+        raise ValueError(
+            "cknna: the cosines of each side must differ, got equal ones. Leave the layer out."
+        )
+    return (both / sizes).item()
 
 
 def pairwise(
@@ -268,13 +282,17 @@ def _permuted_counts(lefts: Tensor, rights: Tensor, orders: list[Tensor]) -> Ten
 
 
 def _columns(lists: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
-    shapes = {tuple(one.shape) for one in (*lists, *others)}
+    _check_same_lists([*lists, *others])
+    return torch.stack([one.T.contiguous() for one in lists])  # (layers, k, items)
+
+
+def _check_same_lists(lists: Sequence[Tensor]) -> None:
+    shapes = {tuple(one.shape) for one in lists}
     if len(shapes) != 1:
         raise ValueError(
             "mutual_knn: both sides must have the same items and k, got (items, k) "
             f"{sorted(shapes)}. Compare features of the same items, in the same order."
         )
-    return torch.stack([one.T.contiguous() for one in lists])  # (layers, k, items)
 
 
 def _hsic(left: Tensor, right: Tensor) -> Tensor:

@@ -239,3 +239,16 @@ def test_cknna_equals_its_definition_with_full_kernels() -> None:
     assert cknna(left, right, 5) == pytest.approx(expected, rel=1e-5)
     assert cknna(left, left, 5) == pytest.approx(1)
     assert pairwise(lambda a, b: cknna(a, b, 5), [left], [left, right]).shape == (1, 2)
+
+
+def test_what_has_no_score_is_refused_in_one_line():
+    features = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    whole, some = neighbours(features, 5), neighbours(features, 2)
+    for refused, message in (
+        (lambda: calibrated(whole, whole, 3, torch.Generator()), "k must lie below 5, .* got 5"),
+        (lambda: agreement(whole, some), r"the same items and k, got .* \[\(6, 2\), \(6, 5\)\]"),
+        (lambda: cknna(torch.ones(6, 3), features, 2), "cosines of each side must differ"),
+    ):
+        with pytest.raises(ValueError, match=message) as caught:
+            refused()
+        assert "\n" not in str(caught.value)
