@@ -65,6 +65,6 @@ $(READY): envs/requirements.lock
 $(BENCH_READY): envs/benchmarks.lock
 $(READY) $(BENCH_READY): %/.ready: $(UV) pyproject.toml
 	test -x $*/bin/python || $(UV) venv --quiet --python $(PYTHON) $*
-	$(UV) pip install --python $* --require-hashes -r $(filter %.lock,$^)
+	$(UV) pip install --python $* --compile-bytecode --require-hashes -r $(filter %.lock,$^)
 	$(UV) pip install --python $* --no-deps --no-build-isolation -e .
 	@touch $@

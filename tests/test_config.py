@@ -342,7 +342,9 @@ def test_every_key_of_the_files_is_described(config):
 
     def resolved(level):
         name = level.get("$ref", "").rpartition("/")[2]
-        return {**schema["$defs"][name], **level} if name else level
+        shared = schema["$defs"][name] if name else {}
+        properties = {**shared.get("properties", {}), **level.get("properties", {})}
+        return {**shared, **level, "properties": properties}
 
     def walk(value, level, where):
         level = resolved(level)

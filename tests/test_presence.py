@@ -10,7 +10,7 @@ import time
 import pytest
 
 from rectify import presence
-from rectify.presence import Presence, lease, unlock
+from rectify.presence import Presence, is_held, lease, unlock
 
 HOLD = {
     "presence": "present = Presence(Path(sys.argv[1]))\nprint('here', flush=True)\ntime.sleep(60)",
@@ -84,6 +84,29 @@ def test_a_lease_is_free_again_at_the_end_of_its_process(tmp_path, other, monkey
         assert len(naps) == 2
 
 
+def test_a_lease_is_held_until_its_process_is_killed(tmp_path, other):
+    path = tmp_path / "lease"
+    assert not is_held(path)
+    assert not path.exists()
+    process = other("lease", path)
+    holder = path.read_text()
+    assert is_held(path)
+    assert is_held(path)
+    assert path.read_text() == holder
+    process.kill()
+    process.wait()
+    assert not is_held(path)
+
+
+def test_asking_for_a_lease_does_not_keep_it_from_a_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("it waits"))
+    with lease(tmp_path / "lease"):
+        pass
+    assert not is_held(tmp_path / "lease")
+    with lease(tmp_path / "lease"):
+        assert is_held(tmp_path / "lease")
+
+
 def test_a_job_of_a_cluster_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     with lease(tmp_path / "lease"):
@@ -96,5 +119,7 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     assert not is_alone(Presence(tmp_path))
+    (tmp_path / "lease").touch()
+    assert not is_held(tmp_path / "lease")
     with pytest.raises(ValueError, match="must have locks"), lease(tmp_path / "lease"):
         pass

@@ -215,6 +215,13 @@ def test_unreadable_json_is_one_line(tmp_path):
         read_json(tmp_path / "half.json")
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe{}", b"", b"[" * 100_000, b"1" * 5_000])
+def test_any_other_file_that_is_no_json_is_one_line_that_names_it(tmp_path, content):
+    (tmp_path / "bad.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"^\S+bad\.json: must be JSON, got .*Make it again\.$"):
+        read_json(tmp_path / "bad.json")
+
+
 def test_every_declared_table_has_its_key_among_required_columns():
     tables = [value for value in vars(records).values() if isinstance(value, Table)]
     assert {table.name for table in tables} >= {"history", "gsnr", "evaluation", "cells"}

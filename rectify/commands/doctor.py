@@ -8,9 +8,12 @@ Writes
 """
 
 import argparse
+import contextlib
 import errno
 import fcntl
 import importlib.metadata
+import math
+import re
 import shutil
 import sys
 import tempfile
@@ -25,8 +28,15 @@ from rectify import slurm
 
 PACKAGES = ("torch", "timm", "transformers", "snakemake", "snakemake-executor-plugin-slurm")
 NEEDED_BYTES = 20 * 2**30
-PROBE = "import torch; print('cuda', torch.cuda.device_count())"
-JOB_SECONDS = 600
+CUDA = "import torch; print('cuda', torch.cuda.device_count())"
+JOB = (
+    'if [ -e "$2" ]; then echo shared; flock -nE 75 "$2" true; [ $? = 75 ] && echo locked; fi;'
+    ' "$0" -c "$1"'
+)
+QUEUE_SECONDS, JOB_MINUTES = 600, 5
+FULL = ("Requested nodes are busy", "Immediate execution impossible")
+TRAIN_MINUTES = {True: 2_880, False: 60}
+"""What the rule asks for with and without GPUs; so a profile's default does not count."""
 
 
 class Finding(NamedTuple):
@@ -118,18 +128,22 @@ def _models(config: experiment.Config) -> dict[str, str]:
 
 
 def _present(what: str, places: list[str], hint: str) -> Finding:
-    missing = [place for place in places if not Path(place).exists()]
+    missing = [place for place in places if not _has_something(Path(place))]
     if missing:
         return Finding(False, what, f"nothing at {', '.join(missing)}: {hint}")
     return Finding(True, what, ", ".join(places))
+
+
+def _has_something(path: Path) -> bool:
+    return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
 def _cluster(config: experiment.Config, profile: dict[str, Any]) -> Iterator[Finding]:
     if shutil.which("squeue") is None:
         yield Finding(False, "slurm", "no squeue here: run this on a login node")
         return
-    defaults = profile.get("default-resources", {})
-    train = {**defaults, **profile.get("set-resources", {}).get("train", {})}
+    own = profile.get("set-resources", {}).get("train", {})
+    train = {**profile.get("default-resources", {}), **own}
     partition = train.get("slurm_partition", "")
     rows = slurm.ask("sinfo", "--noheader", "--format=%R").split()
     if partition not in rows:
@@ -138,26 +152,71 @@ def _cluster(config: experiment.Config, profile: dict[str, Any]) -> Iterator[Fin
         return
     limits = slurm.ask("sinfo", "-h", "-p", partition, "--format=%D nodes, %G, at most %l")
     yield Finding(True, "partition", f"{partition}: {'; '.join(limits.splitlines())}")
-    yield from _job(config, partition, train)
+    yield _time_limit(partition, own.get("runtime", TRAIN_MINUTES[config["device_gpus"] > 0]))
+    yield from _job(partition, train, config["device_gpus"])
 
 
-def _job(config: experiment.Config, partition: str, train: dict[str, Any]) -> Iterator[Finding]:
-    """Start a job that sees what a training would see."""
-    options = [f"--partition={partition}", "--ntasks=1", "--time=5", "--mem=4000"]
-    options += [f"--account={train['slurm_account']}"] if "slurm_account" in train else []
-    if config["device_gpus"]:
-        model = f"{train['gpu_model']}:" if "gpu_model" in train else ""
-        options.append(f"--gpus={model}{config['device_gpus']}")
-    with tempfile.NamedTemporaryFile(dir=Path.cwd(), prefix=".doctor-") as seen:
-        script = f"test -e {Path(seen.name).name} && echo shared; echo gpus $CUDA_VISIBLE_DEVICES;"
-        command = [*options, "bash", "-c", f'{script} "$0" -c "$1"', sys.executable, PROBE]
+def _time_limit(partition: str, runtime: int | str) -> Finding:
+    """Compare what a training asks for, as a profile may write it, with the partition's limit."""
+    from snakemake.resources import Resource
+
+    asked = Resource("runtime", runtime).value
+    most = _minutes(slurm.ask("sinfo", "-h", "-p", partition, "--format=%l").split()[0])
+    found = f"a training asks for {asked} minutes, {partition} gives at most {most}"
+    hint = f": write `runtime: {most}` under `train` in slurm/profile.yaml"
+    return Finding(asked <= most, "time limit", found + (hint if asked > most else ""))
+
+
+def _minutes(limit: str) -> int | float:
+    """Return a limit that sinfo prints as ``infinite`` or ``[days-][hours:]minutes:seconds``."""
+    if limit == "infinite":
+        return math.inf
+    days, _, clock = limit.rpartition("-")
+    seconds = 0
+    for part in clock.split(":"):
+        seconds = 60 * seconds + int(part)
+    return 24 * 60 * int(days or 0) + seconds // 60
+
+
+def _job(partition: str, train: dict[str, Any], gpus: int) -> Iterator[Finding]:
+    """Start a job that sees what a training would see, and a file that this process locks."""
+    with tempfile.NamedTemporaryFile(dir=Path.cwd(), prefix=".doctor-") as probe:
+        with contextlib.suppress(OSError):  # no locks here: the job finds none either
+            fcntl.flock(probe, fcntl.LOCK_EX)
+        words = ("bash", "-c", JOB, sys.executable, CUDA, Path(probe.name).name)
+        command = ("env", "-u", "SLURM_CONF", "srun", *_options(partition, train, gpus), *words)
         try:
-            said = slurm.ask("env", "-u", "SLURM_CONF", "srun", *command, seconds=JOB_SECONDS)
+            said = slurm.ask(*command, seconds=QUEUE_SECONDS + 60 * (JOB_MINUTES + 1))
         except ValueError as error:
-            yield Finding(False, "job", str(error))
+            long = f"none started within {QUEUE_SECONDS} s: the queue is long, try again later"
+            is_full = any(words in str(error) for words in FULL)
+            yield Finding(False, "job", long if is_full else str(error))
             return
-    yield Finding("shared" in said, "shared files", f"a job sees {Path.cwd()}: {'shared' in said}")
-    yield Finding("cuda" in said, "environment", f"a job runs {sys.executable}")
-    if config["device_gpus"]:
-        counted = next((line for line in said.splitlines() if line.startswith("cuda")), "cuda 0")
-        yield Finding(not counted.startswith("cuda 0"), "GPU", f"a job sees {counted.split()[1]}")
+    yield from _seen(said, gpus)
+
+
+def _options(partition: str, train: dict[str, Any], gpus: int) -> list[str]:
+    options = [f"--partition={partition}", "--nodes=1", "--ntasks=1", "--mem=4000"]
+    options += [f"--time={JOB_MINUTES}", f"--immediate={QUEUE_SECONDS}"]
+    if "slurm_account" in train:
+        options.append(f"--account={train['slurm_account']}")
+    if gpus:
+        model = f"{train['gpu_model']}:" if "gpu_model" in train else ""
+        options.append(f"--gpus={model}{gpus}")
+    return options
+
+
+def _seen(said: str, gpus: int) -> Iterator[Finding]:
+    """Judge what the job printed."""
+    lines, folder = said.splitlines(), Path.cwd()
+    yield Finding("shared" in lines, "shared files", f"a job sees {folder}: {'shared' in lines}")
+    if "locked" in lines:
+        yield Finding(True, "locks", f"a job sees the locks of this machine in {folder}")
+    elif "shared" in lines:
+        hint = "mount with -o flock, on NFS without nolock"
+        yield Finding(False, "locks", f"a job sees no lock of this machine in {folder}: {hint}")
+    cuda = re.search(r"^cuda (\d+)$", said, re.MULTILINE)
+    yield Finding(cuda is not None, "environment", f"a job runs {sys.executable}")
+    if gpus:
+        count = int(cuda[1]) if cuda else 0
+        yield Finding(count >= gpus, "GPU", f"a job sees {count} of {gpus}")

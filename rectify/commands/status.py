@@ -1,4 +1,4 @@
-"""Show how far each run of the configuration is: from its files, its states and the queue.
+"""Show how far each run of the configuration is: from its files, its lease and the queue.
 
 Reads
     --config  configuration files, one over the other, as given to snakemake
@@ -9,7 +9,6 @@ Writes
 import argparse
 import shutil
 import sys
-import time
 from collections import Counter
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,10 +16,11 @@ from typing import NamedTuple
 
 from rectify import config as experiment
 from rectify import slurm
-from rectify.presence import PROGRESS
+from rectify.failures import last_line
+from rectify.presence import PROGRESS, is_held
 from rectify.records import read_json
 
-LOST_SECONDS = 600  # longer than an epoch's pace allows: nobody works on it any more
+OURS = "rectify."  # begins each line of a log but the one that tells an error
 
 
 class Line(NamedTuple):
@@ -73,27 +73,27 @@ def _line(results: Path, name: str, seed: int, jobs: dict[str, slurm.Job]) -> Li
     if (folder / "summary.json").is_file():
         epochs = read_json(folder / "summary.json")["epochs"]
         return Line("done", name, seed, f"{epochs}/{epochs}")
-    job = jobs.get(f"train {name}_{seed}")
-    log = results / "logs" / "train" / f"{name}--{seed}.log"
-    progress = results / "checkpoints" / name / f"seed-{seed}" / PROGRESS
-    epochs, end, is_fresh = _progress(progress)
-    if job is not None:
+    states = results / "checkpoints" / name / f"seed-{seed}"
+    epochs, end = _progress(states / PROGRESS)
+    if job := jobs.get(f"train {name}_{seed}"):
         state = "running" if job.state in ("RUNNING", "COMPLETING") else "waiting"
         end = end if state == "running" else ""
         return Line(state, name, seed, epochs, end, f"SLURM job {job.number}")
-    if is_fresh:
+    if is_held(states / "lease"):
         return Line("running", name, seed, epochs, end)
-    if epochs:
-        return Line("stopped", name, seed, epochs, "", f"goes on from its state; {log}")
-    return Line("failed", name, seed, note=str(log)) if log.is_file() else Line("open", name, seed)
+    log = results / "logs" / "train" / f"{name}--{seed}.log"
+    if log.is_file() and not last_line(log).startswith(OURS):
+        return Line("failed", name, seed, epochs, note=f"{log}")
+    if log.is_file() or epochs:
+        return Line("stopped", name, seed, epochs, note=f"goes on from its state; {log}")
+    return Line("open", name, seed)
 
 
-def _progress(path: Path) -> tuple[str, str, bool]:
-    """Return epochs done, expected end, and whether the file is as new as its pace promises."""
+def _progress(path: Path) -> tuple[str, str]:
+    """Return epochs done and the expected end of a training."""
     if not path.is_file():
-        return "", "", False
+        return "", ""
     found, written = read_json(path), path.stat().st_mtime
     left = found["epochs"] - found["epochs_done"]
     end = datetime.fromtimestamp(written) + timedelta(seconds=left * found["seconds_per_epoch"])
-    is_fresh = time.time() - written < LOST_SECONDS + 2 * found["seconds_per_epoch"]
-    return f"{found['epochs_done']}/{found['epochs']}", f"{end:%Y-%m-%d %H:%M}", is_fresh
+    return f"{found['epochs_done']}/{found['epochs']}", f"{end:%Y-%m-%d %H:%M}"

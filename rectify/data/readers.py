@@ -207,7 +207,13 @@ def _check_some(place: Path, rows: list[Row]) -> None:
 
 
 def _check_metadata(path: Path, rows: list[Row]) -> None:
-    told = {stem: (entry["train"], entry["cls"]) for stem, entry in read_json(path).items()}
+    entries = read_json(path)
+    if not isinstance(entries, dict) or not all(map(_is_entry, entries.items())):
+        raise ValueError(
+            f"{path}: must give cls and train of each file by its name, got something else. "
+            "Get the data set again."
+        )
+    told = {stem: (entry["train"], entry["cls"]) for stem, entry in entries.items()}
     found = {Path(row[3]).stem: (row[0] == "train", row[2]) for row in rows}
     wrong = sorted(stem for stem in told.keys() | found.keys() if told.get(stem) != found.get(stem))
     if wrong:
@@ -215,6 +221,11 @@ def _check_metadata(path: Path, rows: list[Row]) -> None:
             f"{path}: class and split of each file must be as listed, got {len(wrong)} missing, "
             f"unlisted or in another place: {few(wrong)}. Get the data set again."
         )
+
+
+def _is_entry(item: tuple[str, Any]) -> bool:
+    stem, entry = item
+    return stem.isprintable() and isinstance(entry, dict) and {"cls", "train"} <= entry.keys()
 
 
 def _conditions(split: str, folder: Path) -> Iterator[tuple[str, Path]]:

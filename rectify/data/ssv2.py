@@ -9,6 +9,7 @@ The public test set has no labels: the split ``test`` is the validation list.
 """
 
 import os
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from rectify.records import read_json
 
 SOURCE = "Something-Something v2 (https://www.qualcomm.com/developer/software)"
 SUFFIXES = (".webm", ".mp4", "")  # the last for a folder of frames
+LABEL = re.compile(r"\d{1,6}")
 
 Row = tuple[str, int, str, str]
 
@@ -66,7 +68,7 @@ def _from_lists(folder: Path) -> list[Row]:
     for split, name in (("train", "train.csv"), ("test", "val.csv")):
         for number, line in enumerate(_lines(folder / name), 1):
             source, _, label = line.strip().rpartition(" ")  # a path may hold spaces
-            known = label.isdecimal() and (classes is None or int(label) < len(classes))
+            known = LABEL.fullmatch(label) and (classes is None or int(label) < len(classes))
             if not source or not known:
                 raise ValueError(
                     f"{folder / name}: each line must be a path and a known label, got {line!r} in "
@@ -80,8 +82,8 @@ def _from_lists(folder: Path) -> list[Row]:
 def _classes(path: Path) -> list[str]:
     """Return the names of the classes in the order of their numbers, which are strings there."""
     numbers = read_json(_present(path))
-    plain = isinstance(numbers, dict) and all(f"{one}".isdecimal() for one in numbers.values())
-    if not plain or sorted(map(int, numbers.values())) != list(range(len(numbers))):
+    given = [*map(str, numbers.values())] if isinstance(numbers, dict) else None
+    if given is None or sorted(given) != sorted(map(str, range(len(given)))):
         raise ValueError(
             f"{path}: must number the classes from 0 without a gap, got something else. "
             "Get the label files again."
@@ -93,7 +95,9 @@ def _entries(path: Path) -> list[dict[str, Any]]:
     entries = read_json(_present(path))
     wanted = ("id", "template")
     if not isinstance(entries, list) or not all(
-        isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in wanted)
+        isinstance(entry, dict)
+        and all(isinstance(entry.get(key), str) for key in wanted)
+        and entry["id"].isprintable()
         for entry in entries
     ):
         raise ValueError(
@@ -104,7 +108,10 @@ def _entries(path: Path) -> list[dict[str, Any]]:
 
 
 def _lines(path: Path) -> list[str]:
-    text = _present(path).read_text(encoding="utf-8")
+    try:
+        text = _present(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: must be UTF-8, got {error}. Correct the list.") from None
     return [line for line in text.splitlines() if line.strip()]
 
 
@@ -153,7 +160,7 @@ def _check_rows(folder: Path, rows: list[Row]) -> None:
             f"{folder}: each class of the test clips must occur in training, got {min(unlearnt)!r} "
             "only there. Correct the lists."
         )
-    missing = [name for name in sources if not (folder / name).exists()]
+    missing = [name for name in sources if not os.path.exists(folder / name)]
     if missing:
         raise ValueError(
             f"{folder}: each listed clip must be there, got {len(missing)} of {len(sources)} "

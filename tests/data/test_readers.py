@@ -264,6 +264,19 @@ def test_bar_agrees_with_its_metadata(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "content", [[], {"a": 1}, {"a": {}}, {"a": {"cls": "a"}}, {"a\nb": {"cls": "a", "train": True}}]
+)
+def test_metadata_of_another_shape_are_one_line(tmp_path, content):
+    write_bar(tmp_path)
+    (tmp_path / "metadata.json").write_text(json.dumps(content))
+    message = (
+        r"metadata\.json: must give cls and train of each file by its name, got something else"
+    )
+    with pytest.raises(ValueError, match=message):
+        readers.bar(tmp_path)
+
+
+@pytest.mark.parametrize(
     "damage", ["in the other split", "of another class", "not listed", "listed but missing"]
 )
 def test_a_file_that_disagrees_with_the_metadata_is_named(tmp_path, damage):

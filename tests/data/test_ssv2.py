@@ -131,6 +131,15 @@ DAMAGE = {
     "must occur in training, got 'Moving something up' only there": lambda f: changed(
         f, "labels/train.json", lambda e: e.pop(2)
     ),
+    "train.json: must be a list of clips with id and template": lambda f: changed(
+        f, "labels/train.json", lambda e: e[0].update(id="1\n2")
+    ),
+    "labels.json: must number the classes": lambda f: changed(
+        f, "labels/labels.json", lambda e: e.update(more="1" * 5_000)
+    ),
+    r"got 1 of 8 missing: videos/x{300}\.": lambda f: changed(
+        f, "labels/train.json", lambda e: e[0].update(id="x" * 300)
+    ),
     r"validation\.json: must be JSON": lambda f: put(f / "labels/validation.json", "[{"),
 }
 
@@ -152,6 +161,20 @@ def test_a_wrong_line_of_a_list_is_named(tmp_path, line):
     with pytest.raises(
         ValueError, match=f"must be a path and a known label, got '{line}' in line 2"
     ):
+        ssv2.something_something(tmp_path)
+
+
+@pytest.mark.parametrize("label", [10**20, "9" * 5_000])
+def test_a_number_that_no_class_has_is_no_label(tmp_path, label):
+    lists(tmp_path, train=(f"videos/c.mp4 {label}",))
+    with pytest.raises(ValueError, match=r"train\.csv: each line must be a path and a known label"):
+        ssv2.something_something(tmp_path)
+
+
+def test_a_list_that_is_not_utf_8_is_named(tmp_path):
+    lists(tmp_path)
+    (tmp_path / "val.csv").write_bytes(b"videos/\xe9.mp4 0\n")
+    with pytest.raises(ValueError, match=r"^\S+val\.csv: must be UTF-8, got .*Correct the list\.$"):
         ssv2.something_something(tmp_path)
 
 

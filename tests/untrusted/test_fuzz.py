@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from rectify import config as experiment
+from rectify.data import readers, ssv2
 from rectify.data.pairs import caption_files
 from rectify.records import CELLS, HISTORY, MANIFEST, read_table
 
@@ -144,3 +145,82 @@ def test_any_list_of_captions_is_a_manifest_or_one_line(tmp_path, content):
     (tmp_path / "captions.csv").write_text(content, encoding="utf-8")
     _, line = outcome(caption_files, tmp_path)
     assert line is None or str(tmp_path) in line
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+def written(likely):
+    """Return a strategy of a JSON file's bytes: any bytes, any value, or a likely one."""
+    return st.binary(max_size=80) | (likely | JSON).map(lambda value: json.dumps(value).encode())
+
+
+BAR = st.dictionaries(
+    st.sampled_from(["run_train", "run_test"]) | st.text(max_size=8),
+    st.fixed_dictionaries({"cls": st.just("run") | JSON, "train": st.booleans() | JSON}) | JSON,
+    max_size=3,
+)
+
+
+@settings(**FOLDER)
+@given(written(BAR))
+@example(b'{"run_train": {"cls": "run", "train": true}, "run_test": {"cls": "run", "train": 0}}')
+def test_any_metadata_of_bar_are_a_manifest_or_one_line(tmp_path, content):
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir(exist_ok=True)
+        (tmp_path / split / f"run_{split}.jpg").touch()
+    (tmp_path / "metadata.json").write_bytes(content)
+    _, line = outcome(readers.bar, tmp_path)
+    assert line is None or line.startswith(f"{tmp_path}/metadata.json: ")
+
+
+def read_ssv2(folder, **files):
+    """Read three clips by these files, which must give a manifest or one line of the folder."""
+    (folder / "videos").mkdir(exist_ok=True)
+    for name in "abc":
+        (folder / "videos" / f"{name}.mp4").touch()
+    for name, content in files.items():
+        (folder / name.replace("_", ".")).write_bytes(content)
+    _, line = outcome(ssv2.something_something, folder)
+    assert line is None or line.startswith(str(folder))
+
+
+NUMBERS = written(
+    st.dictionaries(st.sampled_from(["Up", "Down"]), st.sampled_from([0, 1, "0", "1"]) | JSON)
+)
+CLIPS = written(
+    st.lists(
+        st.fixed_dictionaries(
+            {"id": st.sampled_from("abc") | JSON, "template": st.sampled_from(["Up", "[Down]"])}
+        ),
+        max_size=3,
+    )
+)
+
+
+@settings(**FOLDER)
+@given(NUMBERS, CLIPS, CLIPS)
+@example(b'{"Up": 0}', b'[{"id": "a", "template": "Up"}]', b'[{"id": "b", "template": "[Up]"}]')
+def test_any_label_files_of_ssv2_are_a_manifest_or_one_line(tmp_path, labels, train, test):
+    read_ssv2(tmp_path, labels_json=labels, train_json=train, validation_json=test)
+
+
+ANYTHING = st.sampled_from(["videos/a.mp4", "videos/b.mp4"]) | st.text(max_size=8)
+LINES = st.tuples(ANYTHING, st.integers(0, 2) | st.integers() | st.text(max_size=4))
+LISTS = st.binary(max_size=80) | st.lists(LINES, max_size=3).map(
+    lambda lines: "\n".join(f"{path} {label}" for path, label in lines).encode()
+)
+
+
+@settings(**FOLDER)
+@given(LISTS, LISTS, NUMBERS)
+@example(b"videos/a.mp4 0", b"videos/b.mp4 0", b'{"Up": 0}')
+@example(b"videos/a.mp4 " + b"9" * 5_000, b"", b"{}")
+def test_any_lists_of_ssv2_are_a_manifest_or_one_line(tmp_path, train, test, labels):
+    read_ssv2(tmp_path, train_csv=train, val_csv=test, labels_json=labels)
