@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> None:
     from rectify.features import save_features, vision_features
     from rectify.records import read_json
     from rectify.runtime import start
+    from rectify.weights import sha256
 
     device = start(args.threads)
     if args.pretrained:
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> None:
         vision = settings["vision"]
         vit = assembly.trained_of(settings, None, args.seed, args.model)
         prepare, transform = assembly.evaluation_transform(settings)
+    digest = sha256(vit.state_dict())
     layers = vision_features(
         vit.to(device),
         load_set(args.pairs, "pairs").images,
@@ -64,6 +66,7 @@ def run(args: argparse.Namespace) -> None:
         "seed": args.seed,
         "pretrained": bool(args.pretrained),
         "vision_revision": read_revision(folder) if folder else None,
+        "vision_sha256": digest,
     }
     save_features(layers, facts, args.output)
 

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from safetensors.torch import load_file
 
 from rectify.config import BEYOND, FIGURES, TABLES
+from rectify.features import load_features
+from rectify.weights import sha256
 from tests.workflow.project import call, copy_project
 
 CONFIG = ("--configfile", "demo.yaml", "tests/smoke.yaml", "--")
@@ -124,6 +127,13 @@ def test_a_training_killed_with_kill_9_goes_on_to_the_same_results(finished: Pat
         assert (again / file).read_bytes() == (kept / file).read_bytes()
     histories = [pd.read_csv(one / "history.csv").drop(columns=TIMES) for one in (again, kept)]
     pd.testing.assert_frame_equal(*histories)
+
+
+def test_features_name_the_weights_that_they_are_of(finished: Path) -> None:
+    file = next((finished / RESULTS / "features" / "vision").glob("*.safetensors"))
+    run, seed = file.stem.rsplit("--", 1)
+    weights = load_file(finished / RESULTS / "runs" / run / seed / "model.safetensors")
+    assert load_features(file)[1]["vision_sha256"] == sha256(weights)
 
 
 @pytest.mark.parametrize("warm", [False, True])
