@@ -109,9 +109,9 @@ def mend_executor(plugin: Any) -> None:
 
     @functools.wraps(run_job)
     def submit(self: Any, job: Any) -> None:
-        while not (is_over := vars(self).get("is_cancelled", False)) and not _answers(self.logger):
+        while not (self.is_cancelled or _answers(self.logger)):
             time.sleep(OUTAGE_SECONDS)
-        if not is_over:
+        if not self.is_cancelled:
             run_job(self, job)
 
     @functools.wraps(cancel)
@@ -124,6 +124,7 @@ def mend_executor(plugin: Any) -> None:
         except ValueError as error:
             self.logger.error(f"{error} Jobs may go on: look for them with `squeue --me`.")
 
+    executor.is_cancelled = False
     executor.run_job, executor.cancel = submit, cancel_all
     executor.next_seconds_between_status_checks = property(
         lambda self: min(interval.fget(self), POLL_SECONDS), interval.fset

@@ -108,12 +108,12 @@ def missing() -> list[str]:
     return lacking if os.geteuid() == 0 else [*lacking, "root"]
 
 
-def wait_until(true: Callable[[], object], what: str, every: float = 0.1) -> object:
+def wait_until(true: Callable[[], object], what: str) -> object:
     """Return the first true value of a condition; the limit only ends what hangs."""
     end = time.monotonic() + HANGS_SECONDS
     while not (value := true()):
         assert time.monotonic() < end, f"waited {HANGS_SECONDS} s for {what}"
-        time.sleep(every)
+        time.sleep(0.1)
     return value
 
 

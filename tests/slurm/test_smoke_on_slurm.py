@@ -156,8 +156,9 @@ def test_a_preempted_job_that_the_queue_shows_has_ended(tool: str, state: str) -
     assert asked(own.query_job_status, f"{tool} --me")[0] == {"7": state, "8": "PENDING"}
 
 
-class Plugin:
-    """What `mend_executor` finds in the plugin."""
+@pytest.fixture
+def executor(monkeypatch: pytest.MonkeyPatch) -> object:
+    """What `mend_executor` finds in the plugin, mended."""
 
     class Executor:
         logger = logging.getLogger("plugin")
@@ -176,10 +177,7 @@ class Plugin:
             self.did.append("cancel")
             self.run_job("submitted too late")
 
-
-@pytest.fixture
-def executor(monkeypatch: pytest.MonkeyPatch) -> object:
-    own = types.SimpleNamespace(Executor=type("Executor", (Plugin.Executor,), {}))
+    own = types.SimpleNamespace(Executor=Executor)
     slurm.mend_executor(own)
     slurm.mend_executor(own)
     slurm.mend_executor(None)

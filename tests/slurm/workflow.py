@@ -21,6 +21,7 @@ FIRST = f"{RESULTS}/runs/{RUN}/seed-0/history.csv"
 TIMES = ["train_seconds", "images_per_second"]
 PROFILES = ("--profile", "slurm", "--profile", "tests/slurm/site")
 HOLD = """
+import signal
 
 # For the tests: a training stops itself when it has saved the state that they ask for.
 _save = Checkpoint.save
@@ -60,7 +61,7 @@ def copy_workflow(folder: Path) -> Path:
     with (folder / "Snakefile").open("a") as snakefile:
         snakefile.write(QUICK)
     with (folder / "rectify" / "commands" / "checkpoint.py").open("a") as module:
-        module.write(f"import signal\n{HOLD}")
+        module.write(HOLD)
     return folder
 
 
