@@ -14,7 +14,7 @@ WITH_ENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check smoke bench bench-test lock clean
+.PHONY: help setup demo test test-fast check smoke bench bench-test lock clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -25,15 +25,18 @@ demo: setup ## every table and figure on embedded data, without downloads, on a 
 	$(WITH_ENV) .venv/bin/rectify warm snakemake --cores $(CORES) --configfile demo.yaml -- all
 	@echo "The report: results/demo/report/index.html (open it in a browser)"
 
-test: setup ## the tests
+test: setup ## all tests
 	$(WITH_ENV) .venv/bin/python -m pytest
 
-check: setup ## format, lint and layers of the code, in seconds
+test-fast: setup ## the tests without workflow, SLURM and browser
+	$(WITH_ENV) .venv/bin/python -m pytest --ignore tests/workflow --ignore tests/slurm --ignore tests/browser
+
+check: setup ## format, lint and import contracts of the code, in seconds
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/snakefmt --check Snakefile workflow/rules
 	$(WITH_ENV) .venv/bin/snakemake --lint
-	$(WITH_ENV) .venv/bin/python -m pytest -q tests/test_layers.py
+	.venv/bin/lint-imports --no-cache
 
 smoke: setup ## the whole workflow at the smallest scale
 	$(WITH_ENV) .venv/bin/rectify warm snakemake --cores $(CORES) --configfile demo.yaml tests/smoke.yaml -- all

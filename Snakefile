@@ -1,8 +1,9 @@
 """The experiments of a configuration, from data to report; what is where: docs/paper-map.md.
 
-snakemake --cores 2 --configfile demo.yaml all     the embedded default
-snakemake --profile slurm all                      the paper, on a cluster
-snakemake --profile slurm figure4                  one figure, with only what it needs
+snakemake --cores 2 --configfile demo.yaml -- all            the demo
+snakemake --profile slurm all                                the paper, on a cluster
+snakemake --profile slurm figure4                            one figure, with only what it needs
+snakemake --configfile config.yaml mine.yaml -- my-grid      an experiment of one's own
 """
 
 import signal
@@ -15,7 +16,9 @@ signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 min_version("9.27")
 
 
-configfile: "config.yaml"
+if not workflow.config_settings.configfiles:  # a configuration that is given is complete
+
+    configfile: "config.yaml"
 
 
 include: "workflow/rules/common.smk"
@@ -40,7 +43,7 @@ rule all:
     """Every table, figure and the page that shows them."""
     default_target: True
     input:
-        everything(),
+        PLAN.everything(),
         "<results>/report/index.html",
     localrule: True
 
@@ -55,4 +58,4 @@ onsuccess:
 
 onerror:
     remove_states(Path(RESULTS))
-    logger.error(failures.summary(map(Path, log)))
+    logger.error(FAILURES.summary())

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.paired import Work
-from rectify.language import Block, load_block
+from rectify.language.block import Block, load_block
 from rectify.rectified import insert
-from rectify.vision import create_vit
+from rectify.trunks.vit import create_vit
 
 CLASSES = 100
 BATCH = 64

@@ -32,7 +32,7 @@ def plain(model: nn.Module, blocks: nn.Module) -> Backward:
 
 def ours(mode: str, model: nn.Module, blocks: nn.Module) -> Backward:
     """Return what ``rectify`` does, in ``observe`` or ``replace`` mode."""
-    from rectify.gradients import GradientMoments
+    from rectify.gsnr.moments import GradientMoments
 
     def backward(images: Tensor, labels: Tensor) -> Moments:
         with GradientMoments(blocks, mode=mode) as watched:

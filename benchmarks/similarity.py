@@ -13,7 +13,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from benchmarks.paired import Options, Table, Timing, Work, fresh, paired, spread, status_kibibytes
-from rectify.similarity import calibrated_matrix, mutual_knn_matrix, neighbours, shared_neighbours
+from rectify.similarity.scores import (
+    calibrated_matrix,
+    mutual_knn_matrix,
+    neighbours,
+    shared_neighbours,
+)
 
 WIDE, NARROW = (32, 4096), (12, 384)  # layers, width: a language model and a ViT
 PAIRS = WIDE[0] * NARROW[0]

@@ -37,7 +37,7 @@ def run(options: Options) -> list[Table]:
 
 
 def _commands(folder: Path) -> dict[str, list[str]]:
-    from tests.analysis import synthetic  # a results tree without training
+    from tests.helpers import synthetic  # a results tree without training
 
     made = synthetic.demo_results(folder, seeds=(0, 1))
     chosen = [

@@ -12,8 +12,8 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.models import BATCH, SIZES, batch, frozen_block, training_step, vision_transformer
 from benchmarks.paired import Options, Table, Work, fresh, paired, spread
-from rectify.rectified import AuxiliaryViT, InsertedViT, auxiliary
-from rectify.training import total_loss
+from rectify.rectified import AuxiliaryModel, InsertedModel, auxiliary
+from rectify.training.objective import Objective
 
 CASES = ("tiny", "small")
 METHODS = ("auxiliary", "two-forwards")
@@ -46,17 +46,17 @@ def training_work(case: str, method: str) -> Work:
     return training_step(model, lambda: losses(model, images, labels).backward())
 
 
-def one_forward(model: AuxiliaryViT, images: Tensor, labels: Tensor) -> Tensor:
+def one_forward(model: AuxiliaryModel, images: Tensor, labels: Tensor) -> Tensor:
     """Return the loss of both paths, as ``rectify`` computes it."""
     main, second = (cross_entropy(logits, labels) for logits in model(images))
-    return total_loss(main, second, WEIGHT)
+    return Objective.of(main, second, WEIGHT).total
 
 
-def two_forwards(model: AuxiliaryViT, images: Tensor, labels: Tensor) -> Tensor:
+def two_forwards(model: AuxiliaryModel, images: Tensor, labels: Tensor) -> Tensor:
     """Return the same loss, with a forward pass of the whole trunk for each path."""
-    rectified = InsertedViT(model.vit, model.bridge, len(model.vit.blocks))
-    main, second = (cross_entropy(one(images), labels) for one in (model.vit, rectified))
-    return total_loss(main, second, WEIGHT)
+    rectified = InsertedModel(model.trunk, model.bridge, len(model.trunk.blocks))
+    main, second = (cross_entropy(one(images), labels) for one in (model.trunk, rectified))
+    return Objective.of(main, second, WEIGHT).total
 
 
 def _parts(vit: nn.Module, block: nn.Module) -> Work:

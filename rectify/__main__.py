@@ -11,9 +11,11 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from types import ModuleType
 
 COMMANDS = {
-    "resolve": "write the settings of one run",
+    "resolve": "write the settings or the labels of one run",
+    "schema": "write the JSON schema of the configuration, for editors",
     "prepare-data": "check, count and freeze a data set",
     "fetch": "get a published model or data set from the hub",
     "pretrain": "pretrain a small language model on Unicode names",
@@ -26,38 +28,42 @@ COMMANDS = {
     "table": "one table of the paper, from the runs' results",
     "figure": "one figure of the paper, from the runs' results",
     "report": "one page with all tables and figures",
-    "cost": "parameters, FLOPs and speed of a model, without weights",
-    "measure": "parameters, FLOPs, speed and memory of a model in each variant",
+    "cost": "parameters, FLOPs, and with --time speed and memory, without weights",
     "doctor": "check a machine or a cluster before the first run",
     "status": "how far each run is: epochs, expected end, failures",
     "warm": "run a command (snakemake) whose rectify jobs start at once",
 }
+COLD = {"warm", "fetch"}
+"""Never run in a warm process. All others never use the network."""
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
-
-AT_ONCE = (["warm"], ["fetch"])  # never run in a warm process; all others never use the network
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit status."""
+    """Run the command line, in the warm process if there is one; return the exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments[:1] not in AT_ONCE and os.environ.get("RECTIFY_WARM"):
+    if _command(arguments) not in COLD and os.environ.get("RECTIFY_WARM"):
         return _one_line(lambda: _request(arguments))
     return run(arguments)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command line in this process and return the exit status."""
-    if list(arguments[:1]) not in AT_ONCE:
+    if _command(arguments) not in COLD:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before a library reads it
     logging.basicConfig(level=logging.INFO, format="rectify.%(module)s %(message)s", force=True)
     for library in ("httpx", "httpx2", "timm", "matplotlib", "fontTools"):
         logging.getLogger(library).setLevel(logging.WARNING)
-    command, parsed = _parse(list(arguments))
-    return _one_line(lambda: command.run(parsed) or 0)
+    module, parsed = _parse(arguments)
+    return _one_line(lambda: module.run(parsed) or 0)
+
+
+def _command(arguments: Sequence[str]) -> str:
+    """Return the name of the command, which comes before any option; empty if there is none."""
+    return arguments[0] if arguments else ""
 
 
 def _one_line(work: Callable[[], int]) -> int:
-    """Return the exit status of ``work``; what the user can mend becomes one line and status 2."""
+    """Return the exit status of ``work``; what the user can fix becomes one line and status 2."""
     try:
         return work()
     except (ValueError, OSError) as error:
@@ -76,27 +82,27 @@ def _unwritable(error: OSError) -> str:
     )
 
 
-def _request(arguments: list[str]) -> int:
-    from rectify.warm import request
+def _request(arguments: Sequence[str]) -> int:
+    from rectify.cluster.warm import request
 
     return request(os.environ["RECTIFY_WARM"], arguments)
 
 
-def _parse(arguments: list[str]) -> tuple:
-    name = next((word for word in arguments if word in COMMANDS), None)
+def _parse(arguments: Sequence[str]) -> tuple[ModuleType | None, argparse.Namespace]:
+    """Return the command's module, the only one that is imported, and its parsed arguments."""
     parser = argparse.ArgumentParser(
         prog="rectify", description="Frozen language-model blocks in vision transformers."
     )
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="command")
     module = None
-    for known, help_text in COMMANDS.items():
-        subparser = subparsers.add_parser(known, help=help_text)
-        if known == name:
-            module = importlib.import_module(f"rectify.commands.{known.replace('-', '_')}")
+    for name, help_text in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=help_text)
+        if name == _command(arguments):
+            module = importlib.import_module(f"rectify.commands.{name.replace('-', '_')}")
             subparser.description = module.__doc__
             subparser.formatter_class = argparse.RawDescriptionHelpFormatter
             module.add_arguments(subparser)
-    return module, parser.parse_args(arguments)
+    return module, parser.parse_args(arguments)  # which ends the process if there is no command
 
 
 if __name__ == "__main__":

@@ -1,251 +1,295 @@
-"""A frozen language-model block in a vision transformer: inserted, or as a second loss path.
+"""A language model's frozen layer in a trunk: inserted, or as a second loss path.
 
-    insert     z -> blocks[:i] -> up -> frozen block -> norm -> down -> blocks[i:] -> head   (Eq. 6)
-    auxiliary  z -> blocks -> head                                   the main path, kept at test
-                         \\-> up -> frozen block -> norm -> down -> head   dropped at test  (Eq. 8)
+    insert     embed -> blocks[:i] -> up -> layer -> norm -> down -> blocks[i:] -> decode   (Eq. 6)
+    auxiliary  embed -> blocks -> decode                             the main path, kept at test
+                              \\-> up -> layer -> norm -> down -> decode  dropped at test   (Eq. 8)
 
-Controls put something else between ``up`` and ``down``: nothing (adapter), a GELU (mlp), the
-same block untrained (random) or trained along (tuned). The trunk runs once for both paths.
+Controls (``rectify.controls``) put something else between ``up`` and ``down``. The trunk runs once
+for both paths, and is anything that ``rectify.trunks.trunk`` describes.
+
+Draws: the adapters come first, from ``generator(seed, "bridge")``; what a control draws comes from
+``generator(seed, "control")``. So the adapters of a seed are the same whatever stands between them.
 """
 
-from collections.abc import Iterable
+from pathlib import Path
 
 import torch
-from jaxtyping import Float
-from timm.models.vision_transformer import VisionTransformer
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from rectify.vision import classify, embed
-
-VARIANTS = ("vanilla", "insert", "auxiliary", "adapter", "mlp", "random", "tuned")
-FINAL_NORMS = ("unit", "none", "loaded")
-NORM_EPSILON = 1e-6
+from rectify import controls
+from rectify.controls import FINAL_NORMS, Control, Inner, Place, insert_index
+from rectify.language.block import Block, outline_block, read_block
+from rectify.runtime import generator as seeded
+from rectify.tensors import check_same_tensors
+from rectify.trunks.trunk import Groups, Inputs, Outputs, Tokens, Trunk, as_trunk, groups_within
+from rectify.typed import check_known
 
 
 class Bridge(nn.Module):
-    """Up to the language model's width, through its block, and down again.
+    """Up to the language model's width, through its layer, and down again.
 
     Args:
-        dim: Width of the ViT.
-        inner: What runs at the language model's width.
-        hidden: Width of the language model.
-        generator: Draws the adapters: truncated normal, std 0.02, no bias.
+        up: From the trunk's width to the language model's.
+        inner: What runs there.
+        down: Back to the trunk's width.
     """
 
-    def __init__(self, dim: int, inner: nn.Module, hidden: int, generator: torch.Generator):
+    def __init__(self, up: nn.Linear, inner: Inner, down: nn.Linear):
         super().__init__()
-        self.up = nn.Linear(dim, hidden, bias=False)
-        self.inner = inner
-        self.down = nn.Linear(hidden, dim, bias=False)
-        for linear in (self.up, self.down):
-            nn.init.trunc_normal_(linear.weight, std=0.02, generator=generator)
+        self.up = up
+        self.layer = inner.layer
+        self.tokenwise = nn.Sequential(*inner.tokenwise)
+        self.down = down
 
     def forward(
-        self, tokens: Float[Tensor, "batch tokens dim"]
+        self,
+        tokens: Float[Tensor, "batch tokens dim"],
+        padding: Bool[Tensor, "batch tokens"] | None = None,
     ) -> Float[Tensor, "batch tokens dim"]:
-        return self.down(self.inner(self.up(tokens)))  # dim -> hidden -> hidden -> dim
+        wide = self.up(tokens)  # (batch, tokens, hidden)
+        if self.layer is not None:
+            wide = self.layer(wide) if padding is None else self.layer(wide, padding)
+        return self.down(self.tokenwise(wide))  # (batch, tokens, dim)
+
+
+def adapters(dim: int, hidden: int, generator: torch.Generator) -> tuple[nn.Linear, nn.Linear]:
+    """Return the linears up to ``hidden`` and down to ``dim``: truncated normal, std 0.02, no bias.
+
+    Args:
+        dim: Width of the trunk.
+        hidden: Width of the language model.
+        generator: Draws the one up first.
+    """
+    up = nn.Linear(dim, hidden, bias=False)
+    down = nn.Linear(hidden, dim, bias=False)
+    for linear in (up, down):
+        nn.init.trunc_normal_(linear.weight, std=0.02, generator=generator)
+    return up, down
 
 
 class _Rectified(nn.Module):
-    """A ViT and a bridge, and what timm's optimizers ask a model about its parameters."""
+    """A trunk and a bridge, and what timm's optimizers ask a model about its parameters."""
 
-    def __init__(self, vit: VisionTransformer, bridge: Bridge):
+    def __init__(self, trunk: nn.Module, bridge: Bridge | None):
         super().__init__()
-        self.vit, self.bridge = vit, bridge
+        self.trunk, self.bridge = trunk, bridge
+
+    def bridged(self, tokens: Tokens) -> Tokens:
+        """Return the tokens after the bridge."""
+        return tokens._replace(values=self.bridge(tokens.values, tokens.padding))
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that are not decayed."""
-        return {f"vit.{name}" for name in self.vit.no_weight_decay()}
+        names = self.trunk.no_weight_decay() if hasattr(self.trunk, "no_weight_decay") else ()
+        return {f"trunk.{name}" for name in names}
 
-    def group_matcher(self, coarse: bool = False) -> dict[str, str | list]:
-        """The ViT's layers for layer decay; what is in none, the bridge too, is the last."""
-        inside = r"^vit\."
-        groups = self.vit.group_matcher(coarse)
-        blocks = [(pattern.replace("^", inside), order) for pattern, order in groups["blocks"]]
-        return {"stem": f"{inside}(?:{groups['stem'].removeprefix('^')})", "blocks": blocks}
+    def group_matcher(self, coarse: bool = False) -> Groups:
+        """The trunk's layers for layer decay; what is in none, the bridge too, is the last.
+
+        Raises:
+            ValueError: If the trunk has no ``group_matcher``.
+        """
+        if not hasattr(self.trunk, "group_matcher"):
+            raise ValueError(
+                f"rectified: layer_decay must have a trunk with group_matcher, got "
+                f"{type(self.trunk).__name__} without. Set layer_decay to null."
+            )
+        return groups_within(r"trunk\.", self.trunk.group_matcher(coarse))
 
 
-class InsertedViT(_Rectified):
-    """A ViT with a bridge before block ``insert_at``; ``depth`` is after the last block."""
+class InsertedModel(_Rectified):
+    """A trunk with a bridge before block ``insert_at``; the depth is after the last block."""
 
-    def __init__(self, vit: VisionTransformer, bridge: Bridge, insert_at: int):
-        super().__init__(vit, bridge)
+    def __init__(self, trunk: nn.Module, bridge: Bridge, insert_at: int):
+        super().__init__(trunk, bridge)
         self.insert_at = insert_at
 
-    def forward(self, images: Float[Tensor, " batch *pixels"]) -> Float[Tensor, "batch classes"]:
-        tokens = self.vit.blocks[: self.insert_at](embed(self.vit, images))
-        tokens = self.vit.blocks[self.insert_at :](self.bridge(tokens))
-        return classify(self.vit, tokens)
+    def forward(self, inputs: Inputs) -> Outputs:
+        tokens = self.trunk.run(self.trunk.embed(inputs), 0, self.insert_at)
+        tokens = self.bridged(tokens)
+        return self.trunk.decode(self.trunk.run(tokens, self.insert_at, len(self.trunk.blocks)))
 
 
-class AuxiliaryViT(_Rectified):
-    """A ViT with a second loss path through a bridge; the plain ViT at test."""
+class AuxiliaryModel(_Rectified):
+    """A trunk with a second loss path; the plain trunk at test.
 
-    def forward(
-        self, images: Float[Tensor, " batch *pixels"]
-    ) -> Float[Tensor, "batch classes"] | tuple[Tensor, Tensor]:
-        """Return the logits; while training, those of the main and of the auxiliary path."""
-        tokens = self.vit.blocks(embed(self.vit, images))
-        main = classify(self.vit, tokens)
-        return (main, classify(self.vit, self.bridge(tokens))) if self.training else main
+    Args:
+        trunk: The model that is kept.
+        bridge: Between the last block and the trunk's ``decode`` in the second path.
+        head: In place of bridge and ``decode``, where there is no bridge.
+    """
+
+    def __init__(self, trunk: nn.Module, bridge: Bridge | None, head: nn.Module | None = None):
+        super().__init__(trunk, bridge)
+        self.head = head
+
+    def forward(self, inputs: Inputs) -> Outputs | tuple[Outputs, Outputs]:
+        """Return the outputs; while training, those of the main and of the auxiliary path."""
+        tokens = self.trunk.run(self.trunk.embed(inputs), 0, len(self.trunk.blocks))
+        main = self.trunk.decode(tokens)
+        return (main, self._second(tokens)) if self.training else main
+
+    def _second(self, tokens: Tokens) -> Outputs:
+        if self.head is not None:
+            return self.head(tokens)
+        return self.trunk.decode(self.bridged(tokens))
 
 
 def insert(
-    vit: VisionTransformer,
+    model: nn.Module,
     block: nn.Module,
-    position: str | int,
+    position: str | int | None,
     *,
     generator: torch.Generator,
     final_norm: str = "unit",
-) -> InsertedViT:
-    """Return the ViT with the frozen ``block`` in its forward path (Eq. 6).
+    control: str = "frozen",
+    control_generator: torch.Generator | None = None,
+) -> InsertedModel:
+    """Return a trunk with the frozen ``block`` in its forward path (Eq. 6).
 
     Args:
-        vit: The vision transformer; used, not copied.
-        block: A frozen decoder block with attribute ``hidden``, its width.
-        position: ``early``, ``middle``, ``end``, or the number of ViT blocks before it.
+        model: A trunk or a timm ViT; used, not copied.
+        block: A frozen decoder layer with attribute ``hidden``, its width.
+        position: ``early``, ``middle``, ``end``, or the number of the trunk's blocks before it.
         generator: Draws the two adapters.
-        final_norm: Norm after the block: RMS with ``unit`` gain, the ``loaded`` one of the
+        final_norm: Norm after the layer: RMS with ``unit`` gain, the ``loaded`` one of the
             language model, frozen, or ``none``.
+        control: What stands in place of ``block``, a key of ``rectify.controls.CONTROLS``.
+        control_generator: For what the control draws; ``generator``, after the adapters, if None.
 
     Raises:
-        ValueError: If the position or the norm is not one of these, or the block has no norm.
+        ValueError: If the position, norm or control is not one of these, or there is no norm.
     """
-    inner = nn.Sequential(block, *_norm(block, final_norm))
-    return _inserted(vit, inner, block.hidden, position, generator)
+    trunk, chosen = as_trunk(model), controls.find("insert", control)
+    insert_at = insert_index(position, len(trunk.blocks))
+    place = Place(trunk, block, final_norm, control_generator or generator)
+    return InsertedModel(trunk, _bridge(place, chosen, generator), insert_at)
 
 
 def auxiliary(
-    vit: VisionTransformer,
-    block: nn.Module,
+    model: nn.Module,
+    block: nn.Module | None,
     *,
     generator: torch.Generator,
     final_norm: str = "unit",
-) -> AuxiliaryViT:
-    """Return the ViT with the frozen ``block`` in a second loss path only (Eq. 8)."""
-    inner = nn.Sequential(block, *_norm(block, final_norm))
-    return AuxiliaryViT(vit, Bridge(vit.embed_dim, inner, block.hidden, generator))
+    control: str = "frozen",
+    control_generator: torch.Generator | None = None,
+) -> AuxiliaryModel:
+    """Return a trunk with the frozen ``block`` in a second loss path only (Eq. 8).
+
+    Arguments and errors are those of ``insert``; the control ``head`` needs no block.
+    """
+    trunk, chosen = as_trunk(model), controls.find("auxiliary", control)
+    place = Place(trunk, block, final_norm, control_generator or generator)
+    if not chosen.bridge:
+        return AuxiliaryModel(trunk, None, chosen.build(place))
+    return AuxiliaryModel(trunk, _bridge(place, chosen, generator))
 
 
-def adapter(
-    vit: VisionTransformer, hidden: int, position: str | int, *, generator: torch.Generator
-) -> InsertedViT:
-    """Return the control with the two linears and no block between them."""
-    return _inserted(vit, nn.Identity(), hidden, position, generator)
-
-
-def mlp(
-    vit: VisionTransformer, hidden: int, position: str | int, *, generator: torch.Generator
-) -> InsertedViT:
-    """Return the control with a GELU between the two linears: ViT-S-MLP of Pang et al."""
-    return _inserted(vit, nn.GELU(), hidden, position, generator)
-
-
-def tuned(
-    vit: VisionTransformer,
-    block: nn.Module,
-    position: str | int,
+def build(
+    model: nn.Module,
+    variant: str,
+    control: str = "frozen",
     *,
-    generator: torch.Generator,
+    block: Path | None,
+    position: str | int | None,
     final_norm: str = "unit",
-) -> InsertedViT:
-    """Return the control whose block is trained along with the ViT."""
-    model = insert(vit, block, position, generator=generator, final_norm=final_norm)
-    block.float().requires_grad_(True)  # trained weights need the precision of small steps
-    return model
+    seed: int,
+) -> nn.Module:
+    """Return the untrained model of a variant; ``vanilla`` is the trunk alone.
 
-
-def insert_index(position: str | int, depth: int) -> int:
-    """Return how many ViT blocks stand before a position.
+    Args:
+        model: A trunk or a timm ViT; used, not copied.
+        variant: A key of ``rectify.controls.VARIANTS``.
+        control: A key of ``rectify.controls.CONTROLS``.
+        block: What ``extract_block`` wrote; None where the variant needs none.
+        position: As in ``insert``; the auxiliary path starts at the end, None means that too.
+        final_norm: As in ``insert``.
+        seed: Of all draws.
 
     Raises:
-        ValueError: If the position is misspelt or lies outside 0 .. depth.
+        ValueError: As ``insert``, or if the block is missing or damaged.
     """
-    places = {"early": 0, "middle": depth // 2, "end": depth}
-    if position in places:
-        return places[position]
-    if not isinstance(position, int) or not 0 <= position <= depth:
+    trunk, chosen = as_trunk(model), controls.find(variant, control)
+    if variant == "vanilla":
+        return trunk
+    layer = _layer(block, chosen, f"variant {variant} with control {control}")
+    draws = {"generator": seeded(seed, "bridge"), "control_generator": seeded(seed, "control")}
+    if variant == "insert":
+        return insert(trunk, layer, position, final_norm=final_norm, control=control, **draws)
+    depth = len(trunk.blocks)
+    if position is not None and insert_index(position, depth) != depth:
         raise ValueError(
-            f"rectified: position must be early, middle, end or 0..{depth}, got {position!r}. "
-            "Correct the run's position."
+            f"rectified: the auxiliary path must start at the end, got position {position}. "
+            "Set position to end, or choose variant insert."
         )
-    return position
+    return auxiliary(trunk, layer, final_norm=final_norm, control=control, **draws)
+
+
+def trunk_of(model: nn.Module) -> Trunk:
+    """Return the trunk inside of a model of any variant."""
+    return model.trunk if isinstance(model, _Rectified) else as_trunk(model)
 
 
 def export(model: nn.Module) -> dict[str, Tensor]:
-    """Return the plain ViT's weights under timm's names, as used at test.
+    """Return the plain trunk's weights, as used at test; a ViT's under timm's names.
 
     Raises:
         ValueError: If the model needs its bridge at test and so has no plain form.
     """
-    if isinstance(model, InsertedViT):
+    if isinstance(model, InsertedModel):
         raise ValueError(
-            "rectified: only a vanilla or auxiliary model has a plain ViT, got an inserted one. "
+            "rectified: only a vanilla or auxiliary model has a plain form, got an inserted one. "
             "Train the auxiliary variant, or save its trainable_state."
         )
-    vit = model.vit if isinstance(model, AuxiliaryViT) else model
-    return {name: tensor.detach() for name, tensor in vit.state_dict().items()}
+    plain = _plain(trunk_of(model))
+    return {name: tensor.detach() for name, tensor in plain.state_dict().items()}
 
 
 def trainable_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return the tensors that training changes: a frozen block is never stored again."""
-    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    """Return the tensors that training changes: a frozen layer is never stored again.
+
+    A trunk alone has the names that ``export`` gives it.
+    """
+    plain = _plain(model)
+    frozen = {name for name, parameter in plain.named_parameters() if not parameter.requires_grad}
     return {
-        name: tensor.detach() for name, tensor in model.state_dict().items() if name not in frozen
+        name: tensor.detach() for name, tensor in plain.state_dict().items() if name not in frozen
     }
 
 
 def load_trainable_state(model: nn.Module, state: dict[str, Tensor], where: str) -> None:
     """Put back what ``trainable_state`` returned; every tensor must be there, and no other.
 
+    A trunk alone takes what ``export`` returned, too.
+
     Raises:
         ValueError: If names or shapes differ; names the first that does.
     """
-    own = trainable_state(model)
-    _check_names(set(own), set(state), where)
-    for name, tensor in own.items():
-        if tensor.shape != state[name].shape:
-            raise ValueError(
-                f"{where}: {name} must have shape {tuple(tensor.shape)}, got "
-                f"{tuple(state[name].shape)}. Train this run again."
-            )
-    for name, tensor in own.items():
+    expected = trainable_state(model)
+    check_same_tensors(expected, state, where, "Train this run again.")
+    for name, tensor in expected.items():
         tensor.copy_(state[name])
 
 
-def _check_names(wanted: Iterable[str], found: Iterable[str], where: str) -> None:
-    wrong = sorted(set(wanted) ^ set(found))
-    if wrong:
-        kind = "missing" if wrong[0] in wanted else "unexpected"
-        raise ValueError(
-            f"{where}: must hold exactly the model's tensors, got {len(wrong)} that differ, "
-            f"first {wrong[0]} ({kind}). Train this run again."
-        )
+def _plain(model: nn.Module) -> nn.Module:
+    """Return the model that a trunk wraps, if it wraps one."""
+    return getattr(model, "plain", model)
 
 
-def _inserted(
-    vit: VisionTransformer,
-    inner: nn.Module,
-    hidden: int,
-    position: str | int,
-    generator: torch.Generator,
-) -> InsertedViT:
-    place = insert_index(position, len(vit.blocks))
-    return InsertedViT(vit, Bridge(vit.embed_dim, inner, hidden, generator), place)
+def _layer(path: Path | None, control: Control, what: str) -> Block | None:
+    """Return the frozen layer, or only its shape where the control needs no more."""
+    if not control.bridge:
+        return None
+    if path is None:
+        raise ValueError(f"rectified: {what} must have a block, got none. Give --block.")
+    return read_block(path) if control.weights else outline_block(path)
 
 
-def _norm(block: nn.Module, final_norm: str) -> list[nn.Module]:
-    if final_norm not in FINAL_NORMS:
-        raise ValueError(
-            f"rectified: final_norm must be one of {', '.join(FINAL_NORMS)}, got {final_norm!r}. "
-            "Change rectifier.final_norm in the config."
-        )
-    if final_norm == "loaded":
-        if getattr(block, "final_norm", None) is None:
-            raise ValueError(
-                "rectified: with final_norm loaded the block must bring the language model's norm, "
-                "got none. Set rectifier.final_norm to unit or none."
-            )
-        return [block.final_norm]
-    unit = nn.RMSNorm(block.hidden, eps=NORM_EPSILON, elementwise_affine=False)
-    return [unit] if final_norm == "unit" else []
+def _bridge(place: Place, control: Control, generator: torch.Generator) -> Bridge:
+    """Return the adapters, drawn first, with what the control has between them."""
+    check_known("rectified: final_norm", place.final_norm, FINAL_NORMS, "a known norm")
+    dim, hidden = place.trunk.dim, place.block.hidden
+    up, down = adapters(dim, hidden, generator)
+    return Bridge(up, control.build(place), down)

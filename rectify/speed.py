@@ -1,126 +1,73 @@
-"""What a ViT costs in each variant: counts of one image, speed and peak memory of a batch.
+"""How fast a variant of a ViT is and how much memory it takes, for a batch.
 
-A training step is forward, loss (Eq. 10 with half the weight on each path), backward and an
-AdamW step; at test the auxiliary variant is the plain ViT. Weights and images are random, and
-matrices of the frozen block have 2 bytes per value under bfloat16, as in published checkpoints.
+A training step is forward, loss, backward and an AdamW step; at test time the auxiliary variant
+is the plain ViT. Weights and images are random, and matrices of the frozen layer have 2 bytes
+per value under bfloat16, as in published checkpoints.
 """
 
 import contextlib
+import os
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
-from torch.utils.flop_counter import FlopCounterMode
 
-from rectify.cost import PASSES, check_memory, flops, language_config, parameters
-from rectify.language import empty_block
-from rectify.rectified import auxiliary, insert
-from rectify.runtime import autocast, generator
-from rectify.vision import create_vit
+from rectify.cost import Design, build, check_size, parameters, training_loss
+from rectify.runtime import autocast
 
-VARIANTS = ("vanilla", "insert", "auxiliary")
+PASSES = 5  # timed, after one that is not
+
+
+class Speed(NamedTuple):
+    """The measured columns of a ``COST`` table; a peak is None where it is unknown."""
+
+    training_images_per_second: float
+    training_peak_bytes: int | None
+    test_images_per_second: float
+    test_peak_bytes: int | None
 
 
 def measure(
-    variant: str,
-    vision: dict[str, Any],
-    language: str,
-    *,
-    image_size: int,
-    channels: int,
-    classes: int,
-    final_norm: str,
-    batch_size: int,
-    precision: str,
-    device: torch.device,
-) -> dict[str, Any]:
-    """Return the numbers of one row of a ``COST`` table.
+    design: Design, variant: str, *, batch_size: int, precision: str, device: torch.device
+) -> Speed:
+    """Return speed and peak memory of a variant.
 
     Args:
-        variant: ``vanilla``, ``insert`` or ``auxiliary``, each at position ``end``.
-        vision: ``timm``, the model's name there, and ``overrides``.
-        language: A known language model, or the folder of a checkpoint.
-        image_size: Height and width in pixels.
-        channels: Channels of an image.
-        classes: Outputs of the head.
-        final_norm: Norm after the block: ``unit`` or ``none``.
-        batch_size: Images of a step.
+        design: The ViT and the layer in it.
+        variant: A key of ``rectify.controls.VARIANTS``.
+        batch_size: Images or clips of a step.
         precision: ``float32`` or ``bfloat16``, as in training.
         device: Where steps are timed.
 
     Raises:
         ValueError: If a name or size is not as it must be, or memory is too small.
     """
-    model = _shapes(variant, vision, language, image_size, channels, classes, final_norm)
-    tested = model.vit if variant == "auxiliary" else model
-    shape = (channels, image_size, image_size)
-    counts = flops(tested, image_size, channels)
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    numbers = {
-        "variant": variant,
-        "parameters": parameters(model),
-        "trained_parameters": trained,
-        "test_parameters": parameters(tested),
-        "flops": counts["paper"],
-        "flops_matmuls_without_attention": counts["matmuls_without_attention"],
-        "flops_matmuls_with_attention": counts["matmuls_with_attention"],
-        "training_flops": _training_flops(model, shape),
-    }
-    check_memory(4 * parameters(model), device)
-    _fill(model, precision, device)
-    images = torch.rand(batch_size, *shape, device=device)
+    check_size("batch_size", batch_size)
+    model = build(design, variant)
+    _check_memory(4 * parameters(model.trained), device)
+    _fill(model.trained, precision, device)
+    images = torch.rand(design.batch_shape(batch_size), device=device)
     with autocast(device, precision):
-        training = _measured(_training_step(model, images, classes), device)
-        test = _measured(_test_step(tested, images), device)
-    for name, (seconds, peak) in (("training", training), ("test", test)):
-        numbers[f"{name}_images_per_second"] = batch_size / seconds
-        numbers[f"{name}_peak_bytes"] = peak
-    return numbers
+        seconds, peak = _measured(_training_step(model.trained, images, design.classes), device)
+        test_seconds, test_peak = _measured(_test_step(model.tested, images), device)
+    return Speed(batch_size / seconds, peak, batch_size / test_seconds, test_peak)
 
 
-def _shapes(
-    variant: str,
-    vision: dict[str, Any],
-    language: str,
-    image_size: int,
-    channels: int,
-    classes: int,
-    final_norm: str,
-) -> nn.Module:
-    """Return the model of a variant without weights."""
-    overrides = vision.get("overrides", {})
-    sizes = {"num_classes": classes, "image_size": image_size, "channels": channels}
-    with torch.device("meta"):
-        vit = create_vit(vision["timm"], overrides=overrides, **sizes)
-    if variant == "vanilla":
-        return vit
-    block, draws = empty_block(language_config(language), language), generator(0, "cost")
-    with torch.device("meta"):
-        if variant == "insert":
-            return insert(vit, block, "end", generator=draws, final_norm=final_norm)
-        return auxiliary(vit, block, generator=draws, final_norm=final_norm)
-
-
-def _loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    answer = model(images)
-    if isinstance(answer, Tensor):
-        return cross_entropy(answer, labels)
-    return sum(0.5 * cross_entropy(logits, labels) for logits in answer)
-
-
-def _training_flops(model: nn.Module, shape: tuple[int, ...]) -> int:
-    """Return all matrix products of the forward and backward pass of one image."""
-    images = torch.empty(1, *shape, device="meta")
-    labels = torch.zeros(1, dtype=torch.long, device="meta")
-    with FlopCounterMode(display=False) as counter:
-        _loss(model.train(), images, labels).backward()
-    model.zero_grad(set_to_none=True)
-    return counter.get_total_flops()
+def _check_memory(needed: int, device: torch.device) -> None:
+    """Refuse to fill ``needed`` bytes with weights where there is not twice as much memory."""
+    if device.type == "cuda":
+        total = torch.cuda.mem_get_info(device)[1]
+    else:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if 2 * needed > total:
+        raise ValueError(
+            f"cost: half the memory must hold the weights, {needed / 1e9:.1f} GB, got "
+            f"{total / 2e9:.1f} GB. Leave out --time, or use a larger machine."
+        )
 
 
 def _fill(model: nn.Module, precision: str, device: torch.device) -> None:
@@ -130,8 +77,10 @@ def _fill(model: nn.Module, precision: str, device: torch.device) -> None:
             if not parameter.requires_grad and parameter.ndim > 1:
                 parameter.data = parameter.data.bfloat16()
     model.to_empty(device=device)
-    for parameter in model.parameters():
-        nn.init.uniform_(parameter, -0.02, 0.02)
+    draws = torch.Generator(device).manual_seed(0)
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_floating_point():
+            nn.init.uniform_(tensor, -0.02, 0.02, generator=draws)
 
 
 def _training_step(model: nn.Module, images: Tensor, classes: int) -> Callable[[], None]:
@@ -140,7 +89,7 @@ def _training_step(model: nn.Module, images: Tensor, classes: int) -> Callable[[
     labels = torch.arange(len(images), device=images.device) % classes
 
     def step() -> None:
-        loss = _loss(model.train(), images, labels)
+        loss = training_loss(model.train(), images, labels)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

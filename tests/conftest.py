@@ -4,7 +4,12 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported, which happens later
 
+from typing import TYPE_CHECKING
+
 import pytest
+
+if TYPE_CHECKING:
+    from tests.helpers import synthetic
 
 FAULTS = pytest.StashKey[dict]()
 
@@ -16,7 +21,7 @@ def make_vit():
     """A function that builds the same tiny ViT at each call; arguments change it."""
     import torch
 
-    from rectify.vision import create_vit
+    from rectify.trunks.vit import create_vit
 
     def make(seed=0, **changes):
         overrides = {"embed_dim": 16, "num_heads": 2, "depth": DEPTH, "patch_size": 8}
@@ -35,18 +40,30 @@ def vit(make_vit):
 
 
 @pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> "synthetic.Made":
+    """Return a made-up results tree of two seeds, for all tables and figures; only to be read."""
+    from tests.helpers import synthetic
+
+    return synthetic.demo_results(tmp_path_factory.mktemp("demo"), seeds=(0, 1))
+
+
+@pytest.fixture(scope="session")
 def block_file(tmp_path_factory):
     """The last decoder block of a tiny random LLaMA, as ``extract_block`` writes it."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from rectify.language import extract_block
+    from rectify.language.block import extract_block
 
     sizes = {"hidden_size": 24, "intermediate_size": 40, "num_attention_heads": 2}
     folder = tmp_path_factory.mktemp("language")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = LlamaForCausalLM(LlamaConfig(vocab_size=8, num_hidden_layers=2, **sizes))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.ndim == 1:  # norms begin with ones, which would hide mistakes
+                    parameter.add_(torch.rand_like(parameter))
     model.save_pretrained(folder / "tiny")
     extract_block(folder / "tiny", 1, folder / "layer-1.safetensors")
     return folder / "layer-1.safetensors"
@@ -54,7 +71,7 @@ def block_file(tmp_path_factory):
 
 @pytest.fixture
 def block(block_file):
-    from rectify.language import read_block
+    from rectify.language.block import read_block
 
     return read_block(block_file)
 
@@ -64,7 +81,7 @@ def images():
     """Forty one-channel images whose class shows in their brightness."""
     import torch
 
-    from rectify.data.images import ImageSet
+    from rectify.data.sets import ImageSet
 
     draws = torch.Generator().manual_seed(0)
     labels = torch.arange(40) % CLASSES

@@ -1,22 +1,57 @@
 import pytest
 import torch
-from transformers import LlamaConfig
+from transformers import AutoConfig, LlamaConfig
 
-from rectify.cost import LANGUAGES, cost, flops, language_config, parameters
-from rectify.language import empty_block
-from rectify.vision import create_vit
+from rectify.controls import VARIANTS
+from rectify.cost import (
+    Counts,
+    Design,
+    build,
+    counts,
+    design_from,
+    flops,
+    known_languages,
+    language_config,
+    parameters,
+    training_flops,
+)
+from rectify.language.block import empty_block
+from rectify.results.declared import COST
+from rectify.speed import Speed
+from rectify.trunks.vit import create_vit
 
-PAPER = {"image_size": 224, "classes": 1000, "batch_size": 1}
-SMALL = {"image_size": 32, "classes": 10, "batch_size": 2}
+PAPER = {"vision": "vit_small_patch16_224", "language": "llama-7b"}
+SMALL = {"vision": "vit_tiny_patch16_224", "image_size": 32, "classes": 10}
+TOY = {"embed_dim": 16, "num_heads": 2, "depth": 2, "patch_size": 14}
+
+
+def counted(**values) -> dict[str, Counts]:
+    return {variant: counts(Design(**values), variant) for variant in VARIANTS}
 
 
 @pytest.fixture(scope="module")
 def papers():
-    return cost("vit_small_patch16_224", "llama-7b", "end", **PAPER)
+    return counted(**PAPER)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A tiny LLaMA's settings."""
+    sizes = {"hidden_size": 24, "intermediate_size": 40, "num_attention_heads": 2}
+    LlamaConfig(**sizes).save_pretrained(tmp_path)
+    return f"{tmp_path}"
+
+
+def test_the_columns_of_the_table_are_counted_or_measured():
+    assert ["variant", *Counts._fields, *Speed._fields] == COST.names
 
 
 def test_the_papers_parameters_are_counted_exactly(papers):
-    assert papers["parameters"] == {"vision": 22_050_664, "rectified": 227_579_752}
+    vanilla, inserted, auxiliary = papers.values()
+    assert vanilla.parameters == vanilla.trained_parameters == auxiliary.test_parameters
+    assert (vanilla.parameters, vanilla.test_parameters) == (22_050_664, 22_050_664)
+    assert inserted.parameters == inserted.test_parameters == auxiliary.parameters == 227_579_752
+    assert inserted.trained_parameters == auxiliary.trained_parameters == 25_196_392
 
 
 @pytest.mark.parametrize(("size", "count"), [("tiny", 5_717_416), ("base", 86_567_656)])
@@ -27,8 +62,8 @@ def test_other_vits_are_counted_exactly(size, count):
 
 
 def test_the_papers_flops_come_out_to_the_digit(papers):
-    assert f"{papers['flops']['vision'] / 1e9:.4f}" == "8.5013"
-    assert f"{papers['flops']['rectified'] / 1e9:.4f}" == "90.1124"
+    shown = {variant: f"{numbers.flops / 1e9:.4f}" for variant, numbers in papers.items()}
+    assert shown == {"vanilla": "8.5013", "insert": "90.1124", "auxiliary": "8.5013"}
 
 
 def test_flops_equal_the_sum_that_is_written_out_by_hand(papers):
@@ -37,49 +72,64 @@ def test_flops_equal_the_sum_that_is_written_out_by_hand(papers):
     vision = 196 * dim * 3 * 16**2 + depth * block + dim * 1000
     bridge = tokens * (2 * dim * width + 4 * width * width + 3 * width * mlp)
     norms, products = 5 * 25 * tokens * dim, 2 * tokens**2
-    assert papers["flops"] == {
-        "vision": 2 * (vision + norms),
-        "rectified": 2 * (vision + norms + bridge + products * width),
-        "conventions": {
-            "matmuls_without_attention": {"vision": 2 * vision, "rectified": 2 * (vision + bridge)},
-            "matmuls_with_attention": {
-                "vision": 2 * (vision + depth * products * dim),
-                "rectified": 2 * (vision + depth * products * dim + bridge + products * width),
-            },
-        },
+    expected = {
+        "vanilla": (vision + norms, vision, vision + depth * products * dim),
+        "insert": (
+            vision + norms + bridge + products * width,
+            vision + bridge,
+            vision + depth * products * dim + bridge + products * width,
+        ),
     }
+    for variant, multiply_adds in expected.items():
+        assert papers[variant][3:6] == tuple(2 * count for count in multiply_adds)
+    assert papers["auxiliary"][3:6] == papers["vanilla"][3:6]
+
+
+def test_a_training_step_of_the_papers_models_costs_seven_times_the_plain_one(papers):
+    steps = [numbers.training_flops for numbers in papers.values()]
+    assert [round(step / 1e9, 1) for step in steps] == [27.5, 192.6, 192.6]
+    head = 2 * 3 * 384 * 1000  # the auxiliary path runs head and its backward pass once more
+    assert steps[2] - steps[1] == head
+
+
+def test_training_flops_are_written_out_by_hand(folder):
+    """Each matrix once forward, once for its input and once for itself; a frozen one not."""
+    tokens, dim, width, depth, classes = 5, 16, 24, 2, 10
+    trained = 4 * 14 * 14 * dim + depth * tokens * 12 * dim**2 + dim * classes
+    bridge = tokens * 2 * dim * width
+    frozen = tokens * (4 * width**2 + 3 * width * 40)
+    sizes = {"image_size": 28, "channels": 1, "classes": classes, "overrides": TOY}
+    design = Design("vit_tiny_patch16_224", folder, **sizes)
+    attention = 2 * tokens**2 * (depth * dim + width)  # multiply-adds, forward
+    first = 4 * 14 * 14 * dim  # images need no gradient
+    forward = 2 * (trained + bridge + frozen + attention)
+    backward = 2 * (2 * (trained + bridge) - first + frozen + 2 * attention)
+    model = build(design, "insert").trained
+    assert training_flops(model, design.batch_shape(1)) == forward + backward
+    assert counts(design, "insert").training_flops == forward + backward
 
 
 @pytest.mark.parametrize(
     ("size", "dim", "count"), [("small", 384, 21_946_926), ("base", 768, 86_361_006)]
 )
 def test_videomae_at_16_frames_is_counted_exactly_and_by_hand(size, dim, count):
-    clips = {"image_size": 224, "classes": 174, "batch_size": 1, "frames": 16}
-    answer = cost(f"vit_{size}_patch16_224", "llama-7b", "end", **clips)
+    clips = {"classes": 174, "frames": 16, "language": "llama-7b"}
+    vanilla, inserted, _ = counted(vision=f"vit_{size}_patch16_224", **clips).values()
     tokens, depth, width, mlp = 8 * 14 * 14, 12, 4096, 11008
     adapters = 2 * dim * width
-    assert answer["parameters"] == {"vision": count, "rectified": count + adapters + 202_383_360}
+    assert vanilla.parameters == count
+    assert inserted.parameters == count + adapters + 202_383_360
     embedding = tokens * dim * 2 * 3 * 16**2
     vision = embedding + depth * tokens * 12 * dim * dim + dim * 174
     attention = 2 * tokens**2
     block = tokens * (adapters + 4 * width * width + 3 * width * mlp)
-    counts = answer["flops"]["conventions"]
-    assert counts["matmuls_without_attention"] == {
-        "vision": 2 * vision,
-        "rectified": 2 * (vision + block),
-    }
-    assert counts["matmuls_with_attention"] == {
-        "vision": 2 * (vision + depth * attention * dim),
-        "rectified": 2 * (vision + depth * attention * dim + block + attention * width),
-    }
+    assert vanilla.flops_matmuls_without_attention == 2 * vision
+    assert inserted.flops_matmuls_without_attention == 2 * (vision + block)
+    products = vision + depth * attention * dim
+    assert vanilla.flops_matmuls_with_attention == 2 * products
+    assert inserted.flops_matmuls_with_attention == 2 * (products + block + attention * width)
     norms = 5 * (2 * depth * tokens + 1) * dim  # the last one is of the mean alone
-    assert answer["flops"]["vision"] == 2 * (vision + norms)
-
-
-def test_a_clip_is_timed_where_a_device_is_given():
-    clips = SMALL | {"frames": 4, "batch_size": 1}
-    answer = cost("vit_tiny_patch16_224", "opt-125m", "end", **clips, device=torch.device("cpu"))
-    assert all(seconds > 0 for seconds in answer["seconds_per_image"].values())
+    assert vanilla.flops == 2 * (vision + norms)
 
 
 @pytest.mark.parametrize("language", ["llama3-8b", "opt-125m", "opt-350m", "bloomz-560m"])
@@ -90,31 +140,32 @@ def test_every_family_is_counted_layer_by_layer(language):
     block = empty_block(config, language)
     matrices = sum(p.numel() for p in block.parameters() if p.ndim == 2)
     norms = sum(isinstance(part, torch.nn.LayerNorm) for part in block.modules())
-    answer = cost("vit_tiny_patch16_224", language, "middle", **SMALL)["flops"]
+    vanilla, inserted, _ = counted(**SMALL, language=language, position="middle").values()
     linear = 2 * tokens * (matrices + 2 * dim * width)
     attention, norm = 4 * tokens**2 * width, 10 * tokens * width * norms
-    assert answer["rectified"] - answer["vision"] == linear + attention + norm
-    for kind, extra in (("without", 0), ("with", attention)):
-        counts = answer["conventions"][f"matmuls_{kind}_attention"]
-        assert counts["rectified"] - counts["vision"] == linear + extra
+    extra = [after - before for before, after in zip(vanilla[3:6], inserted[3:6], strict=True)]
+    assert extra == [linear + attention + norm, linear, linear + attention]
 
 
-def test_neither_position_nor_batch_size_changes_the_counts():
-    one = cost("vit_tiny_patch16_224", "opt-125m", "early", **SMALL)
-    assert cost("vit_tiny_patch16_224", "opt-125m", 12, **SMALL | {"batch_size": 1}) == one
+def test_the_position_changes_no_count():
+    early = counts(Design(**SMALL, language="opt-125m", position="early"), "insert")
+    assert counts(Design(**SMALL, language="opt-125m", position=12), "insert") == early
 
 
 def test_every_known_language_model_has_a_block():
-    sizes = {name: parameters(empty_block(language_config(name), name)) for name in LANGUAGES}
+    sizes = {
+        name: parameters(empty_block(language_config(name), name)) for name in known_languages()
+    }
     assert sizes["llama-7b"] == sizes["llama2-7b"] == 202_383_360
     assert sizes["opt-6.7b"] == sizes["bloomz-7.1b"] == 12 * 4096**2 + 13 * 4096
-    assert len(sizes) == len(LANGUAGES)
+    papers = {"llama-7b", "opt-350m", "opt-1.3b", "opt-2.7b", "opt-6.7b", "bloomz-560m"}
+    assert papers | {"bloomz-1.1b", "bloomz-3b", "bloomz-7.1b"} <= sizes.keys()
 
 
 def test_whole_models_have_the_size_in_their_names():
     """Blocks and embeddings; the published names are rounded."""
     for name, embedded in (("llama", 2 * 32_000), ("opt", 50_272 + 2_050), ("bloomz", 250_880)):
-        for known in (known for known in LANGUAGES if known.startswith(f"{name}-")):
+        for known in (known for known in known_languages() if known.startswith(f"{name}-")):
             config = language_config(known)
             blocks = config.num_hidden_layers * parameters(empty_block(config, known))
             total = blocks + embedded * config.hidden_size
@@ -122,52 +173,59 @@ def test_whole_models_have_the_size_in_their_names():
             assert total == pytest.approx(number * {"m": 1e6, "b": 1e9}[unit], rel=0.07), known
 
 
-def test_a_checkpoints_folder_is_a_language_model_too(tmp_path):
-    config = LlamaConfig(hidden_size=64, intermediate_size=96, num_attention_heads=4)
-    config.save_pretrained(tmp_path)
-    answer = cost("vit_tiny_patch16_224", f"{tmp_path}", "end", **SMALL)
-    extra = answer["parameters"]["rectified"] - answer["parameters"]["vision"]
-    assert extra == 4 * 64**2 + 3 * 64 * 96 + 2 * 64 + 2 * 192 * 64
+def test_each_known_setting_is_one_that_transformers_knows_and_of_its_type():
+    for name, values in known_languages().items():
+        default = AutoConfig.for_model(values["model_type"])
+        config = language_config(name)
+        for key, value in values.items():
+            assert type(value) is type(getattr(default, key)) or key == "num_key_value_heads", name
+            assert getattr(config, key) == value, name
 
 
-def test_seconds_are_measured_where_a_device_is_given():
-    device = torch.device("cpu")
-    answer = cost("vit_tiny_patch16_224", "opt-125m", "end", **SMALL, device=device)
-    assert answer["seconds_per_image"].keys() == {"vision", "rectified"}
-    assert all(seconds > 0 for seconds in answer["seconds_per_image"].values())
-    counted = cost("vit_tiny_patch16_224", "opt-125m", "end", **SMALL)
-    assert counted == answer | {"seconds_per_image": None}
+def test_a_checkpoints_folder_is_a_language_model_too(folder):
+    vanilla, inserted, _ = counted(**SMALL, language=folder).values()
+    extra = inserted.parameters - vanilla.parameters
+    assert extra == 4 * 24**2 + 3 * 24 * 40 + 2 * 24 + 2 * 192 * 24
 
 
-def test_too_little_memory_is_one_line(monkeypatch):
-    monkeypatch.setattr("rectify.cost.os.sysconf", lambda name: 1000)
-    with pytest.raises(ValueError, match=r"got 0\.0 GB\. Give --no-measure") as caught:
-        cost("vit_tiny_patch16_224", "opt-125m", "end", **SMALL, device=torch.device("cpu"))
-    assert "\n" not in str(caught.value)
+def test_options_name_what_a_design_has_and_more(folder, tmp_path):
+    options = {"vision": "vit_tiny_patch16_224", "language": "llama-7b", "position": "6"}
+    design = design_from({**options, "classes": 10, "frames": None, "batch_size": 3})
+    assert design == Design("vit_tiny_patch16_224", "llama-7b", 6, classes=10)
+    assert design_from(options, tmp_path / "absent").language == "llama-7b"
+    assert design_from(options, tmp_path).language == folder
+    with pytest.raises(ValueError, match="cost: --language must be given, got none"):
+        design_from({"vision": "vit_tiny_patch16_224", "language": None})
 
 
 @pytest.mark.parametrize(
-    ("vision", "language", "position", "sizes", "expected"),
+    ("changes", "expected"),
     [
-        ("vit_smal_patch16_224", "llama-7b", "end", {}, "vit_small_patch16_224"),
-        ("vit_small_patch16_224", "lama-7b", "end", {}, "Near names: llama-7b"),
-        ("vit_small_patch16_224", "?", "end", {}, "Near names: llama-7b, .*bloomz-7.1b"),
-        ("vit_small_patch16_224", "llama-7b", "ende", {}, r"early, middle, end or 0\.\.12"),
-        ("vit_small_patch16_224", "llama-7b", 13, {}, r"early, middle, end or 0\.\.12"),
-        ("vit_small_patch16_224", "llama-7b", "end", {"image_size": 225}, "multiple of patch_size"),
-        ("vit_small_patch16_224", "llama-7b", "end", {"batch_size": 0}, "at least 1, got 0"),
-        ("vit_small_patch16_224", "llama-7b", "end", {"frames": 0}, "frames must be at least 1"),
-        ("vit_small_patch16_224", "llama-7b", "end", {"frames": 3}, "a multiple of 2, got 3"),
+        ({"vision": "vit_smal_patch16_224"}, "vit_small_patch16_224"),
+        ({"language": "lama-7b"}, "got 'lama-7b'. Did you mean llama-7b?"),
+        ({"language": "?"}, "Known: llama-7b, .*bloomz-7.1b"),
+        ({"position": "ende"}, r"early, middle, end or 0\.\.12"),
+        ({"position": 13}, r"early, middle, end or 0\.\.12"),
+        ({"image_size": 225}, "multiple of patch_size"),
+        ({"classes": 0}, "classes must be at least 1, got 0"),
+        ({"frames": 0}, "frames must be at least 1"),
+        ({"frames": 3}, "a multiple of 2, got 3"),
+        ({"final_norm": "units"}, "final_norm"),
     ],
 )
-def test_mistakes_are_one_line(vision, language, position, sizes, expected):
+def test_mistakes_are_one_line(changes, expected):
     with pytest.raises(ValueError, match=expected) as caught:
-        cost(vision, language, position, **PAPER | sizes)
+        counts(Design(**PAPER | changes), "insert")
     assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_variant_is_refused():
+    with pytest.raises(ValueError, match="cost: variant: must be a known variant, got 'inserted'"):
+        build(Design(**PAPER), "inserted")
 
 
 def test_flops_of_a_plain_vit_leave_no_hooks_behind():
     with torch.device("meta"):
         vit = create_vit("vit_tiny_patch16_224", num_classes=10, image_size=32)
-    assert flops(vit, 32) == flops(vit, 32)
+    assert flops(vit, (1, 3, 32, 32)) == flops(vit, (1, 3, 32, 32))
     assert not any(part._forward_hooks for part in vit.modules())

@@ -1,24 +1,41 @@
+"""The command line: help, mistakes, exit status, and what is imported."""
+
+import logging
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from rectify.__main__ import COMMANDS, main, run
-
-pytestmark = pytest.mark.usefixtures("restored_runtime")
+from rectify import __main__
+from rectify.__main__ import COLD, COMMANDS, main, run
+from rectify.cluster import warm
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True)
-def no_warm_server(monkeypatch):
-    monkeypatch.delenv("RECTIFY_WARM", raising=False)
-    monkeypatch.delenv("RECTIFY_TRACEBACK", raising=False)
+def undisturbed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Put back what ``run`` changes for the whole process; no warm process is asked."""
+    for name in ("RECTIFY_WARM", "RECTIFY_TRACEBACK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
-def test_help_names_every_command(capsys):
+def resolve(run_name: str, folder: Path) -> list[str]:
+    """Return a command line that writes ``config.json``."""
+    settings = f'{{"run": "{run_name}"}}'
+    return ["resolve", "--settings", settings, "--output", f"{folder / 'config.json'}"]
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     shown = capsys.readouterr().out
@@ -26,9 +43,9 @@ def test_help_names_every_command(capsys):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_each_command_says_what_it_reads_and_writes(name, capsys):
-    if not (ROOT / "rectify" / "commands" / f"{name.replace('-', '_')}.py").is_file():
-        pytest.fail(f"rectify has no command {name}")
+def test_each_command_says_what_it_reads_and_writes(
+    name: str, capsys: pytest.CaptureFixture
+) -> None:
     with pytest.raises(SystemExit, match="0"):
         main([name, "--help"])
     shown = capsys.readouterr().out
@@ -37,48 +54,83 @@ def test_each_command_says_what_it_reads_and_writes(name, capsys):
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "warm"])
-def test_every_command_but_fetch_is_offline(name, monkeypatch):
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+def test_every_command_but_fetch_is_offline(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE")
     with pytest.raises(SystemExit, match="0"):
         main([name, "--help"])
     assert os.environ.get("HF_HUB_OFFLINE") == (None if name == "fetch" else "1")
 
 
-@pytest.mark.parametrize("words", [[], ["tabel"], ["resolve"], ["resolve", "--settings", "{"]])
-def test_a_wrong_command_line_ends_with_status_2(words, capsys):
+@pytest.mark.parametrize(
+    "words", [[], ["tabel"], ["resolve"], ["resolve", "--settings", "{"], ["--seed", "table"]]
+)
+def test_a_wrong_command_line_ends_with_status_2(
+    words: list[str], capsys: pytest.CaptureFixture
+) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(words)
     assert "usage: rectify" in capsys.readouterr().err
 
 
-def test_a_users_mistake_is_one_line_and_status_2(tmp_path, capsys):
-    words = ["resolve", "--settings", '{"run": "x"}', "--output", str(tmp_path / "config.json")]
-    assert main(words) == 2
+def test_only_the_first_word_is_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    imported = []
+    monkeypatch.setattr(__main__.importlib, "import_module", imported.append)
+    with pytest.raises(SystemExit, match="2"):
+        main(["--output", "table"])
+    assert imported == []
+    assert "usage: rectify" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["table", "--help", *COLD])
+def test_a_warm_process_is_asked_for_all_but_what_starts_it_or_needs_the_network(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def request(address: str, arguments: Sequence[str]) -> int:
+        asked.append((address, arguments))
+        return 7
+
+    monkeypatch.setenv("RECTIFY_WARM", "an address")
+    monkeypatch.setattr(warm, "request", request)
+    monkeypatch.setattr(__main__, "run", lambda arguments: 8)
+    assert main([name, "fetch", "warm"]) == (8 if name in COLD else 7)
+    assert asked == ([] if name in COLD else [("an address", [name, "fetch", "warm"])])
+
+
+def test_a_users_mistake_is_one_line_and_status_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(resolve("x", tmp_path)) == 2
     shown = capsys.readouterr()
     assert shown.err.startswith("config: a run must be named")
     assert (shown.err.count("\n"), shown.out) == (1, "")
 
 
-def test_a_traceback_is_shown_where_it_is_asked_for(tmp_path, monkeypatch):
+def test_a_traceback_is_shown_where_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RECTIFY_TRACEBACK", "1")
     with pytest.raises(ValueError, match="a run must be named"):
-        run(["resolve", "--settings", '{"run": "x"}', "--output", str(tmp_path / "config.json")])
+        run(resolve("x", tmp_path))
 
 
-def test_a_command_that_ends_well_has_status_0(tmp_path):
-    words = ["resolve", "--settings", '{"run": "glyphs_vit-s_vanilla"}']
-    assert main([*words, "--output", str(tmp_path / "config.json")]) == 0
+def test_a_command_that_ends_well_has_status_0(tmp_path: Path) -> None:
+    assert main(resolve("glyphs_vit-s_vanilla", tmp_path)) == 0
     assert (tmp_path / "config.json").is_file()
 
 
-def test_help_and_resolve_start_without_torch():
-    words = "'resolve', '--settings', '{\"run\": \"x\"}', '--output', 'never.json'"
-    code = f"import sys; from rectify.__main__ import run; run([{words}])"
+@pytest.mark.parametrize("words", [["--help"], resolve("x", Path("never"))])
+def test_help_and_resolve_start_without_torch_and_pandas(words: list[str]) -> None:
+    code = (
+        "import contextlib, sys\n"
+        "from rectify.__main__ import run\n"
+        f"with contextlib.suppress(SystemExit): run({words!r})\n"
+        "sys.exit(', '.join({'torch', 'pandas', 'numpy'} & set(sys.modules)) or 0)"
+    )
     done = subprocess.run(
-        [sys.executable, "-c", f"{code}; sys.exit('torch' in sys.modules)"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr

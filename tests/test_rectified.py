@@ -1,30 +1,27 @@
-import copy
 import itertools
 
 import pytest
 import timm
 import torch
+from timm.optim import create_optimizer_v2
 from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
-from rectify import rectified
-from rectify.recipes import optimizer_and_schedule, recipe
 from rectify.rectified import (
-    adapter,
+    adapters,
     auxiliary,
+    build,
     export,
     insert,
-    insert_index,
     load_trainable_state,
-    mlp,
     trainable_state,
-    tuned,
+    trunk_of,
 )
 from rectify.runtime import generator
-from rectify.training import total_loss
-from rectify.vision import classify, create_vit, embed
+from rectify.trunks.vit import ViT, create_vit
+from tests.helpers.toy_trunk import DIM, ToyTrunk, toy_inputs
 
 DEPTH, WIDTH, HIDDEN = 4, 16, 24
 PIXELS = torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(1))
@@ -55,9 +52,8 @@ def with_block(request, vit, block, draws):
 
 def loss_of(model):
     logits = model(PIXELS)
-    paths = logits if isinstance(logits, tuple) else (logits, None)
-    losses = [None if path is None else cross_entropy(path, TARGETS) for path in paths]
-    return total_loss(*losses, 0.3)
+    paths = logits if isinstance(logits, tuple) else (logits,)
+    return sum(cross_entropy(path, TARGETS) for path in paths)
 
 
 def bridge_by_hand(bridge, block, tokens):
@@ -66,12 +62,20 @@ def bridge_by_hand(bridge, block, tokens):
     return middle @ bridge.down.weight.T
 
 
+def after_the_blocks(vit):
+    return vit.blocks(ViT(vit).embed(PIXELS).values)
+
+
+def classified(vit, tokens):
+    return vit.forward_head(vit.norm(tokens))
+
+
 def trained_names(model):
     return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def names_of_vit(make_vit):
-    return {f"vit.{name}" for name, _ in make_vit().named_parameters()}
+    return {f"trunk.vit.{name}" for name, _ in make_vit().named_parameters()}
 
 
 def test_at_test_the_auxiliary_model_is_the_plain_vit_bit_for_bit(make_vit, two_paths):
@@ -85,23 +89,22 @@ def test_while_training_the_main_path_is_the_plain_vit(make_vit, two_paths):
 
 
 def test_the_second_path_equals_its_formula(two_paths, block):
-    vit = two_paths.vit
     _, second = two_paths.train()(PIXELS)
-    tokens = bridge_by_hand(two_paths.bridge, block, vit.blocks(embed(vit, PIXELS)))
-    torch.testing.assert_close(second, classify(vit, tokens))
+    tokens = bridge_by_hand(two_paths.bridge, block, after_the_blocks(two_paths.trunk.vit))
+    torch.testing.assert_close(second, classified(two_paths.trunk.vit, tokens))
 
 
 @pytest.mark.parametrize("position", ["early", "middle", "end", 1])
 def test_an_inserted_model_equals_its_formula(vit, block, draws, position):
     model = insert(vit, block, position, generator=draws).eval()
     place = {"early": 0, "middle": DEPTH // 2, "end": DEPTH}.get(position, position)
-    tokens = embed(vit, PIXELS)
+    tokens = ViT(vit).embed(PIXELS).values
     for index in range(DEPTH + 1):
         if index == place:
             tokens = bridge_by_hand(model.bridge, block, tokens)
         if index < DEPTH:
             tokens = vit.blocks[index](tokens)
-    torch.testing.assert_close(model(PIXELS), classify(vit, tokens))
+    torch.testing.assert_close(model(PIXELS), classified(vit, tokens))
 
 
 @pytest.mark.parametrize("place", [0, 2, DEPTH])
@@ -122,25 +125,15 @@ def test_blocks_before_the_inserted_one_see_what_they_saw(make_vit, block, draws
         assert torch.equal(left, right) == (index < place)
 
 
-def test_positions_are_places_before_a_block():
-    assert [insert_index(name, 12) for name in ("early", "middle", "end", 5)] == [0, 6, 12, 5]
-
-
-@pytest.mark.parametrize("position", ["ende", 13, -1, ""])
-def test_a_position_that_does_not_exist_is_one_line(position):
-    with pytest.raises(ValueError, match=r"early, middle, end or 0\.\.12, got ") as caught:
-        insert_index(position, 12)
-    assert repr(position) in str(caught.value)
-
-
 def test_the_trunk_runs_once_for_both_paths(two_paths):
     calls = []
-    for part in (*two_paths.vit.blocks, two_paths.bridge, two_paths.vit.head):
+    vit = two_paths.trunk.vit
+    for part in (*vit.blocks, two_paths.bridge, vit.head):
         part.register_forward_hook(lambda module, inputs, output: calls.append(module))
     two_paths.train()(PIXELS)
-    assert [calls.count(part) for part in two_paths.vit.blocks] == [1] * DEPTH
+    assert [calls.count(part) for part in vit.blocks] == [1] * DEPTH
     assert calls.count(two_paths.bridge) == 1
-    assert calls.count(two_paths.vit.head) == 2
+    assert calls.count(vit.head) == 2
     calls.clear()
     two_paths.eval()(PIXELS)
     assert calls.count(two_paths.bridge) == 0
@@ -149,38 +142,38 @@ def test_the_trunk_runs_once_for_both_paths(two_paths):
 @pytest.mark.parametrize("weight", [0.0, 0.35, 1.0])
 def test_the_gradient_is_the_weighted_sum_of_two_separate_passes(two_paths, weight):
     trained = {n: p for n, p in two_paths.named_parameters() if p.requires_grad}
-    vit = two_paths.train().vit
+    vit = two_paths.train().trunk.vit
 
     def gradients(loss):
-        found = torch.autograd.grad(loss, trained.values(), allow_unused=True)
+        each = torch.autograd.grad(loss, trained.values(), allow_unused=True)
         return [torch.zeros_like(p) if g is None else g
-                for g, p in zip(found, trained.values(), strict=True)]  # fmt: skip
+                for g, p in zip(each, trained.values(), strict=True)]  # fmt: skip
 
     main, second = two_paths(PIXELS)
     losses = cross_entropy(main, TARGETS), cross_entropy(second, TARGETS)
-    together = gradients(total_loss(*losses, weight))
-    first = gradients(cross_entropy(classify(vit, vit.blocks(embed(vit, PIXELS))), TARGETS))
-    tokens = two_paths.bridge(vit.blocks(embed(vit, PIXELS)))
-    other = gradients(cross_entropy(classify(vit, tokens), TARGETS))
-    for name, total, one, two in zip(trained, together, first, other, strict=True):
-        expected = (1 - weight) * one + weight * two
+    together = gradients((1 - weight) * losses[0] + weight * losses[1])
+    first = gradients(cross_entropy(classified(vit, after_the_blocks(vit)), TARGETS))
+    tokens = two_paths.bridge(after_the_blocks(vit))
+    other = gradients(cross_entropy(classified(vit, tokens), TARGETS))
+    for name, total, of_main, of_second in zip(trained, together, first, other, strict=True):
+        expected = (1 - weight) * of_main + weight * of_second
         torch.testing.assert_close(total, expected, rtol=1e-4, atol=1e-7, msg=name)
 
 
 def test_export_loads_strictly_into_timm_and_gives_equal_logits(two_paths):
-    vit = two_paths.vit
     sizes = {"embed_dim": WIDTH, "num_heads": 2, "depth": DEPTH, "patch_size": 8}
     plain = timm.create_model(
         "vit_tiny_patch16_224", num_classes=5, img_size=16, in_chans=1, **sizes
     )
     plain.load_state_dict(export(two_paths), strict=True)
     assert torch.equal(plain.eval()(PIXELS), two_paths.eval()(PIXELS))
-    assert export(vit).keys() == export(two_paths).keys()
+    assert export(two_paths.trunk).keys() == export(two_paths).keys()
+    assert export(two_paths.trunk.vit).keys() == export(two_paths).keys()
     assert not any(tensor.requires_grad for tensor in export(two_paths).values())
 
 
 def test_an_inserted_model_has_no_plain_form(inserted):
-    with pytest.raises(ValueError, match="only a vanilla or auxiliary model has a plain ViT"):
+    with pytest.raises(ValueError, match="only a vanilla or auxiliary model has a plain form"):
         export(inserted)
 
 
@@ -188,8 +181,7 @@ def test_adapters_are_two_linears_without_bias_from_a_cut_normal(vit, block, dra
     bridge = insert(vit, block, "end", generator=draws).bridge
     shapes = {name: tuple(p.shape) for name, p in bridge.named_parameters() if p.requires_grad}
     assert shapes == {"up.weight": (HIDDEN, WIDTH), "down.weight": (WIDTH, HIDDEN)}
-    wide = rectified.Bridge(256, nn.Identity(), 512, generator(3))
-    for weight in (wide.up.weight, wide.down.weight):
+    for weight in (linear.weight for linear in adapters(256, 512, generator(3))):
         assert weight.std().item() == pytest.approx(0.02, rel=0.02)
         assert weight.mean().item() == pytest.approx(0, abs=2e-4)
 
@@ -204,11 +196,11 @@ def test_adapters_depend_on_their_generator_alone(make_vit, block):
 
 
 def test_the_frozen_block_is_absent_from_the_optimizer_and_unchanged_after_three_steps(with_block):
-    block = with_block.bridge.inner[0]
+    block = with_block.bridge.layer
     before = {name: tensor.clone() for name, tensor in block.state_dict().items()}
-    others = [parameter.clone() for parameter in with_block.vit.parameters()]
-    optimizer, _ = optimizer_and_schedule(with_block, recipe("deit", mixup=0, cutmix=0), 1)
-    held = {id(one) for group in optimizer.param_groups for one in group["params"]}
+    others = [parameter.clone() for parameter in with_block.trunk.parameters()]
+    optimizer = create_optimizer_v2(with_block, opt="adamw", lr=1e-3, weight_decay=0.05)
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert held == {id(p) for p in with_block.parameters() if p.requires_grad}
     assert not held & {id(parameter) for parameter in block.parameters()}
     with_block.train()
@@ -218,22 +210,22 @@ def test_the_frozen_block_is_absent_from_the_optimizer_and_unchanged_after_three
         optimizer.step()
         optimizer.zero_grad()
     assert all(torch.equal(tensor, before[name]) for name, tensor in block.state_dict().items())
-    pairs = zip(others, with_block.vit.parameters(), strict=True)
+    pairs = zip(others, with_block.trunk.parameters(), strict=True)
     changed = [not torch.equal(*pair) for pair in pairs]
     assert all(changed)
 
 
 def test_the_frozen_block_is_out_of_the_optimizer_without_weight_decay_too(with_block):
-    optimizer, _ = optimizer_and_schedule(with_block, recipe("deit", weight_decay=0), 1)
-    parameters = [one for group in optimizer.param_groups for one in group["params"]]
+    optimizer = create_optimizer_v2(with_block, opt="adamw", lr=1e-3, weight_decay=0.0)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     assert all(parameter.requires_grad for parameter in parameters)
     assert len(parameters) == len(trained_names(with_block))
 
 
 def test_the_frozen_block_stays_in_evaluation_mode(with_block):
     with_block.train()
-    assert with_block.vit.training
-    assert not any(part.training for part in with_block.bridge.inner[0].modules())
+    assert with_block.trunk.vit.training
+    assert not any(part.training for part in with_block.bridge.layer.modules())
 
 
 def test_the_frozen_block_is_not_stored_again(make_vit, with_block):
@@ -242,36 +234,14 @@ def test_the_frozen_block_is_not_stored_again(make_vit, with_block):
     assert set(state) == names_of_vit(make_vit) | adapters == trained_names(with_block)
 
 
-def test_each_control_trains_exactly_what_it_should(make_vit, block, draws):
-    adapters = {"bridge.up.weight", "bridge.down.weight"}
-    expected = names_of_vit(make_vit) | adapters
-    for build in (adapter, mlp):
-        model = build(make_vit(), HIDDEN, "end", generator=draws)
-        assert trained_names(model) == {name for name, _ in model.named_parameters()} == expected
-    model = tuned(make_vit(), block, "end", generator=draws)
-    inside = {f"bridge.inner.0.{name}" for name, _ in block.named_parameters()}
-    assert trained_names(model) == expected | inside
-    assert set(trainable_state(model)) == expected | inside
-
-
-def test_the_adapter_control_is_two_matrices_and_the_mlp_has_a_gelu(make_vit, draws):
-    vit = make_vit().eval()
-    tokens = torch.rand(2, 5, WIDTH)
-    plain = adapter(vit, HIDDEN, "end", generator=draws).bridge
-    expected = tokens @ plain.up.weight.T @ plain.down.weight.T
-    torch.testing.assert_close(plain(tokens), expected)
-    bent = mlp(vit, HIDDEN, "end", generator=draws).bridge
-    middle = nn.functional.gelu(tokens @ bent.up.weight.T)
-    torch.testing.assert_close(bent(tokens), middle @ bent.down.weight.T)
-
-
 def test_the_norm_after_the_block_has_unit_gain_or_is_left_out(vit, block, draws):
-    unit = auxiliary(vit, block, generator=draws, final_norm="unit").bridge.inner
+    unit = auxiliary(vit, block, generator=draws, final_norm="unit").bridge.tokenwise
     tokens = torch.rand(2, 5, HIDDEN)
     size = unit(tokens).square().mean(-1)
     torch.testing.assert_close(size, torch.ones_like(size), rtol=1e-4, atol=0)
-    bare = auxiliary(vit, block, generator=draws, final_norm="none").bridge.inner
-    assert torch.equal(bare(tokens), block(tokens))
+    bare = auxiliary(vit, block, generator=draws, final_norm="none").bridge
+    assert len(bare.tokenwise) == 0
+    assert bare.layer is block
 
 
 @pytest.fixture
@@ -280,29 +250,30 @@ def models_with_the_loaded_norm(make_vit, block, draws):
     return [
         auxiliary(make_vit(), block, **arguments),
         insert(make_vit(), block, "end", **arguments),
-        tuned(make_vit(), copy.deepcopy(block), "end", **arguments),
+        insert(make_vit(), block, "end", control="tuned", **arguments),
     ]
 
 
 def test_the_loaded_norm_runs_after_the_block_with_its_own_gain(make_vit, block, draws):
     block.final_norm.weight.data += torch.rand(HIDDEN)
     tokens = torch.rand(2, 5, HIDDEN)
-    inner = auxiliary(make_vit(), block, generator=draws, final_norm="loaded").bridge.inner
-    unit = auxiliary(make_vit(), block, generator=draws, final_norm="unit").bridge.inner
-    torch.testing.assert_close(inner(tokens), unit(tokens) * block.final_norm.weight)
+    loaded = auxiliary(make_vit(), block, generator=draws, final_norm="loaded").bridge
+    unit = auxiliary(make_vit(), block, generator=draws, final_norm="unit").bridge
+    expected = unit.tokenwise(tokens) * block.final_norm.weight
+    torch.testing.assert_close(loaded.tokenwise(tokens), expected)
 
 
 def test_the_loaded_norm_is_frozen_and_never_stored(make_vit, models_with_the_loaded_norm):
     adapters = {"bridge.up.weight", "bridge.down.weight"}
     for model in models_with_the_loaded_norm:
-        block, norm = model.bridge.inner
-        inside = {f"bridge.inner.0.{n}" for n, p in block.named_parameters() if p.requires_grad}
-        assert not norm.weight.requires_grad
+        layer = model.bridge.layer.named_parameters()
+        inside = {f"bridge.layer.{name}" for name, weight in layer if weight.requires_grad}
+        assert not model.bridge.tokenwise[0].weight.requires_grad
         assert trained_names(model) == names_of_vit(make_vit) | adapters | inside
         assert set(trainable_state(model)) == trained_names(model)
         others = set(model.state_dict()) - names_of_vit(make_vit) - adapters
-        beside = {name for name in others if not name.startswith("bridge.inner.0.decoder.")}
-        assert beside == {"bridge.inner.1.weight"}
+        outside = {name for name in others if not name.startswith("bridge.layer.decoder.")}
+        assert outside == {"bridge.tokenwise.0.weight"}
     assert inside  # tuned: the block, not its norm
 
 
@@ -317,8 +288,8 @@ def test_the_loaded_norm_is_counted_in_a_model_that_uses_it_alone(make_vit, bloc
 def test_a_norm_that_is_unknown_or_not_there_is_one_line(vit, draws):
     block = nn.Identity()
     block.hidden = HIDDEN
-    with pytest.raises(ValueError, match="must be one of unit, none, loaded, got 'llama'"):
-        auxiliary(vit, block, generator=draws, final_norm="llama")
+    with pytest.raises(ValueError, match=r"a known norm, got 'lodaed'\. Did you mean loaded\?"):
+        auxiliary(vit, block, generator=draws, final_norm="lodaed")
     with pytest.raises(ValueError, match="the block must bring the language model's norm, got non"):
         insert(vit, block, "end", generator=draws, final_norm="loaded")
     block.final_norm = None  # a model without one
@@ -337,14 +308,157 @@ def test_a_stored_state_comes_back(make_vit, block):
 def test_a_state_of_another_model_is_one_line_and_changes_nothing(inserted):
     state = {name: tensor + 1 for name, tensor in trainable_state(inserted).items()}
     before = [parameter.clone() for parameter in inserted.parameters()]
-    missing = {name: tensor for name, tensor in state.items() if name != "vit.head.bias"}
-    with pytest.raises(ValueError, match=r"^file: .* first vit\.head\.bias \(missing\)"):
+    bias = "trunk.vit.head.bias"
+    missing = {name: tensor for name, tensor in state.items() if name != bias}
+    with pytest.raises(ValueError, match=rf"^file: tensor {bias} must be \(5,\), got absent\. Tra"):
         load_trainable_state(inserted, missing, "file")
-    with pytest.raises(ValueError, match=r"got 1 that differ, first extra \(unexpected\)"):
+    with pytest.raises(ValueError, match=r"tensor extra must be absent, got \(1,\)"):
         load_trainable_state(inserted, {**state, "extra": torch.zeros(1)}, "file")
-    with pytest.raises(ValueError, match=r"head\.bias must have shape \(5,\), got \(6,\)"):
-        load_trainable_state(inserted, {**state, "vit.head.bias": torch.zeros(6)}, "file")
+    with pytest.raises(ValueError, match=rf"tensor {bias} must be \(5,\), got \(6,\)"):
+        load_trainable_state(inserted, {**state, bias: torch.zeros(6)}, "file")
     assert all(torch.equal(*pair) for pair in zip(before, inserted.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_the_adapters_of_a_seed_are_drawn_up_first_whatever_else_is_drawn(
+    make_vit, block_file, seed
+):
+    numbers = generator(seed, "bridge")
+    up = nn.init.trunc_normal_(torch.empty(HIDDEN, WIDTH), std=0.02, generator=numbers)
+    down = nn.init.trunc_normal_(torch.empty(WIDTH, HIDDEN), std=0.02, generator=numbers)
+    for variant, position in (("insert", "early"), ("insert", 3), ("auxiliary", "end")):
+        torch.manual_seed(seed + 1)
+        model = build(make_vit(), variant, block=block_file, position=position, seed=seed)
+        assert torch.equal(model.bridge.up.weight, up)
+        assert torch.equal(model.bridge.down.weight, down)
+
+
+def test_build_gives_what_insert_and_auxiliary_give(make_vit, block_file, block):
+    arguments = {"block": block_file, "final_norm": "loaded", "seed": 3}
+    pairs = (
+        (build(make_vit(), "insert", position="middle", **arguments),
+         insert(make_vit(), block, 2, generator=generator(3, "bridge"), final_norm="loaded")),
+        (build(make_vit(), "auxiliary", position=None, **arguments),
+         auxiliary(make_vit(), block, generator=generator(3, "bridge"), final_norm="loaded")),
+    )  # fmt: skip
+    for built, expected in pairs:
+        assert built.state_dict().keys() == expected.state_dict().keys()
+        for name, tensor in built.state_dict().items():
+            assert torch.equal(tensor, expected.state_dict()[name]), name
+        left, right = built(PIXELS), expected(PIXELS)
+        assert type(left) is type(right)
+        torch.testing.assert_close(left, right, rtol=0, atol=0)
+
+
+def test_the_vanilla_model_is_the_trunk_alone(vit):
+    trunk = build(vit, "vanilla", block=None, position=None, seed=0)
+    assert isinstance(trunk, ViT)
+    assert trunk.vit is vit
+    assert trunk_of(trunk) is trunk
+    assert torch.equal(trunk.eval()(PIXELS), vit.eval()(PIXELS))
+
+
+def test_the_trunk_of_every_model_is_found(two_paths, inserted, vit):
+    assert [trunk_of(model).vit for model in (two_paths, inserted, vit)] == [vit] * 3
+
+
+@pytest.mark.parametrize(
+    ("variant", "changes", "message"),
+    [
+        (
+            "insert",
+            {"block": None},
+            "variant insert with control frozen must have a block, got non",
+        ),
+        ("insert", {"position": None}, r"early, middle, end or 0\.\.4, got None"),
+        (
+            "auxiliary",
+            {"position": "middle"},
+            "auxiliary path must start at the end, got position m",
+        ),
+        ("auxiliary", {"position": 3}, "must start at the end, got position 3"),
+        ("auxiliary", {"position": "last"}, "position must be early, middle, end"),
+    ],
+)
+def test_what_does_not_fit_a_variant_is_one_line(vit, block_file, variant, changes, message):
+    with pytest.raises(ValueError, match=message) as got:
+        build(vit, variant, **{"block": block_file, "position": "end", "seed": 0} | changes)
+    assert "\n" not in str(got.value)
+
+
+@pytest.mark.parametrize("layer_decay", [None, 0.5])
+def test_timm_groups_the_parameters_of_the_vit_as_without_a_bridge(make_vit, block, layer_decay):
+    def groups(model):
+        names = {parameter: name for name, parameter in model.named_parameters()}
+        optimizer = create_optimizer_v2(model, weight_decay=0.05, layer_decay=layer_decay)
+        return {
+            names[parameter].removeprefix("trunk.vit."): (
+                group.get("lr_scale"),
+                group["weight_decay"],
+            )
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        }
+
+    full = (None if layer_decay is None else 1.0, 0.05)
+    expected = groups(make_vit()) | {"bridge.up.weight": full, "bridge.down.weight": full}
+    for build_model in (auxiliary, lambda *given, **named: insert(*given, "end", **named)):
+        model = build_model(make_vit(), block, generator=generator(0))
+        assert groups(model) == expected
+
+
+def test_layer_decay_needs_a_trunk_with_groups(block):
+    model = insert(ToyTrunk(), block, "end", generator=generator(0))
+    assert create_optimizer_v2(model, weight_decay=0.05).param_groups
+    with pytest.raises(ValueError, match="must have a trunk with group_matcher, got ToyTrunk"):
+        create_optimizer_v2(model, weight_decay=0.05, layer_decay=0.5)
+
+
+class Mean(nn.Module):
+    """A layer that adds to each token the mean of those that are there."""
+
+    hidden = HIDDEN
+
+    def forward(self, tokens, padding=None):
+        if padding is None:
+            return tokens + tokens.mean(1, keepdim=True)
+        there = (~padding)[..., None].float()
+        return tokens + (tokens * there).sum(1, keepdim=True) / there.sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize("kind", ["mean", "language model's"])
+def test_a_trunk_that_is_no_vit_has_both_paths_with_its_padding_and_context(block, kind):
+    inputs, trunk, layer = toy_inputs(), ToyTrunk(), Mean() if kind == "mean" else block
+    second = {"words": inputs["words"][1:, :2], "offset": inputs["offset"][1:]}
+    assert trunk(inputs)["logits"].shape == (2, 3)
+    for position in (0, 1, 2):
+        model = insert(trunk, layer, position, generator=generator(0))
+        together, alone = model(inputs)["logits"], model(second)["logits"]
+        torch.testing.assert_close(together[1:], alone)
+        assert not torch.allclose(together, trunk(inputs)["logits"])
+    model = auxiliary(trunk, layer, generator=generator(0))
+    main, other = model.train()(inputs)
+    assert torch.equal(main["logits"], trunk(inputs)["logits"])
+    torch.testing.assert_close(other["logits"][1:], model(second)[1]["logits"])
+    assert torch.equal(model.eval()(inputs)["logits"], main["logits"])
+    assert export(model).keys() == trunk.state_dict().keys()
+    assert model.bridge.up.weight.shape == (HIDDEN, DIM)
+
+
+def test_a_layer_that_knows_no_padding_may_be_given_where_there_is_none(vit):
+    layer = nn.Linear(HIDDEN, HIDDEN)
+    layer.hidden = HIDDEN
+    model = insert(vit, layer, "end", generator=generator(0)).eval()
+    middle = layer(model.bridge.up(after_the_blocks(vit.eval())))
+    expected = classified(vit, model.bridge.down(model.bridge.tokenwise(middle)))
+    assert torch.equal(model(PIXELS), expected)
+
+
+def test_an_exported_model_comes_back_in_a_trunk(make_vit, two_paths):
+    for trunk in (ViT(make_vit(5)), make_vit(5)):
+        load_trainable_state(trunk, export(two_paths), "file")
+        assert torch.equal(trunk.eval()(PIXELS), two_paths.eval()(PIXELS))
+        assert trainable_state(trunk).keys() == export(two_paths).keys()
 
 
 def test_vit_small_with_a_llama_block_has_the_papers_size():

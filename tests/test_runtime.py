@@ -1,4 +1,6 @@
+import os
 import random
+import signal
 
 import numpy as np
 import pytest
@@ -6,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rectify.commands.assembly import workers
-from rectify.runtime import autocast, generator, seed_for, seed_globals, start
+from rectify.runtime import autocast, generator, seed_for, seed_globals, start, stop_asked
+from rectify.tasks.contract import Machine
 
 
 @given(st.integers(0, 2**31), st.lists(st.integers(0, 9) | st.sampled_from("abc"), max_size=3))
@@ -71,6 +73,16 @@ def test_another_precision_is_an_error():
 
 def test_processes_of_one_machine_share_its_readers(monkeypatch):
     gpu = torch.device("cuda")
-    assert (workers(gpu, 8), workers(torch.device("cpu"), 8)) == (8, 0)
+    assert (Machine.of(gpu, 8).workers, Machine.of(torch.device("cpu"), 8).workers) == (8, 0)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert (workers(gpu, 8), workers(gpu, 2)) == (2, 1)
+    assert (Machine.of(gpu, 8).workers, Machine.of(gpu, 2).workers) == (2, 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_signal_is_heard_and_does_not_end_the_process(number):
+    before = signal.getsignal(number)
+    with stop_asked() as stop:
+        assert not stop()
+        os.kill(os.getpid(), number)
+        assert stop()
+    assert signal.getsignal(number) is before

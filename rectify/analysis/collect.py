@@ -1,178 +1,229 @@
 """From the files of finished runs to tidy frames: one row per run and seed.
 
-Settings come from ``config.json``, accuracies from ``evaluation.csv`` (a shift with several
-corruptions and severities counts as their plain mean; mCE stands beside it) and GSNR from
-``gsnr.csv``, averaged over epochs (Eq. 7) and then over ViT blocks. Shares stay shares, 0 .. 1.
+Settings come from ``config.json``, titles from ``labels.json``, scores from ``scores.csv`` (a
+shift with several corruptions and severities counts as their plain mean; mCE is next to it),
+losses of the last epoch from ``history.csv``, and GSNR from ``gsnr.csv``, averaged over epochs
+(Eq. 7) and then over ViT blocks. Shares stay shares, 0 .. 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from pandas import DataFrame
 
 from rectify.analysis.robustness import mean_corruption_error
-from rectify.records import (
-    COST,
-    EVALUATION,
-    GSNR,
-    HISTORY,
-    SIMILARITY,
-    read_json,
-    read_note,
-    read_table,
-)
+from rectify.results.declared import COST, ESTIMATORS, GSNR, HISTORY, SCORES, SIMILARITY
+from rectify.results.files import read_json
+from rectify.results.tables import read_note, read_table
 
-ESTIMATORS = ("plain", "debiased", "xi", "unnormalised")
-SHIFTS = ("c", "a", "sk", "r")
+Value = str | float | int | None
+
+TEST = "test"  # the plain test set; every other set is a shift
+LOSSES = ("train_loss", "main_loss")  # of a history, taken from its last epoch
 SETTINGS = (
-    *("run", "data", "data_title", "vision", "vision_title", "vision_parameters", "variant"),
-    *("language", "language_title", "language_parameters", "layer", "position", "insert_at"),
-    *("depth", "lambda_init"),
-)
-METRICS = (
-    *("accuracy_top1", "accuracy_topk", "k"),
-    *(f"accuracy_{shift}" for shift in SHIFTS),
-    "corruption_error",
-    *(f"gsnr_{estimator}" for estimator in ESTIMATORS),
+    *("run", "task", "data", "data_title", "vision", "vision_title", "vision_parameters"),
+    *("variant", "control", "language", "language_title", "layer", "position", "insert_at"),
+    *("depth", "lambda", "seed"),
 )
 FACTS = (
-    *("language", "language_title", "language_parameters"),
-    *("vision", "vision_title", "vision_parameters", "pretrained", "seed", "k", "items", "chance"),
+    *("language", "language_parameters"),
+    *("vision", "pretrained", "seed", "k", "items", "chance"),
 )
+MODELS = ("vision", "language")
+SHOWN = ("language_title", "vision_title", "vision_parameters")
 
 
-def collect_runs(folders: Sequence[Path], seeds: Sequence[int]) -> DataFrame:
-    """Return settings and metrics of runs, one row per run and seed.
+@dataclass(frozen=True)
+class Results:
+    """What a table or figure is made of; a file is read when one of its frames is asked for."""
 
-    Args:
-        folders: Run folders, each with a ``config.json`` and a ``seed-<s>`` folder per seed.
-        seeds: Seeds that every run must have finished.
+    folders: Sequence[Path] = ()
+    """Run folders: config.json, labels.json and seed-<s>/{history,gsnr,scores}.csv."""
+    seeds: Sequence[int] = ()
+    """Seeds that every run must have finished."""
+    similarity_files: Sequence[Path] = ()
+    cost_files: Sequence[Path] = ()
+    estimator: str = "plain"
+    """The estimator of GSNR that is shown."""
+    order: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Names of ``data``, ``vision`` and ``language``, each as the configuration lists them."""
+    titles: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Titles of ``data``, ``vision`` and ``language`` by name."""
+    parameters: Mapping[str, int] = field(default_factory=dict)
+    """Parameters of ViTs by name: they order the rows of Table 1."""
 
-    Raises:
-        ValueError: If a file is missing, or a run has not reached its last epoch.
-    """
-    rows = []
-    for folder in folders:
-        config = read_json(Path(folder) / "config.json")
-        settings = _settings(config)
-        for seed in seeds:
-            place = Path(folder) / f"seed-{seed}"
-            _check_finished(config, place)
-            rows.append({**settings, "seed": seed, **_accuracies(place), **_mean_gsnr(place)})
-    return DataFrame(rows, columns=[*SETTINGS, "seed", *METRICS])
+    @cached_property
+    def runs(self) -> DataFrame:
+        """Settings and metrics, one row per run and seed.
+
+        A metric has the columns ``<metric>`` (of the best answer where several may count),
+        ``<metric>_topk`` (of the ``k`` best) and ``<metric>_<shift>``; the others are
+        ``test_loss``, ``train_loss``, ``main_loss``, ``corruption_error`` and
+        ``gsnr_<estimator>``.
+
+        Raises:
+            ValueError: If a file is missing, or a run has not reached its last epoch.
+        """
+        rows = [
+            {**settings, **_scores(place), **_last_losses(history), **_mean_gsnr(place)}
+            for settings, place, history in self._places()
+        ]
+        return DataFrame(rows) if rows else DataFrame(columns=list(SETTINGS))
+
+    @cached_property
+    def gsnr(self) -> DataFrame:
+        """Layer-wise GSNR (Eq. 3), one row per run, seed, epoch, block and estimator.
+
+        Raises:
+            ValueError: If a file is missing, or a run has not reached its last epoch.
+        """
+        columns = ["epoch", "block", "estimator", "gsnr"]
+        parts = [
+            read_table(GSNR, place / "gsnr.csv")[columns].assign(**settings)
+            for settings, place, _ in self._places()
+        ]
+        return _stacked(parts, [*SETTINGS, *columns])
+
+    @cached_property
+    def history(self) -> DataFrame:
+        """Losses and rates of the trainings, one row per run, seed, epoch and metric.
+
+        Raises:
+            ValueError: If a file is missing, or a run has not reached its last epoch.
+        """
+        parts = [history.assign(**settings) for settings, _, history in self._places()]
+        return _stacked(parts, [*SETTINGS, *HISTORY.names])
+
+    @cached_property
+    def similarity(self) -> DataFrame:
+        """Similarity tables one below the other, each with the facts of its description.
+
+        Raises:
+            ValueError: If a file, its description or one of the facts is missing.
+        """
+        parts = [
+            read_table(SIMILARITY, file).assign(**self._labelled(_facts(file, FACTS)))
+            for file in map(Path, self.similarity_files)
+        ]
+        return _stacked(parts, [*FACTS, *SHOWN, *SIMILARITY.names])
+
+    @cached_property
+    def costs(self) -> DataFrame:
+        """Cost tables one below the other, each with the titles of its two models.
+
+        Raises:
+            ValueError: If a file, its description or one of the facts is missing.
+        """
+        parts = []
+        for file in map(Path, self.cost_files):
+            facts = _facts(file, MODELS)
+            titles = {f"{factor}_title": self.title(factor, facts[factor]) for factor in MODELS}
+            parts.append(read_table(COST, file).assign(**titles))
+        return _stacked(parts, ["vision_title", "language_title", *COST.names])
+
+    def title(self, factor: str, name: str) -> str:
+        """Return what is shown in place of a name of ``data``, ``vision`` or ``language``."""
+        return self.titles.get(factor, {}).get(name, name)
+
+    def _labelled(self, facts: dict[str, Value]) -> dict[str, Value]:
+        """Return the facts of a similarity table, with the titles that are shown."""
+        titles = {f"{factor}_title": self.title(factor, facts[factor]) for factor in MODELS}
+        return {**facts, **titles, "vision_parameters": self.parameters.get(facts["vision"], 0)}
+
+    def _places(self) -> Iterator[tuple[dict[str, Value], Path, DataFrame]]:
+        """Yield settings, folder and history of each run and seed, all of them finished."""
+        for folder in map(Path, self.folders):
+            settings, epochs = _settings(folder)
+            for seed in self.seeds:
+                place = folder / f"seed-{seed}"
+                history = read_table(HISTORY, place / "history.csv")
+                _check_finished(history, epochs, place)
+                yield {**settings, "seed": seed}, place, history
 
 
-def collect_gsnr(folders: Sequence[Path], seeds: Sequence[int]) -> DataFrame:
-    """Return layer-wise GSNR (Eq. 3), one row per run, seed, epoch, block and estimator.
-
-    Raises:
-        ValueError: If a file is missing, or a run has not reached its last epoch.
-    """
-    parts = []
-    for folder in folders:
-        config = read_json(Path(folder) / "config.json")
-        for seed in seeds:
-            place = Path(folder) / f"seed-{seed}"
-            _check_finished(config, place)
-            rows = read_table(GSNR, place / "gsnr.csv")[["epoch", "block", "estimator", "gsnr"]]
-            parts.append(rows.assign(**_settings(config), seed=seed))
-    columns = [*SETTINGS, "seed", "epoch", "block", "estimator", "gsnr"]
+def _stacked(parts: list[DataFrame], columns: list[str]) -> DataFrame:
     return pd.concat(parts, ignore_index=True)[columns] if parts else DataFrame(columns=columns)
 
 
-def collect_similarity(files: Sequence[Path]) -> DataFrame:
-    """Return similarity tables one below the other, each with the facts of its description.
-
-    Raises:
-        ValueError: If a file, its description or one of the facts is missing.
-    """
-    parts = [read_table(SIMILARITY, Path(file)).assign(**_facts(Path(file))) for file in files]
-    columns = [*FACTS, *SIMILARITY.names]
-    return pd.concat(parts, ignore_index=True)[columns] if parts else DataFrame(columns=columns)
-
-
-def collect_costs(files: Sequence[Path]) -> DataFrame:
-    """Return cost tables one below the other, each with the titles of its two models.
-
-    Raises:
-        ValueError: If a file or its description is missing.
-    """
-    parts = []
-    for file in map(Path, files):
-        facts = read_note(file)["provenance"]["facts"]
-        titles = {name: facts[name] for name in ("vision_title", "language_title")}
-        parts.append(read_table(COST, file).assign(**titles))
-    columns = ["vision_title", "language_title", *COST.names]
-    return pd.concat(parts, ignore_index=True)[columns] if parts else DataFrame(columns=columns)
-
-
-def _settings(config: dict[str, Any]) -> dict[str, Any]:
-    data, vision, language = config["data"], config["vision"], config["language"] or {}
-    return {
+def _settings(folder: Path) -> tuple[dict[str, Value], int]:
+    """Return what distinguishes a run and how it is called, and its number of epochs."""
+    config, labels = read_json(folder / "config.json"), read_json(folder / "labels.json")
+    data, vision, language = labels["data"], labels["vision"], labels["language"] or {}
+    settings = {
         "run": config["run"],
+        "task": config["task"],
         "data": data["name"],
         "data_title": data["title"],
         "vision": vision["name"],
         "vision_title": vision["title"],
         "vision_parameters": float(vision["parameters"]),
         "variant": config["variant"],
+        "control": None if config["variant"] == "vanilla" else config["control"],
         "language": language.get("name"),
         "language_title": language.get("title"),
-        "language_parameters": float(language.get("parameters") or "nan"),
         "layer": _number(config["layer"]),
         "position": config["position"],
         "insert_at": _number(config["insert_at"]),
-        "depth": int(vision["depth"]),
-        "lambda_init": float(config["lambda_init"]),
+        "depth": int(config["vision"]["depth"]),
+        "lambda": float(config["lambda_init"]),
     }
+    return settings, int(config["recipe"]["epochs"])
 
 
 def _number(value: int | None) -> float:
     return float("nan") if value is None else float(value)
 
 
-def _check_finished(config: dict[str, Any], place: Path) -> None:
-    wanted, done = config["recipe"]["epochs"], len(read_table(HISTORY, place / "history.csv"))
-    if done != wanted:
+def _check_finished(history: DataFrame, epochs: int, place: Path) -> None:
+    done = history["epoch"].nunique()
+    if done != epochs:
         raise ValueError(
-            f"{place}: a finished run must have {wanted} epochs, got {done}. "
-            "Ask snakemake for this run, it goes on from its last epoch."
+            f"{place}: a finished run must have {epochs} epochs, got {done}. "
+            "Ask snakemake for this run, it resumes after the last epoch."
         )
 
 
-def _accuracies(place: Path) -> dict[str, float]:
-    evaluation = read_table(EVALUATION, place / "evaluation.csv")
-    clean = evaluation[evaluation["shift"] == "none"]
-    if len(clean) != 1:
+def _scores(place: Path) -> dict[str, Value]:
+    scores = read_table(SCORES, place / "scores.csv")
+    if TEST not in set(scores["set"]):
         raise ValueError(
-            f"{place / 'evaluation.csv'}: there must be one row with shift none, "
-            f"got {len(clean)}. Evaluate the run again."
+            f"{place / 'scores.csv'}: there must be rows of the set {TEST}, got none. "
+            "Evaluate the run again."
         )
-    means = evaluation.groupby("shift")["accuracy_top1"].mean()
-    return {
-        "accuracy_top1": float(clean["accuracy_top1"].iloc[0]),
-        "accuracy_topk": float(clean["accuracy_topk"].iloc[0]),
-        "k": int(clean["k"].iloc[0]),
-        **{f"accuracy_{shift}": float(means.get(shift, float("nan"))) for shift in SHIFTS},
-        "corruption_error": mean_corruption_error(evaluation),
-    }
+    row: dict[str, Value] = {"k": 1}
+    means = scores.groupby(["set", "metric", "k"])["value"].mean()  # over the groups of a set
+    for (name, metric, k), mean in means.items():
+        column = "test_loss" if (name, metric) == (TEST, "loss") else metric
+        if name != TEST:
+            row.setdefault(f"{metric}_{name}", float(mean))
+        elif column not in row:  # the smallest k
+            row[column] = float(mean)
+        else:
+            row[f"{metric}_topk"], row["k"] = float(mean), int(k)
+    return {**row, "corruption_error": mean_corruption_error(scores)}
 
 
-def _mean_gsnr(place: Path) -> dict[str, float]:
+def _last_losses(history: DataFrame) -> dict[str, Value]:
+    last = history[history["epoch"] == history["epoch"].max()].set_index("metric")["value"]
+    return {name: float(last[name]) for name in LOSSES if name in last.index}
+
+
+def _mean_gsnr(place: Path) -> dict[str, Value]:
     layers = read_table(GSNR, place / "gsnr.csv")
     by_block = layers.groupby(["estimator", "block"])["gsnr"].mean()  # Eq. 7
     means = by_block.groupby("estimator").mean()
     return {f"gsnr_{name}": float(means.get(name, float("nan"))) for name in ESTIMATORS}
 
 
-def _facts(file: Path) -> dict[str, Any]:
+def _facts(file: Path, names: Sequence[str]) -> dict[str, Value]:
     facts = read_note(file)["provenance"].get("facts", {})
-    missing = [name for name in FACTS if name not in facts]
+    missing = [name for name in names if name not in facts]
     if missing:
         raise ValueError(
             f"{file}.json: the facts must name {', '.join(missing)}, got "
-            f"{', '.join(facts) or 'none'}. Compute the similarity again with this version."
+            f"{', '.join(facts) or 'none'}. Make the file again with this version."
         )
-    return {name: facts[name] for name in FACTS}
+    return {name: facts[name] for name in names}

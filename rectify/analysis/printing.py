@@ -1,20 +1,20 @@
 """A table of cells as people read it: Markdown for a screen, LaTeX for a paper.
 
 Both show, for each row, mean ± standard deviation over seeds and below it the number that
-the paper prints. A gain stands in brackets behind the accuracy that it belongs to, and
-columns with a label ``group: name`` share a head, as in the paper.
+the paper prints. A gain is in brackets behind the value that it belongs to, and columns of one
+group share a head, as in the paper.
 """
 
 import itertools
-from typing import Any
+from collections.abc import Iterator
+from typing import NamedTuple
 
+import pandas as pd
 from pandas import DataFrame, Series
 
-from rectify.analysis.paper import GAIN
-from rectify.analysis.statistics import format_spread
+from rectify.analysis.metrics import DECIMALS
+from rectify.analysis.statistics import format_spread, seed_count
 
-DECIMALS = {"%": 2, "points": 2, "share": 4}
-GROUP = ": "  # between the common head of some columns and a column's own name
 NO_CELL = "–"
 
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -32,93 +32,108 @@ _LATEX = {
 }
 
 
+class Heading(NamedTuple):
+    """A column's place, its common head if it has one, and its name with its power of ten."""
+
+    index: int
+    group: str
+    name: str
+
+
+class Line(NamedTuple):
+    """A row's label and, for each column, the cells that are there: the value, then its gain."""
+
+    label: str
+    places: list[list[Series]]
+
+
+def headings(cells: DataFrame) -> list[Heading]:
+    """Return the columns of a table, from the left."""
+    first = cells.sort_values("column_index", kind="stable").drop_duplicates("column_index")
+    return [
+        Heading(int(cell["column_index"]), cell["group"], f"{cell['column']}{_power(cell)}")
+        for _, cell in first.iterrows()
+    ]
+
+
+def groups(columns: list[Heading]) -> list[tuple[str, list[str]]]:
+    """Return the columns by common head, as (head, names); the head may be empty."""
+    grouped = itertools.groupby(columns, key=lambda heading: heading.group)
+    return [(group, [heading.name for heading in members]) for group, members in grouped]
+
+
+def lines(cells: DataFrame) -> Iterator[Line]:
+    """Yield the rows of a table, from the top."""
+    columns = [heading.index for heading in headings(cells)]
+    for _, of_row in cells.groupby("row_index"):
+        in_order = of_row.sort_values("kind", key=lambda kinds: kinds == "gain", kind="stable")
+        places = [
+            [cell for _, cell in in_order[in_order["column_index"] == column].iterrows()]
+            for column in columns
+        ]
+        yield Line(of_row["row"].iloc[0], places)
+
+
 def to_markdown(cells: DataFrame) -> str:
     """Return cells as a Markdown table, the paper's number on a second line of each cell."""
-    columns, rows = order(cells)["column"], _main_rows(cells)
-    lines = [["", *(head(cells, column) for column in columns)], ["---"] * (len(columns) + 1)]
-    for row in rows:
-        texts = [
-            f"{text}<br>*paper {theirs}*" if theirs else text or NO_CELL
-            for text, theirs in (cell_texts(cells, row, column) for column in columns)
-        ]
-        lines.append([f"**{row}**", *texts])
-    escaped = (" | ".join(text.replace("|", "\\|") for text in line) for line in lines)
-    body = "\n".join(f"| {line} |" for line in escaped)
-    return f"{body}\n\n{seeds_text(cells)}.\n"
+    names = [f"{h.group}: {h.name}" if h.group else h.name for h in headings(cells)]
+    rows = [[f"**{line.label}**", *map(_markdown, line.places)] for line in lines(cells)]
+    escaped = [[text.replace("|", "\\|") for text in row] for row in ([*names], *rows)]
+    table = DataFrame(escaped[1:], columns=["", *escaped[0]])
+    text = table.to_markdown(index=False, tablefmt="pipe", disable_numparse=True)
+    return f"{text}\n\n{seeds_text(cells)}.\n"
 
 
 def to_latex(cells: DataFrame) -> str:
     """Return cells as a ``tabular`` for the packages booktabs; it needs nothing else."""
-    columns, rows = order(cells)["column"], _main_rows(cells)
-    lines = [rf"\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\toprule", *_latex_head(cells)]
-    lines.append(r"\midrule")
-    for row in rows:
-        texts = [cell_texts(cells, row, column) for column in columns]
-        lines.append(_latex_line([row, *(text or NO_CELL for text, _ in texts)]))
-        if any(theirs for _, theirs in texts):
-            theirs = [rf"\textit{{{escape(text)}}}" if text else "" for _, text in texts]
-            lines.append(" & ".join([r"\quad\textit{paper}", *theirs]) + r" \\")
+    columns = headings(cells)
+    head = [rf"\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\toprule", *_latex_head(columns)]
+    body: list[str] = []
+    for line in lines(cells):
+        ours = [ours_text(place) or NO_CELL for place in line.places]
+        body.append(_latex_line([line.label, *ours]))
+        theirs = [paper_text(place) for place in line.places]
+        if any(theirs):
+            slanted = [rf"\textit{{{escape(text)}}}" if text else "" for text in theirs]
+            body.append(" & ".join([r"\quad\textit{paper}", *slanted]) + r" \\")
     note = escape(f"{seeds_text(cells)}.")
-    width = len(columns) + 1
-    lines += [r"\bottomrule", rf"\multicolumn{{{width}}}{{l}}{{\footnotesize {note}}}\\"]
-    return "\n".join([*lines, r"\end{tabular}", ""])
+    foot = [rf"\multicolumn{{{len(columns) + 1}}}{{l}}{{\footnotesize {note}}}\\"]
+    return "\n".join([*head, r"\midrule", *body, r"\bottomrule", *foot, r"\end{tabular}", ""])
 
 
-def order(cells: DataFrame) -> dict[str, list[str]]:
-    """Return the order of rows and columns, which a sorted file does not keep."""
-    return {name: list(dict.fromkeys(cells[name])) for name in ("row", "column")}
+def ours_text(place: list[Series]) -> str:
+    """Return our numbers of a place, a gain in brackets behind its value; empty if none."""
+    return _bracketed([spread(cell) for cell in place])
 
 
-def in_order(cells: DataFrame, facts: dict[str, Any]) -> DataFrame:
-    """Return cells that were read from a file in the order that `order` gave."""
-    ranks = {name: {label: i for i, label in enumerate(facts[name])} for name in ("row", "column")}
-    return cells.sort_values(
-        ["row", "column"], key=lambda labels: labels.map(ranks[labels.name]), ignore_index=True
-    )
+def paper_text(place: list[Series]) -> str:
+    """Return the paper's numbers of a place likewise; empty if it prints none."""
+    return _bracketed([number(cell, "paper") for cell in place if pd.notna(cell["paper"])])
 
 
-def cell_texts(cells: DataFrame, row: str, column: str) -> tuple[str, str]:
-    """Return our text and the paper's text of a cell, each with its gain; empty if none."""
-    ours, theirs = [], []
-    for label, form in ((row, "{}"), (f"{row}{GAIN}", " ({})")):
-        found = cells[(cells["row"] == label) & (cells["column"] == column)]
-        for _, cell in found.iterrows():
-            ours.append(form.format(spread(cell)))
-            if cell["paper"] == cell["paper"]:  # a number, not NaN
-                theirs.append(form.format(number(cell["paper"], cell["unit"])))
-    return "".join(ours), "".join(theirs)
+def difference_text(place: list[Series]) -> str:
+    """Return ours less the paper's numbers of a place likewise, each with its sign."""
+    cells = [cell for cell in place if pd.notna(cell["paper"])]
+    return _bracketed([number(cell, "difference", signed=True) for cell in cells])
 
 
-def number(value: float, unit: str) -> str:
-    """Return a value with the digits of its unit, a gain with its sign."""
-    if unit not in DECIMALS and 0 < abs(value) < 0.1:  # the paper's GSNR on the scale of ours
-        return f"{value:.2g}"
-    return f"{value:{'+' if unit == 'points' else ''}.{DECIMALS.get(unit, 2)}f}"
+def number(cell: Series, name: str, signed: bool = False) -> str:
+    """Return a number of a cell with the digits of its unit, a gain with its sign."""
+    value = cell[name]
+    sign = "+" if signed or cell["kind"] == "gain" else ""
+    if cell["unit"] not in DECIMALS and 0 < abs(value) < 0.1:  # the paper's GSNR on our scale
+        return f"{value:{sign}.2g}"
+    return f"{value:{sign}.{_decimals(cell)}f}"
 
 
 def spread(cell: Series) -> str:
     """Return mean ± standard deviation of a cell; the mean alone for one seed."""
-    sign = "+" if cell["unit"] == "points" and cell["mean"] >= 0 else ""
-    return sign + format_spread(cell["mean"], cell["std"], DECIMALS.get(cell["unit"], 2))
-
-
-def head(cells: DataFrame, column: str) -> str:
-    """Return a column's label with the power of ten of its numbers, if it has one."""
-    unit = cells.loc[cells["column"] == column, "unit"].iloc[0]
-    power = unit.removeprefix("1e").translate(_RAISED)
-    return column if unit in DECIMALS or power == "⁰" else f"{column} (×10{power})"
-
-
-def heads(cells: DataFrame) -> list[tuple[str, list[str]]]:
-    """Return the columns by common head, as (head, own names); the head may be empty."""
-    labels = [head(cells, column) for column in order(cells)["column"]]
-    parts = [label.rpartition(GROUP) for label in labels]
-    grouped = itertools.groupby(parts, key=lambda part: part[0])
-    return [(group, [name for _, _, name in members]) for group, members in grouped]
+    sign = "+" if cell["kind"] == "gain" and cell["mean"] >= 0 else ""
+    return sign + format_spread(cell["mean"], cell["std"], _decimals(cell))
 
 
 def seeds_text(cells: DataFrame) -> str:
-    """Return what a number of the table is, and how many seeds stand behind it."""
+    """Return what a number of the table is, and how many seeds are behind it."""
     least, most = int(cells["seeds"].min()), int(cells["seeds"].max())
     if most == 0:
         return "One measurement each"
@@ -126,30 +141,43 @@ def seeds_text(cells: DataFrame) -> str:
     return f"Mean ± standard deviation over seeds, {count}"
 
 
-def seed_count(n: int) -> str:
-    """Return how many seeds there are, as "n = 2 seeds"."""
-    return f"n = {n} seed{'' if n == 1 else 's'}"
-
-
 def escape(text: str) -> str:
     """Return text with the characters that LaTeX reads as commands made harmless."""
     return "".join(_LATEX.get(letter, letter) for letter in text)
 
 
-def _main_rows(cells: DataFrame) -> list[str]:
-    return [row for row in order(cells)["row"] if not row.endswith(GAIN)]
+def _decimals(cell: Series) -> int:
+    return DECIMALS.get(cell["unit"], 2)
 
 
-def _latex_head(cells: DataFrame) -> list[str]:
-    groups, lines = heads(cells), []
-    if any(group for group, _ in groups):
-        spans, rules, first = [""], [], 2
-        for group, names in groups:
-            spans.append(rf"\multicolumn{{{len(names)}}}{{c}}{{{escape(group)}}}")
+def _power(cell: Series) -> str:
+    """Return the power of ten of a column's numbers, as people write it."""
+    if cell["scale"] == 1:
+        return ""
+    mantissa, _, exponent = f"{cell['scale']:e}".partition("e")
+    assert float(mantissa) == 1, cell["scale"]
+    return f" (×10{f'{int(exponent)}'.translate(_RAISED)})"
+
+
+def _bracketed(texts: list[str]) -> str:
+    return f"{texts[0]} ({texts[1]})" if len(texts) > 1 else "".join(texts)
+
+
+def _markdown(place: list[Series]) -> str:
+    ours, theirs = ours_text(place), paper_text(place)
+    return f"{ours}<br>*paper {theirs}*" if theirs else ours or NO_CELL
+
+
+def _latex_head(columns: list[Heading]) -> list[str]:
+    spans, rules, first = [""], [], 2
+    for group, names in groups(columns):
+        spans.append(rf"\multicolumn{{{len(names)}}}{{c}}{{{escape(group)}}}")
+        if group:
             rules.append(rf"\cmidrule(lr){{{first}-{first + len(names) - 1}}}")
-            first += len(names)
-        lines = [" & ".join(spans) + r" \\", "".join(rules)]
-    return [*lines, _latex_line(["", *(name for _, names in groups for name in names)])]
+        first += len(names)
+    over = [" & ".join(spans) + r" \\", "".join(rules)]
+    own = _latex_line(["", *(heading.name for heading in columns)])
+    return [*over, own] if any(heading.group for heading in columns) else [own]
 
 
 def _latex_line(texts: list[str]) -> str:

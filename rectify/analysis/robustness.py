@@ -27,14 +27,17 @@ ALEXNET = {
 """Error of AlexNet by corruption, mean over the severities; from the authors' repository."""
 
 
-def mean_corruption_error(evaluation: DataFrame) -> float:
+def mean_corruption_error(scores: DataFrame) -> float:
     """Return the mCE, 0 .. about 1; nan unless all fifteen corruptions were evaluated.
 
     Args:
-        evaluation: Rows of an `evaluation` table; those of shift ``c`` count.
+        scores: Rows of a `SCORES` table; the accuracies of the set ``c`` count, whose groups are
+            named ``corruption/severity``.
     """
-    corrupted = evaluation[evaluation["shift"] == "c"]
-    errors = 1 - corrupted.groupby("condition")["accuracy_top1"].mean()
-    if set(errors.index) != set(ALEXNET):
+    corrupted = scores[(scores["set"] == "c") & (scores["metric"] == "accuracy")]
+    corrupted = corrupted[corrupted["k"] == 1]
+    conditions = corrupted["group"].map(lambda group: group.partition("/")[0])
+    if set(conditions) != set(ALEXNET):
         return float("nan")
+    errors = 1 - corrupted.groupby(conditions)["value"].mean()
     return float((errors / errors.index.map(ALEXNET)).mean())

@@ -1,32 +1,18 @@
 """Which block of the language model to insert where: the choice that similarity predicts.
 
 The paper's strategy: a block gains the more, the more alike its features are to those of
-the ViT blocks beside the insertion. Placing language layer ``l`` before ViT block ``i`` of
+the ViT blocks next to the insertion. Placing language layer ``l`` before ViT block ``i`` of
 a ViT of some depth has the neighbours ``i - 1`` and ``i``, as far as they exist, and the
 similarity of the placement is the mean Mutual-KNN of layer ``l`` with its neighbours.
 """
 
-from typing import NamedTuple
-
 from pandas import DataFrame
 
-POSITIONS = ("early", "middle", "end")  # from the image towards the head
 PLACEMENT = ["layer", "position", "insert_at", "depth"]
 
 
-class Choice(NamedTuple):
-    """The placement that similarity predicts beside the best measured one; gains in points."""
-
-    predicted_layer: int
-    predicted_position: str
-    predicted_gain: float
-    best_layer: int
-    best_position: str
-    best_gain: float
-
-
 def adjacent_blocks(insert_at: int, depth: int) -> tuple[int, ...]:
-    """Return the ViT blocks beside an insertion after ``insert_at`` blocks.
+    """Return the ViT blocks next to an insertion after ``insert_at`` blocks.
 
     Raises:
         ValueError: If ``insert_at`` is not in ``0 .. depth``.
@@ -53,14 +39,14 @@ def placement_similarity(similarity: DataFrame, placements: DataFrame) -> DataFr
     distinct = placements[PLACEMENT].drop_duplicates().reset_index(drop=True)
     means = []
     for layer, _, insert_at, depth in distinct.itertuples(index=False):
-        wanted = [(int(layer), block) for block in adjacent_blocks(int(insert_at), int(depth))]
-        missing = [pair for pair in wanted if pair not in scores.index]
+        neighbours = [(int(layer), block) for block in adjacent_blocks(int(insert_at), int(depth))]
+        missing = [pair for pair in neighbours if pair not in scores.index]
         if missing:
             raise ValueError(
                 f"placement_similarity: layer {int(layer)} must be compared with ViT block "
                 f"{missing[0][1]}, got no such row. Give the similarity of the same two models."
             )
-        means.append(float(scores.loc[wanted].mean()))
+        means.append(float(scores.loc[neighbours].mean()))
     return distinct.assign(similarity=means)
 
 
@@ -68,21 +54,3 @@ def predicted_choice(placements: DataFrame) -> tuple[int, str]:
     """Return layer and position of the highest similarity; of equals the first."""
     best = placements.loc[placements["similarity"].idxmax()]
     return int(best["layer"]), str(best["position"])
-
-
-def compare_choice(points: DataFrame) -> Choice:
-    """Return what similarity predicts beside what gained most.
-
-    Args:
-        points: One row per placement with layer, position, similarity and gain (points).
-    """
-    predicted = points.loc[points["similarity"].idxmax()]
-    best = points.loc[points["gain"].idxmax()]
-    return Choice(
-        int(predicted["layer"]),
-        str(predicted["position"]),
-        float(predicted["gain"]),
-        int(best["layer"]),
-        str(best["position"]),
-        float(best["gain"]),
-    )

@@ -1,8 +1,7 @@
 """Means, spreads and correlations over seeds, with nothing claimed that few seeds cannot say.
 
-A standard deviation needs two seeds and an interval three; below that there is none, and
-the number of seeds is always printed beside the mean. Differences between two variants
-are taken seed by seed, because both saw the same batches.
+A standard deviation needs two seeds; the number of seeds is always printed next to the mean.
+Differences between two variants are taken seed by seed, because both saw the same batches.
 """
 
 import math
@@ -10,10 +9,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from pandas import DataFrame, Series
 
-SEEDS_FOR_INTERVAL = 3
+from rectify.analysis.metrics import Metric
+
 RESAMPLES = 50_000  # all 8! orders of 8 points are fewer: up to there the p value is exact
 
 
@@ -46,19 +45,6 @@ def summary(values: Sequence[float] | np.ndarray | Series) -> Summary:
     return Summary(float(numbers.mean()), std, int(numbers.size))
 
 
-def interval(
-    values: Sequence[float] | np.ndarray | Series, level: float = 0.95
-) -> tuple[float, float] | None:
-    """Return Student's t interval of the mean, or nothing for fewer than three values."""
-    from scipy import stats  # takes longer to import than all else that a table needs
-
-    mean, std, n = summary(values)
-    if n < SEEDS_FOR_INTERVAL or std is None:
-        return None
-    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * std / math.sqrt(n)
-    return mean - half, mean + half
-
-
 def paired_difference(treated: Series, baseline: Series) -> Series:
     """Return treated minus baseline, seed by seed; both are indexed by seed.
 
@@ -74,20 +60,27 @@ def paired_difference(treated: Series, baseline: Series) -> Series:
     return (treated - baseline).sort_index()
 
 
-def paired_gains(runs: DataFrame, variant: str = "insert") -> DataFrame:
-    """Return the runs of a variant with ``gain``: accuracy over vanilla, in points, per seed.
+def with_gains(runs: DataFrame, metrics: Sequence[Metric]) -> DataFrame:
+    """Return the runs with what each gains over vanilla, seed by seed, in ``gain_<metric>``.
+
+    A gain is positive where the run is better. Vanilla runs have none.
+
+    Args:
+        runs: Rows of `Results.runs`, with the vanilla run of each data set and ViT.
+        metrics: Metrics whose gains are added.
 
     Raises:
         ValueError: If a vanilla run of the same data and ViT is missing, or its seeds differ.
     """
-    treated = runs[runs["variant"] == variant]
-    return pd.concat(
-        [
-            run.assign(gain=_gain(run, _vanilla_of(run, runs)))
-            for _, run in treated.groupby("run", sort=False)
-        ]
-        or [treated.assign(gain=0.0)]
-    ).reset_index(drop=True)
+    gains = {metric.gain.name: Series(math.nan, runs.index) for metric in metrics}
+    for _, run in runs[runs["variant"] != "vanilla"].groupby("run", sort=False):
+        vanilla = _vanilla_of(run, runs).set_index("seed")
+        for metric in metrics:
+            ours = run.set_index("seed")[metric.name]
+            difference = paired_difference(ours, vanilla[metric.name])
+            sign = 1 if metric.better == "higher" else -1
+            gains[metric.gain.name][run.index] = sign * difference[run["seed"]].to_numpy()
+    return runs.assign(**gains)
 
 
 def rank_correlation(
@@ -99,7 +92,7 @@ def rank_correlation(
     All orders are counted up to eight points, 50,000 random ones above. There is no
     correlation of fewer than three points, or of points that are all equal on one side.
     """
-    from scipy import stats
+    from scipy import stats  # takes longer to import than all else that a table needs
 
     ranks_left, ranks_right = stats.rankdata(left), stats.rankdata(right)
     n = len(ranks_left)
@@ -121,16 +114,16 @@ def rank_correlation(
     return Correlation(float(np.clip(test.statistic, -1, 1)), float(test.pvalue), n)
 
 
-def format_summary(mean: float, std: float | None, n: int, decimals: int = 2) -> str:
-    """Return for example ``71.62 ± 0.31 (n=3)``, or ``71.62 (n=1)`` for one seed."""
-    return f"{format_spread(mean, std, decimals)} (n={n})"
-
-
 def format_spread(mean: float, std: float | None, decimals: int = 2) -> str:
     """Return for example ``71.62 ± 0.31``; without a standard deviation the mean alone."""
     if std is None or math.isnan(std):
         return f"{mean:.{decimals}f}"
     return f"{mean:.{decimals}f} ± {std:.{decimals}f}"
+
+
+def seed_count(n: int) -> str:
+    """Return how many seeds there are, as "n = 2 seeds"."""
+    return f"n = {n} seed{'' if n == 1 else 's'}"
 
 
 def _vanilla_of(run: DataFrame, runs: DataFrame) -> DataFrame:
@@ -143,9 +136,3 @@ def _vanilla_of(run: DataFrame, runs: DataFrame) -> DataFrame:
             f"got {vanilla['run'].nunique()}. Add its folder to --runs."
         )
     return vanilla
-
-
-def _gain(run: DataFrame, vanilla: DataFrame) -> list[float]:
-    accuracy = run.set_index("seed")["accuracy_top1"]
-    difference = paired_difference(accuracy, vanilla.set_index("seed")["accuracy_top1"])
-    return [100 * float(difference[seed]) for seed in run["seed"]]

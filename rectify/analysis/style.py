@@ -1,6 +1,7 @@
 """One look for all figures: sizes, colours that colour-blind readers can tell apart.
 
-A variant and a position have the same colour in every figure (Okabe and Ito's palette).
+A position has the same colour in every figure (Okabe and Ito's palette); those of variants and
+controls are in their registry.
 Widths are those of one and two columns of a printed page, in inches. The font comes with
 matplotlib, so that a figure has the same bytes on every machine.
 """
@@ -8,24 +9,16 @@ matplotlib, so that a figure has the same bytes on every machine.
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import matplotlib
-
 COLUMN = 3.4
 PAGE = 7.0
 DPI = 200
 
-VARIANT_COLOURS = {
-    "vanilla": "#4d4d4d",
-    "insert": "#0072b2",
-    "auxiliary": "#d55e00",
-    "adapter": "#e69f00",
-    "mlp": "#cc79a7",
-    "random": "#56b4e9",
-    "tuned": "#009e73",
-}
 POSITION_COLOURS = {"early": "#e69f00", "middle": "#009e73", "end": "#0072b2"}
 POSITION_MARKERS = {"early": "s", "middle": "^", "end": "o"}
+OTHER_COLOURS = ("#cc79a7", "#d55e00", "#56b4e9", "#999999")  # of positions that are numbers
+OTHER_MARKERS = ("D", "v", "P", "X")
 HEAT = "viridis"  # even in brightness, so it also survives a black-and-white print
+GAIN_HEAT = "RdBu"  # white at zero, blue where there is a gain
 
 PARAMETERS = {
     "font.family": "DejaVu Sans",
@@ -58,7 +51,16 @@ PARAMETERS = {
 @contextmanager
 def look() -> Iterator[None]:
     """Make and save figures in this style inside the block, whatever the user's settings are."""
+    import matplotlib
+
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(PARAMETERS)
         yield
+
+
+def of_position(position: str, index: int) -> tuple[str, str]:
+    """Return colour and marker of a position; those of a number go by its place in a list."""
+    if position in POSITION_COLOURS:
+        return POSITION_COLOURS[position], POSITION_MARKERS[position]
+    return OTHER_COLOURS[index % len(OTHER_COLOURS)], OTHER_MARKERS[index % len(OTHER_MARKERS)]

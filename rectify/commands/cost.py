@@ -1,74 +1,85 @@
-"""Parameters, FLOPs and speed of a ViT, plain and with a frozen language-model block.
+"""Parameters and FLOPs of a ViT, vanilla and with a frozen layer in either path; and its speed.
 
-No weights are needed: counting takes shapes, timing takes random weights. FLOPs are those of
-one image, in the paper's convention, and in two others beside it (see rectify/cost.py).
+No weights are needed: counting takes shapes, --time takes random weights. FLOPs are those of
+one image, in the paper's convention, and in two others next to it (see rectify/cost.py).
 
 Reads
-    --language  a known model's name, or a checkpoint's folder (its settings, not its weights)
+    --language    a known model's name, or a checkpoint's folder (its settings, not its weights)
+    --checkpoint  the folder that is read in place of a known model, if it exists
 Writes
-    a table, or with --json the same as JSON, to the standard output
+    --output      a COST table (.csv, with its .csv.json), one row per variant; without it the
+                  numbers go to the standard output, as a table or with --json as JSON
 """
 
 import argparse
 import json
 import sys
-from typing import Any
+from pathlib import Path
+
+Row = dict[str, str | int | float | None]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--vision", required=True, help="timm name, e.g. vit_small_patch16_224")
-    parser.add_argument("--language", required=True, help="e.g. llama-7b, or a folder")
-    parser.add_argument("--position", required=True, help="early, middle, end or a number")
+    parser.add_argument("--vision", help="timm name, e.g. vit_small_patch16_224")
+    parser.add_argument("--language", help="e.g. llama-7b, or a folder")
+    parser.add_argument("--position", default="end", help="early, middle, end or a number")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--frames", type=int, default=1, help="of a clip: VideoMAE's ViT")
     parser.add_argument("--classes", type=int, default=1000)
-    parser.add_argument("--batch-size", type=int, default=1, help="images per timed forward pass")
+    parser.add_argument("--time", action="store_true", help="measure speed and memory too")
+    parser.add_argument("--batch-size", type=int, default=1, help="images of a timed step")
+    parser.add_argument("--precision", default="float32", help="of timed steps, or bfloat16")
+    parser.add_argument("--settings", type=json.loads, default={}, help="these and more, as JSON")
+    parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--threads", type=int, help="default: as many as torch takes")
-    parser.add_argument("--no-measure", action="store_true", help="count, but do not time")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--output", type=Path)
 
 
 def run(args: argparse.Namespace) -> None:
     import torch
 
-    from rectify.cost import cost
+    from rectify.controls import VARIANTS
+    from rectify.cost import counts, design_from
+    from rectify.results.declared import COST
+    from rectify.results.provenance import provenance
+    from rectify.results.tables import write_table
     from rectify.runtime import start
+    from rectify.speed import measure
 
+    if args.output and not args.time:
+        raise ValueError("cost: --output must come with --time, got it alone. Add --time.")
+    options = {**vars(args), **args.settings}
+    design = design_from(options, args.checkpoint)
     device = start(args.threads or torch.get_num_threads())
-    position = args.position
-    numbers = cost(
-        args.vision,
-        args.language,
-        int(position) if position.isdecimal() else position,
-        image_size=args.image_size,
-        classes=args.classes,
-        batch_size=args.batch_size,
-        frames=args.frames,
-        device=None if args.no_measure else device,
-    )
-    settings = {name: getattr(args, name) for name in ("vision", "language", "position")}
-    text = json.dumps(settings | numbers, indent=2) if args.json else _table(numbers)
-    sys.stdout.write(f"{text}\n")
+    how = {name: options[name] for name in ("batch_size", "precision")}
+    rows: list[Row] = []
+    for variant in VARIANTS:
+        speed = measure(design, variant, **how, device=device)._asdict() if args.time else {}
+        rows.append({"variant": variant, **counts(design, variant)._asdict(), **speed})
+    facts = {name: options[name] for name in ("vision", "language", "position")}
+    if args.output:
+        facts |= {**how, **args.settings, "device_type": device.type}
+        source = provenance(None, "rectify.speed", **facts)
+        write_table(COST, [tuple(row.values()) for row in rows], args.output, source)
+    else:
+        sys.stdout.write(f"{_json(facts, rows) if args.json else _table(rows)}\n")
 
 
-def _table(numbers: dict[str, Any]) -> str:
-    flops, seconds = numbers["flops"], numbers["seconds_per_image"]
-    rows = {
-        "parameters": _pair(numbers["parameters"], ",d"),
-        "GFLOPs, paper's convention": _giga(flops),
-        **{
-            f"GFLOPs, {name.replace('_', ' ')}": _giga(counts)
-            for name, counts in flops["conventions"].items()
-        },
-        "seconds per image": _pair(seconds, ".4f") if seconds else ("-", "-"),
+def _json(facts: dict[str, object], rows: list[Row]) -> str:
+    vanilla, inserted, _ = rows
+    pairs = {
+        name: {"vision": vanilla[name], "rectified": inserted[name]}
+        for name in ("parameters", "flops")
     }
-    lines = [("", ("vision", "rectified")), *rows.items()]
-    return "\n".join(f"{name:34}{plain:>14}{both:>14}" for name, (plain, both) in lines)
+    return json.dumps({**facts, **pairs, "variants": rows}, indent=2)
 
 
-def _giga(counts: dict[str, Any]) -> tuple[str, str]:
-    return _pair({name: counts[name] / 1e9 for name in ("vision", "rectified")}, ".4f")
+def _table(rows: list[Row]) -> str:
+    return "\n".join(
+        f"{name:32}" + "".join(f"{_shown(row[name]):>20}" for row in rows) for name in rows[0]
+    )
 
 
-def _pair(counts: dict[str, Any], form: str) -> tuple[str, str]:
-    return format(counts["vision"], form), format(counts["rectified"], form)
+def _shown(value: str | int | float | None) -> str:
+    return f"{value:,}" if isinstance(value, int | float) else value or "-"

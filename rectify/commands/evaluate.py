@@ -1,25 +1,28 @@
-"""Accuracy of a trained run on the test set and on its shifted versions.
+"""Score a trained run on the test set and on its shifted versions.
 
 Reads
-    --config  config.json of the run
-    --model   its trained weights
-    --block   the frozen block, where the model keeps it at test
-    --data    folder of the prepared data set
+    --config      config.json of the run
+    --evaluation  JSON: how it is scored, e.g. {"top_k": 5}
+    --model       its trained weights
+    --block       the frozen layer, where the model keeps it at test time
+    --data        folder of the prepared data set
 Writes
-    --output  an `evaluation` table (.csv, with its .csv.json)
+    --output      a `scores` table (.csv, with its .csv.json), and next to it predictions.parquet:
+                  the scores of each item of the plain test set
 """
 
 import argparse
+import json
 import logging
 from pathlib import Path
-
-PARTIAL = ("a", "r")  # ImageNet-A and -R hold some classes, and only their logits compete
 
 log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
     parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--evaluation", type=json.loads, default={}, metavar="JSON")
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--block", type=Path)
     parser.add_argument("--data", type=Path, required=True)
@@ -29,44 +32,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from rectify.commands import assembly
-    from rectify.data.images import load_sets
-    from rectify.evaluation import accuracies
-    from rectify.provenance import provenance
-    from rectify.records import EVALUATION, read_json, write_table
+    """Score the run, and write both files."""
+    from rectify.experiment.run import RunSettings
+    from rectify.results.declared import SCORES
+    from rectify.results.files import read_json
+    from rectify.results.provenance import provenance
+    from rectify.results.tables import write_table
     from rectify.runtime import start
+    from rectify.training.scoring import code, score, write_predictions
+    from rectify.typed import parse
 
-    settings, device = read_json(args.config), start(args.threads)
-    model = assembly.trained_of(settings, args.block, args.seed, args.model).to(device)
-    assembly.check_labels(args.model, args.data)
-    views = settings["data"].get("views", assembly.ONE_VIEW)
-    recipe = assembly.recipe_of(settings)
-    together = max(1, recipe.batch_size // (views["time"] * views["space"]))
-    k, rows = settings["data"]["top_k"], []
-    for split, images in load_sets(args.data, "test"):
-        shift, condition, severity = _shift(split)
-        prepare, transform = assembly.evaluation_transform(settings, shift, views)
-        shares = accuracies(
-            model,
-            assembly.images_of(settings, images, views["time"]),
-            images.labels,
-            k,
-            candidates=images.labels.unique() if shift in PARTIAL else None,
-            transform=transform,
-            batch_size=together,
-            device=device,
-            prepare=prepare,
-            workers=assembly.workers(device, args.threads),
-            precision=recipe.precision,
-        )
-        rows.append((shift, condition, severity, len(images.labels), k, *shares))
-    log.info("%s, seed %d: %d test sets", settings["run"], args.seed, len(rows))
-    source = provenance(args.seed, "rectify.evaluation", run=settings["run"])
-    write_table(EVALUATION, rows, args.output, source)
-
-
-def _shift(split: str) -> tuple[str, str, int]:
-    """Split ``test-c/noise/3`` into (c, noise, 3); the plain test set is (none, -, 0)."""
-    name, *condition = split.split("/")
-    shift = name.removeprefix("test").removeprefix("-") or "none"
-    return (shift, condition[0], int(condition[1])) if condition else (shift, "-", 0)
+    settings = parse(RunSettings, read_json(args.config), f"{args.config}")
+    device = start(args.threads)
+    scored = score(
+        settings,
+        args.evaluation,
+        block=args.block,
+        seed=args.seed,
+        weights=args.model,
+        data=args.data,
+        device=device,
+        threads=args.threads,
+    )
+    log.info("%s, seed %d: %d test sets", settings.run, args.seed, len(scored.sets))
+    source = provenance(args.seed, *code(settings.task), run=settings.run)
+    write_predictions(scored.plain, args.output.with_name("predictions.parquet"))
+    write_table(SCORES, scored.rows(), args.output, source)

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from rectify.language import extract_block, read_block
+    from rectify.language.block import extract_block, read_block
 
     extract_block(args.checkpoint, args.layer, args.output)
     parameters = sum(parameter.numel() for parameter in read_block(args.output).parameters())

@@ -1,4 +1,4 @@
-"""Features of the captions after every decoder block of a language model.
+"""Features of the captions after every decoder layer of a language model.
 
 Reads
     --checkpoint  folder in Hugging Face format
@@ -8,12 +8,11 @@ Writes
 """
 
 import argparse
-import json
 from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--language", type=json.loads, required=True, help="name and title, JSON")
+    parser.add_argument("--language", required=True, help="name of the model")
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--pairs", type=Path, required=True)
     parser.add_argument("--batch-size", type=int, required=True)
@@ -22,19 +21,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from rectify.captions import caption_features
     from rectify.data.pairs import captions
-    from rectify.features import save_features
-    from rectify.language import describe
+    from rectify.language.captions import caption_features
+    from rectify.language.weights import describe
     from rectify.runtime import start
+    from rectify.trunks.features import save_features
 
     device = start(args.threads)
     texts = captions(args.pairs)
-    layers, read = caption_features(args.checkpoint, texts, args.batch_size, device=device)
+    layers, origin = caption_features(args.checkpoint, texts, args.batch_size, device=device)
     facts = {
-        "language": args.language["name"],
-        "language_title": args.language["title"],
-        "language_parameters": describe(args.checkpoint)["parameters"],
-        **{f"language_{name}": value for name, value in read.items()},
+        "language": args.language,
+        "language_parameters": describe(args.checkpoint).parameters,
+        "language_revision": origin.revision,
+        "language_sha256": origin.sha256,
     }
     save_features(layers, facts, args.output)

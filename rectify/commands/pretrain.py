@@ -10,7 +10,6 @@ import argparse
 import json
 import logging
 from pathlib import Path
-from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +28,8 @@ def run(args: argparse.Namespace) -> None:
     settings = _checked(args.settings)
     from transformers.utils.logging import disable_progress_bar
 
-    from rectify.data.pairs import names_corpus
-    from rectify.pretraining import pretrain
+    from rectify.demo.language_models import pretrain
+    from rectify.demo.pairs import names_corpus
     from rectify.runtime import start
 
     disable_progress_bar()
@@ -39,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
     log.info("%s: validation loss %.4f nats per character", args.language, loss)
 
 
-def _checked(settings: dict[str, Any]) -> dict[str, Any]:
+def _checked(settings: dict[str, object]) -> dict[str, object]:
     wrong = sorted((set(settings) - REQUIRED - OPTIONAL) | (REQUIRED - set(settings)))
     if wrong:
         raise ValueError(

@@ -1,9 +1,8 @@
 """Put all tables and figures of a results folder on one page.
 
 Reads
-    --tables      CELLS tables (.csv, with their .csv.json), in the order of the page
-    --figures     pictures (.png, with the .csv.json of their values beside them)
-    --captions    folder of captions, <name>.rst
+    --tables      CELLS tables, <target>.csv, with their .csv.json
+    --figures     pictures, <target>.png, with the .csv.json of their values next to them
     --benchmarks  folder of Snakemake's benchmark files
     --config      configuration files to show
 Writes
@@ -12,15 +11,20 @@ Writes
 
 import argparse
 import logging
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rectify.analysis.page import Entry
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--title", required=True, help="what was run, and on which data")
+    parser.add_argument("--targets", nargs="*", default=[], help="in the order of the page")
     parser.add_argument("--tables", type=Path, nargs="*", default=[], metavar="FILE")
     parser.add_argument("--figures", type=Path, nargs="*", default=[], metavar="FILE")
-    parser.add_argument("--captions", type=Path, required=True, metavar="DIR")
     parser.add_argument("--benchmarks", type=Path, required=True, metavar="DIR")
     parser.add_argument("--config", type=Path, nargs="*", default=[], metavar="FILE")
     parser.add_argument("--output", type=Path, required=True)
@@ -28,17 +32,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the page."""
-    from rectify.records import atomic_path
-    from rectify.report import page
+    from rectify.analysis.page import page
+    from rectify.results.files import atomic_path
 
-    text = page(
-        title=args.title,
-        tables=args.tables,
-        figures=args.figures,
-        captions=args.captions,
-        benchmarks=args.benchmarks,
-        configs=args.config,
-    )
+    tables, figures = ({path.stem: path for path in paths} for paths in (args.tables, args.figures))
+    strange = [name for name in (*tables, *figures) if name not in args.targets]
+    if strange:
+        raise ValueError(
+            f"report: each file must belong to one of --targets, got {strange[0]}. Name it there."
+        )
+    entries = [_entry(name, tables.get(name), figures.get(name)) for name in args.targets]
+    text = page(args.title, entries, args.benchmarks, args.config)
     with atomic_path(args.output) as temporary:
         temporary.write_text(text, encoding="utf-8")
     logging.getLogger(__name__).info("wrote %s: %d characters", args.output, len(text))
+
+
+def _entry(name: str, table: Path | None, picture: Path | None) -> "Entry":
+    from rectify.analysis.page import Entry
+    from rectify.results.tables import read_note
+    from rectify.targets import caption, module_of
+
+    path = table or (picture and picture.with_suffix(".csv"))
+    if path is None:
+        raise ValueError(f"report: {name} must have a file, got none. Pass its table or figure.")
+    kind = read_note(path)["provenance"]["facts"]["kind"]
+    if name == kind:  # the target that is meant by its name: table3 is Table 3
+        title, short = module_of(kind).TITLE, re.sub(r"(?<=[a-z])(\d+)$", r" \1", name).capitalize()
+    else:
+        title, short = f"{module_of(kind).TITLE} ({name})", name
+    return Entry(name, short, title, caption(kind), table, picture)

@@ -25,28 +25,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from rectify import similarity
-    from rectify.features import load_features
-    from rectify.provenance import provenance
-    from rectify.records import SIMILARITY, write_table
+    from rectify.results.declared import SIMILARITY
+    from rectify.results.provenance import provenance
+    from rectify.results.tables import write_table
     from rectify.runtime import generator, start
+    from rectify.similarity.neighbours import neighbours
+    from rectify.similarity.scores import (
+        calibrated_matrix,
+        chance_level,
+        clamp_outliers,
+        shared_neighbours,
+    )
+    from rectify.trunks.features import load_features
 
     start(args.threads)
     lists, facts = [], {}
     for path in (args.language, args.vision):
         layers, about = load_features(path)
-        clamped = similarity.clamp_outliers(layers, args.quantile)
-        lists.append([similarity.neighbours(layer, args.k) for layer in clamped])
+        clamped = clamp_outliers(layers, args.quantile)
+        lists.append([neighbours(layer, args.k) for layer in clamped])
         facts |= about
-    scores = similarity.shared_neighbours(*lists)
+    scores = shared_neighbours(*lists)
     draws = generator(0, "permutations")
-    corrected, _ = similarity.calibrated_matrix(*lists, args.permutations, draws)
+    corrected, _ = calibrated_matrix(*lists, args.permutations, draws)
     rows = [
         (layer, block, scores[layer, block].item(), corrected[layer, block].item())
         for layer in range(scores.shape[0])
         for block in range(scores.shape[1])
     ]
     items = len(lists[0][0])
-    facts |= {"k": args.k, "items": items, "chance": similarity.chance_level(args.k, items)}
+    facts |= {"k": args.k, "items": items, "chance": chance_level(args.k, items)}
     seed = facts["seed"]
-    write_table(SIMILARITY, rows, args.output, provenance(seed, "rectify.similarity", **facts))
+    write_table(
+        SIMILARITY, rows, args.output, provenance(seed, "rectify.similarity.scores", **facts)
+    )

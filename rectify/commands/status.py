@@ -10,28 +10,11 @@ import argparse
 import shutil
 import sys
 from collections import Counter
-from datetime import datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
 
-from rectify import config as experiment
-from rectify import slurm
-from rectify.failures import last_line
-from rectify.presence import PROGRESS, is_held
-from rectify.records import read_json
-
-OURS = "rectify."  # begins each line of a log but the one that tells an error
-
-
-class Line(NamedTuple):
-    """What is known of one training."""
-
-    state: str
-    run: str
-    seed: int
-    epochs: str = ""
-    end: str = ""
-    note: str = ""
+from rectify.cluster import slurm
+from rectify.cluster.trainings import training
+from rectify.experiment.grid import all_runs, load
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,22 +23,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print the grid and how many runs are in which state."""
-    config = experiment.load(args.config)
+    """Print each training of the grid and how many are in which state."""
+    config = load(args.config)
+    results, seeds = Path(config.results), config.seeds
+    names = [planned.name for planned in all_runs(config)]
     jobs, unknown = _queue()
-    results = Path(config["results"])
-    lines = [
-        _line(results, run.name, seed, jobs)
-        for run in experiment.all_runs(config)
-        for seed in config["seeds"]
-    ]
-    for line in lines:
-        cells = f"{line.state:<8} {line.epochs:>9} {line.end:>16}  {line.run} seed {line.seed}"
-        sys.stdout.write(f"{cells}  {line.note}".rstrip() + "\n")
-    counts = Counter(line.state for line in lines)
-    sys.stdout.write(", ".join(f"{count} {state}" for state, count in counts.items()) + "\n")
+    trainings = [training(results, name, seed, jobs) for name in names for seed in seeds]
+    counts = Counter(known.state for known in trainings)
+    lines = [known.line() for known in trainings]
+    lines.append(", ".join(f"{count} {state}" for state, count in counts.items()))
     if unknown:
-        sys.stdout.write(f"The queue is unknown: {unknown}\n")
+        lines.append(f"The queue is unknown: {unknown}")
+    sys.stdout.write("\n".join(lines) + "\n")
 
 
 def _queue() -> tuple[dict[str, slurm.Job], str]:
@@ -66,34 +45,3 @@ def _queue() -> tuple[dict[str, slurm.Job], str]:
         return {job.what: job for job in slurm.jobs_of(Path.cwd())}, ""
     except ValueError as error:
         return {}, str(error)
-
-
-def _line(results: Path, name: str, seed: int, jobs: dict[str, slurm.Job]) -> Line:
-    folder = results / "runs" / name / f"seed-{seed}"
-    if (folder / "summary.json").is_file():
-        epochs = read_json(folder / "summary.json")["epochs"]
-        return Line("done", name, seed, f"{epochs}/{epochs}")
-    states = results / "checkpoints" / name / f"seed-{seed}"
-    epochs, end = _progress(states / PROGRESS)
-    if job := jobs.get(f"train {name}_{seed}"):
-        state = "running" if job.state in ("RUNNING", "COMPLETING") else "waiting"
-        end = end if state == "running" else ""
-        return Line(state, name, seed, epochs, end, f"SLURM job {job.number}")
-    if is_held(states / "lease"):
-        return Line("running", name, seed, epochs, end)
-    log = results / "logs" / "train" / f"{name}--{seed}.log"
-    if log.is_file() and not last_line(log).startswith(OURS):
-        return Line("failed", name, seed, epochs, note=f"{log}")
-    if log.is_file() or epochs:
-        return Line("stopped", name, seed, epochs, note=f"goes on from its state; {log}")
-    return Line("open", name, seed)
-
-
-def _progress(path: Path) -> tuple[str, str]:
-    """Return epochs done and the expected end of a training."""
-    if not path.is_file():
-        return "", ""
-    found, written = read_json(path), path.stat().st_mtime
-    left = found["epochs"] - found["epochs_done"]
-    end = datetime.fromtimestamp(written) + timedelta(seconds=left * found["seconds_per_epoch"])
-    return f"{found['epochs_done']}/{found['epochs']}", f"{end:%Y-%m-%d %H:%M}"

@@ -1,7 +1,7 @@
-"""Make one table of the paper, or of those beyond it, from finished runs or measurements.
+"""Make one table from finished runs or measurements.
 
 Reads
-    --runs        run folders: config.json and seed-<s>/{history,gsnr,evaluation}.csv
+    --runs        run folders: config.json, labels.json and seed-<s>/{history,gsnr,scores}.csv
     --similarity  similarity tables (.csv, with their .csv.json)
     --costs       cost tables (.csv, with their .csv.json)
 Writes
@@ -12,56 +12,37 @@ import argparse
 import logging
 from pathlib import Path
 
-from rectify.analysis.paper import TABLES
-
-ESTIMATORS = ("plain", "debiased", "xi", "unnormalised")
-WITH_GSNR = ("table4", "table5", "controls")
-SETS = {"controls": 1, "table2": 1, "table3": 1, "table4": 2, "table5": 2, "table6": 3}  # at most
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("--table", choices=(*TABLES, "controls", "cost"), required=True)
+    parser.add_argument("--target", required=True, help="name of the table")
+    parser.add_argument("--settings", required=True, help="JSON: kind, settings, estimator, order")
     parser.add_argument("--runs", type=Path, nargs="*", default=[], metavar="DIR")
     parser.add_argument("--similarity", type=Path, nargs="*", default=[], metavar="FILE")
     parser.add_argument("--costs", type=Path, nargs="*", default=[], metavar="FILE")
     parser.add_argument("--seeds", type=int, nargs="+", required=True)
-    parser.add_argument("--data", nargs="*", default=[], help="data sets, in the table's order")
-    parser.add_argument("--estimator", choices=ESTIMATORS, default="plain", help="of GSNR")
     parser.add_argument("--output", type=Path, required=True, help="path without suffix")
 
 
 def run(args: argparse.Namespace) -> None:
     """Write the table as csv, Markdown and LaTeX."""
-    from rectify.analysis import collect, printing, tables
-    from rectify.provenance import provenance
-    from rectify.records import CELLS, atomic_path, write_table
+    from rectify.analysis.collect import Results
+    from rectify.analysis.printing import to_latex, to_markdown
+    from rectify.results.declared import CELLS
+    from rectify.results.files import atomic_path
+    from rectify.results.provenance import provenance
+    from rectify.results.tables import write_table
+    from rectify.targets import requested
 
-    if args.table == "table1":
-        cells = tables.table1(collect.collect_similarity(args.similarity))
-    elif args.table == "cost":
-        cells = tables.cost(collect.collect_costs(args.costs))
-    else:
-        _check_data(args)
-        runs = collect.collect_runs(args.runs, args.seeds)
-        choice = {"estimator": args.estimator} if args.table in WITH_GSNR else {}
-        cells = tables.RUN_TABLES[args.table](runs, args.data, **choice)
-    source = provenance(
-        None, "rectify.analysis.tables", table=args.table, seeds=args.seeds, data=args.data,
-        estimator=args.estimator, **printing.order(cells),
-    )  # fmt: skip
-    texts = {".md": printing.to_markdown(cells), ".tex": printing.to_latex(cells)}
-    for suffix, text in texts.items():
+    request, target, settings = requested(args.settings, args.target, "table")
+    results = Results(args.runs, args.seeds, args.similarity, args.costs, **request.labels)
+    cells = target.table(results, settings)
+    for suffix, text in ((".md", to_markdown(cells)), (".tex", to_latex(cells))):
         with atomic_path(Path(f"{args.output}{suffix}")) as temporary:
             temporary.write_text(text, encoding="utf-8")
+    source = provenance(
+        None, f"rectify.targets.{request.kind}", "rectify.analysis.printing",
+        kind=request.kind, target=args.target, seeds=args.seeds, estimator=request.estimator,
+    )  # fmt: skip
     write_table(CELLS, cells, Path(f"{args.output}.csv"), source)
     logging.getLogger(__name__).info("wrote %s: %d cells", args.output, len(cells))
-
-
-def _check_data(args: argparse.Namespace) -> None:
-    most = SETS[args.table]
-    if not 1 <= len(args.data) <= most:
-        raise ValueError(
-            f"{args.table}: --data must name 1 to {most} data sets, got {len(args.data)}. "
-            "Name them in the order of the table's columns."
-        )

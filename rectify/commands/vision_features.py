@@ -1,26 +1,24 @@
-"""Features of the images after every block of a ViT: a trained run's, or timm's pretrained.
+"""Features of the images of pairs after every block of a ViT: a trained run's, or timm's.
 
 Reads
-    --config  config.json of the run             } for a trained run
-    --model   its trained weights                }
-    --pairs   folder of the prepared image-caption pairs
+    --config      config.json of the run  } for a trained run
+    --model       its trained weights     }
+    --pretrained  a vision of the config, as JSON, for timm's published weights
+    --pairs       folder of the prepared image-caption pairs
 Writes
-    --output  one tensor (layers, items, dim), safetensors
+    --output      one tensor (layers, items, dim), safetensors
 """
 
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from timm.models.vision_transformer import VisionTransformer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
     parser.add_argument("--config", type=Path)
     parser.add_argument("--model", type=Path)
-    parser.add_argument("--pretrained", type=json.loads, help="a vision of the config, as JSON")
+    parser.add_argument("--pretrained", type=json.loads, metavar="JSON")
     parser.add_argument("--pairs", type=Path, required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--batch-size", type=int, required=True)
@@ -29,59 +27,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from rectify.checkpoints import read_revision
-    from rectify.commands import assembly
-    from rectify.data.augment import published_transform
-    from rectify.data.images import load_set
-    from rectify.features import save_features, vision_features
-    from rectify.records import read_json
+    """Compute the features, and write them with what is known of their model."""
+    from rectify.experiment.run import RunSettings
+    from rectify.language.files import read_revision
+    from rectify.language.weights import sha256
+    from rectify.results.files import read_json
     from rectify.runtime import start
-    from rectify.weights import sha256
+    from rectify.tasks import find
+    from rectify.tasks.contract import Machine
+    from rectify.tasks.pairs import images
+    from rectify.training.models import entry_of, trained
+    from rectify.trunks.features import save_features, vision_features
+    from rectify.typed import parse
 
-    device = start(args.threads)
+    machine, weights = Machine.of(start(args.threads), args.threads), None
     if args.pretrained:
-        vision = args.pretrained
-        vit = _published(vision)
-        prepare, transform = published_transform(vit)
+        name, weights = args.pretrained["name"], args.pretrained.get("weights")
+        model = images.published(args.pretrained)
+        source = images.as_published(model, args.pairs, machine)
     else:
-        settings = read_json(args.config)
-        vision = settings["vision"]
-        vit = assembly.trained_of(settings, None, args.seed, args.model)
-        prepare, transform = assembly.evaluation_transform(settings)
-    digest = sha256(vit.state_dict())
-    layers = vision_features(
-        vit.to(device),
-        load_set(args.pairs, "pairs").images,
-        transform=transform,
-        batch_size=args.batch_size,
-        device=device,
-        prepare=prepare,
-        workers=assembly.workers(device, args.threads),
-    )
-    folder = args.pretrained and "weights" in vision and Path(vision["weights"])
+        settings = parse(RunSettings, read_json(args.config), f"{args.config}")
+        name, task = settings.vision.name, find(settings.task)
+        model = trained(settings, task, None, args.seed, args.model)
+        source = images.as_trained(
+            task, entry_of(settings, task), args.pairs, settings.recipe, machine
+        )
     facts = {
-        "vision": vision["name"],
-        "vision_title": vision["title"],
-        "vision_parameters": vision["parameters"],
+        "vision": name,
         "seed": args.seed,
         "pretrained": bool(args.pretrained),
-        "vision_revision": read_revision(folder) if folder else None,
-        "vision_sha256": digest,
+        "vision_revision": read_revision(Path(weights)) if weights else None,
+        "vision_sha256": sha256(model.state_dict()),
     }
-    save_features(layers, facts, args.output)
-
-
-def _published(vision: dict[str, Any]) -> "VisionTransformer":
-    from rectify.vision import create_vit
-
-    name = f"{vision['timm']}.augreg_in21k"  # as in Huh et al.
-    own = {}
-    if "weights" in vision:
-        file = Path(vision["weights"]) / "model.safetensors"
-        if not file.is_file():
-            raise ValueError(
-                f"{file}: timm's weights of {name} must be here, got no file. Run `snakemake "
-                "fetch` where there is a network."
-            )
-        own["pretrained_cfg_overlay"] = {"file": str(file)}
-    return create_vit(name, num_classes=0, image_size=224, pretrained=True, overrides=own)
+    batches = images.inputs(source, args.batch_size)
+    save_features(vision_features(model.to(machine.device), batches), facts, args.output)

@@ -10,21 +10,27 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
+
+SERVE = "from rectify.__main__ import run; from rectify.cluster.warm import serve; serve(run)"
+SERVER = (sys.executable, "-c", SERVE)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
     parser.add_argument("program", nargs=argparse.REMAINDER, help="the command and its arguments")
 
 
 def run(args: argparse.Namespace) -> int:
-    from rectify.warm import server
+    """Run the command to its end; return its exit status."""
+    from rectify.cluster.warm import server
 
     if not args.program or shutil.which(args.program[0]) is None:
         raise ValueError(
             f"warm: a command must follow, got {' '.join(args.program) or 'none'}. "
             "Write: rectify warm snakemake ..."
         )
-    with server() as address:
+    with server(SERVER) as address:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command decides how Ctrl-C ends it
         restore = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
         return subprocess.run(

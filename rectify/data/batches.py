@@ -9,10 +9,11 @@ import os
 from collections.abc import Callable, Iterator
 from multiprocessing import get_context, parent_process
 from threading import Thread
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int64, UInt8
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms.functional import to_pil_image
@@ -21,23 +22,41 @@ from rectify.runtime import seed_globals
 
 CHUNK = 64  # frames that a worker reads at a time: little shared memory, an early first batch
 
-Prepare = Callable[[Any], UInt8[Tensor, " *pixels"]]
+Stored = Image.Image | list[Image.Image]
+"""One image, or the frames of one clip."""
+Prepare = Callable[[Stored], UInt8[Tensor, " *pixels"]]
 """From one stored image or clip to the size of the model; draws from the global generators."""
+
+
+@runtime_checkable
+class Items(Protocol):
+    """Images or clips in their files, by item number; clips have ``frames``, how many come."""
+
+    def __getitem__(self, item: int) -> Stored: ...
 
 
 class Reader:
     """The images or clips of one set, by batches. Workers live as long as the reader."""
 
-    def __init__(self, images: Any, prepare: Prepare | None, workers: int, device: torch.device):
+    def __init__(
+        self, images: Tensor | Items, prepare: Prepare | None, workers: int, device: torch.device
+    ):
         """Start nothing yet.
 
         Args:
-            images: Indexed by an item number; by a tensor of them if there is no ``prepare``.
-                Clips have ``frames``, how many come with an item.
-            prepare: Applied to each item; None for sets that are stored as the model takes them.
+            images: All of them as one tensor, or read one by one.
+            prepare: Applied to each item; None for tensors that are what the model takes.
             workers: Processes that read and prepare; 0 does it here, when a batch is due.
             device: Where batches are wanted.
+
+        Raises:
+            ValueError: If images that are read one by one are not prepared.
         """
+        if prepare is None and not isinstance(images, Tensor):
+            raise ValueError(
+                "data: images from files come in many sizes and need resized crops, got images as "
+                "they are stored. Set training.crop to resized."
+            )
         self.images, self.device, self._chunks = images, device, _Chunks()
         self._chunk = max(1, CHUNK // getattr(images, "frames", 1))
         self._loader = None
@@ -58,31 +77,22 @@ class Reader:
             seeds: One for each item, where reading or ``prepare`` draws.
 
         Raises:
-            ValueError: If a file is not whole, or images of many sizes are not prepared.
+            ValueError: If a file is damaged.
         """
         batches = items.split(batch_size)
         if self._loader is None:
-            yield from map(self._stored, batches)
+            yield from (self.images[batch].to(self.device) for batch in batches)
             return
         seeds = torch.zeros_like(items) if seeds is None else seeds
-        self._chunks.parts = [
+        self._chunks.pairs = [
             pair
             for batch in zip(batches, seeds.split(batch_size), strict=True)
-            for pair in zip(*(one.split(self._chunk) for one in batch), strict=True)
+            for pair in zip(*(values.split(self._chunk) for values in batch), strict=True)
         ]
         chunks = iter(self._loader)
         for batch in batches:
-            parts = range(0, len(batch), self._chunk)
-            yield torch.cat([self._moved(next(chunks)) for _ in parts])
-
-    def _stored(self, items: Tensor) -> Tensor:
-        images = self.images[items]
-        if isinstance(images, list):
-            raise ValueError(
-                "augment: images from files come in many sizes and need resized crops, got "
-                "images as they are stored. Set training.crop to resized."
-            )
-        return images.to(self.device)
+            count = len(range(0, len(batch), self._chunk))
+            yield torch.cat([self._moved(next(chunks)) for _ in range(count)])
 
     def _moved(self, chunk: Tensor | ValueError) -> Tensor:
         if isinstance(chunk, ValueError):
@@ -94,21 +104,21 @@ class _Chunks:
     """Item numbers and seeds of the chunks to read next, as plain lists for the workers."""
 
     def __init__(self) -> None:
-        self.parts: list[tuple[Tensor, Tensor]] = []
+        self.pairs: list[tuple[Tensor, Tensor]] = []
 
     def __iter__(self) -> Iterator[tuple[list[int], list[int]]]:
-        return ((items.tolist(), seeds.tolist()) for items, seeds in self.parts)
+        return ((items.tolist(), seeds.tolist()) for items, seeds in self.pairs)
 
 
 class _Source:
     """What a worker holds: the set, and what it does to an item."""
 
-    def __init__(self, images: Any, prepare: Prepare):
+    def __init__(self, images: Tensor | Items, prepare: Prepare):
         self.images, self.prepare = images, prepare
 
     def __getitems__(self, chunk: tuple[list[int], list[int]]) -> Tensor | ValueError:
         try:
-            return torch.stack([self._prepared(*one) for one in zip(*chunk, strict=True)])
+            return torch.stack([self._prepared(*pair) for pair in zip(*chunk, strict=True)])
         except ValueError as error:  # raised again where it stays one line
             return error
 
@@ -123,7 +133,7 @@ def _loader(source: _Source, chunks: _Chunks, workers: int, device: torch.device
     context = None
     if workers:  # from a clean process: one with threads and a GPU is not safe to fork
         context = get_context("forkserver")
-        context.set_forkserver_preload(["rectify.data.augment", "rectify.data.batches"])
+        context.set_forkserver_preload(["timm.data", "rectify.data.batches"])
     return DataLoader(
         source,
         batch_sampler=chunks,

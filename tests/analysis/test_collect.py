@@ -2,20 +2,24 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+from pandas import DataFrame
 
-from rectify.analysis.collect import collect_gsnr, collect_runs, collect_similarity
-from tests.analysis import synthetic
-from tests.analysis.synthetic import LLAMA, VITS, Model, Run
+from rectify.analysis.collect import Results
+from rectify.results.declared import COST, SCORES
+from rectify.results.tables import write_table
+from tests.helpers import synthetic
+from tests.helpers.synthetic import LLAMA, VITS, Model, Run
 
 GLYPHS = Model("glyphs", "Glyphs", 0)
 
 
-def a_run(**settings) -> Run:
+def a_run(**settings: object) -> Run:
     """Return a run whose GSNR is the product of epoch + 1 and block + 1, plus the seed."""
-    numbers = {"none": 0.5, "k": 0.8, "c": 0.3, "a": 0.2, "sk": 0.15, "r": 0.1}
+    numbers = {"test": 0.5, "k": 0.8, "c": 0.3, "a": 0.2, "sk": 0.15, "r": 0.1}
     defaults = {"depth": 3, "epochs": 2, "shifts": ("c", "a", "sk", "r")}
     return Run(
         GLYPHS,
@@ -26,21 +30,28 @@ def a_run(**settings) -> Run:
     )
 
 
-def test_a_row_has_the_settings_of_its_run(tmp_path):
-    run = a_run(variant="insert", language=LLAMA, layer=31, position="end")
-    folder = synthetic.write_run(tmp_path, run, (0, 1))
-    row = collect_runs([folder], [0, 1]).iloc[1]
-    assert row["run"] == "glyphs_vit-s_insert_llama-7b_layer-31_end"
+def test_a_row_has_the_settings_of_its_run_and_the_titles_of_its_labels(tmp_path: Path) -> None:
+    run = a_run(variant="insert", control="random", language=LLAMA, layer=31, position="2")
+    row = synthetic.collected(tmp_path, [run], (0, 1)).runs.iloc[1]
+    assert row["run"] == "glyphs_vit-s_insert-random_llama-7b_layer-31_2"
     assert (row["seed"], row["data_title"], row["vision_title"]) == (1, "Glyphs", "ViT-S")
-    assert (row["layer"], row["insert_at"], row["depth"], row["k"]) == (31, 3, 3, 5)
+    assert (row["layer"], row["insert_at"], row["depth"], row["k"]) == (31, 2, 3, 5)
     assert (row["language"], row["language_title"]) == ("llama-7b", "LLaMA-7B")
-    assert math.isnan(row["language_parameters"])  # config.json need not know them
+    assert (row["variant"], row["control"], row["position"]) == ("insert", "random", "2")
+    assert row["vision_parameters"] == 22050664
+    assert row["task"] == "image_classification"
 
 
-def test_metrics_are_means_over_conditions_epochs_and_blocks(tmp_path):
-    folder = synthetic.write_run(tmp_path, a_run(), (0, 1))
-    first, second = (row for _, row in collect_runs([folder], [0, 1]).iterrows())
-    assert first["accuracy_top1"] == 0.5
+def test_a_vanilla_run_has_no_control(tmp_path: Path) -> None:
+    row = synthetic.collected(tmp_path, [a_run()]).runs.iloc[0]
+    assert (row["control"], row["language"], row["lambda"]) == (None, None, 0)
+    assert math.isnan(row["layer"])
+
+
+def test_metrics_are_means_over_conditions_epochs_and_blocks(tmp_path: Path) -> None:
+    runs = synthetic.collected(tmp_path, [a_run()], (0, 1)).runs
+    first, second = (row for _, row in runs.iterrows())
+    assert first["accuracy"] == 0.5
     assert second["accuracy_topk"] == pytest.approx(0.81)
     assert first["accuracy_c"] == pytest.approx(0.3)  # 2 corruptions x 5 severities around it
     assert first[["accuracy_a", "accuracy_sk", "accuracy_r"]].tolist() == [0.2, 0.15, 0.1]
@@ -48,65 +59,117 @@ def test_metrics_are_means_over_conditions_epochs_and_blocks(tmp_path):
     assert second["gsnr_debiased"] == pytest.approx(1.5 * 2 + 1)
 
 
-def test_a_shift_that_was_not_evaluated_is_empty(tmp_path):
-    folder = synthetic.write_run(tmp_path, a_run(shifts=()), (0,))
-    assert math.isnan(collect_runs([folder], [0]).iloc[0]["accuracy_c"])
+def test_losses_are_those_of_the_last_epoch_and_of_the_test_set(tmp_path: Path) -> None:
+    second = synthetic.collected(tmp_path, [a_run()], (0, 1)).runs.iloc[1]
+    assert second["main_loss"] == pytest.approx(3.0 - 1 - 0.1)
+    assert second["train_loss"] == 3.0
+    assert second["test_loss"] == pytest.approx(2.0 - 0.51)
 
 
-def test_gsnr_is_kept_by_epoch_block_and_estimator(tmp_path):
-    folder = synthetic.write_run(tmp_path, a_run(), (0, 1))
-    gsnr = collect_gsnr([folder], [0, 1])
+def test_without_a_second_k_there_is_one_accuracy(tmp_path: Path) -> None:
+    runs = synthetic.collected(tmp_path, [a_run(k=1)]).runs
+    assert "accuracy_topk" not in runs
+    assert runs["k"].tolist() == [1]
+
+
+def test_a_shift_that_was_not_evaluated_has_no_column(tmp_path: Path) -> None:
+    assert "accuracy_c" not in synthetic.collected(tmp_path, [a_run(shifts=())]).runs
+
+
+def test_gsnr_is_kept_by_epoch_block_and_estimator(tmp_path: Path) -> None:
+    gsnr = synthetic.collected(tmp_path, [a_run()], (0, 1)).gsnr
     assert len(gsnr) == 2 * 2 * 3 * 4
-    one = gsnr[(gsnr["seed"] == 1) & (gsnr["epoch"] == 1) & (gsnr["block"] == 2)]
-    assert set(one["gsnr"]) == {7.0}
+    place = gsnr[(gsnr["seed"] == 1) & (gsnr["epoch"] == 1) & (gsnr["block"] == 2)]
+    assert set(place["gsnr"]) == {7.0}
 
 
-def test_similarity_comes_with_the_facts_of_its_description(tmp_path):
+def test_history_is_kept_by_epoch_and_metric(tmp_path: Path) -> None:
+    history = synthetic.collected(tmp_path, [a_run()], (0, 1)).history
+    losses = history[(history["metric"] == "main_loss") & (history["seed"] == 0)]
+    assert losses.set_index("epoch")["value"].to_dict() == {0: 3.0, 1: 2.0}
+    assert set(history["data_title"]) == {"Glyphs"}
+
+
+def test_similarity_comes_with_the_facts_of_its_description(tmp_path: Path) -> None:
     file = synthetic.write_similarity(tmp_path, LLAMA, VITS["ViT-S"], 3, np.eye(2))
-    frame = collect_similarity([file])
-    assert set(frame["language_title"]) == {"LLaMA-7B"}
+    frame = Results(similarity_files=[file]).similarity
+    assert set(frame["language"]) == {"llama-7b"}
     assert set(frame["seed"]) == {3}
     assert frame["chance"].iloc[0] == pytest.approx(10 / 1023)
     assert list(frame["mutual_knn"]) == [1, 0, 0, 1]
 
 
-def test_nothing_given_is_an_empty_frame():
-    assert collect_runs([], [0]).empty
-    assert collect_gsnr([], [0]).empty
-    assert collect_similarity([]).empty
+def test_similarity_has_the_titles_of_the_configuration_or_else_names(tmp_path: Path) -> None:
+    file = synthetic.write_similarity(tmp_path, LLAMA, VITS["ViT-S"], 0, np.eye(2))
+    titles = {"vision": {"vit-s": "ViT-Small"}, "language": {"other": "Other"}}
+    results = Results(similarity_files=[file], titles=titles, parameters={"vit-s": 7})
+    assert set(results.similarity["vision_title"]) == {"ViT-Small"}
+    assert set(results.similarity["language_title"]) == {"llama-7b"}
+    assert set(results.similarity["vision_parameters"]) == {7}
 
 
-@pytest.mark.parametrize("name", ["history.csv", "gsnr.csv", "evaluation.csv"])
-def test_a_missing_file_is_named_in_one_line(tmp_path, name):
-    folder = synthetic.write_run(tmp_path, a_run(), (0,))
-    (folder / "seed-0" / name).unlink()
+def test_costs_have_the_titles_of_the_configuration(tmp_path: Path) -> None:
+    row = dict.fromkeys(COST.names, 2) | {"variant": "vanilla"}
+    source = {**synthetic.SOURCE, "facts": {"vision": "vit-s", "language": "llama-7b"}}
+    write_table(COST, DataFrame([row]), tmp_path / "cost.csv", source)
+    titles = {"vision": {"vit-s": "ViT-S"}, "language": {}}
+    costs = Results(cost_files=[tmp_path / "cost.csv"], titles=titles).costs
+    assert costs[["vision_title", "language_title"]].to_numpy().tolist() == [["ViT-S", "llama-7b"]]
+    assert costs["flops"].tolist() == [2]
+
+
+def test_nothing_given_is_an_empty_frame() -> None:
+    results = Results(seeds=[0])
+    frames = (results.runs, results.gsnr, results.history, results.similarity, results.costs)
+    assert all(frame.empty for frame in frames)
+    assert "variant" in results.runs
+
+
+@pytest.mark.parametrize("name", ["history.csv", "gsnr.csv", "scores.csv"])
+def test_a_missing_file_is_named_in_one_line(tmp_path: Path, name: str) -> None:
+    results = synthetic.collected(tmp_path, [a_run()])
+    (Path(results.folders[0]) / "seed-0" / name).unlink()
     with pytest.raises(ValueError, match=f"seed-0/{name}: .* got no file") as error:
-        collect_runs([folder], [0])
+        results.runs  # noqa: B018
     assert "\n" not in str(error.value)
 
 
-def test_a_missing_run_or_seed_is_named_in_one_line(tmp_path):
-    with pytest.raises(ValueError, match=r"nothing/config\.json: must exist, got no file"):
-        collect_runs([tmp_path / "nothing"], [0])
+@pytest.mark.parametrize("name", ["config.json", "labels.json"])
+def test_a_missing_run_or_label_is_named_in_one_line(tmp_path: Path, name: str) -> None:
+    results = synthetic.collected(tmp_path, [a_run()])
+    (Path(results.folders[0]) / name).unlink()
+    with pytest.raises(ValueError, match=rf"{name}: must exist, got no file"):
+        results.runs  # noqa: B018
+
+
+def test_a_missing_seed_is_named_in_one_line(tmp_path: Path) -> None:
     folder = synthetic.write_run(tmp_path, a_run(), (0,))
     with pytest.raises(ValueError, match=r"seed-1/history\.csv"):
-        collect_runs([folder], [0, 1])
+        Results([folder], [0, 1]).runs  # noqa: B018
 
 
-def test_an_unfinished_run_is_refused(tmp_path):
+def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
     folder = synthetic.write_run(tmp_path, a_run(), (0,))
     config = json.loads((folder / "config.json").read_text())
     config["recipe"]["epochs"] = 300
     (folder / "config.json").write_text(json.dumps(config))
-    for collect in (collect_runs, collect_gsnr):
+    for frame in ("runs", "gsnr", "history"):
         with pytest.raises(ValueError, match="seed-0: a finished run must have 300 epochs, got 2"):
-            collect([folder], [0])
+            getattr(Results([folder], [0]), frame)
 
 
-def test_a_similarity_without_its_facts_is_refused(tmp_path):
+def test_scores_without_the_test_set_are_refused(tmp_path: Path) -> None:
+    results = synthetic.collected(tmp_path, [a_run()])
+    path = Path(results.folders[0]) / "seed-0" / "scores.csv"
+    write_table(SCORES, [("a", "-", "accuracy", 1, 5, 0.5)], path, synthetic.SOURCE)
+    with pytest.raises(ValueError, match="there must be rows of the set test, got none"):
+        results.runs  # noqa: B018
+
+
+def test_a_similarity_without_its_facts_is_refused(tmp_path: Path) -> None:
     file = synthetic.write_similarity(tmp_path, LLAMA, VITS["ViT-S"], 0, np.eye(2))
     note = json.loads(file.with_suffix(".csv.json").read_text())
     del note["provenance"]["facts"]["chance"]
     file.with_suffix(".csv.json").write_text(json.dumps(note))
     with pytest.raises(ValueError, match="the facts must name chance, got language,"):
-        collect_similarity([file])
+        Results(similarity_files=[file]).similarity  # noqa: B018

@@ -1,60 +1,105 @@
-"""Markdown and LaTeX: what stands where, what is escaped, and that LaTeX accepts it."""
+"""Markdown and LaTeX: what is where, what is escaped, and that LaTeX accepts it."""
 
 import math
+import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from pandas import DataFrame
 
-from rectify.analysis.printing import cell_texts, escape, in_order, order, to_latex, to_markdown
-from rectify.records import CELLS
+from rectify.analysis.printing import (
+    difference_text,
+    escape,
+    groups,
+    headings,
+    lines,
+    ours_text,
+    paper_text,
+    to_latex,
+    to_markdown,
+)
+from rectify.results.declared import CELLS
 
 
 def cells(*rows: tuple) -> DataFrame:
-    """Return cells from (row, column, unit, mean, std, seeds, paper)."""
-    full = [(*row, row[3] - row[6], "r", "c") for row in rows]
+    """Return cells from (row, (group, column), kind, unit, scale, mean, std, seeds, paper)."""
+    names = list(dict.fromkeys(row[0] for row in rows))
+    columns = list(dict.fromkeys(row[1] for row in rows))
+    full = [
+        (names.index(row), columns.index(column), row, *column, *rest, rest[3] - rest[6], "r", "c")
+        for row, column, *rest in rows
+    ]
     return DataFrame(full, columns=CELLS.names)
 
 
+OPT, BIG = ("", "+OPT"), ("", "+BIG")
 GAINS = cells(
-    ("ViT-S", "+OPT", "%", 71.4, 0.25, 2, 71.56),
-    ("ViT-S, gain", "+OPT", "points", -3.7, 0.5, 2, -3.69),
-    ("ViT-S, gain", "+BIG", "points", 1.0, 0.5, 2, math.nan),
-    ("ViT-S", "+BIG", "%", 76.0, math.nan, 1, math.nan),
+    ("ViT-S", OPT, "gain", "points", 1.0, -3.7, 0.5, 2, -3.69),
+    ("ViT-S", OPT, "value", "%", 1.0, 71.4, 0.25, 2, 71.56),
+    ("ViT-S", BIG, "value", "%", 1.0, 76.0, math.nan, 1, math.nan),
+    ("ViT-S", BIG, "gain", "points", 1.0, 1.0, 0.5, 2, math.nan),
 )
 GROUPS = cells(
-    ("ViT_S & 5%", "Set: acc@1", "%", 70.0, 1.0, 3, 71.62),
-    ("ViT_S & 5%", "Set: GSNR", "1e-2", 2.3, 0.1, 3, 0.00128),
-    ("ViT_S & 5%", "Other #1: acc@1", "%", 50.0, 1.0, 3, math.nan),
-    ("last", "Other #1: acc@1", "%", 40.0, 1.0, 3, math.nan),
+    ("ViT_S & 5%", ("Set", "acc@1"), "value", "%", 1.0, 70.0, 1.0, 3, 71.62),
+    ("ViT_S & 5%", ("Set", "GSNR"), "value", "1", 1e-2, 2.3, 0.1, 3, 0.00128),
+    ("ViT_S & 5%", ("Other #1", "acc@1"), "value", "%", 1.0, 50.0, 1.0, 3, math.nan),
+    ("last", ("Other #1", "acc@1"), "value", "%", 1.0, 40.0, 1.0, 3, math.nan),
 )
 
 
-def test_a_gain_stands_in_brackets_behind_its_accuracy():
-    assert cell_texts(GAINS, "ViT-S", "+OPT") == ("71.40 ± 0.25 (-3.70 ± 0.50)", "71.56 (-3.69)")
-    assert cell_texts(GAINS, "ViT-S", "+BIG") == ("76.00 (+1.00 ± 0.50)", "")
-    assert cell_texts(GAINS, "ViT-S", "nothing") == ("", "")
+def flat(text: str) -> list[str]:
+    """Return the lines of a Markdown table without the blanks that align it."""
+    return [re.sub(r" +", " ", line) for line in text.splitlines()]
 
 
-def test_markdown_has_a_line_per_row_and_the_seeds():
-    lines = to_markdown(GAINS).splitlines()
-    assert lines[0] == "|  | +OPT | +BIG |"
-    assert lines[2].startswith("| **ViT-S** | 71.40 ± 0.25 (-3.70 ± 0.50)<br>*paper 71.56 (-3.69)*")
-    assert lines[-1] == "Mean ± standard deviation over seeds, n = 1 to 2 seeds."
-    assert len(lines) == 5
+def test_a_gain_is_in_brackets_behind_its_value() -> None:
+    (line,) = lines(GAINS)
+    first, second = line.places
+    assert (ours_text(first), paper_text(first)) == (
+        "71.40 ± 0.25 (-3.70 ± 0.50)", "71.56 (-3.69)",
+    )  # fmt: skip
+    assert difference_text(first) == "-0.16 (-0.01)"
+    assert (ours_text(second), paper_text(second)) == ("76.00 (+1.00 ± 0.50)", "")
+
+
+def test_a_gain_alone_is_not_in_brackets() -> None:
+    (line,) = lines(GAINS[GAINS["kind"] == "gain"])
+    assert [ours_text(place) for place in line.places] == ["-3.70 ± 0.50", "+1.00 ± 0.50"]
+
+
+def test_rows_and_columns_come_by_their_index_whatever_the_order_of_the_file() -> None:
+    mixed = GROUPS.iloc[::-1]
+    assert [line.label for line in lines(mixed)] == ["ViT_S & 5%", "last"]
+    assert headings(mixed) == headings(GROUPS)
+    assert groups(headings(mixed)) == [("Set", ["acc@1", "GSNR (×10⁻²)"]), ("Other #1", ["acc@1"])]
+
+
+def test_markdown_has_a_line_per_row_and_the_seeds() -> None:
+    text = flat(to_markdown(GAINS))
+    assert text[0] == "| | +OPT | +BIG |"
+    assert text[2].startswith("| **ViT-S** | 71.40 ± 0.25 (-3.70 ± 0.50)<br>*paper 71.56 (-3.69)*")
+    assert text[-1] == "Mean ± standard deviation over seeds, n = 1 to 2 seeds."
+    assert len(text) == 5
     measured = to_markdown(GAINS.assign(seeds=0)).splitlines()
     assert measured[-1] == "One measurement each."
 
 
-def test_the_unit_of_gsnr_stands_in_the_head_and_the_paper_s_number_in_that_unit():
-    text = to_markdown(GROUPS)
-    assert "Set: GSNR (×10⁻²)" in text
-    assert "2.30 ± 0.10<br>*paper 0.0013*" in text
-    assert "| **last** | – | – | 40.00 ± 1.00 |" in text
+def test_the_power_of_ten_is_in_the_head_and_the_paper_s_number_on_our_scale() -> None:
+    text = flat(to_markdown(GROUPS))
+    assert "Set: GSNR (×10⁻²)" in text[0]
+    assert "2.30 ± 0.10<br>*paper 0.0013*" in text[2]
+    assert text[3] == "| **last** | – | – | 40.00 ± 1.00 |"
 
 
-def test_latex_groups_columns_and_escapes_labels():
+def test_a_bar_in_a_label_does_not_end_a_markdown_cell() -> None:
+    text = to_markdown(cells(("a|b", ("", "c|d"), "value", "%", 1.0, 1.0, 0.1, 2, math.nan)))
+    assert r"**a\|b**" in text
+    assert r"c\|d" in text
+
+
+def test_latex_groups_columns_and_escapes_labels() -> None:
     text = to_latex(GROUPS)
     assert r"& \multicolumn{2}{c}{Set} & \multicolumn{1}{c}{Other \#1} \\" in text
     assert r" & acc@1 & GSNR ($\times$10$^{-}$$^{2}$) & acc@1 \\" in text
@@ -64,7 +109,17 @@ def test_latex_groups_columns_and_escapes_labels():
     assert text.count(r"\toprule") == text.count(r"\midrule") == text.count(r"\bottomrule") == 1
 
 
-def test_characters_of_latex_are_made_harmless():
+def test_columns_without_a_group_have_no_rule_below_their_head() -> None:
+    assert r"\cmidrule" not in to_latex(GAINS)
+    mixed = cells(
+        ("r", ("", "a"), "value", "%", 1.0, 1.0, 0.1, 2, math.nan),
+        ("r", ("G", "b"), "value", "%", 1.0, 1.0, 0.1, 2, math.nan),
+    )
+    assert r"\cmidrule(lr){3-3}" in to_latex(mixed)
+    assert r"{2-2}" not in to_latex(mixed)
+
+
+def test_characters_of_latex_are_made_harmless() -> None:
     assert escape("a_b & 5% #1 {x} ~^\\ ±") == (
         r"a\_b \& 5\% \#1 \{x\} \textasciitilde{}\textasciicircum{}\textbackslash{} $\pm$"
     )
@@ -72,18 +127,10 @@ def test_characters_of_latex_are_made_harmless():
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
 @pytest.mark.parametrize("table", [GAINS, GROUPS])
-def test_latex_compiles_inside_a_table(table, tmp_path):
+def test_latex_compiles_inside_a_table(table: DataFrame, tmp_path: Path) -> None:
     start = r"\documentclass{article}\usepackage{booktabs}\begin{document}\begin{table}"
     text = "\n".join([start, to_latex(table), r"\end{table}\end{document}"])
     (tmp_path / "t.tex").write_text(text, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
-
-
-def test_the_order_of_a_table_survives_sorting():
-    facts = order(GROUPS)
-    assert facts["column"] == ["Set: acc@1", "Set: GSNR", "Other #1: acc@1"]
-    sorted_cells = GROUPS.sort_values(["row", "column"], ignore_index=True)
-    assert not sorted_cells.equals(GROUPS)
-    assert in_order(sorted_cells, facts).equals(GROUPS)

@@ -1,4 +1,4 @@
-"""Means, intervals, paired differences and rank correlation, against slow obvious ones."""
+"""Means, paired differences and rank correlation, against slow obvious ones."""
 
 import itertools
 import math
@@ -8,48 +8,48 @@ import pandas as pd
 import pytest
 from pandas import DataFrame, Series
 
+from rectify.analysis.metrics import ACCURACY, Metric
 from rectify.analysis.statistics import (
-    format_summary,
-    interval,
+    format_spread,
     paired_difference,
-    paired_gains,
     rank_correlation,
+    seed_count,
     summary,
+    with_gains,
 )
 
 
-def test_the_summary_is_the_one_computed_by_hand():
+def test_the_summary_is_the_one_computed_by_hand() -> None:
     assert summary([1.0, 2.0, 6.0]) == (3.0, math.sqrt((4 + 1 + 9) / 2), 3)
 
 
-def test_one_seed_has_no_deviation_and_two_have_no_interval():
+def test_one_seed_has_no_deviation() -> None:
     assert summary([71.62]) == (71.62, None, 1)
     assert summary([1.0, 3.0]) == (2.0, math.sqrt(2), 2)
-    assert interval([71.62]) is None
-    assert interval([1.0, 3.0]) is None
 
 
-def test_three_seeds_have_student_s_interval():
-    low, high = interval([1.0, 2.0, 3.0])
-    half = 4.302652729911275 * 1.0 / math.sqrt(3)  # t(0.975, 2 degrees of freedom), from a table
-    assert (low, high) == pytest.approx((2 - half, 2 + half))
-
-
-def test_no_values_are_an_error():
+def test_no_values_are_an_error() -> None:
     with pytest.raises(ValueError, match="at least one value, got none"):
         summary([])
 
 
 @pytest.mark.parametrize(
     ("values", "text"),
-    [((71.62, 0.312, 3), "71.62 ± 0.31 (n=3)"), ((71.62, None, 1), "71.62 (n=1)"),
-     ((71.6, math.nan, 1), "71.60 (n=1)"), ((-0.5, 0.25, 2), "-0.50 ± 0.25 (n=2)")],
+    [((71.62, 0.312), "71.62 ± 0.31"), ((71.62, None), "71.62"), ((71.6, math.nan), "71.60"),
+     ((-0.5, 0.25), "-0.50 ± 0.25")],
 )  # fmt: skip
-def test_a_summary_is_printed_with_its_seeds(values, text):
-    assert format_summary(*values) == text
+def test_a_spread_is_printed_only_where_there_is_one(
+    values: tuple[float, float | None], text: str
+) -> None:
+    assert format_spread(*values) == text
 
 
-def test_differences_are_taken_within_a_seed():
+@pytest.mark.parametrize(("n", "text"), [(1, "n = 1 seed"), (2, "n = 2 seeds")])
+def test_the_number_of_seeds_is_printed_as_people_say_it(n: int, text: str) -> None:
+    assert seed_count(n) == text
+
+
+def test_differences_are_taken_within_a_seed() -> None:
     treated, baseline = Series({1: 5.0, 0: 2.0}), Series({0: 1.0, 1: 1.5})
     assert paired_difference(treated, baseline).to_dict() == {0: 1.0, 1: 3.5}
     with pytest.raises(ValueError, match=r"same seeds, got \[0, 1\] and \[0, 2\]"):
@@ -63,11 +63,11 @@ def all_orders(left: list[float], right: list[float]) -> tuple[float, float]:
         return float(np.corrcoef(a, b)[0, 1])
 
     a, b = Series(left).rank(), Series(right).rank()
-    found = rho(a, b)
+    correlation = rho(a, b)
     others = [rho(a, Series(order)) for order in itertools.permutations(b)]
-    low = np.mean([other <= found + 1e-12 for other in others])
-    high = np.mean([other >= found - 1e-12 for other in others])
-    return found, min(1.0, 2 * min(low, high))
+    low = np.mean([other <= correlation + 1e-12 for other in others])
+    high = np.mean([other >= correlation - 1e-12 for other in others])
+    return correlation, min(1.0, 2 * min(low, high))
 
 
 @pytest.mark.parametrize(
@@ -75,37 +75,57 @@ def all_orders(left: list[float], right: list[float]) -> tuple[float, float]:
     [([1, 2, 3, 4, 5], [1, 2, 3, 4, 5]), ([1, 2, 3, 4, 5], [2, 1, 4, 3, 5]),
      ([1, 1, 2, 3], [4, 3, 3, 1]), ([0.1, 0.3, 0.2], [3, 2, 1])],
 )  # fmt: skip
-def test_rank_correlation_and_p_value_equal_those_over_all_orders(left, right):
-    found = rank_correlation(Series(left), Series(right))
-    assert (found.rho, found.p) == pytest.approx(all_orders(left, right))
-    assert found.n == len(left)
+def test_rank_correlation_and_p_value_equal_those_over_all_orders(
+    left: list[float], right: list[float]
+) -> None:
+    rho, p, n = rank_correlation(Series(left), Series(right))
+    assert (rho, p) == pytest.approx(all_orders(left, right))
+    assert n == len(left)
 
 
-def test_fifteen_points_give_the_same_p_value_each_time():
+def test_fifteen_points_give_the_same_p_value_each_time() -> None:
     left, right = np.arange(15.0), np.random.default_rng(0).normal(size=15)
     assert rank_correlation(left, right) == rank_correlation(left, right)
     assert rank_correlation(left, left).p < 0.001
 
 
-def test_there_is_no_correlation_of_two_points_or_of_equal_ones():
+def test_there_is_no_correlation_of_two_points_or_of_equal_ones() -> None:
     assert rank_correlation([1.0, 2.0], [2.0, 1.0]) is None
     assert rank_correlation([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]) is None
+
+
+LOSS = Metric("loss", "loss", "nats", better="lower")
 
 
 def runs(**accuracies: list[float]) -> DataFrame:
     """Return runs of one ViT on one data set: variant -> accuracy of seeds 0, 1, ..."""
     return pd.concat(
-        DataFrame({"run": name, "data": "d", "vision": "v", "variant": name,
-                   "seed": range(len(values)), "accuracy_top1": values})
-        for name, values in accuracies.items()
+        (DataFrame({"run": name, "data": "d", "vision": "v", "variant": name,
+                    "seed": range(len(values)), "accuracy": values,
+                    "loss": [1 - value for value in values]})
+         for name, values in accuracies.items()),
+        ignore_index=True,
     )  # fmt: skip
 
 
-def test_a_gain_is_over_the_vanilla_run_of_the_same_seed():
-    gains = paired_gains(runs(vanilla=[0.70, 0.72], insert=[0.71, 0.70]))
-    assert list(gains["gain"]) == pytest.approx([1.0, -2.0])
+def test_a_gain_is_over_the_vanilla_run_of_the_same_seed() -> None:
+    gains = with_gains(runs(vanilla=[0.70, 0.72], insert=[0.71, 0.70]), [ACCURACY])
+    assert gains["gain_accuracy"].tolist()[2:] == pytest.approx([0.01, -0.02])
+    assert gains["gain_accuracy"].isna().tolist() == [True, True, False, False]
 
 
-def test_a_gain_without_a_vanilla_run_is_an_error():
+def test_a_gain_is_positive_where_less_is_better() -> None:
+    gains = with_gains(runs(vanilla=[0.70], insert=[0.75]), [ACCURACY, LOSS])
+    assert gains["gain_loss"].tolist()[1] == pytest.approx(0.05)
+    assert gains["gain_accuracy"].tolist()[1] == pytest.approx(0.05)
+
+
+def test_gains_do_not_depend_on_the_order_of_rows() -> None:
+    frame = runs(vanilla=[0.70, 0.72], insert=[0.71, 0.70])
+    turned = with_gains(frame.iloc[::-1], [ACCURACY]).sort_index()
+    assert turned.equals(with_gains(frame, [ACCURACY]))
+
+
+def test_a_gain_without_a_vanilla_run_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"one vanilla run of v on d, got 0\. Add its folder"):
-        paired_gains(runs(insert=[0.7]))
+        with_gains(runs(insert=[0.7]), [ACCURACY])

@@ -4,7 +4,7 @@ import torch
 
 from benchmarks import models, similarity, training
 from rectify.rectified import auxiliary
-from rectify.similarity import mutual_knn_matrix
+from rectify.similarity.scores import mutual_knn_matrix
 
 
 def test_one_call_per_pair_gives_the_scores_of_all_pairs():

@@ -6,17 +6,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from rectify.__main__ import run
+from tests.helpers import synthetic
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "analysis"))
-from tests.analysis import synthetic
-
-ROOT = Path(__file__).resolve().parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -44,35 +40,39 @@ addEventListener("load", () => {
 @pytest.fixture(scope="module")
 def browser() -> str:
     """Return a browser's program; without one the tests are skipped, except on CI."""
-    found = [path for path in map(shutil.which, BROWSERS) if path]
-    if not found:
+    programs = [path for path in map(shutil.which, BROWSERS) if path]
+    if not programs:
         reason = "needs chromium: apt-get install chromium"
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
-    return found[0]
+    return programs[0]
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return the HTML of a page with a table, its heat map and two figures."""
+def page(demo: synthetic.Made, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the HTML of a page with two tables, their heat maps and two figures."""
     root = tmp_path_factory.mktemp("page")
-    demo = synthetic.demo_results(root / "results", seeds=(0, 1))
     chosen = [
         str(folder) for folder in demo.runs
-        if "glyphs_vit-s_vanilla" in folder.name or "glyphs_vit-s_insert_llama" in folder.name
+        if folder.name.startswith(("glyphs_vit-s_vanilla", "glyphs_vit-s_insert_llama"))
     ]  # fmt: skip
     runs = ["--runs", *chosen, "--seeds", "0", "1"]
-    table, figures = root / "tables" / "table3", root / "figures"
-    run(["table", "--table", "table3", *runs, "--data", "glyphs", "--output", str(table)])
     scores = ["--similarity", *(str(f) for f in demo.similarity if "llama-xl--vit-s" in f.name)]
-    for name in ("table3", "figure4", "figure5"):
-        run(["figure", "--figure", name, *runs, *scores, "--output", str(figures / name)])
-    arguments = ["--title", "Demo", "--tables", f"{table}.csv", "--benchmarks", str(root)]
-    pictures = [str(figures / f"{name}.png") for name in ("table3", "figure4", "figure5")]
-    captions = str(ROOT / "workflow" / "report")
+    models = {"vision": "vit-s", "languages": ["llama-xl"]}
+    targets = {"table3": {}, "figure4": models, "figure5": {}, "grid": {}}
+    pictures, tables = [], []
+    for name, keys in targets.items():
+        asked = json.dumps({"kind": name, "settings": keys or {"reads": "any"}})
+        command = ["--target", name, "--settings", asked, *runs, *scores]
+        assert run(["figure", *command, "--output", str(root / "figures" / name)]) == 0
+        pictures.append(f"{root}/figures/{name}.png")
+        if name in ("table3", "grid"):
+            assert run(["table", *command, "--output", str(root / "tables" / name)]) == 0
+            tables.append(f"{root}/tables/{name}.csv")
     output = root / "index.html"
-    command = ["report", *arguments, "--figures", *pictures, "--captions", captions]
+    files = ["--tables", *tables, "--figures", *pictures, "--benchmarks", str(root)]
+    command = ["report", "--title", "Demo", "--targets", *targets, *files]
     assert run([*command, "--output", str(output)]) == 0
     return output.read_text(encoding="utf-8")
 
@@ -89,16 +89,20 @@ def look(browser: str, text: str, folder: Path, width: int) -> tuple[dict, str]:
 
 
 @pytest.mark.parametrize("width", [1200, 500])
-def test_the_page_opens_without_an_error_and_with_all_pictures(browser, page, tmp_path, width):
+def test_the_page_opens_without_an_error_and_with_all_pictures(
+    browser: str, page: str, tmp_path: Path, width: int
+) -> None:
     seen, log = look(browser, page, tmp_path, width)
-    assert [size > 0 for size, _ in seen["images"]] == [True] * 3
+    assert [size > 0 for size, _ in seen["images"]] == [True] * 4
     assert all(alt for _, alt in seen["images"])
     assert (seen["seen"], seen["fetched"], seen["lost"]) == ([], [], [])
     assert not seen["wide"]  # a wide table scrolls in its own box
     assert "CONSOLE" not in log
 
 
-def test_the_watch_finds_a_broken_picture_and_a_script_that_fails(browser, page, tmp_path):
+def test_the_watch_finds_a_broken_picture_and_a_script_that_fails(
+    browser: str, page: str, tmp_path: Path
+) -> None:
     broken = page.replace("base64,iVBOR", "base64,AAAAA", 1)
     broken = broken.replace("</body>", "<script>nothing.here()</script></body>")
     seen, log = look(browser, broken, tmp_path, 1200)

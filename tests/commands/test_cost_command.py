@@ -1,11 +1,27 @@
 import json
 
 import pytest
+from transformers import LlamaConfig
 
 from rectify.__main__ import main
+from rectify.controls import VARIANTS
+from rectify.results.declared import COST
+from rectify.results.tables import read_note, read_table
 
 PAPER = ("--vision", "vit_small_patch16_224", "--language", "llama-7b", "--position", "end")
 SMALL = ("--vision", "vit_tiny_patch16_224", "--language", "opt-125m", "--position", "6")
+SETTINGS = {
+    "vision": "vit-16",
+    "timm": "vit_tiny_patch16_224",
+    "overrides": {"embed_dim": 16, "num_heads": 2, "depth": 2, "patch_size": 14},
+    "language": "tiny",
+    "image_size": 28,
+    "channels": 1,
+    "classes": 10,
+    "batch_size": 2,
+    "precision": "bfloat16",
+    "final_norm": "unit",
+}
 
 pytestmark = pytest.mark.usefixtures("restored_runtime")
 
@@ -15,42 +31,76 @@ def no_warm_server(monkeypatch):
     monkeypatch.delenv("RECTIFY_WARM", raising=False)
 
 
+@pytest.fixture
+def folder(tmp_path):
+    sizes = {"hidden_size": 24, "intermediate_size": 40, "num_attention_heads": 2}
+    LlamaConfig(**sizes).save_pretrained(tmp_path / "tiny")
+    return tmp_path / "tiny"
+
+
 def test_the_papers_numbers_as_json(capsys):
-    assert main(["cost", *PAPER, "--no-measure", "--json"]) == 0
+    assert main(["cost", *PAPER, "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["parameters"] == {"vision": 22_050_664, "rectified": 227_579_752}
     assert answer["flops"]["vision"] == pytest.approx(8.5013e9, abs=5e4)
     assert answer["flops"]["rectified"] == pytest.approx(90.1124e9, abs=5e4)
-    assert answer["seconds_per_image"] is None
+    assert [row["variant"] for row in answer["variants"]] == list(VARIANTS)
+    assert "test_images_per_second" not in answer["variants"][0]
 
 
 def test_frames_make_it_videomae(capsys):
-    clips = ("--frames", "16", "--classes", "174", "--no-measure", "--json")
-    assert main(["cost", *PAPER, *clips]) == 0
+    assert main(["cost", *PAPER, "--frames", "16", "--classes", "174", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["parameters"]["vision"] == 21_946_926
 
 
 def test_the_papers_numbers_as_a_table(capsys):
-    assert main(["cost", *PAPER, "--no-measure"]) == 0
-    lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
-    cells = {line[0]: [cell.strip() for cell in line[1:] if cell] for line in lines}
-    assert cells["parameters"] == ["22,050,664", "227,579,752"]
-    assert cells["GFLOPs, paper's convention"] == ["8.5013", "90.1124"]
-    assert cells["seconds per image"] == ["-", "-"]
+    assert main(["cost", *PAPER]) == 0
+    cells = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()}
+    assert list(cells) == COST.names[:8]
+    assert cells["variant"] == list(VARIANTS)
+    assert cells["parameters"] == ["22,050,664", "227,579,752", "227,579,752"]
+    assert [cell[:6] for cell in cells["flops"]] == ["8,501,", "90,112", "8,501,"]
 
 
-def test_speed_is_measured_unless_it_is_refused(capsys):
-    small = (*SMALL, "--image-size", "32", "--classes", "10", "--threads", "1")
+def test_speed_is_measured_where_it_is_asked_for(capsys):
+    small = (*SMALL, "--image-size", "32", "--classes", "10", "--threads", "1", "--time")
     assert main(["cost", *small, "--json"]) == 0
-    seconds = json.loads(capsys.readouterr().out)["seconds_per_image"]
-    assert seconds["vision"] > 0
-    assert seconds["rectified"] > 0
+    variants = json.loads(capsys.readouterr().out)["variants"]
+    assert [list(row) for row in variants] == 3 * [COST.names]
+    assert all(row["training_images_per_second"] > 0 for row in variants)
+
+
+def written(folder, output) -> int:
+    words = ("--settings", json.dumps(SETTINGS), "--checkpoint", str(folder), "--threads", "1")
+    return main(["cost", "--time", *words, "--output", str(output)])
+
+
+def test_the_settings_of_a_config_give_a_table_with_one_row_per_variant(folder, tmp_path):
+    assert written(folder, tmp_path / "cost.csv") == 0
+    table = read_table(COST, tmp_path / "cost.csv").set_index("variant")
+    assert sorted(table.index) == sorted(VARIANTS)
+    adapters, layer = 2 * 16 * 24, 4 * 24**2 + 3 * 24 * 40 + 2 * 24
+    extra = table.loc["insert", "parameters"] - table.loc["vanilla", "parameters"]
+    assert extra == adapters + layer
+    facts = read_note(tmp_path / "cost.csv")["provenance"]["facts"]
+    assert facts == {**SETTINGS, "position": "end", "device_type": facts["device_type"]}
+
+
+def test_a_known_model_needs_no_folder(tmp_path, capsys):
+    assert written(tmp_path / "absent", tmp_path / "cost.csv") == 2
+    assert "cost: language: must be a known model or the folder" in capsys.readouterr().err
+
+
+def test_a_table_is_written_only_with_all_its_columns(tmp_path, capsys):
+    assert main(["cost", *SMALL, "--output", str(tmp_path / "cost.csv")]) == 2
+    assert capsys.readouterr().err.startswith("cost: --output must come with --time")
+    assert not (tmp_path / "cost.csv").exists()
 
 
 def test_a_misspelt_name_is_one_line_and_status_2(capsys):
-    assert main(["cost", *PAPER, "--language", "llama7b", "--no-measure"]) == 2
+    assert main(["cost", *PAPER, "--language", "llama7b"]) == 2
     shown = capsys.readouterr()
-    assert shown.err.startswith("cost: language must be a known model")
+    assert shown.err.startswith("cost: language: must be a known model")
     assert "llama-7b" in shown.err
     assert (shown.err.count("\n"), shown.out) == (1, "")

@@ -1,13 +1,16 @@
 import argparse
 import json
-import sys
-import types
 
 import pytest
 import torch
 
-from rectify.commands import extract_block, pretrain
-from rectify.language import load_block, read_block
+from rectify.commands import extract_block, language_features, pretrain
+from rectify.data.sets import manifest
+from rectify.language.block import load_block, read_block
+from rectify.language.captions import caption_features
+from rectify.results.declared import MANIFEST
+from rectify.results.tables import write_table
+from rectify.trunks.features import load_features
 
 SETTINGS = {"family": "llama", "layers": 2, "hidden": 16, "heads": 2, "steps": 2, "context": 16}
 
@@ -29,8 +32,7 @@ def one_thread():
 @pytest.fixture(autouse=True)
 def small_corpus(monkeypatch):
     names = [f"letter {first}{second}" for first in "abcde" for second in "vwxyz"]
-    module = types.SimpleNamespace(names_corpus=lambda: names)
-    monkeypatch.setitem(sys.modules, "rectify.data.pairs", module)
+    monkeypatch.setattr("rectify.demo.pairs.names_corpus", lambda: names)
 
 
 def pretrained(folder, **changes) -> None:
@@ -71,3 +73,28 @@ def test_a_layer_that_is_not_there_writes_nothing(tmp_path):
     with pytest.raises(ValueError, match=r"layer must lie in 0\.\.1, got 2"):
         run(extract_block, *words)
     assert not file.exists()
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_features_of_the_captions_come_with_what_they_were_computed_from(tmp_path):
+    folder, captions = tmp_path / "tiny", ["letter av", "letter bw", "letter"]
+    pretrained(folder)
+    (folder / "fetched.json").write_text('{"commit": "0123abcd"}')
+    listing = manifest([("pairs", -1, caption, "drawn") for caption in captions])
+    write_table(MANIFEST, listing, tmp_path / "pairs" / "manifest.csv", {})
+    run(
+        language_features,
+        *("--language", "tiny-llama", "--checkpoint", str(folder)),
+        *("--pairs", str(tmp_path / "pairs"), "--batch-size", "2", "--threads", "1"),
+        *("--output", str(tmp_path / "features.safetensors")),
+    )
+    layers, facts = load_features(tmp_path / "features.safetensors")
+    expected, origin = caption_features(folder, captions, 2)
+    assert torch.equal(layers, expected)
+    parameters = json.loads((folder / "pretraining.csv.json").read_text())["provenance"]["facts"]
+    assert facts == {
+        "language": "tiny-llama",
+        "language_parameters": parameters["parameters"],
+        "language_revision": "0123abcd",
+        "language_sha256": origin.sha256,
+    }

@@ -1,23 +1,13 @@
 """The three commands on a made-up results tree: their files, their errors, the same bytes twice."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
 from rectify.__main__ import run
-from rectify.records import read_note
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "analysis"))
-from tests.analysis import synthetic
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> synthetic.Made:
-    return synthetic.demo_results(tmp_path_factory.mktemp("demo"), seeds=(0, 1))
+from rectify.results.tables import read_note
+from tests.helpers import synthetic
 
 
 def runs(demo: synthetic.Made, *parts: str) -> list[str]:
@@ -35,59 +25,59 @@ def similarity(demo: synthetic.Made) -> list[str]:
     return ["--similarity", *map(str, files)]
 
 
-def table3(demo: synthetic.Made, output: Path) -> list[str]:
-    chosen = runs(demo, "insert", "llama")
-    return ["table", "--table", "table3", *chosen, "--data", "glyphs", "--output", str(output)]
+def settings(kind: str, estimator: str = "plain", **keys: object) -> list[str]:
+    asked = {"kind": kind, "settings": keys or {"reads": "any"}, "estimator": estimator}
+    return ["--settings", json.dumps(asked)]
 
 
-def test_a_table_is_written_as_csv_markdown_and_latex(demo, tmp_path):
-    assert run(table3(demo, tmp_path / "t" / "table3")) == 0
+def made(command: str, name: str, output: Path, *arguments: str, kind: str | None = None) -> int:
+    """Run a command for a target, and return its exit status."""
+    target = [command, "--target", name, *settings(kind or name), *arguments]
+    return run([*target, "--output", str(output / name)])
+
+
+def test_a_table_is_written_as_csv_markdown_and_latex(demo: synthetic.Made, tmp_path: Path) -> None:
+    chosen = runs(demo, "insert_llama")
+    assert made("table", "mine", tmp_path / "t", *chosen, kind="table3") == 0
     names = sorted(path.name for path in (tmp_path / "t").iterdir())
-    assert names == ["table3.csv", "table3.csv.json", "table3.md", "table3.tex"]
-    facts = read_note(tmp_path / "t" / "table3.csv")["provenance"]["facts"]
-    assert facts["row"] == ["Early", "Middle", "End"]
-    assert facts["column"] == ["0", "2", "3", "5", "7"]
-    assert (facts["seeds"], facts["data"]) == ([0, 1], ["glyphs"])
+    assert names == ["mine.csv", "mine.csv.json", "mine.md", "mine.tex"]
+    facts = read_note(tmp_path / "t" / "mine.csv")["provenance"]["facts"]
+    assert facts == {"kind": "table3", "target": "mine", "seeds": [0, 1], "estimator": "plain"}
 
 
-def test_a_dot_in_the_output_s_name_stays(demo, tmp_path):
-    assert run(table3(demo, tmp_path / "v1.2")) == 0
+def test_a_dot_in_the_output_s_name_stays(demo: synthetic.Made, tmp_path: Path) -> None:
+    chosen = [*settings("table3"), *runs(demo, "insert_llama")]
+    output = ["--output", str(tmp_path / "v1.2")]
+    assert run(["table", "--target", "table3", *chosen, *output]) == 0
     assert (tmp_path / "v1.2.md").is_file()
 
 
-def test_table_1_needs_no_runs_and_table_4_takes_an_estimator(demo, tmp_path):
-    one = ["--table", "table1", *similarity(demo), "--seeds", "0", "1"]
-    assert run(["table", *one, "--output", str(tmp_path / "table1")]) == 0
-    wanted = [f for f in demo.runs if "vit-s" in f.name or "vit-b" in f.name]
-    pairs = [f"{f}" for f in wanted if f.name.endswith(("vanilla", "lambda-0.35"))]
-    four = [
-        "--table",
-        "table4",
-        "--runs",
-        *pairs,
-        "--seeds",
-        "0",
-        "1",
-        "--data",
-        "glyphs",
-        "motions",
-    ]
-    output = tmp_path / "table4"
-    assert run(["table", *four, "--estimator", "debiased", "--output", str(output)]) == 0
-    assert read_note(tmp_path / "table4.csv")["provenance"]["facts"]["estimator"] == "debiased"
+def test_table_1_needs_no_runs_and_table_4_takes_an_estimator(
+    demo: synthetic.Made, tmp_path: Path
+) -> None:
+    models = settings("table1", visions=["vit-s"], languages=["llama-xl"])
+    similar = [*models, *similarity(demo), "--seeds", "0", "1", "--output", str(tmp_path / "one")]
+    assert run(["table", "--target", "table1", *similar]) == 0
+    pairs = [
+        f"{folder}" for folder in demo.runs
+        if "vit-t" not in folder.name and folder.name.endswith(("vanilla", "lambda-0.35"))
+        and folder.name.startswith(("glyphs", "motions"))
+    ]  # fmt: skip
+    four = [*settings("table4", "debiased"), "--runs", *pairs, "--seeds", "0", "1"]
+    assert run(["table", "--target", "table4", *four, "--output", str(tmp_path / "four")]) == 0
+    assert read_note(tmp_path / "four.csv")["provenance"]["facts"]["estimator"] == "debiased"
 
 
 @pytest.mark.parametrize(
     ("name", "parts"),
-    [("figure2", ("insert", "llama", "layer-7_end")), ("figure3", ("insert", "llama", "layer-7_")),
-     ("figure4", ("nothing",)), ("figure5", ("insert", "llama")), ("table3", ("insert", "llama"))],
-)  # fmt: skip
-def test_a_figure_is_written_twice_with_the_same_bytes(demo, tmp_path, name, parts):
+    [("figure3", ("insert_llama", "layer-7_")), ("grid", ("insert_llama",))],
+)
+def test_a_figure_is_written_twice_with_the_same_bytes(
+    demo: synthetic.Made, tmp_path: Path, name: str, parts: tuple[str, ...]
+) -> None:
     contents = []
     for attempt in ("first", "second"):
-        output = tmp_path / attempt / name
-        chosen = [*runs(demo, *parts), *similarity(demo)]
-        assert run(["figure", "--figure", name, *chosen, "--output", str(output)]) == 0
+        assert made("figure", name, tmp_path / attempt, *runs(demo, *parts)) == 0
         files = sorted((tmp_path / attempt).iterdir())
         assert [f.name for f in files] == [
             f"{name}{end}" for end in (".csv", ".csv.json", ".pdf", ".png")
@@ -96,31 +86,88 @@ def test_a_figure_is_written_twice_with_the_same_bytes(demo, tmp_path, name, par
     assert contents[0] == contents[1]
 
 
-def test_a_missing_run_is_one_line_and_leaves_nothing_behind(demo, tmp_path, capsys):
-    chosen = ["--runs", str(tmp_path / "lost"), "--seeds", "0", "--data", "glyphs"]
-    command = ["table", "--table", "table3", *chosen, "--output", str(tmp_path / "table3")]
-    assert run(command) == 2
+def test_figure_5_reads_runs_and_similarity(demo: synthetic.Made, tmp_path: Path) -> None:
+    chosen = [*runs(demo, "insert_llama"), *similarity(demo)]
+    assert made("figure", "mine-similarity", tmp_path, *chosen, kind="figure5") == 0
+    assert (tmp_path / "mine-similarity.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("command", "request_", "message"),
+    [
+        ("table", {"kind": "figure4"}, "target mine: must be what figure4 shows, got 'table'"),
+        ("figure", {"kind": "table4"}, "target mine: must be what table4 shows, got 'figure'"),
+        ("table", {"kind": "tabel3"}, "target: must be a kind of target, got 'tabel3'"),
+        ("table", {"kind": "table3", "settings": {"read": "x"}}, "got 'read' at targets.mine"),
+    ],
+)
+def test_a_wrong_request_is_one_line_and_leaves_nothing_behind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    command: str, request_: dict[str, object], message: str,
+) -> None:  # fmt: skip
+    text = json.dumps({"settings": {"reads": "x"}, **request_})
+    asked = [command, "--target", "mine", "--settings", text, "--seeds", "0"]
+    assert run([*asked, "--output", str(tmp_path / "mine")]) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_run_is_one_line_and_leaves_nothing_behind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = ["--runs", str(tmp_path / "lost"), "--seeds", "0"]
+    assert made("table", "table3", tmp_path, *chosen) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("data", [[], ["glyphs", "digits"]])
-def test_the_number_of_data_sets_must_fit_the_table(demo, tmp_path, capsys, data):
-    command = ["table", "--table", "table3", *runs(demo, "insert"), "--data", *data]
-    assert run([*command, "--output", str(tmp_path / "table3")]) == 2
-    expected = f"table3: --data must name 1 to 1 data sets, got {len(data)}."
-    assert capsys.readouterr().err.startswith(expected)
+@pytest.fixture(scope="module")
+def results(demo: synthetic.Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a table and its heat map, twice under different names."""
+    folder = tmp_path_factory.mktemp("results")
+    chosen = runs(demo, "insert_llama")
+    for name, kind in (("table3", "table3"), ("mine", "grid")):
+        assert made("table", name, folder / "tables", *chosen, kind=kind) == 0
+        assert made("figure", name, folder / "figures", *chosen, kind=kind) == 0
+    return folder
 
 
-def test_the_report_is_one_file(demo, tmp_path):
-    assert run(table3(demo, tmp_path / "table3")) == 0
-    figure = ["figure", "--figure", "table3", *runs(demo, "insert", "llama")]
-    assert run([*figure, "--output", str(tmp_path / "figures" / "table3")]) == 0
+def report(results: Path, *names: str, shown: tuple[str, ...] = ("table3", "mine")) -> list[str]:
+    """Return the command that shows some targets of a results folder."""
+    tables = [f"{results}/tables/{name}.csv" for name in shown]
+    figures = [f"{results}/figures/{name}.png" for name in shown]
+    files = ["--tables", *tables, "--figures", *figures, "--benchmarks", f"{results}"]
+    return ["report", "--title", "Demo", "--targets", *names, *files]
+
+
+def test_the_report_is_one_file_in_the_order_of_the_targets(results: Path, tmp_path: Path) -> None:
     (tmp_path / "demo.yaml").write_text(json.dumps({"seeds": [0, 1]}))
-    command = ["report", "--title", "Demo", "--tables", str(tmp_path / "table3.csv")]
-    command += ["--figures", str(tmp_path / "figures" / "table3.png")]
-    command += ["--captions", str(ROOT / "workflow" / "report")]
-    command += ["--benchmarks", str(tmp_path), "--config", str(tmp_path / "demo.yaml")]
-    assert run([*command, "--output", str(tmp_path / "report" / "index.html")]) == 0
-    assert [path.name for path in (tmp_path / "report").iterdir()] == ["index.html"]
-    assert "data:image/png;base64," in (tmp_path / "report" / "index.html").read_text()
+    output = tmp_path / "report" / "index.html"
+    more = ["--config", str(tmp_path / "demo.yaml"), "--output", str(output)]
+    assert run([*report(results, "mine", "table3"), *more]) == 0
+    assert [path.name for path in output.parent.iterdir()] == ["index.html"]
+    text = output.read_text()
+    assert text.count("data:image/png;base64,") == 2
+    headings = ["Runs of an experiment (mine)", "Table 3: position and layer"]
+    assert 0 < text.index(headings[0]) < text.index(headings[1])
+    assert '<a href="#mine">mine</a>' in text
+    assert '<a href="#table3">Table 3</a>' in text
+    assert "before the first ViT block, in the middle" in text  # the caption of Table 3
+
+
+@pytest.mark.parametrize(
+    ("names", "shown", "message"),
+    [
+        (("table3",), ("table3", "mine"), "must belong to one of --targets, got mine"),
+        (("table3", "mine"), ("table3",), "report: mine must have a file, got none"),
+    ],
+)
+def test_files_and_targets_of_a_report_must_match(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    names: tuple[str, ...], shown: tuple[str, ...], message: str,
+) -> None:  # fmt: skip
+    assert run([*report(results, *names, shown=shown), "--output", str(tmp_path / "x.html")]) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

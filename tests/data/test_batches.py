@@ -12,10 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from rectify.data.augment import evaluation_transform, per_image
 from rectify.data.batches import CHUNK, Reader
-from rectify.data.images import FileSet, manifest
+from rectify.data.manifests import manifest
+from rectify.data.sets import FileSet
 from rectify.runtime import generator
+from rectify.tasks.image_classification.augment import evaluation_transform, per_image
 
 CPU = torch.device("cpu")
 TRAINING = {"image_size": 16, "crop": "resized", "crop_scale": 0.08, "pad": 4, "flip_prob": 0.5}
@@ -72,15 +73,15 @@ def test_an_image_depends_on_its_seed_alone_and_not_on_its_batch(files):
     assert len({tuple(one.flatten().tolist()) for one in same}) == 30
 
 
-def test_a_part_of_the_places_gets_the_images_of_the_whole(files):
+def test_some_of_the_places_get_the_images_of_the_complete_batch(files):
     """So that processes may share an epoch: each reads its slice of every batch."""
     items, seeds = numbers()
-    whole = read(files, training(), 0, items[:80], seeds[:80])
+    complete = read(files, training(), 0, items[:80], seeds[:80])
     places = torch.arange(80).view(2, 2, 20)  # (steps, processes, items)
     for process in range(2):
         mine = places[:, process].flatten()
         batches = read(files, training(), 0, items[mine], seeds[mine], batch_size=20)
-        for batch, full in zip(batches, whole, strict=True):
+        for batch, full in zip(batches, complete, strict=True):
             assert torch.equal(batch, full[process * 20 : process * 20 + 20])
 
 
@@ -96,6 +97,11 @@ def to_pil(image):
     return Image.fromarray(image.permute(1, 2, 0).numpy())
 
 
+def test_files_that_nothing_prepares_are_refused_in_one_line(files):
+    with pytest.raises(ValueError, match=r"images from files .* Set training\.crop to resized"):
+        Reader(files, None, 0, CPU)
+
+
 def test_a_set_that_fits_the_model_is_indexed():
     images = torch.arange(60, dtype=torch.uint8).reshape(10, 1, 2, 3)
     items = torch.tensor([3, 1, 9, 9, 0])
@@ -104,7 +110,7 @@ def test_a_set_that_fits_the_model_is_indexed():
     assert torch.equal(torch.cat(batches), images[items])
 
 
-def test_batches_larger_than_a_chunk_and_smaller_ones_are_whole(files):
+def test_batches_larger_than_a_chunk_and_smaller_ones_are_complete(files):
     for batch_size in (CHUNK - 1, CHUNK, CHUNK + 1, ITEMS):
         batches = read(
             files, evaluation_transform(16, 0.875), 0, torch.arange(ITEMS), None, batch_size
@@ -125,14 +131,14 @@ def test_reading_leaves_the_global_generators_alone_where_nothing_draws(files):
 def test_an_unreadable_file_is_one_line_also_from_a_worker(files, tmp_path, workers):
     (tmp_path / "cut.jpg").write_bytes((files.folder / "0.jpg").read_bytes()[:300])
     broken = FileSet(tmp_path, manifest([("train", 0, "a", "cut.jpg")]), "train")
-    with pytest.raises(ValueError, match=r"cut\.jpg: must be a whole image, got ") as caught:
+    with pytest.raises(ValueError, match=r"cut\.jpg: must be an intact image, got ") as caught:
         read(broken, training(), workers, torch.tensor([0]))
     assert "\n" not in str(caught.value)
 
 
 KILLED = """
 import os, signal, sys, torch
-from rectify.data.augment import evaluation_transform
+from rectify.tasks.image_classification.augment import evaluation_transform
 from rectify.data.batches import Reader
 if __name__ == "__main__":
     images = torch.zeros(500, 3, 8, 8, dtype=torch.uint8)

@@ -187,7 +187,7 @@ class Cluster:
         process.kill()
         process.wait(timeout=20)
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Start what a fault has ended, and cancel all jobs."""
         for name in ("slurmdbd", "slurmctld"):
             if name not in self.processes:

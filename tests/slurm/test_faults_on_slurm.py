@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from rectify.cluster.presence import STATES
 from tests.slurm.cluster import NODES, Cluster, wait_until
 from tests.slurm.workflow import (
     FAULTS,
@@ -54,7 +55,7 @@ class Disturbed:
 
     def folder(self, seed: int) -> Path:
         """Return where a training keeps its states."""
-        return self.project / RESULTS / "checkpoints" / RUN / f"seed-{seed}"
+        return self.project / RESULTS / STATES / RUN / f"seed-{seed}"
 
     def freeze(self, *seeds: int) -> dict[int, int]:
         """Have trainings that have not started yet stop once each has saved one more state.
@@ -109,8 +110,8 @@ def disturbed(
     """Let every fault happen; return what was seen of each."""
     project = tmp_path_factory.mktemp("disturbed") / "project"
     shutil.copytree(undisturbed, project)  # the data set is made; the trainings are not
-    for part in ("runs", "tables", "checkpoints", "logs"):
-        shutil.rmtree(project / RESULTS / part)
+    for made in ("runs", "tables", STATES, "logs"):
+        shutil.rmtree(project / RESULTS / made)
     world = Disturbed(project, cluster)
     seen = {"project": project}
     try:
@@ -121,7 +122,7 @@ def disturbed(
     finally:
         if world.head is not None and world.head.poll() is None:
             kill(world.head)
-        cluster.mend()
+        cluster.repair()
 
 
 def _interrupt(world: Disturbed, seen: dict) -> None:
@@ -211,7 +212,7 @@ def test_the_same_command_ends_well_after_all_faults(disturbed: dict) -> None:
 
 
 @pytest.mark.parametrize("seed", BY_SEED, ids=BY_SEED.values())
-def test_a_training_goes_on_from_its_state_to_the_same_results(
+def test_a_training_resumes_from_its_state_to_the_same_results(
     disturbed: dict, undisturbed: Path, seed: int, survived: Callable
 ) -> None:
     assert "resumed after epoch" in log_of(disturbed["project"], seed)
@@ -240,7 +241,7 @@ def test_the_faults_were_what_they_are_called(disturbed: dict, accounting: Calla
 def test_a_job_that_fails_again_and_again_holds_up_no_other_one(disturbed: dict) -> None:
     assert disturbed["status with a failure"] != 0
     failure = disturbed["failure"].splitlines()
-    assert failure[1].startswith("  train: "), failure
+    assert failure[1].startswith(f"  train run={RUN} seed=3: "), failure
     assert "must hold a whole checkpoint, got 1 damaged." in failure[1]
     assert f"results/faults/logs/train/{RUN}--3.log" in failure[2]
 
@@ -253,10 +254,10 @@ def test_ctrl_c_cancels_the_jobs_and_leaves_no_half_file(disturbed: dict) -> Non
 
 
 def test_the_controller_may_go_and_come_back(disturbed: dict) -> None:
-    assert disturbed["slurmctld killed"] is None  # snakemake went on
+    assert disturbed["slurmctld killed"] is None  # snakemake continued
 
 
-def test_a_second_snakemake_is_refused_and_the_first_goes_on(disturbed: dict) -> None:
+def test_a_second_snakemake_is_refused_and_the_first_continues(disturbed: dict) -> None:
     assert disturbed["two snakemakes"] != 0
     assert disturbed["first of two"] is None
     assert "Directory cannot be locked" in said(disturbed["project"])

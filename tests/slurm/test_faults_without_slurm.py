@@ -1,4 +1,4 @@
-"""What goes wrong on one machine: disks, old files, a killed Snakemake whose training goes on."""
+"""What goes wrong on one machine: disks, old files, a killed Snakemake whose training continues."""
 
 import contextlib
 import os
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from rectify.cluster.presence import STATES
 from tests.slurm.cluster import wait_until
 from tests.slurm.workflow import FAULTS, FIRST, RESULTS, RUN, held, hold, lost
 from tests.workflow.project import call, environment
@@ -88,7 +89,7 @@ def test_a_full_disk_during_a_checkpoint(
     project: Path, undisturbed: Path, mounted: Callable, survived: Callable
 ) -> None:
     shutil.rmtree(project / RESULTS / "runs" / RUN / "seed-0")
-    states = project / RESULTS / "checkpoints" / RUN / "seed-0"
+    states = project / RESULTS / STATES / RUN / "seed-0"
     mounted(states, "-t", "tmpfs", "-o", "size=9m", "tmpfs")  # two states, and no third
     said = failed(project)
     assert "No space left on device. Make room" in said
@@ -137,12 +138,12 @@ def test_a_job_that_fails_after_its_last_step(
     missing = lost_at_the_end(project, undisturbed)
     log = (project / RESULTS / "logs" / "train" / f"{RUN}--0.log").read_text()
     assert "resumed after epoch 6 of 6" in log
-    assert not list((project / RESULTS / "checkpoints").rglob("*.pt"))
+    assert not list((project / RESULTS / STATES).rglob("*.pt"))
     survived("a job that fails after its last step", missing)
 
 
 def test_a_checkpoint_cut_in_half(project: Path, undisturbed: Path, survived: Callable) -> None:
-    states, process, head = _stopped_training(project, after=1)
+    states, process, head = _stopped_training(project, saved=2)
     os.kill(process, signal.SIGKILL)
     assert head.wait(timeout=60) != 0
     last = sorted(states.glob("0*.pt"))[-1]
@@ -157,7 +158,7 @@ def test_a_checkpoint_cut_in_half(project: Path, undisturbed: Path, survived: Ca
 def test_a_killed_snakemakes_training_is_not_started_twice(
     project: Path, undisturbed: Path, survived: Callable
 ) -> None:
-    _, process, head = _stopped_training(project, after=0)
+    _, process, head = _stopped_training(project, saved=1)
     head.kill()  # its training stays
     head.wait()
     again = subprocess.Popen((*COMMAND, "table6"), cwd=project, env=environment(project))
@@ -167,13 +168,13 @@ def test_a_killed_snakemakes_training_is_not_started_twice(
     os.kill(process, signal.SIGCONT)
     assert again.wait(timeout=300) == 0
     assert "resumed after epoch 6 of 6" in log.read_text()
-    survived("snakemake killed, its training goes on", lost_at_the_end(project, undisturbed))
+    survived("snakemake killed, its training continues", lost_at_the_end(project, undisturbed))
 
 
-def _stopped_training(project: Path, after: int) -> tuple[Path, int, subprocess.Popen]:
-    """Start to train seed 0; stop it once it has saved; return its states, number and parent."""
+def _stopped_training(project: Path, saved: int) -> tuple[Path, int, subprocess.Popen]:
+    """Train seed 0 until so many states are saved; return their folder, its number and parent."""
     shutil.rmtree(project / RESULTS / "runs" / RUN / "seed-0")
-    states = project / RESULTS / "checkpoints" / RUN / "seed-0"
-    hold(states, after)
+    states = project / RESULTS / STATES / RUN / "seed-0"
+    hold(states, saved)
     head = subprocess.Popen((*COMMAND, FIRST), cwd=project, env=environment(project))
     return states, wait_until(lambda: held(states), "a state of the training"), head

@@ -16,59 +16,30 @@ from tests.workflow.project import BIN, ROOT, copy_project, environment
 TINY = ("demo.yaml", "tests/slurm/tiny.yaml")
 FAULTS = (*TINY, "tests/slurm/faults.yaml")
 RESULTS = Path("results") / "faults"
-RUN = "digits_vit-s_vanilla"
+RUN = "digits_vit-64_vanilla"
 FIRST = f"{RESULTS}/runs/{RUN}/seed-0/history.csv"
-TIMES = ["train_seconds", "images_per_second"]
-PROFILES = ("--profile", "slurm", "--profile", "tests/slurm/site")
-HOLD = """
-import signal
-
-# For the tests: a training stops itself when it has saved the state that they ask for.
-_save = Checkpoint.save
-
-
-def _save_and_hold(self, state):
-    _save(self, state)
-    hold = self.folder / "hold"
-    if hold.exists() and int(self._files()[-1].name[:8]) >= int(hold.read_text()):
-        hold.unlink()
-        os.kill(os.getpid(), signal.SIGSTOP)
-
-
-Checkpoint.save = _save_and_hold
-"""
-QUICK = """
-# For the tests: look every second instead of ever more seldom.
-plugin = sys.modules.get("snakemake_executor_plugin_slurm")
-if plugin:
-    every_second = property(lambda self: 1, lambda self, seconds: None)
-    plugin.Executor.next_seconds_between_status_checks = every_second
-
-
-rule environment:
-    output:
-        f"{RESULTS}/environment.txt",
-    shell:
-        "env > {output:q}"
-"""
+TIMES = ["train_seconds", "items_per_second"]
+ON_CLUSTER = (
+    *("--snakefile", "on_cluster.smk"),
+    *("--profile", "slurm", "--profile", "tests/slurm/site"),
+)
 
 
 def copy_workflow(folder: Path) -> Path:
-    """Copy the workflow and the tests' overlays into an empty folder."""
+    """Copy the workflow, and what the tests lay over it, into an empty folder."""
     copy_project(folder)
     ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "tests" / "slurm", folder / "tests" / "slurm", ignore=ignore)
-    with (folder / "Snakefile").open("a") as snakefile:
-        snakefile.write(QUICK)
-    with (folder / "rectify" / "commands" / "checkpoint.py").open("a") as module:
-        module.write(HOLD)
+    tests = shutil.copytree(ROOT / "tests" / "slurm", folder / "tests" / "slurm", ignore=ignore)
+    shutil.copy(tests / "on_cluster.smk", folder)
+    shutil.copy(tests / "hooks" / "sitecustomize.py", folder)  # which is on the jobs' PYTHONPATH
     return folder
 
 
-def hold(states: Path, number: int = 0) -> None:
-    """Have a training stop itself (SIGSTOP) when it has saved its state ``number`` or a later."""
+def hold(states: Path, more: int = 1) -> None:
+    """Have a training stop itself (SIGSTOP) when it has saved so many more states."""
     states.mkdir(parents=True, exist_ok=True)
-    (states / "asked").write_text(f"{number}")
+    last = max((int(state.name[:8]) for state in states.glob("0*.pt")), default=-1)
+    (states / "asked").write_text(f"{last + more}")
     (states / "asked").rename(states / "hold")
 
 
@@ -94,13 +65,14 @@ def start(
     ``warm``: the jobs are forks of one process; this spares each of them the imports.
     """
     path = f"{BIN}{os.pathsep}{cluster.environment['PATH']}"
-    places = cluster.environment | environment(project)
+    variables = cluster.environment | environment(project)
     prefix = ("python", "-m", "rectify", "warm") if warm else ()
+    command = ("snakemake", *ON_CLUSTER, *options, "--configfile", *configs, "--", *targets)
     with (project / "said.log").open("ab") as output:
         return subprocess.Popen(
-            (*prefix, "snakemake", *PROFILES, *options, "--configfile", *configs, "--", *targets),
+            (*prefix, *command),
             cwd=project,
-            env=places | {"PATH": path, "OMP_NUM_THREADS": "1"},
+            env=variables | {"PATH": path, "OMP_NUM_THREADS": "1"},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -142,12 +114,13 @@ def lost(project: Path, undisturbed: Path, *seeds: int) -> list[str]:
 
 
 def _results(seeds: Sequence[int]) -> list[Path]:
-    names = ("history.csv", "gsnr.csv", "model.safetensors", "summary.json", "evaluation.csv")
+    names = ("history.csv", "gsnr.csv", "model.safetensors", "summary.json", "scores.csv")
     trained = [RESULTS / "runs" / RUN / f"seed-{seed}" / name for seed in seeds for name in names]
     return [RESULTS / "tables" / f"table6.{suffix}" for suffix in ("csv", "md", "tex")] + trained
 
 
 def _content(file: Path) -> str | bytes:
     if file.name == "history.csv":
-        return pd.read_csv(file).drop(columns=TIMES).to_csv()
+        history = pd.read_csv(file)
+        return history[~history["metric"].isin(TIMES)].to_csv()
     return file.read_bytes()

@@ -5,14 +5,18 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from rectify import config as experiment
-from rectify.data import readers, ssv2
-from rectify.data.pairs import caption_files
-from rectify.records import CELLS, HISTORY, MANIFEST, read_table
+from rectify.experiment import grid as experiment
+from rectify.experiment.run import Run
+from rectify.results.declared import CELLS, HISTORY, MANIFEST
+from rectify.results.tables import read_table
+from rectify.tasks.image_classification.readers import bar
+from rectify.tasks.pairs.readers import captions
+from rectify.tasks.video_classification.readers import ssv2
+from rectify.typed import merge
+from tests.helpers.configs import DEMO as BASE
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = {"suppress_health_check": [HealthCheck.function_scoped_fixture], "deadline": None}
@@ -23,10 +27,6 @@ VALUES = st.recursive(
         | st.dictionaries(st.text(max_size=8) | st.integers(), inner, max_size=3)
     ),
     max_leaves=6,
-)
-BASE = experiment.merge(
-    yaml.safe_load((ROOT / "config.yaml").read_text()),
-    yaml.safe_load((ROOT / "demo.yaml").read_text()),
 )
 
 
@@ -62,16 +62,16 @@ def replaced(path, value):
 
 @settings(max_examples=80, deadline=None)
 @given(st.sampled_from(PLACES), VALUES)
-@example(("tables", "table3", "layers"), [])
+@example(("experiments", "grid", "layer"), [])
 @example(("seeds",), [10**30])
 @example(("languages", "llama-xl"), None)
 def test_a_wrong_value_anywhere_in_the_configuration_is_one_line(path, value):
     config = replaced(path, value)
-    _, line = outcome(experiment.check, config)
+    checked, line = outcome(experiment.read, config)
     if line is not None:
         assert line.startswith("config: ")
         return
-    names = [run.name for run in experiment.all_runs(config)]
+    names = [run.name for run in experiment.all_runs(checked)]
     assert len(set(names)) == len(names)
 
 
@@ -83,19 +83,18 @@ def test_a_missing_key_anywhere_is_one_line(path):
     for key in path[:-1]:
         node = node[key]
     del node[path[-1]]
-    _, line = outcome(experiment.check, changed)
+    _, line = outcome(experiment.read, changed)
     assert line is None or line.startswith("config: ")
 
 
-FIELD = st.sampled_from(
-    ["a", "vit-s", "vanilla", "insert", "auxiliary", "layer-3", "layer--1", "end", "lambda-0.35"]
-)
+WORDS = "a vit-s vanilla insert insert-random auxiliary layer-3 layer--1 5 end lambda-0.35"
+FIELD = st.sampled_from(WORDS.split())
 
 
 @settings(deadline=None)
 @given(st.text(max_size=40) | st.lists(FIELD, max_size=8).map("_".join))
 def test_a_name_is_a_run_or_one_line(name):
-    run, line = outcome(experiment.Run.parse, name)
+    run, line = outcome(Run.parse, name)
     if line is not None:
         assert "a run must be named" in line
     else:
@@ -113,11 +112,9 @@ MAPPINGS = st.dictionaries(
 
 @given(MAPPINGS, MAPPINGS)
 def test_merging_keeps_what_the_overlay_says(base, overlay):
-    merged = experiment.merge(base, overlay)
+    merged = merge(base, overlay)
     assert set(merged) == set(base) | set(overlay)
-    assert json.dumps(experiment.merge(merged, overlay), default=str) == json.dumps(
-        merged, default=str
-    )
+    assert json.dumps(merge(merged, overlay), default=str) == json.dumps(merged, default=str)
     for key in set(base) - set(overlay):
         assert merged[key] is base[key]
 
@@ -143,7 +140,7 @@ def test_any_bytes_are_a_table_or_one_line(tmp_path, table, content):
 @given(st.text(max_size=80) | st.text(alphabet='a,."\n\r/', max_size=40))
 def test_any_list_of_captions_is_a_manifest_or_one_line(tmp_path, content):
     (tmp_path / "captions.csv").write_text(content, encoding="utf-8")
-    _, line = outcome(caption_files, tmp_path)
+    _, line = outcome(captions.read, tmp_path)
     assert line is None or str(tmp_path) in line
 
 
@@ -176,7 +173,7 @@ def test_any_metadata_of_bar_are_a_manifest_or_one_line(tmp_path, content):
         (tmp_path / split).mkdir(exist_ok=True)
         (tmp_path / split / f"run_{split}.jpg").touch()
     (tmp_path / "metadata.json").write_bytes(content)
-    _, line = outcome(readers.bar, tmp_path)
+    _, line = outcome(bar.read, tmp_path)
     assert line is None or line.startswith(f"{tmp_path}/metadata.json: ")
 
 
@@ -187,7 +184,7 @@ def read_ssv2(folder, **files):
         (folder / "videos" / f"{name}.mp4").touch()
     for name, content in files.items():
         (folder / name.replace("_", ".")).write_bytes(content)
-    _, line = outcome(ssv2.something_something, folder)
+    _, line = outcome(ssv2.read, folder)
     assert line is None or line.startswith(str(folder))
 
 

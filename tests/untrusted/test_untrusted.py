@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from rectify.checkpoints import load_pickle, mapped_tensors, tensor_shapes
 from rectify.commands import prepare_data
-from rectify.videomae import IGNORED
+from rectify.language.files import tensor_shapes
+from rectify.tensors import load_pickle, mapped_tensors
+from rectify.trunks.videomae import IGNORED
 from tests.workflow.project import BIN, ROOT, call, copy_project
 
 PLACEHOLDER = re.compile(r"\{([a-z_.]+)(:q)?\}")
@@ -40,7 +41,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path, name, writer):
         torch.save(content, file)
     else:
         file.write_bytes(pickle.dumps(content))
-    with pytest.raises(ValueError, match="must be a whole file of tensors, got") as caught:
+    with pytest.raises(ValueError, match="must be an intact file of tensors, got") as caught:
         mapped_tensors(file)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "trace").exists()
@@ -97,7 +98,7 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path, name, how):
     file.write_bytes(broken.get(how, whole))
     if how == "absent":
         file.unlink()
-    line = f"must be a whole file of tensors, .*{REASONS[how]}"
+    line = f"must be an intact file of tensors, .*{REASONS[how]}"
     with pytest.raises(ValueError, match=line) as got:
         mapped_tensors(file)
     assert str(got.value).isprintable()
@@ -108,7 +109,7 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path, name, how):
 def test_a_part_of_a_checkpoint_lies_beside_its_index(tmp_path, part, kind):
     index = tmp_path / f"{kind}.index.json"
     index.write_text(json.dumps({"weight_map": {"weight": part}}))
-    with pytest.raises(ValueError, match="its parts must lie beside it, got"):
+    with pytest.raises(ValueError, match="its parts must be next to it, got"):
         tensor_shapes(tmp_path)
 
 
@@ -117,10 +118,10 @@ def test_a_listed_image_lies_in_the_data_folder(tmp_path, name):
     folder = tmp_path / "pairs"
     folder.mkdir()
     (folder / "captions.csv").write_text(f"file,caption\n{name},a cat\n")
-    settings = {"reader": "captions", "folder": str(folder), "classes": 0, "image_size": 8}
+    settings = {"task": "pairs", "reader": "captions", "folder": str(folder)}
     parser = argparse.ArgumentParser()
     prepare_data.add_arguments(parser)
-    words = ("--data", "pairs", "--settings", json.dumps(settings | {"seed": 0}))
+    words = ("--data", "pairs", "--settings", json.dumps(settings))
     args = parser.parse_args([*words, "--folder", str(tmp_path / "prepared")])
     with pytest.raises(ValueError, match="each file must lie in the folder of the list, got"):
         prepare_data.run(args)
@@ -147,7 +148,7 @@ def test_paths_and_titles_reach_no_shell(tmp_path):
     )
     targets = (
         f"{results}/data/digits/manifest.csv",
-        f"{results}/runs/digits_vit-s_vanilla/config.json",
+        f"{results}/runs/digits_vit-64_vanilla/config.json",
     )
     done = call(
         project,
@@ -170,13 +171,13 @@ def test_paths_reach_no_shell_of_a_cluster(tmp_path):
         tool.chmod(0o755)
     results = "re sults/$(touch pwned) `touch pwned`; touch pwned &"
     (project / "mine.yaml").write_text(json.dumps({"results": results, "seeds": [0]}))
-    (project / results / "runs" / "digits_vit-s_vanilla").mkdir(parents=True)
-    made = ("data/digits/manifest.csv", "runs/digits_vit-s_vanilla/config.json")
+    (project / results / "runs" / "digits_vit-64_vanilla").mkdir(parents=True)
+    made = ("data/digits/manifest.csv", "runs/digits_vit-64_vanilla/config.json")
     configs = ("--configfile", "demo.yaml", "mine.yaml", "--")
     wanted = [f"{results}/{one}" for one in made]
     done = call(project, "snakemake", "--cores", "1", *configs, *wanted)
     assert done.returncode == 0, done.stdout[-3000:]
-    wanted = f"{results}/runs/digits_vit-s_vanilla/seed-0/history.csv"
+    wanted = f"{results}/runs/digits_vit-64_vanilla/seed-0/history.csv"
     path = ("env", f"PATH={tools}:{BIN}:{os.environ['PATH']}")
     done = call(project, *path, "snakemake", "--profile", "slurm", *configs, wanted)
     assert done.returncode != 0

@@ -1,6 +1,7 @@
 """A copy of the workflow in a folder of its own, and snakemake in it."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ PARTS = (
     "envs",
 )
 BIN = Path(sys.executable).parent
+SMOKE = ("demo.yaml", "tests/smoke.yaml")
 
 
 def copy_project(folder: Path) -> Path:
@@ -52,3 +54,17 @@ def call(project: Path, *command: str, seconds: int = 600) -> subprocess.Complet
         timeout=seconds,
         check=False,
     )
+
+
+def warm(project: Path, *options: str, seconds: int = 900) -> subprocess.CompletedProcess:
+    """Run snakemake in the copy, its jobs as forks of one process."""
+    words = ("python", "-m", "rectify", "warm", "snakemake", "--cores", "2")
+    return call(project, *words, *options, seconds=seconds)
+
+
+def planned(project: Path, *options: str) -> dict[str, int]:
+    """Return the number of jobs by rule in a dry run, without the rules that only gather."""
+    said = call(project, "snakemake", "-n", "--quiet", "rules", "--cores", "1", *options)
+    assert said.returncode == 0, said.stdout
+    rows = re.findall(r"^(\S+) +(\d+)$", said.stdout.partition("Job stats:")[2], re.MULTILINE)
+    return {rule: int(count) for rule, count in rows if rule not in ("total", "all")}

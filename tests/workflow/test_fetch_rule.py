@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rectify.records import read_json
-from tests.hub_server import COMMIT, Hub, serve
+from rectify.results.files import read_json
+from tests.helpers.hub_server import COMMIT, Hub, serve
 from tests.workflow.project import call
 
 MINE = {
@@ -22,13 +22,15 @@ def test_the_rule_fills_the_folder_of_the_config_once(
     (project / "mine.yaml").write_text(yaml.safe_dump({"languages": {"tiny": MINE}}))
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     target = "checkpoints/tiny/fetched.json"
-    command = ("snakemake", "--cores", "1", target, "--configfile", "mine.yaml")
+    configs = ("--configfile", "demo.yaml", "mine.yaml", "--")
+    command = ("snakemake", "--cores", "1", *configs, target)
     with serve(Hub(dict(FILES))) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
         said = call(project, *command)
     assert said.returncode == 0, said.stdout
     note = read_json(project / target)
     assert (note["revision"], note["commit"]) == ("v1", COMMIT)
-    assert sorted(note["files"]) == ["config.json", "model.safetensors"]
+    assert (project / "checkpoints/tiny/model.safetensors").read_bytes() == b"x"
+    assert not (project / "checkpoints/tiny/README.md").exists()
     again = call(project, *command)  # without a hub
     assert "Nothing to be done" in again.stdout

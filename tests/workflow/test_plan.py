@@ -6,45 +6,67 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rectify.config import BEYOND
-from tests.workflow.project import ROOT, call
+from rectify.experiment.grid import targets
+from rectify.experiment.settings import Config
+from tests.helpers.configs import DEMO as DEMO_VALUES
+from tests.workflow.project import call, planned
 
-DEMO = ("--configfile", "demo.yaml")
-
-
-def plan(project: Path, targets: str, *options: str) -> dict[str, int]:
-    """Return the number of jobs by rule in a dry run."""
-    said = call(project, "snakemake", "-n", "--quiet", "rules", *options, "--", *targets.split())
-    assert said.returncode == 0, said.stdout
-    rows = re.findall(r"^(\w+) +(\d+)$", said.stdout.partition("Job stats:")[2], re.MULTILINE)
-    return {rule: int(count) for rule, count in rows}
+DEMO = ("--configfile", "demo.yaml", "--")
 
 
-def test_the_papers_whole_grid_is_planned_without_any_data(project: Path) -> None:
-    jobs = plan(project, "all")
+def test_the_papers_grid_is_planned_without_any_data(project: Path) -> None:
+    jobs = planned(project, "all")
     seeds = 3
     grid = 5 * 3 + 1  # layers x positions, and the plain ViT
     others = {"table2": 5, "table4": 8, "table5": 6, "table6": 11, "controls": 4}
     assert jobs["train"] == seeds * (grid + sum(others.values()))
     assert jobs["evaluate"] == jobs["train"]
+    assert jobs["resolve"] == jobs["label"] == jobs["train"] / seeds
     assert jobs["similarity"] == 3 * 4 + 1
     assert (jobs["table"], jobs["figure"], jobs["page"]) == (8, 5, 1)
     assert jobs["measure"] == 3
-    assert plan(project, "") == jobs  # what a call without a target makes
+    assert (jobs["prepare_data"], jobs["prepare_shift"]) == (6, 4)
+    assert planned(project) == jobs  # what a call without a target makes
 
 
 def test_figure4_of_the_demo_needs_one_run_and_two_language_models(project: Path) -> None:
-    jobs = plan(project, "figure4", *DEMO)
+    jobs = planned(project, *DEMO, "figure4")
     assert jobs["train"] == 2  # seeds
     assert jobs["pretrain"] == 2
     assert "evaluate" not in jobs
     assert "extract_block" not in jobs
 
 
-def test_every_table_figure_and_the_report_is_a_target(project: Path) -> None:
-    targets = [*(f"table{n}" for n in range(1, 7)), *(f"figure{n}" for n in range(2, 6))]
-    jobs = plan(project, " ".join([*targets, *BEYOND, "report"]), *DEMO)
-    assert {*targets, *BEYOND, "report"} <= set(jobs)
+def test_figure2_needs_only_the_last_layer_at_the_end(project: Path) -> None:
+    assert planned(project, *DEMO, "figure2")["train"] == 2 * 2
+
+
+def test_every_target_every_experiment_and_the_report_can_be_asked_for(project: Path) -> None:
+    config = Config.model_validate(DEMO_VALUES)
+    names = {*targets(config), *config.experiments, "report"}
+    assert names <= set(planned(project, *DEMO, *names))
+
+
+def test_a_file_is_asked_for_by_name(project: Path) -> None:
+    run = "cifar100_vit-s_insert-random_llama-7b_layer-15_5"
+    jobs = planned(project, f"results/paper/runs/{run}/seed-0/scores.csv")
+    expected = dict.fromkeys(("resolve", "extract_block", "train", "evaluate", "prepare_data"), 1)
+    assert jobs == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("cifar100_vit-s_insertt_llama-7b_layer-31_end", "a run must be named <data>_<vision>"),
+        ("cifar10_vit-s_vanilla", "Did you mean cifar100?"),
+        ("cifar100_vit-s_insert_llama-7b_layer-31_ende", "a run must be named <data>_<vision>"),
+    ],
+)
+def test_a_run_that_does_not_exist_is_one_line(project: Path, name: str, sentence: str) -> None:
+    said = call(project, "snakemake", "-n", f"results/paper/runs/{name}/seed-0/scores.csv")
+    assert said.returncode != 0
+    assert sentence in said.stdout
+    assert "Traceback" not in said.stdout
 
 
 def resources_by_rule(project: Path, target: str) -> dict[str, dict[str, str]]:
@@ -73,12 +95,10 @@ def test_the_slurm_profile_plans_the_papers_grid_without_slurm(project: Path) ->
 
 MISTAKES = {
     "got 'sedes' at top level. Did you mean seeds?": {"sedes": [0]},
-    "seeds must name each once, got [1, 1].": {"seeds": [1, 1]},
-    "auxiliary.lambda_init must follow its rule, 1.5 is": {"auxiliary": {"lambda_init": 1.5}},
-    "a layer of llama-xl must lie in 0..7, got 8.": {"tables": {"table3": {"layers": [0, 8]}}},
-    "'ende' is not one of ['early', 'middle', 'end']": {
-        "tables": {"table3": {"positions": ["ende"]}}
-    },
+    "seeds must follow its rule, must name at least one, each once, got [1, 1].": {"seeds": [1, 1]},
+    "a layer of llama-xl must lie in 0..7, got 8.": {"experiments": {"grid": {"layer": [0, 8]}}},
+    "must be early, middle, end or a number": {"experiments": {"grid": {"position": ["ende"]}}},
+    "got 'lay' at experiments.grid. Did you mean layer?": {"experiments": {"grid": {"lay": 1}}},
 }
 
 
@@ -110,14 +130,9 @@ def test_a_missing_data_set_stops_its_preparation_and_says_where_to_put_it(proje
     assert not (project / target).exists()
 
 
-def test_no_rule_retries_by_itself() -> None:
-    texts = [path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk")]
-    assert not any(re.search(r"^\s*retries:", text, re.MULTILINE) for text in texts)
-
-
 def test_fetch_gets_what_the_config_names_but_nothing_that_was_put_there(project: Path) -> None:
-    named = plan(project, "fetch")["fetch_repository"]
-    (project / "checkpoints" / "llama-7b").mkdir(parents=True)
-    assert plan(project, "fetch")["fetch_repository"] == named
-    (project / "checkpoints" / "llama-7b" / "params.json").touch()
-    assert plan(project, "fetch")["fetch_repository"] == named - 1
+    named = planned(project, "fetch")["fetch_repository"]
+    (project / "models" / "llama-7b").mkdir(parents=True)
+    assert planned(project, "fetch")["fetch_repository"] == named
+    (project / "models" / "llama-7b" / "params.json").touch()
+    assert planned(project, "fetch")["fetch_repository"] == named - 1

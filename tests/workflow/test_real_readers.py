@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from rectify.data.readers import CIFAR100_MD5
-from rectify.records import EVALUATION, read_note, read_table
-from tests import trees
-from tests.data import ssv2_tree
+from rectify.results.declared import SCORES
+from rectify.results.tables import read_note, read_table
+from rectify.tasks.image_classification.readers.cifar100 import MD5
+from tests.helpers import ssv2_tree, trees
 from tests.workflow.project import ROOT, call, copy_project
 
 CONFIG = ("--configfile", "demo.yaml", "tests/smoke.yaml", "tests/real.yaml", "--")
@@ -25,18 +25,18 @@ def write_data(project: Path) -> None:
     ssv2_tree.write_tree(data / "ssv2")
     (data / "ssv2" / "videos" / "105.webm").write_bytes(b"")
     digests = trees.write_cifar(data / "cifar-100-python", classes=6, train=20, test=12)
-    reader = project / "rectify" / "data" / "readers.py"
+    reader = project / "rectify" / "tasks" / "image_classification" / "readers" / "cifar100.py"
     text = reader.read_text()
-    for name, digest in CIFAR100_MD5.items():
+    for name, digest in MD5.items():
         text = text.replace(digest, digests[name])
     reader.write_text(text)
 
 
 def write_start(project: Path) -> None:
     """Write the checkpoint from which ViT-S starts on clips, in the size that the demo gives it."""
-    start = yaml.safe_load((project / "config.yaml").read_text())["data"]["ssv2"]["visions"]
-    sizes = yaml.safe_load((project / "demo.yaml").read_text())["visions"]["vit-s"]["overrides"]
-    path = project / start["vit-s"]["start"]
+    start = yaml.safe_load((project / "tests" / "real.yaml").read_text())["data"]["ssv2"]["visions"]
+    sizes = yaml.safe_load((project / "demo.yaml").read_text())["visions"]["vit-64"]["overrides"]
+    path = project / start["vit-64"]["start"]
     path.parent.mkdir()
     ssv2_tree.write_checkpoint(path, 28, sizes)
 
@@ -61,12 +61,17 @@ def cells(finished: Path, table: str) -> pd.DataFrame:
     return pd.read_csv(finished / RESULTS / "tables" / f"{table}.csv")
 
 
+def columns_of(cells: pd.DataFrame) -> set[tuple[str, str]]:
+    """Return the columns, each with its group."""
+    return set(zip(cells["group"], cells["column"], strict=True))
+
+
 def test_table_4_has_imagenet_its_shifts_mce_and_the_clips(finished: Path) -> None:
     found = cells(finished, "table4")
     shifts = ("", "-C", "-C mCE", "-A", "-SK", "-R")
-    columns = [*(f"ImageNet: ImageNet{shift}" for shift in shifts), "ImageNet: GSNR"]
-    columns += [f"Something-Something-v2: {name}" for name in ("acc@1", "acc@2", "GSNR")]
-    assert set(found["column"]) == set(columns)
+    columns = {*(("ImageNet", f"ImageNet{shift}") for shift in shifts), ("ImageNet", "GSNR")}
+    columns |= {("Something-Something-v2", name) for name in ("acc@1", "acc@2", "GSNR")}
+    assert columns_of(found) == columns
     assert len(found) == 2 * len(columns)
     assert found["mean"].notna().all()
 
@@ -75,58 +80,52 @@ def test_tables_5_and_6_have_every_set_with_its_second_accuracy(finished: Path) 
     fifth, sixth = cells(finished, "table5"), cells(finished, "table6")
     sets = ("CIFAR-100", "Caltech 256")
     names = ("acc@1", "acc@5", "GSNR")
-    assert set(fifth["column"]) == {f"{data}: {name}" for data in sets for name in names}
+    assert columns_of(fifth) == {(data, name) for data in sets for name in names}
     assert len(fifth) == 4 * 6
-    columns = {f"{data}: {name}" for data in sets for name in names[:2]}
-    assert set(sixth["column"]) == columns | {"BAR: acc@1", "BAR: acc@3"}
+    columns = {(data, name) for data in sets for name in names[:2]}
+    assert columns_of(sixth) == columns | {("BAR", "acc@1"), ("BAR", "acc@3")}
     assert len(sixth) == 2 * 6
     assert fifth["mean"].notna().all()
     assert sixth["mean"].notna().all()
 
 
 def test_every_test_item_is_evaluated_under_every_shift(finished: Path) -> None:
-    path = finished / RESULTS / "runs" / "imagenet_vit-s_vanilla" / "seed-0" / "evaluation.csv"
-    rows = read_table(EVALUATION, path)
-    assert rows.groupby("shift")["items"].sum().to_dict() == {
-        "none": 12,
-        "c": 15 * 5 * 6,
-        "a": 5,
-        "sk": 6,
-        "r": 5,
-    }
+    path = finished / RESULTS / "runs" / "imagenet_vit-64_vanilla" / "seed-0" / "scores.csv"
+    rows = read_table(SCORES, path).query("metric == 'accuracy' and k == 1")
+    assert rows.groupby("set")["items"].sum().to_dict() == {
+        "test": 12, "c": 15 * 5 * 6, "a": 5, "sk": 6, "r": 5
+    }  # fmt: skip
 
 
 def test_the_video_columns_are_those_of_the_evaluated_clips(finished: Path) -> None:
     found = cells(finished, "table4")
-    shown = found[found["column"] == "Something-Something-v2: acc@1"].set_index("row")["mean"]
+    is_video = (found["group"] == "Something-Something-v2") & (found["column"] == "acc@1")
+    shown = found[is_video].set_index("row")["mean"]
     runs = ("vanilla", "auxiliary_llama-m_layer-2_end_lambda-0.35")
     for run, row in zip(runs, ("ViT-64", "ViT-64 +AUX"), strict=True):
-        place = finished / RESULTS / "runs" / f"ssv2_vit-s_{run}" / "seed-0"
-        scores = read_table(EVALUATION, place / "evaluation.csv")
+        place = finished / RESULTS / "runs" / f"ssv2_vit-64_{run}" / "seed-0"
+        scores = read_table(SCORES, place / "scores.csv").query("metric == 'accuracy' and k == 1")
         assert scores["items"].tolist() == [6]
-        assert shown[row] == pytest.approx(100 * scores["accuracy_top1"].item())
+        assert shown[row] == pytest.approx(100 * scores["value"].item())
 
 
 def test_the_frozen_splits_say_what_was_read(finished: Path) -> None:
     for name, items in {
-        "imagenet": {
-            "train": 24,
-            "test": 12,
-            "test-c": 450,
-            "test-a": 5,
-            "test-sk": 6,
-            "test-r": 5,
-        },
+        "imagenet": {"train": 24, "test": 12},
+        "imagenet/shift-c": {"test-c": 450},
+        "imagenet/shift-a": {"test-a": 5},
+        "imagenet/shift-sk": {"test-sk": 6},
+        "imagenet/shift-r": {"test-r": 5},
         "cifar100": {"train": 20, "test": 12},
         "caltech256": {"train": 24, "test": 6},
         "bar": {"train": 18, "test": 12},
         "ssv2": {"train": 11, "test": 6},
     }.items():
-        facts = read_note(finished / RESULTS / "data" / name / "manifest.csv")["provenance"][
-            "facts"
-        ]
+        note = read_note(finished / RESULTS / "data" / name / "manifest.csv")
+        facts = note["provenance"]["facts"]
         assert facts["items"] == items
-        assert len(facts["classes"]) == (3 if name == "ssv2" else 6)
+        if "shift" not in name:
+            assert len(facts["classes"]) == (3 if name == "ssv2" else 6)
         assert len(facts["sha256"]) == 64
         assert facts["left_out"] == (["videos/105.webm"] if name == "ssv2" else [])
     log = finished / RESULTS / "logs" / "prepare_data" / "caltech256.log"

@@ -1,18 +1,20 @@
 rule table:
-    """One table of the paper, or beyond it: controls, cost."""
+    """One table: of the paper, or of an experiment of one's own."""
     input:
-        table_inputs,
+        PLAN.target_inputs,
     output:
-        cells="<results>/tables/{table}.csv",
-        note="<results>/tables/{table}.csv.json",
+        cells="<results>/tables/{target}.csv",
+        note="<results>/tables/{target}.csv.json",
         markdown=report(
-            "<results>/tables/{table}.md", caption="../report/{table}.rst", category="Tables"
+            "<results>/tables/{target}.md", caption="../report/target.rst", category="Tables"
         ),
-        latex="<results>/tables/{table}.tex",
+        latex="<results>/tables/{target}.tex",
     log:
-        "<results>/logs/table/{table}.log",
+        "<results>/logs/table/{target}.log",
     benchmark:
-        "<results>/benchmarks/table/{table}.tsv"
+        "<results>/benchmarks/table/{target}.tsv"
+    wildcard_constraints:
+        target="|".join(TABLES) or "none",
     localrule: True
     conda:
         "../../envs/rectify.yaml"
@@ -21,32 +23,34 @@ rule table:
         mem_mb=1_000,
         runtime=10,
     params:
-        options=table_options,
+        options=PLAN.target_options,
+        settings=PLAN.target_settings,
         seeds=SEEDS,
-        estimator=config["gsnr"]["estimator"],
+        caption=PLAN.caption,
         stem=subpath(output.cells, strip_suffix=".csv"),
-        code=source_digest("rectify.analysis.tables", "rectify.analysis.printing"),
+        code=PLAN.target_code,
     shell:
-        "python -m rectify table --table {wildcards.table} {params.options:q}"
-        " --seeds {params.seeds} --estimator {params.estimator}"
-        " --output {params.stem:q} > {log:q} 2>&1"
+        "python -m rectify table --target {wildcards.target:q} --settings {params.settings:q}"
+        " {params.options:q} --seeds {params.seeds} --output {params.stem:q} > {log:q} 2>&1"
 
 
 rule figure:
-    """One figure of the paper, or Table 3 as a heat map."""
+    """One figure: of the paper, or of an experiment of one's own."""
     input:
-        figure_inputs,
+        PLAN.target_inputs,
     output:
-        values="<results>/figures/{figure}.csv",
-        note="<results>/figures/{figure}.csv.json",
-        vector="<results>/figures/{figure}.pdf",
+        values="<results>/figures/{target}.csv",
+        note="<results>/figures/{target}.csv.json",
+        vector="<results>/figures/{target}.pdf",
         image=report(
-            "<results>/figures/{figure}.png", caption="../report/{figure}.rst", category="Figures"
+            "<results>/figures/{target}.png", caption="../report/target.rst", category="Figures"
         ),
     log:
-        "<results>/logs/figure/{figure}.log",
+        "<results>/logs/figure/{target}.log",
     benchmark:
-        "<results>/benchmarks/figure/{figure}.tsv"
+        "<results>/benchmarks/figure/{target}.tsv"
+    wildcard_constraints:
+        target="|".join(FIGURES) or "none",
     localrule: True
     conda:
         "../../envs/rectify.yaml"
@@ -55,12 +59,12 @@ rule figure:
         mem_mb=1_000,
         runtime=10,
     params:
-        options=figure_options,
+        options=PLAN.target_options,
+        settings=PLAN.target_settings,
         seeds=SEEDS,
-        estimator=config["gsnr"]["estimator"],
+        caption=PLAN.caption,
         stem=subpath(output.values, strip_suffix=".csv"),
-        code=source_digest("rectify.analysis.figures"),
+        code=PLAN.target_code,
     shell:
-        "python -m rectify figure --figure {wildcards.figure} {params.options:q}"
-        " --seeds {params.seeds} --estimator {params.estimator}"
-        " --output {params.stem:q} > {log:q} 2>&1"
+        "python -m rectify figure --target {wildcards.target:q} --settings {params.settings:q}"
+        " {params.options:q} --seeds {params.seeds} --output {params.stem:q} > {log:q} 2>&1"

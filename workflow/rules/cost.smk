@@ -1,7 +1,7 @@
 rule measure:
-    """Parameters, FLOPs, speed and memory of a ViT: vanilla, with a block, on a second path."""
+    """Parameters, FLOPs, speed and memory of a ViT: vanilla, with a layer, on a second path."""
     input:
-        cost_files,
+        PLAN.checkpoint_settings,
     output:
         costs="<results>/cost/{vision}--{language}.csv",
         note="<results>/cost/{vision}--{language}.csv.json",
@@ -11,16 +11,16 @@ rule measure:
         "<results>/benchmarks/measure/{vision}--{language}.tsv"
     conda:
         "../../envs/rectify.yaml"
-    threads: config["threads"]
+    threads: THREADS
     resources:
-        mem_mb=memory(32_000 if config["device_gpus"] else 4_000),
+        mem_mb=memory(32_000 if GPUS else 4_000),
         runtime=minutes(30),
         gpu=ONE_GPU,
     params:
-        settings=cost_settings,
-        checkpoint=checkpoint_folder,
-        code=source_digest("rectify.speed"),
+        settings=PLAN.cost_settings,
+        checkpoint=PLAN.checkpoint,
+        code=PLAN.code("cost"),
     shell:
-        "python -m rectify measure --settings {params.settings:q}"
+        "python -m rectify cost --time --settings {params.settings:q}"
         " --checkpoint {params.checkpoint:q} --threads {threads}"
         " --output {output.costs:q} > {log:q} 2>&1"

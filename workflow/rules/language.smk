@@ -12,7 +12,7 @@ rule pretrain:
     benchmark:
         "<results>/benchmarks/pretrain/{language}.tsv"
     wildcard_constraints:
-        language="|".join(MADE_HERE) or "none",
+        language="|".join(PLAN.made_here) or "none",
     priority: 10
     conda:
         "../../envs/rectify.yaml"
@@ -21,20 +21,20 @@ rule pretrain:
         mem_mb=memory(4_000),
         runtime=minutes(30),
     params:
-        settings=pretraining_settings,
+        settings=PLAN.pretraining,
         folder=subpath(output.config, parent=True),
-        code=source_digest("rectify.pretraining"),
+        code=PLAN.code("pretrain"),
     shell:
         "python -m rectify pretrain --language {wildcards.language:q}"
         " --settings {params.settings:q} --seed 0 --output {params.folder:q} > {log:q} 2>&1"
 
 
 rule extract_block:
-    """Take one decoder block out of a language model's checkpoint."""
+    """Take one decoder layer out of a language model's checkpoint."""
     input:
-        checkpoint_files,
+        PLAN.checkpoint_files,
     output:
-        block="<results>/language/{language}/layer-{layer}.safetensors",
+        layer="<results>/language/{language}/layer-{layer}.safetensors",
     log:
         "<results>/logs/extract_block/{language}-{layer}.log",
     benchmark:
@@ -46,18 +46,18 @@ rule extract_block:
         mem_mb=memory(4_000),
         runtime=minutes(10),
     params:
-        checkpoint=checkpoint_folder,
-        code=source_digest("rectify.language"),
+        checkpoint=PLAN.checkpoint,
+        code=PLAN.code("extract_block"),
     shell:
         "python -m rectify extract-block --checkpoint {params.checkpoint:q}"
-        " --layer {wildcards.layer} --output {output.block:q} > {log:q} 2>&1"
+        " --layer {wildcards.layer} --output {output.layer:q} > {log:q} 2>&1"
 
 
 rule language_features:
     """Features of the captions in every layer of a language model."""
     input:
-        model=checkpoint_files,
-        pairs=prepared(config["similarity"]["pairs"]),
+        model=PLAN.checkpoint_files,
+        pairs=PLAN.pairs(),
     output:
         features="<results>/features/language/{language}.safetensors",
     log:
@@ -66,19 +66,18 @@ rule language_features:
         "<results>/benchmarks/language_features/{language}.tsv"
     conda:
         "../../envs/rectify.yaml"
-    threads: config["threads"]
+    threads: THREADS
     resources:
         mem_mb=features_memory,
         runtime=features_minutes,
         gpu=ONE_GPU,
     params:
-        label=language_label,
-        checkpoint=checkpoint_folder,
+        checkpoint=PLAN.checkpoint,
         pairs=pairs_folder,
-        batch_size=config["similarity"]["batch_size"],
-        code=source_digest("rectify.captions", "rectify.features"),
+        batch_size=PLAN.similarity("batch_size"),
+        code=PLAN.code("language_features"),
     shell:
-        "python -m rectify language-features --language {params.label:q}"
+        "python -m rectify language-features --language {wildcards.language:q}"
         " --checkpoint {params.checkpoint:q} --pairs {params.pairs:q}"
         " --batch-size {params.batch_size} --threads {threads}"
         " --output {output.features:q} > {log:q} 2>&1"

@@ -1,8 +1,8 @@
 rule page:
     """One page with all tables and figures, their captions, provenance and job times."""
     input:
-        tables=expand("<results>/tables/{table}.csv", table=TABLES),
-        figures=expand("<results>/figures/{figure}.png", figure=("table3", *FIGURES)),
+        tables=expand("<results>/tables/{target}.csv", target=TABLES),
+        figures=expand("<results>/figures/{target}.png", target=FIGURES),
     output:
         page="<results>/report/index.html",
     log:
@@ -17,12 +17,13 @@ rule page:
         mem_mb=1_000,
         runtime=10,
     params:
-        title=config["title"],
-        captions=Path(workflow.basedir) / "workflow" / "report",
+        title=CONFIG.title,
+        targets=PLAN.page_targets(),
         benchmarks=BENCHMARKS,
         configs=list(map(str, workflow.configfiles)),
-        code=source_digest("rectify.report"),
+        code=PLAN.code("page"),
     shell:
-        "python -m rectify report --title {params.title:q} --tables {input.tables:q}"
-        " --figures {input.figures:q} --captions {params.captions:q}"
-        " --benchmarks {params.benchmarks:q} --config {params.configs:q} --output {output.page:q} > {log:q} 2>&1"
+        "python -m rectify report --title {params.title:q} --targets {params.targets:q}"
+        " --tables {input.tables:q} --figures {input.figures:q}"
+        " --benchmarks {params.benchmarks:q} --config {params.configs:q}"
+        " --output {output.page:q} > {log:q} 2>&1"

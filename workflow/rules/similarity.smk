@@ -3,7 +3,7 @@ rule vision_features:
     input:
         config="<results>/runs/{run}/config.json",
         model="<results>/runs/{run}/seed-{seed}/model.safetensors",
-        pairs=prepared(config["similarity"]["pairs"]),
+        pairs=PLAN.pairs(),
     output:
         features="<results>/features/vision/{run}--seed-{seed}.safetensors",
     log:
@@ -12,15 +12,15 @@ rule vision_features:
         "<results>/benchmarks/vision_features/{run}--{seed}.tsv"
     conda:
         "../../envs/rectify.yaml"
-    threads: config["threads"]
+    threads: THREADS
     resources:
-        mem_mb=memory(8_000 if config["device_gpus"] else 3_000),
+        mem_mb=memory(8_000 if GPUS else 3_000),
         runtime=minutes(30),
         gpu=ONE_GPU,
     params:
         pairs=pairs_folder,
-        batch_size=config["similarity"]["batch_size"],
-        code=source_digest("rectify.features", "rectify.rectified", "rectify.data.augment"),
+        batch_size=PLAN.similarity("batch_size"),
+        code=PLAN.features_code,
     shell:
         "python -m rectify vision-features --config {input.config:q} --model {input.model:q}"
         " --pairs {params.pairs:q} --seed {wildcards.seed} --batch-size {params.batch_size}"
@@ -30,7 +30,7 @@ rule vision_features:
 rule pretrained_features:
     """Features of the images in every block of timm's pretrained ViT."""
     input:
-        pairs=prepared(config["similarity"]["pairs"]),
+        pairs=PLAN.pairs(),
     output:
         features="<results>/features/vision/{vision}--pretrained.safetensors",
     log:
@@ -39,16 +39,16 @@ rule pretrained_features:
         "<results>/benchmarks/vision_features/{vision}--pretrained.tsv"
     conda:
         "../../envs/rectify.yaml"
-    threads: config["threads"]
+    threads: THREADS
     resources:
         mem_mb=memory(8_000),
         runtime=minutes(30),
         gpu=ONE_GPU,
     params:
-        vision=vision_settings,
+        vision=PLAN.vision_settings,
         pairs=pairs_folder,
-        batch_size=config["similarity"]["batch_size"],
-        code=source_digest("rectify.features", "rectify.vision", "rectify.data.augment"),
+        batch_size=PLAN.similarity("batch_size"),
+        code=PLAN.code("pretrained_features", DEFAULT_TASK),
     shell:
         "python -m rectify vision-features --pretrained {params.vision:q}"
         " --pairs {params.pairs:q} --seed 0 --batch-size {params.batch_size}"
@@ -59,25 +59,25 @@ rule similarity:
     """Mutual-KNN between every layer of a language model and every block of a ViT."""
     input:
         language="<results>/features/language/{language}.safetensors",
-        vision="<results>/features/vision/{eye}.safetensors",
+        vision="<results>/features/vision/{features}.safetensors",
     output:
-        scores="<results>/similarity/{language}--{eye}.csv",
-        note="<results>/similarity/{language}--{eye}.csv.json",
+        scores="<results>/similarity/{language}--{features}.csv",
+        note="<results>/similarity/{language}--{features}.csv.json",
     log:
-        "<results>/logs/similarity/{language}--{eye}.log",
+        "<results>/logs/similarity/{language}--{features}.log",
     benchmark:
-        "<results>/benchmarks/similarity/{language}--{eye}.tsv"
+        "<results>/benchmarks/similarity/{language}--{features}.tsv"
     conda:
         "../../envs/rectify.yaml"
-    threads: config["threads"]
+    threads: THREADS
     resources:
-        mem_mb=memory(8_000 if config["device_gpus"] else 3_000),
+        mem_mb=memory(8_000 if GPUS else 3_000),
         runtime=minutes(30),
     params:
-        k=config["similarity"]["k"],
-        quantile=config["similarity"]["quantile"],
-        permutations=config["similarity"]["permutations"],
-        code=source_digest("rectify.similarity"),
+        k=PLAN.similarity("k"),
+        quantile=PLAN.similarity("quantile"),
+        permutations=PLAN.similarity("permutations"),
+        code=PLAN.code("similarity"),
     shell:
         "python -m rectify similarity --language {input.language:q} --vision {input.vision:q}"
         " --k {params.k} --quantile {params.quantile} --permutations {params.permutations}"

@@ -1,10 +1,10 @@
-for target in (*TABLES, *FIGURES):
+for request, request_files in PLAN.requests().items():
 
     rule:
         name:
-            target
+            request
         input:
-            target_files(target),
+            request_files,
         localrule: True
 
 

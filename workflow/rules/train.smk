@@ -1,5 +1,5 @@
 rule resolve:
-    """Write the settings of one run."""
+    """Write what decides one run."""
     output:
         config="<results>/runs/{run}/config.json",
     log:
@@ -14,23 +14,45 @@ rule resolve:
         mem_mb=500,
         runtime=5,
     params:
-        settings=run_settings,
+        settings=PLAN.run_settings,
     shell:
         "python -m rectify resolve --settings {params.settings:q}"
         " --output {output.config:q} > {log:q} 2>&1"
 
 
+rule label:
+    """Write what is only shown of one run: a change of it trains and evaluates nothing."""
+    output:
+        labels="<results>/runs/{run}/labels.json",
+    log:
+        "<results>/logs/label/{run}.log",
+    benchmark:
+        "<results>/benchmarks/label/{run}.tsv"
+    localrule: True
+    conda:
+        "../../envs/rectify.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=5,
+    params:
+        settings=PLAN.run_labels,
+    shell:
+        "python -m rectify resolve --settings {params.settings:q}"
+        " --output {output.labels:q} > {log:q} 2>&1"
+
+
 rule train:
-    """Train one run with one seed and measure the GSNR of its ViT blocks.
+    """Train one run with one seed and measure the GSNR of its trunk's blocks.
 
     The state after each epoch is kept outside the outputs, which Snakemake deletes when a
-    job fails; the next attempt goes on from it. `exec`, because a shell in between would die
+    job fails; the next attempt resumes from it. `exec`, because a shell in between would die
     of the SIGTERM at which a training saves its state.
     """
     input:
         config="<results>/runs/{run}/config.json",
-        data=run_data,
-        block=run_block,
+        data=PLAN.run_data,
+        layer=PLAN.run_layer,
     output:
         history="<results>/runs/{run}/seed-{seed}/history.csv",
         history_note="<results>/runs/{run}/seed-{seed}/history.csv.json",
@@ -44,58 +66,54 @@ rule train:
         "<results>/benchmarks/train/{run}--{seed}.tsv"
     conda:
         "../../envs/rectify.yaml"
-    threads: config["threads"]
+    threads: THREADS
     resources:
-        mem_mb=memory(32_000 if config["device_gpus"] else 3_000),
-        runtime=2_880 if config["device_gpus"] else 60,  # it goes on, so more is not asked for
-        gpu=config["device_gpus"],
+        mem_mb=memory(32_000 if GPUS else 3_000),
+        runtime=slurm.training_minutes(GPUS),  # it resumes, so more is not asked for
+        gpu=GPUS,
         nodes=1,
     params:
         folder=subpath(output.history, parent=True),
-        data=run_data_folder,
-        block=block_option,
-        checkpoint=checkpoint_path,
-        code=source_digest(*TRAINING),
+        data=PLAN.run_data_folder,
+        layer=layer_option,
+        states=PLAN.run_states,
+        code=PLAN.train_code,
     shell:
         "exec python -m rectify train --config {input.config:q} --data {params.data:q}"
-        " {params.block:q} --seed {wildcards.seed} --threads {threads}"
-        " --processes {resources.gpu} --checkpoint {params.checkpoint:q}"
+        " {params.layer:q} --seed {wildcards.seed} --threads {threads}"
+        " --processes {resources.gpu} --states {params.states:q}"
         " --output {params.folder:q} > {log:q} 2>&1"
 
 
 rule evaluate:
-    """Accuracy of a trained run on the test set and on its shifted versions."""
+    """Scores of a trained run on the test set and on its shifted versions."""
     input:
         config="<results>/runs/{run}/config.json",
         model="<results>/runs/{run}/seed-{seed}/model.safetensors",
-        data=run_data,
-        block=kept_block,
+        data=PLAN.run_data,
+        shifts=PLAN.run_shifts,
+        layer=PLAN.kept_layer,
     output:
-        scores="<results>/runs/{run}/seed-{seed}/evaluation.csv",
-        note="<results>/runs/{run}/seed-{seed}/evaluation.csv.json",
+        scores="<results>/runs/{run}/seed-{seed}/scores.csv",
+        note="<results>/runs/{run}/seed-{seed}/scores.csv.json",
+        predictions="<results>/runs/{run}/seed-{seed}/predictions.parquet",
     log:
         "<results>/logs/evaluate/{run}--{seed}.log",
     benchmark:
         "<results>/benchmarks/evaluate/{run}--{seed}.tsv"
     conda:
         "../../envs/rectify.yaml"
-    threads: config["threads"]
+    threads: THREADS
     resources:
-        mem_mb=memory(32_000 if config["device_gpus"] else 3_000),
-        runtime=minutes(600 if config["device_gpus"] else 60),
+        mem_mb=memory(32_000 if GPUS else 3_000),
+        runtime=minutes(600 if GPUS else 60),
         gpu=ONE_GPU,
     params:
-        data=run_data_folder,
-        block=block_option,
-        code=source_digest(
-            "rectify.evaluation",
-            "rectify.rectified",
-            "rectify.language",
-            "rectify.videomae",
-            "rectify.data.clips",
-            "rectify.data.augment",
-        ),
+        data=PLAN.run_data_folder,
+        layer=layer_option,
+        evaluation=PLAN.evaluation,
+        code=PLAN.evaluate_code,
     shell:
         "python -m rectify evaluate --config {input.config:q} --model {input.model:q}"
-        " {params.block:q} --data {params.data:q} --seed {wildcards.seed} --threads {threads}"
-        " --output {output.scores:q} > {log:q} 2>&1"
+        " {params.layer:q} --data {params.data:q} --evaluation {params.evaluation:q}"
+        " --seed {wildcards.seed} --threads {threads} --output {output.scores:q} > {log:q} 2>&1"

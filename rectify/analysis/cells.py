@@ -1,0 +1,131 @@
+"""A table as data: its rows, its columns, and how one fills the other.
+
+A row and a column each say which runs they show; their cell holds the metrics of the runs that
+both show, mean and standard deviation over seeds, next to the paper's number in the same unit.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pandas import DataFrame, Series
+
+from rectify.analysis.metrics import Metric
+from rectify.analysis.published import NOTHING, Label, Printed, PrintedCell
+from rectify.analysis.statistics import summary
+from rectify.results.declared import CELLS
+
+Value = str | float | int
+Cell = dict[str, Value]
+
+
+@dataclass(frozen=True)
+class RowSpec:
+    """A row: its label, the runs that it shows, the paper's row that it is compared with.
+
+    A row that names metrics shows only those of its columns' metrics.
+    """
+
+    label: str
+    where: Mapping[str, Value] = field(default_factory=dict)
+    printed: Label | None = None
+    shows: Sequence[Metric] | None = None
+
+
+@dataclass(frozen=True)
+class ColumnSpec:
+    """A column: its label below a common head, the metrics and the runs that it shows."""
+
+    label: str
+    shows: Sequence[Metric]
+    where: Mapping[str, Value] = field(default_factory=dict)
+    group: str = ""
+    printed: Label | None = None
+
+    @property
+    def full_label(self) -> Label:
+        """The label with its common head, by which the paper's column is found."""
+        return Label(self.label, self.group)
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """A table: its name, its rows and columns in their order, and what the paper prints of it."""
+
+    name: str
+    rows: Sequence[RowSpec]
+    columns: Sequence[ColumnSpec]
+    printed: Printed = NOTHING
+
+
+def fill(spec: TableSpec, frame: DataFrame) -> DataFrame:
+    """Return the rows of a `CELLS` table; a cell without any value is left out.
+
+    Args:
+        spec: The table.
+        frame: One row per run and seed, with a column for each factor and metric of the table.
+
+    Raises:
+        ValueError: If two runs would share a cell.
+    """
+    cells = DataFrame(list(_cells(spec, frame)), columns=CELLS.names)
+    types = {column.name: column.dtype for column in CELLS.columns if column.dtype != "str"}
+    return cells.astype(types)
+
+
+def chosen(frame: DataFrame, where: Mapping[str, Value]) -> DataFrame:
+    """Return the rows of a frame that have the given values."""
+    for name, value in where.items():
+        frame = frame[frame[name] == value]
+    return frame
+
+
+def _cells(spec: TableSpec, frame: DataFrame) -> Iterator[Cell]:
+    for row_index, row in enumerate(spec.rows):
+        of_row = chosen(frame, row.where)
+        for column_index, column in enumerate(spec.columns):
+            runs = chosen(of_row, column.where)
+            _check_one_run(spec.name, runs)
+            for metric in column.shows:
+                if row.shows is not None and metric not in row.shows:
+                    continue
+                values = runs[metric.name].astype(float).dropna()
+                if len(values):
+                    place = {"row_index": row_index, "column_index": column_index}
+                    labels = {"row": row.label, "group": column.group, "column": column.label}
+                    theirs = _comparable(spec.printed, row, column, metric)
+                    yield {**place, **labels, **_numbers(metric, values, theirs)}
+
+
+def _comparable(
+    printed: Printed, row: RowSpec, column: ColumnSpec, metric: Metric
+) -> PrintedCell | None:
+    """Return the printed cell of a place, if it has the metric's unit: stand-ins may differ."""
+    theirs = printed.cell(row.printed, column.printed, metric.kind)
+    return theirs if theirs is not None and theirs.unit == metric.unit else None
+
+
+def _numbers(metric: Metric, values: Series, theirs: PrintedCell | None) -> Cell:
+    mean, std, seeds = summary(values * metric.factor)
+    paper = math.nan if theirs is None else theirs.value * (theirs.scale / metric.scale)
+    return {
+        "kind": metric.kind,
+        "unit": metric.unit,
+        "scale": metric.scale,
+        "mean": mean,
+        "std": math.nan if std is None else std,
+        "seeds": seeds,
+        "paper": paper,
+        "difference": mean - paper,
+        "paper_row": f"{theirs.row}" if theirs else "-",
+        "paper_column": f"{theirs.column}" if theirs else "-",
+    }
+
+
+def _check_one_run(table: str, runs: DataFrame) -> None:
+    names = list(runs["run"].unique()) if "run" in runs else []
+    if len(names) > 1:
+        raise ValueError(
+            f"{table}: a cell must show one run, got {' and '.join(names)}. "
+            "Leave one of them out, or name the factor in which they differ."
+        )

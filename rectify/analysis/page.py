@@ -1,0 +1,206 @@
+"""One self-contained page of all results: tables, figures, job times, provenance.
+
+Every number on the page is read from a file that a rule wrote; the page computes nothing
+but sums of job times. Pictures and styles are inside the file, so it opens without a
+network, prints, and follows the reader's light or dark setting.
+"""
+
+import base64
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+import jinja2
+import pandas as pd
+from pandas import DataFrame, Series
+
+from rectify.analysis import printing
+from rectify.results.declared import CELLS
+from rectify.results.tables import read_note, read_table
+
+SCALE = 0.7  # page pixels per pixel of a picture: its letters come out as large as the text's
+ABOUT = (
+    "Numbers marked “paper” are those that the paper prints, measured by its authors on their "
+    "own data sets and models. The numbers above them were measured here, on the data and models "
+    "that this page's title and labels name. Where these are not the paper's, the two are next to "
+    "each other for orientation, matched by rank (the smallest model with the smallest, the i-th "
+    "layer with the i-th), and their difference is no error of reproduction."
+)
+
+
+class Entry(NamedTuple):
+    """A table, a figure, or both: its anchor, its name in the contents, and what is shown."""
+
+    anchor: str
+    name: str
+    title: str
+    caption: str
+    table: Path | None
+    """A ``CELLS`` file."""
+    picture: Path | None
+    """A PNG file, with the ``.csv`` and ``.csv.json`` of its values next to it."""
+
+
+class Place(NamedTuple):
+    """The texts of one cell of a table."""
+
+    ours: str
+    theirs: str
+    difference: str
+    compared_with: str
+
+
+class Row(NamedTuple):
+    """A row of a table."""
+
+    label: str
+    places: list[Place]
+
+
+class TableView(NamedTuple):
+    """A table as the template shows it."""
+
+    groups: list[tuple[str, list[str]]]
+    is_grouped: bool
+    rows: list[Row]
+    note: str
+
+
+class Picture(NamedTuple):
+    """A picture as the template shows it: its bytes, size in page pixels, and text in its place."""
+
+    data: str
+    width: int
+    height: int
+    text: str
+
+
+class Section(NamedTuple):
+    """One part of the page."""
+
+    anchor: str
+    name: str
+    title: str
+    caption: str
+    table: TableView | None
+    picture: Picture | None
+    provenance: dict[str, str]
+
+
+def page(title: str, entries: Sequence[Entry], benchmarks: Path, configs: Sequence[Path]) -> str:
+    """Return the page.
+
+    Args:
+        title: What was run, and on which data.
+        entries: Tables and figures, in the order of the page.
+        benchmarks: Folder with Snakemake's benchmark files, one subfolder per rule.
+        configs: Configuration files to show.
+
+    Raises:
+        ValueError: If one of the files is missing.
+    """
+    times = job_times(benchmarks)
+    notes = [read_note(path) for entry in entries for path in _tables(entry)]
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string(_packaged("page.html.j2")).render(
+        title=title,
+        about=ABOUT,
+        style=_packaged("page.css"),
+        sections=[_section(entry) for entry in entries],
+        times=list(times.itertuples(index=False)),
+        jobs=int(times["jobs"].sum()),
+        seconds=float(times["total"].sum()),
+        configs={path.name: _text(path) for path in configs},
+        commits=", ".join(sorted({f"{note['provenance'].get('commit')}" for note in notes})),
+    )
+
+
+def job_times(benchmarks: Path) -> DataFrame:
+    """Return jobs, total and longest time (s) of each rule.
+
+    A file ``<rule>/<anything>.tsv`` is one job; directly in the folder it is ``<rule>.tsv``.
+    """
+    rows = []
+    for path in sorted(benchmarks.rglob("*.tsv")):
+        parts = path.relative_to(benchmarks).parts
+        measured = pd.read_csv(path, sep="\t", na_values="-")
+        rows.append((parts[0].removesuffix(".tsv"), float(measured["s"].mean())))
+    jobs = DataFrame(rows, columns=["rule", "seconds"]).groupby("rule")
+    times = jobs["seconds"].agg(jobs="count", total="sum", longest="max")
+    return times.sort_values("total", ascending=False).reset_index()
+
+
+def _packaged(name: str) -> str:
+    return (resources.files("rectify.analysis") / name).read_text(encoding="utf-8")
+
+
+def _tables(entry: Entry) -> list[Path]:
+    """Return the tables behind an entry: its cells, the values of its figure."""
+    values = [entry.picture.with_suffix(".csv")] if entry.picture else []
+    return [*([entry.table] if entry.table else []), *values]
+
+
+def _section(entry: Entry) -> Section:
+    first_sentence = f"{entry.caption.partition('. ')[0].rstrip('.')}."
+    return Section(
+        entry.anchor,
+        entry.name,
+        entry.title,
+        entry.caption,
+        _view(read_table(CELLS, entry.table)) if entry.table else None,
+        _picture(entry.picture, first_sentence) if entry.picture else None,
+        _provenance(_tables(entry)[0]),
+    )
+
+
+def _view(cells: DataFrame) -> TableView:
+    groups = printing.groups(printing.headings(cells))
+    is_compared = cells["paper"].notna().any()
+    below = "; below: the paper's number and, after Δ, ours less the paper's"
+    rows = [
+        Row(line.label, [_place(place) for place in line.places]) for line in printing.lines(cells)
+    ]
+    note = f"{printing.seeds_text(cells)}{below if is_compared else ''}"
+    return TableView(groups, any(group for group, _ in groups), rows, note)
+
+
+def _place(place: list[Series]) -> Place:
+    compared = [f"{cell['paper_row']}, {cell['paper_column']}" for cell in place]
+    return Place(
+        printing.ours_text(place) or printing.NO_CELL,
+        printing.paper_text(place),
+        printing.difference_text(place),
+        compared[0] if compared else "",
+    )
+
+
+def _picture(path: Path, text: str) -> Picture:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ValueError(f"{path}: must exist, got no file. Make the figure first.") from None
+    width, height = (int(SCALE * int.from_bytes(content[i : i + 4], "big")) for i in (16, 20))
+    return Picture(base64.b64encode(content).decode("ascii"), width, height, text)
+
+
+def _provenance(table: Path) -> dict[str, str]:
+    note = read_note(table)
+    source = note["provenance"]
+    facts = {
+        "meaning": note["meaning"],
+        "commit": source.get("commit"),
+        "seeds": ", ".join(map(str, source["facts"].get("seeds", []))),
+        "device": source.get("device"),
+        "platform": source.get("platform"),
+        "code": source.get("code"),
+        "versions": ", ".join(f"{k} {v}" for k, v in (source.get("versions") or {}).items()),
+    }
+    return {name: f"{value}" for name, value in facts.items() if value}
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ValueError(f"{path}: must exist, got no file. Name the configuration.") from None

@@ -1,0 +1,195 @@
+"""Whether a machine and a cluster have what the workflow needs: one finding after the other."""
+
+import contextlib
+import errno
+import fcntl
+import importlib.metadata
+import math
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, TypedDict
+
+import yaml
+
+from rectify.cluster import slurm
+
+PACKAGES = ("torch", "timm", "transformers", "snakemake", "snakemake-executor-plugin-slurm")
+NEEDED_BYTES = 20 * 2**30
+CUDA = "import torch; print('cuda', torch.cuda.device_count())"
+JOB = (
+    'if [ -e "$2" ]; then echo shared; flock -nE 75 "$2" true; [ $? = 75 ] && echo locked; fi;'
+    ' "$0" -c "$1"'
+)
+QUEUE_SECONDS, JOB_MINUTES = 600, 5
+FULL = ("Requested nodes are busy", "Immediate execution impossible")
+
+
+class Finding(NamedTuple):
+    """Whether something is well, what was looked at, and what it is or what must be done."""
+
+    is_well: bool
+    what: str
+    text: str
+
+    def line(self) -> str:
+        """Return the finding in one line."""
+        return f"{'ok ' if self.is_well else 'BAD'} {self.what}: {self.text}"
+
+
+Resources = dict[str, str | int]
+Profile = TypedDict(
+    "Profile",
+    {"default-resources": Resources, "set-resources": dict[str, Resources]},
+    total=False,
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a profile asks of SLURM for a training."""
+
+    partition: str
+    account: str | None
+    gpu_model: str | None
+    runtime: int | str | None
+    """Minutes, or with a unit; None where the rule's own value holds."""
+
+
+def request(profiles: Sequence[Path]) -> Request:
+    """Read profiles of Snakemake, a later one replacing whole keys of the ones before."""
+    merged = Profile()
+    for path in profiles:
+        merged |= yaml.safe_load(path.read_text(encoding="utf-8"))
+    train = merged.get("set-resources", {}).get("train", {})
+    both = {**merged.get("default-resources", {}), **train}
+    return Request(
+        partition=both.get("slurm_partition", ""),
+        account=both.get("slurm_account"),
+        gpu_model=both.get("gpu_model"),
+        runtime=train.get("runtime"),  # a default does not replace what the rule asks for
+    )
+
+
+def machine(results: Path) -> Iterator[Finding]:
+    """Look at the packages, and at the space and the locks where the results go."""
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
+    yield Finding(True, "versions", versions)
+    place = next(path for path in (results, *results.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(place).free
+    size = f"{free / 2**30:.0f} GiB free at {place}"
+    yield Finding(free >= NEEDED_BYTES, "space", f"{size}, {NEEDED_BYTES / 2**30:.0f} are needed")
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        what = "must have locks (flock)" if error.errno == errno.ENOSYS else "must be writable"
+        yield Finding(False, "results", f"{place} {what}, got {error.strerror}")
+    else:
+        yield Finding(True, "results", f"{place} can be written, and has locks")
+
+
+def present(what: str, places: Sequence[str], hint: str) -> Finding:
+    """Look for files, or folders that are not empty."""
+    missing = [place for place in places if not _has_content(Path(place))]
+    if missing:
+        return Finding(False, what, f"nothing at {', '.join(missing)}: {hint}")
+    return Finding(True, what, ", ".join(places))
+
+
+def cluster(asked: Request, gpus: int) -> Iterator[Finding]:
+    """Look at the partition and its time limit, and at what a training's job would see there.
+
+    Args:
+        asked: What the profile asks for.
+        gpus: GPUs of a training.
+
+    Raises:
+        ValueError: If SLURM does not answer.
+    """
+    if shutil.which("squeue") is None:
+        yield Finding(False, "slurm", "no squeue here: run this on a login node")
+        return
+    partition, existing = asked.partition, slurm.ask("sinfo", "--noheader", "--format=%R").split()
+    if partition not in existing:
+        known = ", ".join(sorted(set(existing)))
+        yield Finding(False, "partition", f"no partition {partition}; there are: {known}")
+        return
+    limits = slurm.ask("sinfo", "-h", "-p", partition, "--format=%D nodes, %G, at most %l")
+    yield Finding(True, "partition", f"{partition}: {'; '.join(limits.splitlines())}")
+    yield _time_limit(partition, asked.runtime or slurm.training_minutes(gpus))
+    yield from _job(asked, gpus)
+
+
+def _has_content(path: Path) -> bool:
+    return any(path.iterdir()) if path.is_dir() else path.exists()
+
+
+def _time_limit(partition: str, runtime: int | str) -> Finding:
+    """Compare what a training asks for, as a profile may write it, with the partition's limit."""
+    from snakemake.resources import Resource
+
+    asked = Resource("runtime", runtime).value
+    most = _minutes(slurm.ask("sinfo", "-h", "-p", partition, "--format=%l").split()[0])
+    text = f"a training asks for {asked} minutes, {partition} gives at most {most}"
+    hint = f": write `runtime: {most}` under `train` in slurm/profile.yaml"
+    return Finding(asked <= most, "time limit", text + (hint if asked > most else ""))
+
+
+def _minutes(limit: str) -> int | float:
+    """Return a limit that sinfo prints as ``infinite`` or ``[days-][hours:]minutes:seconds``."""
+    if limit == "infinite":
+        return math.inf
+    days, _, clock = limit.rpartition("-")
+    seconds = 0
+    for number in clock.split(":"):
+        seconds = 60 * seconds + int(number)
+    return 24 * 60 * int(days or 0) + seconds // 60
+
+
+def _job(asked: Request, gpus: int) -> Iterator[Finding]:
+    """Start a job that sees what a training would see, and a file that this process locks."""
+    with tempfile.NamedTemporaryFile(dir=Path.cwd(), prefix=".doctor-") as probe:
+        with contextlib.suppress(OSError):  # no locks here: the job sees none either
+            fcntl.flock(probe, fcntl.LOCK_EX)
+        words = ("bash", "-c", JOB, sys.executable, CUDA, Path(probe.name).name)
+        command = ("env", "-u", "SLURM_CONF", "srun", *_options(asked, gpus), *words)
+        try:
+            output = slurm.ask(*command, seconds=QUEUE_SECONDS + 60 * (JOB_MINUTES + 1))
+        except ValueError as error:
+            long = f"none started within {QUEUE_SECONDS} s: the queue is long, try again later"
+            is_full = any(text in str(error) for text in FULL)
+            yield Finding(False, "job", long if is_full else str(error))
+            return
+    yield from _seen(output, gpus)
+
+
+def _options(asked: Request, gpus: int) -> list[str]:
+    options = [f"--partition={asked.partition}", "--nodes=1", "--ntasks=1", "--mem=4000"]
+    options += [f"--time={JOB_MINUTES}", f"--immediate={QUEUE_SECONDS}"]
+    if asked.account:
+        options.append(f"--account={asked.account}")
+    if gpus:
+        model = f"{asked.gpu_model}:" if asked.gpu_model else ""
+        options.append(f"--gpus={model}{gpus}")
+    return options
+
+
+def _seen(output: str, gpus: int) -> Iterator[Finding]:
+    """Judge what the job printed."""
+    lines, folder = output.splitlines(), Path.cwd()
+    yield Finding("shared" in lines, "shared files", f"a job sees {folder}: {'shared' in lines}")
+    if "locked" in lines:
+        yield Finding(True, "locks", f"a job sees the locks of this machine in {folder}")
+    elif "shared" in lines:
+        hint = "mount with -o flock, on NFS without nolock"
+        yield Finding(False, "locks", f"a job sees no lock of this machine in {folder}: {hint}")
+    cuda = re.search(r"^cuda (\d+)$", output, re.MULTILINE)
+    yield Finding(cuda is not None, "environment", f"a job runs {sys.executable}")
+    if gpus:
+        count = int(cuda[1]) if cuda else 0
+        yield Finding(count >= gpus, "GPU", f"a job sees {count} of {gpus}")

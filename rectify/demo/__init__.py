@@ -1,0 +1,1 @@
+"""Data and language models that are drawn or pretrained on the spot, without downloads."""

@@ -1,0 +1,99 @@
+"""What must hold between the groups of a configuration: names that are known, places that exist."""
+
+from collections.abc import Iterator, Mapping
+
+from rectify.experiment.run import place
+from rectify.experiment.settings import Config, Experiment
+from rectify.targets import module_of
+from rectify.training.recipes import Recipe
+from rectify.typed import check_known, nearest
+
+
+def check(config: Config) -> None:
+    """Check the names and places that a configuration uses.
+
+    Raises:
+        ValueError: One line that names the key, what must hold and what was got.
+    """
+    for where, changes in _trainings(config):
+        for key in changes:
+            if key not in ("recipe", *Recipe.model_fields):
+                hint = nearest(key, Recipe.model_fields)
+                raise ValueError(f"config: every key must be known, got {key!r} at {where}. {hint}")
+    for where, name, section in _references(config):
+        known: Mapping[str, object] = getattr(config, section)
+        check_known(f"config: {where}", name, known, f"a name under {section}")
+    for name, experiment in config.experiments.items():
+        where = f"config: experiments.{name}"
+        _check_layers(config, experiment, where)
+        _check_positions(config, experiment, where)
+        _check_weights(config, experiment, where)
+    for name, target in config.targets.items():
+        module_of(target.kind).check(target, config, f"config: targets.{name}")
+
+
+def _references(config: Config) -> Iterator[tuple[str, str, str]]:
+    """Give each use of a name: where it is, the name, and the section that must have it."""
+    for name, experiment in config.experiments.items():
+        for factor, section in (("data", "data"), ("vision", "visions"), ("language", "languages")):
+            for value in getattr(experiment, factor) or ():
+                yield f"experiments.{name}.{factor}", value, section
+    for name, entry in config.data.items():
+        for vision in entry.visions:
+            yield f"data.{name}.visions", vision, "visions"
+    for name, target in config.targets.items():
+        for experiment in target.reads:
+            yield f"targets.{name}.reads", experiment, "experiments"
+    if config.similarity is not None:
+        yield "similarity.pairs", config.similarity.pairs, "data"
+        if config.similarity.data is not None:
+            yield "similarity.data", config.similarity.data, "data"
+
+
+def _trainings(config: Config) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """Give each group of changed values of a recipe, and where it is."""
+    for name, language in config.languages.items():
+        yield f"languages.{name}.training", language.training
+    for name, entry in config.data.items():
+        yield f"data.{name}.training", entry.training
+        for vision, special in entry.visions.items():
+            yield f"data.{name}.visions.{vision}.training", special.training
+
+
+def _check_layers(config: Config, experiment: Experiment, where: str) -> None:
+    for language in experiment.language or ():
+        layers = config.languages[language].layers
+        for layer in experiment.layer or ():
+            if layer >= layers:
+                raise ValueError(
+                    f"{where}.layer: a layer of {language} must lie in 0..{layers - 1}, got "
+                    f"{layer}. Correct the list."
+                )
+
+
+def _check_positions(config: Config, experiment: Experiment, where: str) -> None:
+    for vision in experiment.vision:
+        depth = config.visions[vision].depth
+        places: dict[int, str] = {}
+        for position in experiment.position or ():
+            if position.isdecimal() and int(position) > depth:
+                raise ValueError(
+                    f"{where}.position: a position in {vision} must lie in 0..{depth}, got "
+                    f"{position}. Correct the list."
+                )
+            same = places.setdefault(place(position, depth), position)
+            if same != position:
+                raise ValueError(
+                    f"{where}.position: each place in {vision} must be named once, got {same} and "
+                    f"{position}. Delete one of them."
+                )
+
+
+def _check_weights(config: Config, experiment: Experiment, where: str) -> None:
+    floor = config.auxiliary.lambda_floor
+    for weight in experiment.weights or ():
+        if 0 < weight < floor:
+            raise ValueError(
+                f"{where}.lambda: a first weight must be 0 or at least auxiliary.lambda_floor, "
+                f"{floor}, got {weight}. Lower auxiliary.lambda_floor to train with it."
+            )

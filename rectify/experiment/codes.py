@@ -1,0 +1,50 @@
+"""Which code decides what the jobs of a rule write: the modules that its digest begins with."""
+
+from rectify.results.provenance import source_digest
+from rectify.tasks import module_of
+
+CODE = {
+    "pretrain": ("rectify.demo.language_models", "rectify.demo.pairs"),
+    "extract_block": ("rectify.language.block",),
+    "language_features": (
+        "rectify.language.captions",
+        "rectify.trunks.features",
+        "rectify.data.pairs",
+        "rectify.runtime",
+    ),
+    "similarity": ("rectify.similarity.scores", "rectify.trunks.features", "rectify.runtime"),
+    "cost": ("rectify.speed", "rectify/language/sizes.yaml", "rectify.runtime"),
+    "page": (
+        "rectify.analysis.page",
+        "rectify/analysis/page.html.j2",
+        "rectify/analysis/page.css",
+    ),
+}
+"""By rule: the modules whose code, with what they import, decides what its jobs write."""
+
+TASK_CODE = {
+    "train": ("rectify.training.run",),
+    "evaluate": ("rectify.training.scoring",),
+    "vision_features": (
+        "rectify.trunks.features",
+        "rectify.training.models",
+        "rectify.tasks.pairs.images",
+    ),
+    "pretrained_features": ("rectify.trunks.features", "rectify.tasks.pairs.images"),
+}
+"""The same, where the code of a task is added."""
+
+
+def modules(rule: str, task: str | None = None) -> tuple[str, ...]:
+    """Return the modules and data files that a rule's digest begins with.
+
+    Args:
+        rule: Of ``CODE``, or with a task of ``TASK_CODE``.
+        task: Whose code is added.
+    """
+    return CODE[rule] if task is None else (*TASK_CODE[rule], module_of(task))
+
+
+def digest(rule: str, task: str | None = None) -> str:
+    """Return the digest of the code that decides what a rule's jobs write."""
+    return source_digest(*modules(rule, task))

@@ -1,0 +1,213 @@
+"""From the configuration to the runs: which trainings an experiment, a table or a figure needs."""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+from rectify.controls import CONTROLS
+from rectify.experiment.check import check
+from rectify.experiment.run import (
+    FROZEN,
+    GsnrSettings,
+    Label,
+    Run,
+    RunLabels,
+    RunSettings,
+    VisionSettings,
+    place,
+)
+from rectify.experiment.settings import Config, Experiment, recipe_from
+from rectify.targets import module_of
+from rectify.targets.contract import TargetSettings
+from rectify.training.recipes import Recipe
+from rectify.typed import merge, parse
+
+HOW = ("precision", "compile")  # of a training; a recipe named later keeps these
+
+
+def load(paths: Sequence[Path]) -> Config:
+    """Return the checked configuration of YAML files, each laid over the ones before.
+
+    Raises:
+        ValueError: If a file is missing or no YAML mapping, or the whole is not valid.
+    """
+    values: dict[str, object] = {}
+    for path in paths:
+        try:
+            overlay = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{path}: must be a YAML file, got {reason}. Correct it.") from None
+        if not isinstance(overlay, dict):
+            raise ValueError(f"{path}: must hold keys and values, got {overlay!r}. Correct it.")
+        values = merge(values, overlay)
+    return read(values)
+
+
+def read(values: Mapping[str, object]) -> Config:
+    """Return merged values as a configuration, checked before any job.
+
+    Raises:
+        ValueError: One line that names the key, what must hold and what was got.
+    """
+    config = parse(Config, dict(values), "")
+    check(config)
+    for run in all_runs(config):
+        recipe_of(config, run)
+    return config
+
+
+def expand(config: Config, experiment: Experiment) -> list[Run]:
+    """Return the runs of an experiment: the product of its factors, and their vanilla runs."""
+    runs = (
+        run
+        for data, vision in itertools.product(experiment.data, experiment.vision)
+        for run in _of_pair(config, experiment, data, vision)
+    )
+    return list(dict.fromkeys(runs))
+
+
+def targets(config: Config) -> dict[str, TargetSettings]:
+    """Return every table and figure by name, in the order of the page.
+
+    An experiment that no target reads has one of its own name; a target that shows the
+    similarity of its placements has one for that.
+    """
+    read_by = {name for target in config.targets.values() for name in target.reads}
+    unread = {
+        name: module_of("grid").Settings(reads=(name,))
+        for name in config.experiments
+        if name not in read_by
+    }
+    every: dict[str, TargetSettings] = {}
+    for name, target in {**config.targets, **unread}.items():
+        every[name] = target
+        for suffix, derived in module_of(target.kind).derived(target).items():
+            every[f"{name}-{suffix}"] = derived
+    return every
+
+
+def runs_of(config: Config, target: TargetSettings) -> list[Run]:
+    """Return the runs that a table or figure is made of."""
+    runs = (run for name in target.reads for run in expand(config, config.experiments[name]))
+    return module_of(target.kind).needs(target, list(dict.fromkeys(runs)))
+
+
+def all_runs(config: Config) -> list[Run]:
+    """Return every run of the configuration, each once."""
+    every = [run for target in targets(config).values() for run in runs_of(config, target)]
+    return list(dict.fromkeys([*every, *similarity_runs(config)]))
+
+
+def similarity_runs(config: Config) -> list[Run]:
+    """Return the runs whose features similarities are computed of."""
+    if config.similarity is None or config.similarity.data is None:
+        return []
+    pairs = (
+        pair
+        for target in targets(config).values()
+        for pair in module_of(target.kind).similarities(target, config)
+    )
+    return list(dict.fromkeys(Run(config.similarity.data, vision) for _, vision in pairs))
+
+
+def run_settings(config: Config, run: Run) -> RunSettings:
+    """Return what decides one run: what goes to ``runs/<run>/config.json``."""
+    data, vision = config.data[run.data], config.visions[run.vision]
+    special = data.visions.get(run.vision)
+    return RunSettings(
+        run=run.name,
+        task=data.task,
+        data={"name": run.data, **data.that_decides("weights")},
+        vision=VisionSettings(
+            name=run.vision,
+            timm=vision.timm,
+            depth=vision.depth,
+            overrides=vision.overrides,
+            family=special and special.family,
+            start=special and special.start,
+        ),
+        variant=run.variant,
+        control=run.control,
+        language=run.language,
+        layer=run.layer,
+        position=run.position,
+        insert_at=None if run.position is None else place(run.position, vision.depth),
+        lambda_init=run.lambda_init,
+        lambda_floor=config.auxiliary.lambda_floor,
+        final_norm=config.rectifier.final_norm,
+        recipe=recipe_of(config, run),
+        gsnr=GsnrSettings(**config.gsnr.model_dump(exclude={"estimator"})),
+    )
+
+
+def run_labels(config: Config, run: Run) -> RunLabels:
+    """Return what is only shown of one run: what goes to ``runs/<run>/labels.json``."""
+    vision = config.visions[run.vision]
+    language = None if run.language is None else config.languages[run.language]
+    return RunLabels(
+        run=run.name,
+        data=Label(name=run.data, title=config.data[run.data].title),
+        vision=Label(name=run.vision, title=vision.title, parameters=vision.parameters),
+        language=language and Label(name=run.language, title=language.title),
+        estimator=config.gsnr.estimator,
+    )
+
+
+def recipe_of(config: Config, run: Run) -> Recipe:
+    """Return the complete recipe of a run; a recipe named later starts anew, but for ``HOW``.
+
+    Raises:
+        ValueError: If a value is unknown or cannot be right.
+    """
+    data = config.data[run.data]
+    special = data.visions.get(run.vision)
+    values: dict[str, object] = {}
+    own = config.languages[run.language].training if run.language else {}
+    for changes in (config.training, data.training, special.training if special else {}, own):
+        kept = HOW if "recipe" in changes else values
+        values = {**{key: value for key, value in values.items() if key in kept}, **changes}
+    return recipe_from(values)
+
+
+def cost_settings(config: Config, vision: str, language: str) -> dict[str, object]:
+    """Return everything that decides the cost of a ViT with a layer of a language model."""
+    table = next(target for target in targets(config).values() if target.kind == "cost")
+    model, data = config.visions[vision], config.data[table.data]
+    own_norm = config.rectifier.final_norm == "loaded"  # weights it has; costs the same
+    return {
+        "vision": vision,
+        "timm": model.timm,
+        "overrides": model.overrides,
+        "language": language,
+        "channels": data.channels,
+        "image_size": data.image_size,
+        "classes": data.classes,
+        "batch_size": table.batch_size,
+        "precision": recipe_of(config, Run(table.data, vision)).precision,
+        "final_norm": "unit" if own_norm else config.rectifier.final_norm,
+    }
+
+
+def _of_pair(config: Config, experiment: Experiment, data: str, vision: str) -> Iterator[Run]:
+    """Give the runs on one data set in one ViT, the vanilla run first."""
+    yield Run(data, vision)
+    variants = [variant for variant in experiment.variant if variant != "vanilla"]
+    for variant, language in itertools.product(variants, experiment.language or ()):
+        last = config.languages[language].layers - 1
+        factors = itertools.product(
+            [control for control in experiment.control or (FROZEN,) if _exists(control, variant)],
+            experiment.layer or (last,),
+            (experiment.position or ("end",)) if variant == "insert" else ("end",),
+            (experiment.weights or ()) if variant == "auxiliary" else (0.0,),
+        )
+        for control, layer, position, weight in factors:
+            if variant == "auxiliary" and weight == 0:
+                continue  # no second path: the vanilla run
+            yield Run(data, vision, variant, control, language, layer, position, weight)
+
+
+def _exists(control: str, variant: str) -> bool:
+    return control == FROZEN or variant in CONTROLS[control].variants

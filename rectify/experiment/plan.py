@@ -1,0 +1,338 @@
+"""What each job reads and is given: paths and settings, as the rules ask for them by wildcards.
+
+Nothing here decides a number: all that does is in the settings and in the files.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from rectify import targets
+from rectify.experiment import grid
+from rectify.experiment.codes import digest
+from rectify.experiment.run import Run
+from rectify.experiment.settings import Config
+from rectify.experiment.wildcards import (
+    OfFolder,
+    OfLanguage,
+    OfPair,
+    OfRun,
+    OfSeed,
+    OfSet,
+    OfShift,
+    OfTarget,
+    OfVision,
+)
+from rectify.results.provenance import source_digest
+from rectify.targets.contract import TargetSettings
+from rectify.tasks import preparation_modules
+from rectify.typed import check_known
+
+TABLE_FILES = ("csv", "md", "tex")
+FIGURE_FILES = ("csv", "pdf", "png")
+
+
+class Plan:
+    """The jobs of one configuration."""
+
+    def __init__(self, config: Config):
+        self.config, self.results = config, config.results.rstrip("/")
+        self.targets = grid.targets(config)
+        self.made_here = [name for name, one in config.languages.items() if one.pretraining]
+        self.repositories = _repositories(config)
+
+    # Code
+
+    def code(self, rule: str, task: str | None = None) -> str:
+        """Return the digest of the code that decides what a rule's jobs write."""
+        return digest(rule, task)
+
+    def data_code(self, wildcards: OfSet) -> str:
+        """Return the digest of the code that reads or draws a set."""
+        entry = self.config.data[wildcards.set]
+        return source_digest(*preparation_modules(entry.task, entry))
+
+    def train_code(self, wildcards: OfRun) -> str:
+        """Return the digest of the code that trains a run."""
+        return self.code("train", self._task(wildcards))
+
+    def evaluate_code(self, wildcards: OfRun) -> str:
+        """Return the digest of the code that scores a run."""
+        return self.code("evaluate", self._task(wildcards))
+
+    def features_code(self, wildcards: OfRun) -> str:
+        """Return the digest of the code that computes a run's features."""
+        return self.code("vision_features", self._task(wildcards))
+
+    def target_code(self, wildcards: OfTarget) -> str:
+        """Return the digest of the code that makes a table or figure."""
+        return targets.code(self.targets[wildcards.target].kind)
+
+    def _task(self, wildcards: OfRun) -> str:
+        return self.config.data[self.run(wildcards).data].task
+
+    # Data
+
+    def data_settings(self, wildcards: OfSet) -> str:
+        """Return what decides the items of a set, as JSON."""
+        return _json(self.config.data[wildcards.set].preparation())
+
+    def shift_settings(self, wildcards: OfShift) -> str:
+        """Return what decides the items of a shifted version of a set, as JSON."""
+        return _json(self.config.data[wildcards.set].preparation(wildcards.shift))
+
+    def prepared(self, name: str) -> str:
+        """Return the manifest of a prepared set."""
+        return f"{self.results}/data/{name}/manifest.csv"
+
+    def shifted(self, name: str) -> list[str]:
+        """Return the manifests of a set's shifted versions in files."""
+        shifts = self.config.data[name].shift_names
+        return [f"{self.results}/data/{name}/shift-{shift}/manifest.csv" for shift in shifts]
+
+    def pairs(self) -> list[str]:
+        """Return the manifest of the image-caption pairs, if similarities are asked for."""
+        return [self.prepared(self.config.similarity.pairs)] if self.config.similarity else []
+
+    # Runs
+
+    def run(self, wildcards: OfRun) -> Run:
+        """Return the run that a path names, whose names must be in the configuration."""
+        run = Run.parse(wildcards.run)
+        for name, section in (
+            (run.data, self.config.data),
+            (run.vision, self.config.visions),
+            *(((run.language, self.config.languages),) if run.language else ()),
+        ):
+            check_known(f"config: {wildcards.run}", name, section, "made of known names")
+        return run
+
+    def run_settings(self, wildcards: OfRun) -> str:
+        """Return what decides a run, as JSON."""
+        return _json(grid.run_settings(self.config, self.run(wildcards)))
+
+    def run_labels(self, wildcards: OfRun) -> str:
+        """Return what is only shown of a run, as JSON."""
+        return _json(grid.run_labels(self.config, self.run(wildcards)))
+
+    def run_data(self, wildcards: OfRun) -> str:
+        """Return the manifest of the set that a run learns."""
+        return self.prepared(self.run(wildcards).data)
+
+    def run_data_folder(self, wildcards: OfRun) -> str:
+        """Return the folder of the set that a run learns."""
+        return str(Path(self.run_data(wildcards)).parent)
+
+    def run_shifts(self, wildcards: OfRun) -> list[str]:
+        """Return the manifests of the shifted sets that a run is evaluated on."""
+        return self.shifted(self.run(wildcards).data)
+
+    def run_layer(self, wildcards: OfRun) -> list[str]:
+        """Return the file of the layer that a run's training needs."""
+        run = self.run(wildcards)
+        if run.language is None:
+            return []
+        return [f"{self.results}/language/{run.language}/layer-{run.layer}.safetensors"]
+
+    def kept_layer(self, wildcards: OfRun) -> list[str]:
+        """Return the file of the layer that a run's model still has at test."""
+        return [] if self.run(wildcards).variant == "auxiliary" else self.run_layer(wildcards)
+
+    def run_states(self, wildcards: OfSeed) -> str:
+        """Return the folder of an unfinished training's states: no output, so that it survives."""
+        return f"{self.results}/states/{wildcards.run}/seed-{wildcards.seed}"
+
+    def evaluation(self, wildcards: OfRun) -> str:
+        """Return what decides a run's scores besides its weights, as JSON."""
+        return _json(self.config.data[self.run(wildcards).data].that_decides("scores"))
+
+    # Language models
+
+    def checkpoint(self, wildcards: OfLanguage) -> str:
+        """Return the folder of a language model."""
+        if wildcards.language in self.made_here:
+            return f"{self.results}/models/{wildcards.language}"
+        return f"{self.config.languages[wildcards.language].checkpoint}"
+
+    def checkpoint_files(self, wildcards: OfLanguage) -> list[str]:
+        """Return the files of a checkpoint that is made here; a job finds those of others."""
+        if wildcards.language not in self.made_here:
+            return []
+        names = ("config.json", "model.safetensors", "tokenizer.json")
+        return [f"{self.checkpoint(wildcards)}/{name}" for name in names]
+
+    def checkpoint_settings(self, wildcards: OfLanguage) -> list[str]:
+        """Return the settings file of a checkpoint that is made here."""
+        return self.checkpoint_files(wildcards)[:1]
+
+    def pretraining(self, wildcards: OfLanguage) -> str:
+        """Return how a language model is pretrained, as JSON."""
+        pretraining = self.config.languages[wildcards.language].pretraining
+        return _json(pretraining.model_dump(exclude_none=True))
+
+    def vision_settings(self, wildcards: OfVision) -> str:
+        """Return a vision transformer, as JSON."""
+        kept = {"timm", "overrides", "weights", "parameters"}
+        vision = self.config.visions[wildcards.vision].model_dump(include=kept, exclude_none=True)
+        return _json({"name": wildcards.vision, **vision})
+
+    def similarity(self, key: str) -> int | float:
+        """Return a value of the similarity's settings; 0 where there are none."""
+        return getattr(self.config.similarity, key) if self.config.similarity else 0
+
+    def cost_settings(self, wildcards: OfPair) -> str:
+        """Return everything that decides the cost of a ViT with a layer, as JSON."""
+        return _json(grid.cost_settings(self.config, wildcards.vision, wildcards.language))
+
+    # Tables and figures
+
+    def target_names(self, shows: str) -> list[str]:
+        """Return the names of the targets that are a ``table`` or have a ``figure``."""
+        return [
+            name for name, one in self.targets.items() if shows in targets.module_of(one.kind).SHOWS
+        ]
+
+    def target_files(self, name: str) -> list[str]:
+        """Return the files of a table or figure."""
+        shows = targets.module_of(self.targets[name].kind).SHOWS
+        table = [f"{self.results}/tables/{name}.{suffix}" for suffix in TABLE_FILES]
+        figure = [f"{self.results}/figures/{name}.{suffix}" for suffix in FIGURE_FILES]
+        return ("table" in shows) * table + ("figure" in shows) * figure
+
+    def page_targets(self) -> list[str]:
+        """Return the names of all targets, in the order of the page."""
+        return list(self.targets)
+
+    def everything(self) -> list[str]:
+        """Return the files of all tables and figures."""
+        return [file for name in self.targets for file in self.target_files(name)]
+
+    def requests(self) -> dict[str, list[str]]:
+        """Return the files by what people ask for: a target, or an experiment with its targets."""
+        asked = {name: self.target_files(name) for name in self.targets}
+        for experiment in self.config.experiments:
+            readers = [name for name, one in self.targets.items() if experiment in one.reads]
+            named = [experiment, *readers] if experiment in asked else readers
+            files = dict.fromkeys(file for name in named for file in self.target_files(name))
+            asked[experiment] = list(files)
+        return asked
+
+    def target_inputs(self, wildcards: OfTarget) -> list[str]:
+        """Return everything that a table or figure reads."""
+        target = self.targets[wildcards.target]
+        names = ("history.csv", "gsnr.csv", "scores.csv")
+        runs = [
+            file
+            for folder in self._run_folders(target)
+            for file in (
+                f"{folder}/config.json",
+                f"{folder}/labels.json",
+                *(f"{folder}/seed-{seed}/{name}" for seed in self.config.seeds for name in names),
+            )
+        ]
+        return [*runs, *self._similarities(target), *self._costs(target)]
+
+    def target_options(self, wildcards: OfTarget) -> list[str]:
+        """Return what a table or figure reads, as options of the command."""
+        target = self.targets[wildcards.target]
+        return [
+            *_option("--runs", self._run_folders(target)),
+            *_option("--similarity", self._similarities(target)),
+            *_option("--costs", self._costs(target)),
+        ]
+
+    def target_settings(self, wildcards: OfTarget) -> str:
+        """Return what a table or figure shows and in which order, as JSON."""
+        target = self.targets[wildcards.target]
+        experiments = [self.config.experiments[name] for name in target.reads]
+        order = {
+            factor: list(
+                dict.fromkeys(name for one in experiments for name in getattr(one, key) or ())
+            )
+            for factor, key in (("data", "data"), ("vision", "vision"), ("language", "language"))
+        }
+        return _json(
+            {
+                "kind": target.kind,
+                "settings": target.model_dump(mode="json"),
+                "estimator": self.config.gsnr.estimator,
+                "order": order,
+                "titles": {
+                    "data": {name: one.title for name, one in self.config.data.items()},
+                    "vision": {name: one.title for name, one in self.config.visions.items()},
+                    "language": {name: one.title for name, one in self.config.languages.items()},
+                },
+                "parameters": {n: one.parameters for n, one in self.config.visions.items()},
+            }
+        )
+
+    def caption(self, wildcards: OfTarget) -> str:
+        """Return the caption of a table or figure."""
+        return targets.caption(self.targets[wildcards.target].kind)
+
+    def fetch_options(self, wildcards: OfFolder) -> list[str]:
+        """Return where a folder comes from, as options of the command."""
+        source = self.repositories[wildcards.folder]
+        return [word for name, value in source.items() if value for word in (f"--{name}", value)]
+
+    def _run_folders(self, target: TargetSettings) -> list[str]:
+        return [f"{self.results}/runs/{run.name}" for run in grid.runs_of(self.config, target)]
+
+    def _similarities(self, target: TargetSettings) -> list[str]:
+        """Return similarity tables: of trained ViTs one for each seed, of pretrained ones one."""
+        similarity = self.config.similarity
+        return [
+            f"{self.results}/similarity/{language}--{features}.csv"
+            for language, vision in self.similar_pairs(target)
+            for features in (
+                [f"{vision}--pretrained"]
+                if similarity.data is None
+                else [f"{similarity.data}_{vision}_vanilla--seed-{s}" for s in self.config.seeds]
+            )
+        ]
+
+    def _costs(self, target: TargetSettings) -> list[str]:
+        pairs = self.cost_pairs(target)
+        return [f"{self.results}/cost/{vision}--{language}.csv" for vision, language in pairs]
+
+    def similar_pairs(self, target: TargetSettings) -> list[tuple[str, str]]:
+        """Return the pairs of language model and ViT whose similarity a target reads."""
+        return targets.module_of(target.kind).similarities(target, self.config)
+
+    def cost_pairs(self, target: TargetSettings) -> list[tuple[str, str]]:
+        """Return the pairs of ViT and language model whose cost a target reads."""
+        return targets.module_of(target.kind).costs(target)
+
+
+def is_filled_by_hand(folder: Path) -> bool:
+    """Return whether a folder was filled by hand rather than (even partly) downloaded."""
+    fetched = (folder / "fetched.json").is_file() or (folder / ".cache").is_dir()
+    return folder.is_dir() and any(folder.iterdir()) and not fetched
+
+
+def _repositories(config: Config) -> dict[str, dict[str, str | None]]:
+    """Return the folders that are downloaded from a hub: its id, what kind it is, the revision."""
+    places = (
+        (config.data, "folder", "dataset"),
+        (config.visions, "weights", "model"),
+        (config.languages, "checkpoint", "model"),
+    )
+    return {
+        getattr(entry, key): {"hub": entry.hub, "kind": kind, "revision": entry.revision}
+        for section, key, kind in places
+        for entry in section.values()
+        if entry.hub is not None
+    }
+
+
+def _option(name: str, values: Iterable[str]) -> list[str]:
+    words = list(values)
+    return [name, *words] if words else []
+
+
+def _json(value: object) -> str:
+    """Return JSON with sorted keys: the order of keys in a YAML file changes nothing."""
+    content = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    return json.dumps(content, sort_keys=True)

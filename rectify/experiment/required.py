@@ -1,0 +1,42 @@
+"""What must be there before the first job: folders of data sets, published models."""
+
+from rectify.experiment import grid
+from rectify.experiment.plan import Plan
+
+
+def data_folders(plan: Plan) -> dict[str, list[str]]:
+    """Return the folders of each data set that jobs read, by its name."""
+    used = {run.data for run in grid.all_runs(plan.config)}
+    if _compared(plan):
+        used.add(plan.config.similarity.pairs)
+    entries = {name: entry for name, entry in plan.config.data.items() if name in used}
+    return {
+        name: [entry.folder, *(entry.preparation(s)["shifts"][s] for s in entry.shift_names)]
+        for name, entry in entries.items()
+        if entry.folder is not None
+    }
+
+
+def model_places(plan: Plan) -> dict[str, str]:
+    """Return the files and folders of published models that jobs read, by what they are."""
+    config, runs, compared = plan.config, grid.all_runs(plan.config), _compared(plan)
+    costs = [pair for target in plan.targets.values() for pair in plan.cost_pairs(target)]
+    languages = {run.language for run in runs} | {language for language, _ in compared}
+    languages |= {language for _, language in costs}
+    places = {
+        f"checkpoint {name}": f"{config.languages[name].checkpoint}"
+        for name in languages - {None, *plan.made_here}
+    }
+    for run in runs:
+        if start := grid.run_settings(config, run).vision.start:
+            places[f"start of {run.vision} on {run.data}"] = start
+    if config.similarity is not None and config.similarity.data is None:
+        for vision in {vision for _, vision in compared}:
+            if weights := config.visions[vision].weights:
+                places[f"weights of {vision}"] = weights
+    return dict(sorted(places.items()))
+
+
+def _compared(plan: Plan) -> list[tuple[str, str]]:
+    """Return the pairs of language model and ViT that are compared."""
+    return [pair for target in plan.targets.values() for pair in plan.similar_pairs(target)]

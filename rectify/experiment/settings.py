@@ -1,0 +1,289 @@
+"""The configuration, typed: every key once, with its rule and its meaning.
+
+Mappings are merged over each other before they are read; unknown keys are errors at every
+level. ``rectify schema`` prints the JSON schema for editors.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PositiveInt,
+    SerializeAsAny,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from rectify.controls import CONTROLS, VARIANTS
+from rectify.experiment.run import FROZEN, POSITIONS
+from rectify.results.declared import ESTIMATORS, GSNR_LOSSES, GSNR_MODES
+from rectify.targets import kind_of
+from rectify.targets import settings_of as target_settings
+from rectify.targets.contract import TargetSettings
+from rectify.tasks import settings_of as task_settings
+from rectify.tasks.entry import DEFAULT_TASK, Entry, Hub, Text
+from rectify.training.recipes import Recipe, recipe
+from rectify.typed import Closed, Name, Several, parse
+
+
+def _position(value: object) -> str:
+    text = f"{value}"
+    if text not in POSITIONS and not text.isdecimal():
+        raise ValueError(f"must be {', '.join(POSITIONS)} or a number of blocks")
+    return text
+
+
+def _named(names: Iterable[str]) -> AfterValidator:
+    known = tuple(names)
+
+    def check(value: str) -> str:
+        if value not in known:
+            raise ValueError(f"must be one of {', '.join(known)}")
+        return value
+
+    return AfterValidator(check)
+
+
+Position = Annotated[
+    str,
+    BeforeValidator(_position),
+    WithJsonSchema({"anyOf": [{"enum": list(POSITIONS)}, {"type": "integer", "minimum": 0}]}),
+]
+Weight = Annotated[float, Field(ge=0, le=1)]
+Variant = Annotated[str, _named(VARIANTS)]
+Control = Annotated[str, _named(CONTROLS)]
+Estimator = Annotated[str, _named(ESTIMATORS)]
+
+
+class Source(Closed):
+    """Where a folder can be downloaded from by ``snakemake fetch``."""
+
+    hub: Hub | None = Field(None, description="Repository of the hub: owner/name.")
+    revision: Text | None = Field(None, description="Commit, tag or branch; the default if null.")
+    FOLDER: ClassVar[str]
+
+    @model_validator(mode="after")
+    def _is_downloaded_somewhere(self) -> "Source":
+        for key, needed in (("revision", "hub"), ("hub", self.FOLDER)):
+            if getattr(self, key) is not None and getattr(self, needed) is None:
+                raise ValueError(f"{key} must come with {needed}")
+        return self
+
+
+class Vision(Source):
+    """A vision transformer of timm."""
+
+    FOLDER: ClassVar[str] = "weights"
+
+    title: str = Field(description="Label in tables and figures.")
+    timm: Text = Field(description="Model name in timm.")
+    depth: PositiveInt = Field(description="Number of blocks.")
+    parameters: PositiveInt = Field(description="With the head of the set it is labelled by.")
+    overrides: dict[str, object] = Field({}, description="Further arguments of timm.create_model.")
+    weights: Text | None = Field(None, description="Folder with pretrained weights.")
+
+
+class Pretraining(Closed):
+    """A small language model of characters, trained on Unicode names."""
+
+    family: Literal["llama", "opt"]
+    layers: PositiveInt
+    hidden: Annotated[int, Field(ge=8)]
+    heads: PositiveInt
+    steps: Annotated[int, Field(ge=0)] = Field(description="0 leaves the model untrained.")
+    batch_size: PositiveInt | None = None
+    context: Annotated[int, Field(ge=8)] | None = None
+    lr: Annotated[float, Field(gt=0)] | None = None
+
+
+class Language(Source):
+    """A language model: a checkpoint, or one that is pretrained here."""
+
+    FOLDER: ClassVar[str] = "checkpoint"
+
+    title: str = Field(description="Label in tables and figures.")
+    layers: PositiveInt = Field(description="Number of decoder layers.")
+    checkpoint: Text | None = Field(None, description="Folder in Hugging Face's or Meta's format.")
+    pretraining: Pretraining | None = None
+    training: dict[str, object] = Field(
+        {}, description="Changed values of the recipe of runs with this model, e.g. its lr."
+    )
+
+    @model_validator(mode="after")
+    def _has_one_origin(self) -> "Language":
+        if (self.checkpoint is None) == (self.pretraining is None):
+            raise ValueError("a language model must have a checkpoint or pretraining, not both")
+        if self.pretraining is not None and self.pretraining.layers != self.layers:
+            raise ValueError(f"layers must be those of the pretraining, {self.pretraining.layers}")
+        return self
+
+
+class Rectifier(Closed):
+    """What is inserted besides the frozen layer."""
+
+    final_norm: Literal["unit", "none", "loaded"] = Field(
+        "unit", description="RMS norm after the layer: unit gain, none, or the model's own."
+    )
+
+
+class Auxiliary(Closed):
+    """The second loss path."""
+
+    lambda_floor: Weight = Field(0.10, description="Below this the weight never falls (Eq. 9).")
+
+
+class Gsnr(Closed):
+    """How GSNR is measured, and which estimator is shown."""
+
+    batches: PositiveInt = Field(10, description="T of Eq. 3: measured batches of an epoch.")
+    estimator: Estimator = Field("plain", description="Shown; all are always measured.")
+    xi: Annotated[float, Field(gt=0)] = Field(1e-8, description="Added to the variance by `xi`.")
+    mode: Annotated[str, _named(GSNR_MODES)] = "observe"
+    loss: Annotated[str, _named(GSNR_LOSSES)] = "total"
+
+    @model_validator(mode="after")
+    def _replaces_the_total(self) -> "Gsnr":
+        if self.mode == "replace" and self.loss != "total":
+            raise ValueError(
+                f"config: gsnr.loss must be total where gsnr.mode is replace, got {self.loss}. "
+                "Set gsnr.mode to observe."
+            )
+        return self
+
+
+class Similarity(Closed):
+    """Mutual-KNN between language models and vision transformers (Eq. 4)."""
+
+    pairs: Name = Field(description="Data set of image-caption pairs.")
+    vision: Literal["pretrained", "trained"] = "pretrained"
+    data: Name | None = Field(None, description="With `trained`: what those runs learn.")
+    k: PositiveInt = 10
+    quantile: Annotated[float, Field(gt=0, le=1)] = 0.95
+    permutations: PositiveInt = 200
+    batch_size: PositiveInt = 16
+
+    @model_validator(mode="after")
+    def _names_the_data_of_trained_models(self) -> "Similarity":
+        if (self.vision == "trained") != (self.data is not None):
+            raise ValueError(
+                f"config: similarity.data must name a set where similarity.vision is trained, and "
+                f"only there, got {self.data} with {self.vision}. Correct similarity.data."
+            )
+        return self
+
+
+class Experiment(Closed):
+    """A product of factors that gives runs; their vanilla runs are added by themselves."""
+
+    data: Several[Name]
+    vision: Several[Name]
+    variant: Several[Variant] = ("vanilla",)
+    control: Several[Control] | None = None
+    language: Several[Name] | None = None
+    layer: Several[Annotated[int, Field(ge=0)]] | None = Field(
+        None, description="Decoder layers, from 0; the last one unless given."
+    )
+    position: Several[Position] | None = Field(
+        None, description="early, middle, end, or the number of blocks before it; end unless given."
+    )
+    weights: Several[Weight] | None = Field(
+        None, alias="lambda", description="First weight of the auxiliary loss; 0: no second path."
+    )
+
+    @model_validator(mode="after")
+    def _has_an_effect(self) -> "Experiment":
+        rules = (
+            ("language", self.language, {"insert", "auxiliary"}),
+            ("layer", self.layer, {"insert", "auxiliary"}),
+            ("control", self.control, {"insert", "auxiliary"}),
+            ("position", self.position, {"insert"}),
+            ("lambda", self.weights, {"auxiliary"}),
+        )
+        for factor, value, variants in rules:
+            if value is not None and not variants & set(self.variant):
+                raise ValueError(
+                    f"a factor must have an effect, and {factor} has none with variant "
+                    f"{' and '.join(self.variant)}"
+                )
+        if {"insert", "auxiliary"} & set(self.variant) and self.language is None:
+            raise ValueError("insert and auxiliary must have a language")
+        if "auxiliary" in self.variant and self.weights is None:
+            raise ValueError("auxiliary must have a lambda")
+        for control in self.control or ():
+            if control != FROZEN and not set(CONTROLS[control].variants) & set(self.variant):
+                raise ValueError(f"control {control} must have a variant that it exists for")
+        return self
+
+
+class Config(Closed):
+    """Everything about the experiments of one results folder."""
+
+    results: Text = Field(description="Folder that holds everything this configuration makes.")
+    title: str = Field("Experiments", description="Title of the report.")
+    seeds: Several[Annotated[int, Field(ge=0)]] = Field(description="Training seeds.")
+    threads: PositiveInt = Field(1, description="CPU threads of a training job.")
+    device_gpus: Annotated[int, Field(ge=0)] = Field(
+        0, description="GPUs of a training job, all on one node; 0 trains on the CPU."
+    )
+    data: dict[Name, SerializeAsAny[Entry]] = Field(description="Data sets by name.")
+    visions: dict[Name, Vision] = Field(description="Vision transformers by name.")
+    languages: dict[Name, Language] = Field({}, description="Language models by name.")
+    training: dict[str, object] = Field({}, description="A recipe by name, and changed values.")
+    auxiliary: Auxiliary = Auxiliary()
+    rectifier: Rectifier = Rectifier()
+    gsnr: Gsnr = Gsnr()
+    similarity: Similarity | None = None
+    experiments: dict[Name, Experiment] = Field(description="Products of factors by name.")
+    targets: dict[Name, SerializeAsAny[TargetSettings]] = Field(
+        {}, description="Tables and figures by name; what each reads and shows."
+    )
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _by_task(cls, value: object) -> object:
+        """Read each data set as the group of settings that its task declares."""
+        if not isinstance(value, dict):
+            return value
+        return {name: _entry(name, entry) for name, entry in value.items()}
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _by_kind(cls, value: object) -> object:
+        """Read each target as the group of settings that its kind declares."""
+        if not isinstance(value, dict):
+            return value
+        return {name: _target(name, settings) for name, settings in value.items()}
+
+    @field_validator("training")
+    @classmethod
+    def _is_a_recipe(cls, value: dict[str, object]) -> dict[str, object]:
+        recipe_from(value)
+        return value
+
+
+def _entry(name: str, entry: object) -> object:
+    if not isinstance(entry, dict):
+        return entry
+    task = entry.get("task", DEFAULT_TASK)
+    return parse(task_settings(task), entry, f"data.{name}")
+
+
+def _target(name: str, settings: object) -> object:
+    if not isinstance(settings, dict):
+        return settings
+    kind = kind_of(name, settings.get("kind"))
+    return parse(target_settings(kind), {**settings, "kind": kind}, f"targets.{name}")
+
+
+def recipe_from(values: Mapping[str, object]) -> Recipe:
+    """Return the complete recipe of values with a recipe's name, ``paper`` unless given.
+
+    Raises:
+        ValueError: If a value is unknown or cannot be right.
+    """
+    changes = {key: value for key, value in values.items() if key != "recipe"}
+    return recipe(values.get("recipe", "paper"), **changes)

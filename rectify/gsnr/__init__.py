@@ -1,0 +1,26 @@
+"""Gradient signal-to-noise ratio of layers, measured during ordinary training steps.
+
+    moments = gradient_moments(model, inputs, targets, criterion, ["blocks"])
+    float(gsnr(moments))
+
+``gradient_moments`` measures one batch, ``GradientMoments`` a step of a training loop, and
+``GsnrObserver`` some steps of every epoch.
+"""
+
+from rectify.gsnr.estimators import ESTIMATORS, Gsnr, gsnr
+from rectify.gsnr.measure import gradient_moments
+from rectify.gsnr.moments import GradientMoments, Moments, across_ranks, merged
+from rectify.gsnr.observer import GsnrObserver, GsnrRow
+
+__all__ = [
+    "ESTIMATORS",
+    "GradientMoments",
+    "Gsnr",
+    "GsnrObserver",
+    "GsnrRow",
+    "Moments",
+    "across_ranks",
+    "gradient_moments",
+    "gsnr",
+    "merged",
+]

@@ -1,0 +1,97 @@
+"""What must be known of a layer type to measure it: one subclass per file of ``layers/``.
+
+The gradient of one sample follows from what went into the layer and from ``delta``, the gradient
+of the loss by what came out. Both have the samples first. Between samples and features there may
+be any number of tokens, over which a sample's gradient is summed.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from rectify.gsnr.kernels import gradient_sums
+from rectify.gsnr.tap import Gather, tapped
+
+
+class Sums(NamedTuple):
+    """The gradients of a parameter summed over the samples, and their squares summed likewise.
+
+    Both have the parameter's shape, in float32 or wider.
+    """
+
+    total: Tensor
+    squares: Tensor
+
+
+class LayerType(ABC):
+    """How one type of layer is measured."""
+
+    modules: ClassVar[tuple[type[nn.Module], ...]]
+    """Exact types: a subclass may compute something else."""
+    title: ClassVar[str]
+    """The type and the options that it must have, as error messages print them."""
+    parameters: ClassVar[tuple[str, ...]]
+    """Names of the parameters of which ``sums`` are known."""
+    is_autocast: ClassVar[bool] = False
+    """Whether autocast casts what goes into the layer."""
+
+    def accepts(self, module: nn.Module) -> bool:
+        """Return whether the options of the module leave its samples' gradients known."""
+        return True
+
+    @abstractmethod
+    def sums(
+        self,
+        module: nn.Module,
+        name: str,
+        inputs: Tensor | None,
+        delta: Float[Tensor, " samples *outputs"],
+    ) -> Sums:
+        """Return the sums over the samples of the gradient of one parameter.
+
+        Args:
+            module: A layer of this type.
+            name: One of ``parameters``.
+            inputs: What went into the layer, samples first; None if ``tap`` does not keep it.
+            delta: Gradient of the loss by what came out.
+        """
+
+    def tap(self, module: nn.Module, gather: Gather) -> AbstractContextManager[None]:
+        """Hand inputs and ``delta`` of each pass to ``gather``, which changes no gradient."""
+        return tapped(module, gather, is_autocast=self.is_autocast)
+
+    def can_replace(self, trainable: Sequence[str]) -> bool:
+        """Return whether the sums can take the place of autograd's gradients of ``trainable``."""
+        return False
+
+    def replace(
+        self, module: nn.Module, trainable: Sequence[str], gather: Gather
+    ) -> AbstractContextManager[None]:
+        """Train with the sums that ``gather`` returns; only where ``can_replace``."""
+        raise NotImplementedError
+
+
+def sums_of_products(
+    inputs: Float[Tensor, "samples *tokens dim_in"],
+    delta: Float[Tensor, "samples *tokens dim_out"],
+    weight: Float[Tensor, "dim_out ..."],
+) -> Sums:
+    """Return the sums of a weight that is multiplied with each token."""
+    by_token = (values.reshape(len(delta), -1, values.shape[-1]) for values in (inputs, delta))
+    total, squares = gradient_sums(*by_token)
+    return Sums(total.view_as(weight), squares.view_as(weight))
+
+
+def sums_of_tokens(
+    gradients: Float[Tensor, "samples ..."], parameter: Float[Tensor, "..."]
+) -> Sums:
+    """Return the sums of a small parameter, from its gradients token by token."""
+    wide = torch.promote_types(parameter.dtype, torch.float32)
+    by_token = gradients.reshape(len(gradients), -1, *parameter.shape)
+    by_sample = by_token.sum(1, dtype=wide)  # (samples, *parameter)
+    return Sums(by_sample.sum(0), by_sample.square().sum(0))

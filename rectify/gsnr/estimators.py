@@ -1,0 +1,175 @@
+"""Gradient signal-to-noise ratio: how far the samples of a batch agree on a direction.
+
+For a parameter with gradient ``g_i`` on sample ``i`` it is ``mean(g)^2 / var(g)`` (Eq. 2), in
+0 .. inf; a block has the mean over its parameters (Eq. 3). Pure noise does not give 0 but
+about ``1 / (samples - 1)``, hence the other estimators. All follow from a few sums over the
+parameters' moments, and are declared with their meaning in ``rectify.results.declared``.
+
+The key's part of a bias named ``qkv.bias`` is not a parameter here, nor is a ``key.bias`` or
+``k_proj.bias``: softmax ignores it, so its gradient is rounding noise.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rectify.gsnr.moments import Moments
+from rectify.results import declared
+
+
+@dataclass(frozen=True)
+class Gsnr:
+    """A GSNR, over how many parameters it was taken, and how many of them had no variance.
+
+    ``float(...)`` gives the value; a format such as ``f"{gsnr:.3g}"`` prints it.
+    """
+
+    value: float
+    parameters: int
+    dropped: int
+
+    def __float__(self) -> float:
+        return self.value
+
+    def __format__(self, form: str) -> str:
+        return format(self.value, form) if form else str(self)
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over all parameters with variance, from which each estimator follows.
+
+    ``signal`` and ``noise`` are in squared gradients, the ratios have no unit.
+    """
+
+    samples: int
+    parameters: int
+    dropped: int  # of these, without variance
+    signal: float  # squared means
+    noise: float  # population variances, with the divisor samples
+    ratios: float  # of each parameter's signal to its noise
+    ratios_with_xi: float  # with xi added to the noise
+    ratios_of_sums: float  # with sums in place of means of squares
+
+    @property
+    def varying(self) -> int:
+        """Number of parameters with variance."""
+        return self.parameters - self.dropped
+
+
+def plain(totals: Totals) -> float:
+    """Return Eq. 2 averaged over parameters as in Eq. 3."""
+    return totals.ratios / totals.varying
+
+
+def debiased(totals: Totals) -> float:
+    """Return ``sum(mean^2 - s^2 / samples) / sum(s^2)`` with the sample variance ``s^2``.
+
+    The sampling noise of the mean is taken off the signal; for pure noise it is 0 on average, so
+    it may be negative.
+    """
+    sample_variance = totals.noise * totals.samples / (totals.samples - 1)
+    return totals.signal / sample_variance - 1 / totals.samples
+
+
+def xi(totals: Totals) -> float:
+    """Return ``plain`` with a constant added to each variance (Sun et al., 2023).
+
+    Unlike the others it depends on the scale of the loss.
+    """
+    return totals.ratios_with_xi / totals.varying
+
+
+def unnormalised(totals: Totals) -> float:
+    """Return the mean of ``mean^2 / (sum(g^2) - mean^2)``: the sum of squares, not their mean."""
+    return totals.ratios_of_sums / totals.varying
+
+
+ESTIMATORS: dict[str, Callable[[Totals], float]] = {
+    "plain": plain,
+    "debiased": debiased,
+    "xi": xi,
+    "unnormalised": unnormalised,
+}
+assert list(ESTIMATORS) == list(declared.ESTIMATORS), "each declared estimator needs its function"
+
+
+def gsnr(moments: Mapping[str, Moments], estimator: str = "plain", xi: float = 1e-8) -> Gsnr:
+    """Return the GSNR of all parameters in ``moments``, those without variance left out.
+
+    Args:
+        moments: By parameter name, as from ``gradient_moments``.
+        estimator: One of ``ESTIMATORS``.
+        xi: The constant of the estimator ``xi``, squared gradients.
+
+    Raises:
+        ValueError: If the estimator is unknown, there are fewer than two samples, a gradient
+            was not finite, or no parameter varies.
+    """
+    if estimator not in ESTIMATORS:
+        raise ValueError(
+            f"gsnr: estimator must be one of {', '.join(ESTIMATORS)}, got {estimator!r}. "
+            "Change gsnr.estimator in the config."
+        )
+    sums = totals(moments, xi, "gsnr")
+    return Gsnr(ESTIMATORS[estimator](sums), sums.parameters, sums.dropped)
+
+
+def totals(moments: Mapping[str, Moments], xi: float, where: str) -> Totals:
+    """Return the sums over all parameters in ``moments``.
+
+    Args:
+        moments: By parameter name.
+        xi: The constant of the estimator ``xi``, squared gradients.
+        where: What an error starts with.
+
+    Raises:
+        ValueError: If there are fewer than two samples, a gradient was not finite, or no
+            parameter varies.
+    """
+    samples = min((parameter.samples for parameter in moments.values()), default=0)
+    if samples < 2:
+        raise ValueError(f"{where}: at least 2 samples are needed, got {samples}. Use more.")
+    by_parameter = [
+        _sums(name, parameter, xi)
+        for name, parameter in moments.items()
+        if not name.endswith(("key.bias", "k_proj.bias"))
+    ]
+    entries, varying, *sums = torch.stack(by_parameter).sum(0).tolist()  # the one wait for a GPU
+    if not all(map(math.isfinite, sums)):
+        raise ValueError(f"{where}: gradients must be finite, got inf or nan. Lower training.lr.")
+    if varying == 0:
+        raise ValueError(
+            f"{where}: some gradient must vary over the samples, got none of {int(entries)}. "
+            "Use different samples, or a model whose loss is not yet exactly 0."
+        )
+    return Totals(samples, int(entries), int(entries - varying), *sums)
+
+
+def _sums(name: str, moments: Moments, xi: float) -> Tensor:
+    """Sum over a parameter's entries: how many, how many vary, and the sums of ``Totals``."""
+    mean, noise = (_without_key_bias(name, v) for v in (moments.mean, moments.variance))
+    constant = noise == 0
+    signal = mean.square().masked_fill_(constant, 0)
+    divisor = noise + constant  # 0 / 1 for those that are left out
+    sums = [
+        constant.numel() * torch.ones_like(signal[0]),
+        (~constant).sum(),
+        signal.sum(),
+        noise.sum(),
+        (signal / divisor).sum(),
+        (signal / (divisor + xi)).sum(),
+        # sum(g^2) = samples * (variance + mean^2)
+        (signal / (moments.samples * divisor).add_(signal, alpha=moments.samples - 1)).sum(),
+    ]
+    return torch.stack([total.double() for total in sums])
+
+
+def _without_key_bias(name: str, values: Tensor) -> Tensor:
+    if not name.endswith("qkv.bias"):
+        return values.flatten()
+    query, _, value = values.chunk(3)
+    return torch.cat([query, value])

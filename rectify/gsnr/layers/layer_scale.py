@@ -1,0 +1,27 @@
+"""timm's LayerScale: a token's gradient is its input times ``delta``."""
+
+import timm.layers
+from jaxtyping import Float
+from torch import Tensor
+
+from rectify.gsnr.contract import LayerType, Sums, sums_of_tokens
+
+
+class LayerScale(LayerType):
+    """``gamma``; a scale in place overwrites the input that its gradient needs."""
+
+    modules = (timm.layers.LayerScale,)
+    title = "LayerScale (not in place)"
+    parameters = ("gamma",)
+
+    def accepts(self, module: timm.layers.LayerScale) -> bool:
+        return not module.inplace
+
+    def sums(
+        self,
+        module: timm.layers.LayerScale,
+        name: str,
+        inputs: Float[Tensor, " samples *features"],
+        delta: Float[Tensor, " samples *features"],
+    ) -> Sums:
+        return sums_of_tokens(inputs * delta, module.gamma)

@@ -1,0 +1,82 @@
+"""Linear layers: the gradient of a sample is a product over its tokens.
+
+Its sum over the samples is also the gradient that trains, so that autograd's own product can be
+left out (``replace``).
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
+from torch.nn.functional import linear
+
+from rectify.gsnr.contract import LayerType, Sums, sums_of_products, sums_of_tokens
+from rectify.gsnr.tap import Gather, cast_inputs
+
+
+class Linear(LayerType):
+    """``weight`` and ``bias`` of a linear layer, for any number of tokens."""
+
+    modules = (nn.Linear,)
+    title = "Linear"
+    parameters = ("weight", "bias")
+    is_autocast = True
+
+    def sums(
+        self,
+        module: nn.Linear,
+        name: str,
+        inputs: Float[Tensor, "samples *tokens dim_in"],
+        delta: Float[Tensor, "samples *tokens dim_out"],
+    ) -> Sums:
+        if name == "bias":
+            return sums_of_tokens(delta, module.bias)
+        return sums_of_products(inputs, delta, module.weight)
+
+    def can_replace(self, trainable: Sequence[str]) -> bool:
+        return "weight" in trainable
+
+    @contextlib.contextmanager
+    def replace(
+        self, module: nn.Linear, trainable: Sequence[str], gather: Gather
+    ) -> Iterator[None]:
+        parameters = [getattr(module, name) for name in trainable]
+
+        def forward(*args: Tensor, **kwargs: Tensor) -> Tensor:
+            (inputs,) = (*args, *kwargs.values())
+            return _Replaced.apply(cast_inputs(inputs), module, trainable, gather, *parameters)
+
+        module.forward = forward
+        try:
+            yield
+        finally:
+            del module.forward  # what its class computes
+
+
+class _Replaced(torch.autograd.Function):
+    """A linear layer whose weight and bias gradients are the sums that ``gather`` returns."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        inputs: Tensor,
+        module: nn.Linear,
+        trainable: Sequence[str],
+        gather: Gather,
+        *parameters: Tensor,
+    ) -> Tensor:
+        ctx.save_for_backward(inputs, module.weight)
+        ctx.trainable, ctx.gather = trainable, gather
+        return linear(inputs, module.weight, module.bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: FunctionCtx, delta: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, weight = ctx.saved_tensors
+        sums = ctx.gather(inputs, delta)
+        gradients = (sums[name].to(weight.dtype) for name in ctx.trainable)
+        by_inputs = delta @ weight.to(delta.dtype) if ctx.needs_input_grad[0] else None
+        return by_inputs, None, None, None, *gradients

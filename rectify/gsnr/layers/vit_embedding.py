@@ -1,0 +1,52 @@
+"""What timm's ViT itself adds to its tokens: class token, registers, positions.
+
+Where all of them have been added, ``delta`` at a parameter's tokens is the parameter's gradient.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+from jaxtyping import Float
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from rectify.gsnr.contract import LayerType, Sums, sums_of_tokens
+from rectify.gsnr.tap import Gather, Tap
+
+
+class VitEmbedding(LayerType):
+    """The parameters that a ``VisionTransformer`` holds outside of its layers."""
+
+    modules = (VisionTransformer,)
+    title = "a ViT of fixed size"
+    parameters = ("cls_token", "reg_token", "pos_embed")
+
+    def accepts(self, module: VisionTransformer) -> bool:
+        return not module.dynamic_img_size
+
+    @contextlib.contextmanager
+    def tap(self, module: VisionTransformer, gather: Gather) -> Iterator[None]:
+        def embedded(dropout: object, args: tuple[Tensor]) -> Tensor | None:
+            return Tap.apply(args[0], None, gather) if args[0].requires_grad else None
+
+        with module.pos_drop.register_forward_pre_hook(embedded):
+            yield
+
+    def sums(
+        self,
+        module: VisionTransformer,
+        name: str,
+        inputs: None,
+        delta: Float[Tensor, "samples tokens dim"],
+    ) -> Sums:
+        return sums_of_tokens(delta[:, _tokens(module, name)], getattr(module, name))
+
+
+def _tokens(vit: VisionTransformer, name: str) -> slice:
+    """Return which tokens a parameter is added to; their order: class, registers, patches."""
+    prefix = vit.num_prefix_tokens
+    if name == "cls_token":
+        return slice(0, 1)
+    if name == "reg_token":
+        return slice(prefix - vit.num_reg_tokens, prefix)
+    return slice(prefix if vit.no_embed_class else 0, None)

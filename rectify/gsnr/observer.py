@@ -1,0 +1,210 @@
+"""GSNR of every block during training: some batches of each epoch are measured and averaged."""
+
+import contextlib
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from typing import NamedTuple, TypedDict
+
+from torch import Tensor, nn
+
+from rectify.gsnr.estimators import ESTIMATORS, Totals, totals
+from rectify.gsnr.moments import GradientMoments, Moments, across_ranks, merged
+from rectify.results.declared import GSNR_LOSSES
+
+
+class GsnrRow(NamedTuple):
+    """A row of the table ``GSNR``, whose declaration says what its columns mean."""
+
+    epoch: int
+    block: int
+    estimator: str
+    gsnr: float
+    parameters: int
+    dropped: int
+    signal: float
+    noise: float
+
+
+class ObserverState(TypedDict):
+    """What an observer has recorded, and the settings that it was recorded with."""
+
+    blocks: list[str]
+    batches: int
+    xi: float
+    mode: str
+    loss: str
+    totals: list[dict[str, int | float]]  # of a batch: epoch, block, fields of ``Totals``
+
+
+class GsnrObserver:
+    """Measures the GSNR of every block on some batches of each epoch and averages it (Eq. 3)."""
+
+    def __init__(
+        self,
+        blocks: Mapping[str, nn.Module] | nn.ModuleDict | Iterable[nn.Module],
+        batches: int,
+        xi: float = 1e-8,
+        mode: str = "observe",
+        loss: str = "total",
+    ):
+        """Watch ``blocks`` on ``batches`` batches per epoch, T of Eq. 3.
+
+        Args:
+            blocks: The trunk's blocks in order, by name; without names, by number.
+            batches: How many batches of an epoch are measured.
+            xi: The constant of the estimator ``xi``.
+            mode: ``observe`` leaves the training gradient as it is, bit by bit; ``replace`` is
+                faster, and equal but for rounding.
+            loss: Which loss's gradient: the ``total``, or the ``main`` or ``auxiliary`` part of
+                a run with two; a run with one path has one loss, whatever is asked for.
+
+        Raises:
+            ValueError: If ``mode`` or ``loss`` is unknown, the two do not go together, or a block
+                cannot be measured.
+        """
+        if loss not in GSNR_LOSSES or (mode == "replace" and loss != "total"):
+            raise ValueError(
+                f"gsnr: loss must be one of {', '.join(GSNR_LOSSES)}, and total where mode is "
+                f"replace, got {loss!r} and {mode!r}. Change gsnr.loss or gsnr.mode in the config."
+            )
+        self._batches, self._xi, self._mode, self._loss = batches, xi, mode, loss
+        self._blocks = _by_name(blocks)
+        self._gradients = GradientMoments(self._blocks, mode)
+        self._moments: dict[str, Moments] = {}  # of the parts of a batch that were watched so far
+        self._totals: defaultdict[tuple[int, int], list[Totals]] = defaultdict(list)
+
+    def measured_steps(self, steps_per_epoch: int) -> frozenset[int]:
+        """Return the steps to measure: the middles of ``batches`` equal parts of an epoch.
+
+        Raises:
+            ValueError: If ``batches`` is not in 1 .. ``steps_per_epoch``.
+        """
+        if not 1 <= self._batches <= steps_per_epoch:
+            raise ValueError(
+                f"gsnr: batches must lie in 1..{steps_per_epoch}, the steps of an epoch, got "
+                f"{self._batches}. Change gsnr.batches in the config."
+            )
+        halves = range(1, 2 * self._batches, 2)
+        return frozenset(half * steps_per_epoch // (2 * self._batches) for half in halves)
+
+    @contextlib.contextmanager
+    def watch(self, scale: float = 1.0) -> Iterator[None]:
+        """Wrap the forward and backward pass of a measured batch, or of a part of it.
+
+        Args:
+            scale: What the mean loss of the part is multiplied by before its backward pass.
+        """
+        self._gradients.scale = scale
+        with self._gradients:
+            yield
+        moments = self._gradients.moments()
+        self._gradients.clear()
+        self._moments = merged(self._moments, moments) if self._moments else moments
+
+    def losses(self, main: Tensor, auxiliary: Tensor | None) -> None:
+        """Take note of the mean losses of a step with two paths, before its backward pass."""
+        if self._loss != "total" and auxiliary is not None:
+            self._gradients.measure(main if self._loss == "main" else auxiliary)
+
+    def record(self, epoch: int, samples: int) -> None:
+        """Add the batch that was watched last to the mean of ``epoch``.
+
+        Args:
+            epoch: Counted from 0.
+            samples: Size of the batch, over all its parts and all processes.
+
+        Raises:
+            ValueError: If no batch of ``samples`` samples was watched since the last call.
+        """
+        moments, self._moments = across_ranks(self._moments), {}
+        watched = {parameter.samples for parameter in moments.values()}
+        if watched != {samples}:
+            raise ValueError(
+                f"gsnr: record must follow a watched batch of {samples} samples, got "
+                f"{sorted(watched) or 'none'}. Call it once after each watch()."
+            )
+        for block, name in enumerate(self._blocks):
+            of_block = {key: value for key, value in moments.items() if key.startswith(f"{name}.")}
+            sums = totals(of_block, self._xi, f"gsnr: epoch {epoch}, block {name}")
+            self._totals[epoch, block].append(sums)
+
+    def rows(self, epoch: int) -> list[GsnrRow]:
+        """Return the rows of an epoch, for each block one per estimator.
+
+        Raises:
+            ValueError: If the epoch was not measured on all its batches.
+        """
+        return [row for block in range(len(self._blocks)) for row in self._rows(epoch, block)]
+
+    def _rows(self, epoch: int, block: int) -> Iterator[GsnrRow]:
+        measured = self._totals.get((epoch, block), [])
+        if len(measured) != self._batches:
+            raise ValueError(
+                f"gsnr: epoch {epoch} must have {self._batches} measured batches, got "
+                f"{len(measured)}. Finish the epoch first."
+            )
+        for name, estimator in ESTIMATORS.items():
+            yield GsnrRow(
+                epoch,
+                block,
+                name,
+                gsnr=_mean(map(estimator, measured)),
+                parameters=max(batch.parameters for batch in measured),
+                dropped=max(batch.dropped for batch in measured),
+                signal=_mean(batch.signal for batch in measured),
+                noise=_mean(batch.noise for batch in measured),
+            )
+
+    def state_dict(self) -> ObserverState:
+        """Return what was recorded, as numbers, strings, lists and dicts only."""
+        batches = [
+            {"epoch": epoch, "block": block, **asdict(batch)}
+            for (epoch, block), measured in self._totals.items()
+            for batch in measured
+        ]
+        return {**self._settings(), "totals": batches}
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """Resume from what ``state_dict`` returned.
+
+        Raises:
+            ValueError: If it was recorded with other settings.
+        """
+        settings = self._settings()
+        saved = {key: state.get(key) for key in settings}
+        if saved != settings:
+            raise ValueError(f"gsnr: the state must have {settings}, got {saved}. Train again.")
+        self._totals.clear()
+        for batch in state["totals"]:
+            sums = dict(batch)
+            self._totals[sums.pop("epoch"), sums.pop("block")].append(Totals(**sums))
+
+    def _settings(self) -> dict[str, int | float | str | list[str]]:
+        return {
+            "blocks": list(self._blocks),
+            "batches": self._batches,
+            "xi": self._xi,
+            "mode": self._mode,
+            "loss": self._loss,
+        }
+
+
+def _by_name(
+    blocks: Mapping[str, nn.Module] | nn.ModuleDict | Iterable[nn.Module],
+) -> dict[str, nn.Module]:
+    has_names = isinstance(blocks, Mapping | nn.ModuleDict)
+    named = dict(blocks) if has_names else {str(n): block for n, block in enumerate(blocks)}
+    for name, block in named.items():
+        if not any(parameter.requires_grad for parameter in block.parameters()):
+            raise ValueError(
+                f"gsnr: block {name} must have trainable parameters, got none in "
+                f"{type(block).__name__}. Leave it out."
+            )
+    return named
+
+
+def _mean(values: Iterable[float]) -> float:
+    numbers = list(values)
+    return math.fsum(numbers) / len(numbers)

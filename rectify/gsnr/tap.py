@@ -1,0 +1,67 @@
+"""A tap behind a layer: it passes the gradient on as it is, and shows it to the measurement.
+
+It is an autograd function, so recomputation (gradient checkpointing) and autocast see an
+ordinary operation.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
+
+Gather = Callable[[Tensor | None, Tensor], Mapping[str, Tensor]]
+"""Takes what went into a layer and the gradient by what came out; returns sums by parameter."""
+
+
+class Tap(torch.autograd.Function):
+    """The identity; hands a layer's inputs and the gradient by its output to ``gather``.
+
+    It returns the output itself, no view, which an operation in place could not follow.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, output: Tensor, inputs: Tensor | None, gather: Gather) -> Tensor:
+        ctx.save_for_backward(inputs)
+        ctx.gather = gather
+        ctx.mark_dirty(output)
+        return output
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: FunctionCtx, delta: Tensor) -> tuple[Tensor, None, None]:
+        ctx.gather(*ctx.saved_tensors, delta)
+        return delta, None, None
+
+
+@contextlib.contextmanager
+def tapped(module: nn.Module, gather: Gather, *, is_autocast: bool) -> Iterator[None]:
+    """Keep a tap behind ``module``.
+
+    Args:
+        module: Called with one tensor, by place or by keyword.
+        gather: Called in each backward pass.
+        is_autocast: Whether autocast casts the module's inputs.
+    """
+
+    def before(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple[Tensor], dict]:
+        (inputs,) = (*args, *kwargs.values())
+        return (cast_inputs(inputs) if is_autocast else inputs,), {}
+
+    def behind(module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor | None:
+        return Tap.apply(output, args[0].detach(), gather) if output.requires_grad else None
+
+    with (
+        module.register_forward_pre_hook(before, with_kwargs=True),
+        module.register_forward_hook(behind, prepend=True),  # others may change the output
+    ):
+        yield
+
+
+def cast_inputs(inputs: Tensor) -> Tensor:
+    """Cast the inputs the way autocast will, so that autograd and the tap save the same tensor."""
+    device = inputs.device.type
+    if not torch.is_autocast_enabled(device) or inputs.dtype == torch.float64:
+        return inputs
+    return inputs.to(torch.get_autocast_dtype(device))

@@ -1,0 +1,214 @@
+"""Features of captions from every decoder layer of a language model, one layer at a time.
+
+As in Huh et al. (2024): the output of every decoder layer, before the final norm, averaged
+over the caption's tokens, special ones included. Here the model is a language model: it has
+its positions and its causal mask.
+
+The tokens of all captions pass one layer before the next is read, so that a model of any depth
+needs the memory of one layer, and each of its bytes is read once. What a layer is called with
+besides tokens (mask, positions) is what transformers' own model calls it with: the model runs
+once with recorders in place of its layers. Captions of equal length go together, so that no
+token is padding.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from sentencepiece import SentencePieceProcessor
+from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer, PretrainedConfig
+
+from rectify.language.families import FAMILIES, empty_layer
+from rectify.language.files import read_revision, read_settings
+from rectify.language.weights import layer_tensors, module_tensors, read_config, sha256
+from rectify.results.files import read_json
+from rectify.tensors import Tensors
+
+Device = torch.device | str
+PIECES = "tokenizer.model"  # of SentencePiece
+TOKENIZERS = ("tokenizer.json", PIECES, "vocab.json")  # the first of them that is there is used
+
+
+class Origin(NamedTuple):
+    """What features were computed from.
+
+    Attributes:
+        revision: Of the checkpoint on its hub; None if unknown.
+        sha256: Digests of its ``config``, of its ``weights`` up to the last layer, and of the
+            captions' ``tokens``.
+    """
+
+    revision: str | None
+    sha256: dict[str, str]
+
+
+class Call(NamedTuple):
+    """What a layer is called with after its tokens."""
+
+    arguments: tuple[object, ...]
+    named: dict[str, object]
+
+
+class Recorder(nn.Module):
+    """Takes the place of a decoder layer, lets tokens pass and notes what it is called with."""
+
+    def __init__(self, in_tuple: bool):
+        super().__init__()
+        self.in_tuple = in_tuple
+        self.inputs: list[Tensor] = []
+        self.calls: list[Call] = []
+
+    def forward(
+        self, tokens: Tensor, *arguments: object, **named: object
+    ) -> Tensor | tuple[Tensor]:
+        self.inputs.append(tokens)
+        self.calls.append(Call(arguments, named))
+        return (tokens,) if self.in_tuple else tokens
+
+
+def caption_features(
+    checkpoint: Path, captions: list[str], batch_size: int, *, device: Device = "cpu"
+) -> tuple[Float[Tensor, "layers captions dim"], Origin]:
+    """Return each decoder layer's output averaged over each caption, and what was read.
+
+    Args:
+        checkpoint: Folder in Hugging Face format with the model's own tokenizer.
+        captions: Texts without a prompt, never cut.
+        batch_size: Captions that pass a layer together; changes the result by rounding only.
+        device: Where the model runs, in float32; tokens between layers are kept in memory.
+
+    Raises:
+        ValueError: If the folder is not complete, or a caption has no or too many tokens.
+    """
+    config = read_config(checkpoint)
+    rows = _token_rows(checkpoint, captions, config)
+    batches = _batches(rows, batch_size)
+    texts = [torch.tensor([rows[item] for item in items]) for items in batches]
+    states, calls, digest = _first_inputs(checkpoint, config, texts, device)
+    digests, in_tuple = [digest], FAMILIES[config.model_type].in_tuple
+    means = torch.empty(config.num_hidden_layers, len(rows), config.hidden_size)
+    for index in range(config.num_hidden_layers):
+        weights = layer_tensors(checkpoint, config, index)
+        digests.append(sha256(weights))
+        layer = _with_weights(empty_layer(config, index), weights).to(device)
+        for number, items in enumerate(batches):
+            call = calls[number][index]
+            output = layer(states[number].to(device), *call.arguments, **call.named)
+            states[number] = (output[0] if in_tuple else output).cpu()
+            means[index, items] = states[number].mean(1)
+    settings = json.dumps(read_settings(checkpoint), sort_keys=True)
+    read = {"config": settings, "weights": "".join(digests), "tokens": json.dumps(rows)}
+    hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in read.items()}
+    return means, Origin(read_revision(checkpoint), hashes)
+
+
+def _token_rows(checkpoint: Path, captions: list[str], config: PretrainedConfig) -> list[list[int]]:
+    if not (checkpoint / "config.json").is_file():
+        raise ValueError(
+            f"{checkpoint}: must be in Hugging Face format for features of captions, got no "
+            "config.json. Convert the checkpoint; Meta's format is enough for single blocks."
+        )
+    rows = _tokenized(checkpoint, captions)
+    longest = getattr(config, "max_position_embeddings", None)
+    for caption, row in zip(captions, rows, strict=True):
+        if not 1 <= len(row) <= (longest or len(row)):
+            raise ValueError(
+                f"{checkpoint}: a caption must have 1..{longest} tokens, got {len(row)} for "
+                f"{caption[:40]!r}. Change the caption, or use a model with a longer context."
+            )
+        if max(row) >= config.vocab_size:
+            raise ValueError(
+                f"{checkpoint}: tokens must lie in 0..{config.vocab_size - 1}, got {max(row)} in "
+                f"{caption[:40]!r}. Get the tokenizer of this very model."
+            )
+    return rows
+
+
+def _tokenized(checkpoint: Path, captions: list[str]) -> list[list[int]]:
+    settings = read_json(checkpoint / "tokenizer_config.json")
+    present = [name for name in TOKENIZERS if (checkpoint / name).is_file()]
+    if not present:  # transformers would make a vocabulary of special tokens alone
+        raise ValueError(
+            f"{checkpoint}: must hold the model's tokenizer, {', '.join(TOKENIZERS)}, got none. "
+            "Get it, or convert it to tokenizer.json elsewhere."
+        )
+    if present[0] == PIECES:
+        return _pieces(checkpoint / PIECES, captions, settings)
+    return AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)(captions)["input_ids"]
+
+
+def _pieces(path: Path, captions: list[str], settings: dict[str, object]) -> list[list[int]]:
+    """Return SentencePiece's own tokens: transformers, converting, leaves its normalization out."""
+    begin, end = settings.get("add_bos_token", True), settings.get("add_eos_token", False)
+    try:
+        processor = SentencePieceProcessor(model_file=str(path))
+        return processor.encode(captions, add_bos=bool(begin), add_eos=bool(end))
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: must be SentencePiece's tokenizer of the model, got {error}. Get the file "
+            "again, or convert it to tokenizer.json elsewhere."
+        ) from None
+
+
+def _batches(rows: list[list[int]], batch_size: int) -> list[list[int]]:
+    """Return the items of each batch; all its rows have the same length."""
+    lengths: dict[int, list[int]] = {}
+    for item, row in enumerate(rows):
+        lengths.setdefault(len(row), []).append(item)
+    return [
+        items[start : start + batch_size]
+        for _, items in sorted(lengths.items())
+        for start in range(0, len(items), batch_size)
+    ]
+
+
+def _first_inputs(
+    checkpoint: Path, config: PretrainedConfig, texts: list[Tensor], device: Device
+) -> tuple[list[Tensor], list[list[Call]], str]:
+    """Return each batch's input to layer 0 and its call of each layer, and a digest.
+
+    The digest is that of the weights before the layers.
+    """
+    family = FAMILIES[config.model_type]
+    recorders = [Recorder(family.in_tuple) for _ in range(config.num_hidden_layers)]
+    model, embedding = _without_layers(config, recorders)
+    table = module_tensors(checkpoint, nn.ModuleDict({family.embedding: embedding}))
+    weights = module_tensors(checkpoint, model)
+    digest = sha256(table | weights)
+    _with_weights(model, weights).to(device)
+    [vectors] = table.values()
+    for text in texts:
+        model(inputs_embeds=vectors[text].float().to(device), use_cache=False)
+    calls = zip(*(recorder.calls for recorder in recorders), strict=True)  # by batch
+    return [tokens.cpu() for tokens in recorders[0].inputs], [list(each) for each in calls], digest
+
+
+def _without_layers(
+    config: PretrainedConfig, recorders: list[Recorder]
+) -> tuple[nn.Module, nn.Module]:
+    """Return the model with recorders for layers, and its embedding; both without weights.
+
+    What is not needed up to the layers is taken out, so that it need not be read.
+    """
+    family = FAMILIES[config.model_type]
+    with torch.device("meta"):
+        model = AutoModel.from_config(config, dtype=torch.float32)
+    model = getattr(model, "decoder", model).eval()  # OPT's layers are in its decoder
+    embedding = getattr(model, family.embedding)
+    setattr(model, family.stem, nn.ModuleList(recorders))
+    for name in (family.embedding, family.norm, "project_out"):
+        if getattr(model, name, None) is not None:
+            setattr(model, name, nn.Identity())
+    if hasattr(model, "rotary_emb"):  # constants, which no checkpoint has
+        model.rotary_emb = type(model.rotary_emb)(config)
+    return model, embedding
+
+
+def _with_weights(module: nn.Module, weights: Tensors) -> nn.Module:
+    """Return the module itself with these weights, frozen and in float32."""
+    module.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
+    return module.requires_grad_(False)

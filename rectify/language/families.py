@@ -1,0 +1,116 @@
+"""The decoder layers of Hugging Face's implementation, one entry per architecture.
+
+Each is built without weights. A frozen block is called without rotary or learned positions,
+without ALiBi and without a causal mask, so that every token sees all tokens but padding.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import AutoConfig, PretrainedConfig
+
+Tokens = Float[Tensor, "batch tokens dim"]
+Arguments = dict[str, Tensor | tuple[Tensor, Tensor] | None]
+"""What a layer is called with besides its tokens and the mask, by name."""
+
+
+def _rotary(layer: nn.Module, tokens: Tokens) -> Arguments:
+    cosine, sine = tokens.new_ones(1, 1, 1), tokens.new_zeros(1, 1, 1)  # an angle of 0
+    return {"position_embeddings": (cosine, sine)}
+
+
+def _plain(layer: nn.Module, tokens: Tokens) -> Arguments:
+    return {}
+
+
+def _alibi(layer: nn.Module, tokens: Tokens) -> Arguments:
+    return {"alibi": tokens.new_zeros(len(tokens) * layer.num_heads, 1, tokens.shape[1])}
+
+
+@dataclass(frozen=True)
+class Family:
+    """How one architecture names and calls its decoder layers.
+
+    Attributes:
+        layer: Class of the decoder layer, in ``transformers.models.<model_type>``.
+        arguments: What the layer is called with, besides the mask, to have no positions.
+        stem: Name of the list of layers in the model and in the checkpoint.
+        norm: Name of the norm after the last layer.
+        embedding: Name of the table of token embeddings.
+        buffers: Endings of tensors in old checkpoints that are constants, not weights.
+        in_tuple: Whether the layer returns its tokens as the first of a tuple.
+    """
+
+    layer: str
+    arguments: Callable[[nn.Module, Tokens], Arguments]
+    stem: str = "layers"
+    norm: str = "norm"
+    embedding: str = "embed_tokens"
+    buffers: tuple[str, ...] = ()
+    in_tuple: bool = False
+
+
+FAMILIES = {
+    "bloom": Family(
+        "BloomBlock", _alibi, stem="h", norm="ln_f", embedding="word_embeddings", in_tuple=True
+    ),
+    "gpt2": Family(
+        "GPT2Block",
+        _plain,
+        stem="h",
+        norm="ln_f",
+        embedding="wte",
+        buffers=(".attn.bias", ".attn.masked_bias"),
+    ),
+    "llama": Family("LlamaDecoderLayer", _rotary, buffers=("rotary_emb.inv_freq",)),
+    "mistral": Family("MistralDecoderLayer", _rotary),
+    "opt": Family("OPTDecoderLayer", _plain, norm="final_layer_norm"),
+    "qwen2": Family("Qwen2DecoderLayer", _rotary),
+    "qwen3": Family("Qwen3DecoderLayer", _rotary),
+}
+
+
+def parse_config(values: Mapping[str, object], where: Path | str) -> PretrainedConfig:
+    """Return the configuration with these values; ``where`` they are from is for the error.
+
+    Raises:
+        ValueError: If the architecture is not one of ``FAMILIES``.
+    """
+    family = values.get("model_type")
+    if family not in FAMILIES:
+        raise ValueError(
+            f"{where}: model_type must be one of {', '.join(FAMILIES)}, got {family!r}. "
+            "Choose another model, or add the family to rectify/language/families.py."
+        )
+    return AutoConfig.for_model(**values)
+
+
+def empty_layer(config: PretrainedConfig, layer: int) -> nn.Module:
+    """Return decoder layer ``layer`` without weights, on torch's ``meta`` device."""
+    family, name = FAMILIES[config.model_type], config.model_type
+    config._attn_implementation = "sdpa"  # building a layer alone would choose the slow one
+    module = importlib.import_module(f"transformers.models.{name}.modeling_{name}")
+    with torch.device("meta"):
+        return getattr(module, family.layer)(config, layer).eval()
+
+
+def without_causal_mask(layer: nn.Module) -> nn.Module:
+    """Return the decoder layer itself, its attention no longer causal where it has no mask."""
+    for module in layer.modules():
+        if hasattr(module, "is_causal"):
+            module.is_causal = False
+    return layer
+
+
+def empty_norm(config: PretrainedConfig) -> nn.RMSNorm | nn.LayerNorm:
+    """Return the norm after the last layer without weights, on torch's ``meta`` device."""
+    width = config.hidden_size
+    with torch.device("meta"):
+        if hasattr(config, "rms_norm_eps"):
+            return nn.RMSNorm(width, eps=config.rms_norm_eps)
+        return nn.LayerNorm(width, eps=getattr(config, "layer_norm_epsilon", 1e-5))  # OPT: fixed

@@ -1,0 +1,189 @@
+"""Where a result comes from: code digest, commit, package versions, device.
+
+The digest of a module covers the module and every ``rectify`` module that it imports,
+directly or not, as syntax trees without docstrings: a comment, a docstring or a ``touch``
+changes nothing, an edited statement does. Imports under ``TYPE_CHECKING`` do not count; of a
+package whose folder is looked through (``pkgutil.iter_modules(package.__path__)``) all modules
+do. Rules put the digest into their ``params``, so that Snakemake runs again exactly what an edit
+can have changed.
+"""
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import pkgutil
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).resolve().parents[1]
+PACKAGES = ("torch", "timm", "transformers", "numpy", "pandas", "snakemake")
+
+
+def provenance(seed: int | None = None, /, *modules: str, **facts: Any) -> dict[str, Any]:
+    """Return what is known about a result that is being written, ready for JSON.
+
+    Args:
+        seed: Training seed, where there is one.
+        modules: Modules whose digest identifies the code that computed the result.
+        facts: Anything else a reader needs; stands under ``facts``.
+    """
+    return {
+        "seed": seed,
+        "commit": commit(),
+        "code": source_digest(*modules) if modules else None,
+        "versions": {name: _version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": _device(),
+        "facts": facts,
+    }
+
+
+def source_digest(*modules: str) -> str:
+    """Return 16 hexadecimal digits that change when code of the modules or their imports does.
+
+    Args:
+        modules: Dotted modules, of the package or one that Python finds; or data files of the
+            package, e.g. ``rectify/language/sizes.yaml``, of which every byte counts.
+
+    Raises:
+        ValueError: If there is no such module or file.
+    """
+    combined = hashlib.sha256()
+    for name in sorted(closure(*(name for name in modules if "/" not in name))):
+        combined.update(f"{name}:{_digest(name)}\n".encode())
+    for name in sorted(name for name in modules if "/" in name):
+        content = hashlib.sha256((PACKAGE.parent / name).read_bytes()).hexdigest()
+        combined.update(f"{name}:{content}\n".encode())
+    return combined.hexdigest()[:16]
+
+
+def closure(*modules: str) -> set[str]:
+    """Return the modules and all of the package's modules that they import, directly or not."""
+    waiting, reached = list(modules), set()
+    while waiting:
+        name = waiting.pop()
+        if name not in reached:
+            reached.add(name)
+            waiting.extend(_imports(name))
+    return reached
+
+
+@functools.cache
+def commit() -> str:
+    """Return the commit of the working tree, with ``+`` after it if files were changed."""
+    head = _git("rev-parse", "--short=12", "HEAD")
+    return head + ("+" if _git("status", "--porcelain", "-uno") else "") if head else "unknown"
+
+
+def _git(*arguments: str) -> str:
+    try:
+        answer = subprocess.run(
+            ["git", *arguments], cwd=PACKAGE.parent, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:  # no git on this machine
+        return ""
+    return answer.stdout.strip()
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "absent"
+
+
+def _device() -> str:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return platform.processor() or platform.machine()
+
+
+@functools.cache
+def _digest(module: str) -> str:
+    tree = _without_docstrings(ast.parse(_source(module)))
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+@functools.cache
+def _imports(module: str) -> tuple[str, ...]:
+    names: set[str] = set()
+    tree = ast.parse(_source(module))
+    for node in _executed(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    names |= {name.rpartition(".")[0] for name in names} | {module.rpartition(".")[0]}
+    names |= _looked_through(tree, names)
+    return tuple(name for name in names if name.startswith("rectify.") and _path(name))
+
+
+def _executed(node: ast.AST) -> Iterator[ast.AST]:
+    """Give a tree's nodes without what only a type checker reads."""
+    yield node
+    only_types = isinstance(node, ast.If) and getattr(node.test, "id", None) == "TYPE_CHECKING"
+    for child in node.orelse if only_types else ast.iter_child_nodes(node):
+        yield from _executed(child)
+
+
+def _looked_through(tree: ast.Module, imported: set[str]) -> set[str]:
+    """Return the modules of each imported package whose ``__path__`` is used."""
+    used = {
+        node.value.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and node.attr == "__path__"
+        and isinstance(node.value, ast.Name)
+    }
+    return {
+        f"{package}.{module.name}"
+        for package in imported
+        if package.rpartition(".")[2] in used and (path := _path(package))
+        for module in pkgutil.iter_modules([str(path.parent)])
+    }
+
+
+def _source(module: str) -> str:
+    path = _path(module)
+    if path is None:
+        raise ValueError(
+            f"source_digest: a module that Python finds must be named, got {module!r}. Check the "
+            "rule, or the task's name in the config."
+        )
+    return path.read_text(encoding="utf-8")
+
+
+def _path(module: str) -> Path | None:
+    base = PACKAGE.parent.joinpath(*module.split("."))
+    for path in (base.with_suffix(".py"), base / "__init__.py"):
+        if path.is_file():
+            return path
+    if module.partition(".")[0] == "rectify":
+        return None
+    spec = importlib.util.find_spec(module)  # a task from outside the package
+    return Path(spec.origin) if spec and spec.origin else None
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and _is_docstring(body[0]):
+            del body[0]
+    return tree
+
+
+def _is_docstring(node: ast.AST) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )

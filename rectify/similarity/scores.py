@@ -1,0 +1,211 @@
+"""Similarity of two feature spaces by mutual k nearest neighbours (Mutual-KNN), and its null.
+
+Two feature spaces agree at an item when the item has the same neighbours in both. The score
+is the mean share of common neighbours (Eq. 4; Huh et al., 2024), so it lies in 0 .. 1, and
+two unrelated spaces score about ``k / (items - 1)``. Each layer's neighbours are found once;
+layers are then compared through their lists of neighbours, so nothing is items x items, and
+the lists serve any pair, any smaller k, bootstrap or null.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+from rectify.similarity.neighbours import Array, as_tensor, check_k, neighbours, precise
+
+CHUNK_ENTRIES = 2**24  # of a table (items, items, layers), 64 MiB in fp32
+
+
+def mutual_knn(
+    left: Float[Array, "items_left dim_left"],
+    right: Float[Array, "items_right dim_right"],
+    k: int,
+) -> float:
+    """Return the mean share of the ``k`` neighbours that both spaces have in common.
+
+    Args:
+        left: One feature vector per item, tensor or NumPy array; scaled to unit length here.
+        right: Features of the same items, in the same order, from another model.
+        k: Neighbours per item; an item is never its own neighbour.
+
+    Raises:
+        ValueError: If ``k`` is not in ``1 .. items - 1``, the numbers of items differ, or a
+            feature is not finite.
+    """
+    return mutual_knn_matrix([left], [right], k).item()
+
+
+def mutual_knn_matrix(
+    lefts: Sequence[Array] | Float[Array, "lefts items_left dim_left"],
+    rights: Sequence[Array] | Float[Array, "rights items_right dim_right"],
+    k: int,
+) -> Float[Tensor, "lefts rights"]:
+    """Return ``mutual_knn`` of every pair of layers; each layer is searched once.
+
+    Args:
+        lefts: Features ``(items, dim)`` of each layer of one model, tensors or NumPy arrays.
+        rights: Features of the same items from each layer of another.
+        k: Neighbours per item.
+
+    Raises:
+        ValueError: As ``mutual_knn``.
+    """
+    return shared_neighbours(
+        [neighbours(left, k) for left in lefts], [neighbours(right, k) for right in rights]
+    )
+
+
+def shared_neighbours(
+    lefts: Sequence[Int[Tensor, "items_left k_left"]],
+    rights: Sequence[Int[Tensor, "items_right k_right"]],
+) -> Float[Tensor, "lefts rights"]:
+    """Return the mean share of common neighbours of each pair of lists from ``neighbours``.
+
+    Raises:
+        ValueError: If the lists differ in items or k.
+    """
+    counts = _counts(_columns(lefts, rights), _columns(rights, lefts))
+    return counts.double() / lefts[0].numel()
+
+
+def calibrated_matrix(
+    lefts: Sequence[Int[Tensor, "items_left k_left"]],
+    rights: Sequence[Int[Tensor, "items_right k_right"]],
+    permutations: int,
+    generator: torch.Generator,
+) -> tuple[Float[Tensor, "lefts rights"], Float[Tensor, "lefts rights"]]:
+    """Compare scores with those of permuted items (Groeger et al., 2026).
+
+    Args:
+        lefts: Lists from ``neighbours``, one per layer.
+        rights: Lists of the same items from another model.
+        permutations: How often the items of ``rights`` are permuted, the same way for all pairs.
+        generator: A CPU generator that draws the permutations.
+
+    Returns:
+        ``(score - mean) / (1 - mean)`` with the mean over the permutations: 0 at chance (it may
+        be negative), 1 for identical neighbours; and the share of the permutations, and the
+        data themselves, that score at least as high: the p-value.
+
+    Raises:
+        ValueError: If there is no permutation, the lists differ in items or k, or hold all items.
+    """
+    if permutations < 1:
+        raise ValueError(
+            f"calibrated: permutations must be at least 1, got {permutations}. "
+            "Raise similarity.permutations in the config."
+        )
+    items, k = lefts[0].shape
+    if k >= items - 1:
+        raise ValueError(
+            f"calibrated: k must lie below {items - 1}, since all other items always agree, got "
+            f"{k}. Lower similarity.k in the config, or use more items."
+        )
+    possible = lefts[0].numel()
+    observed = _counts(_columns(lefts, rights), _columns(rights, lefts)).double()
+    orders = [torch.randperm(items, generator=generator) for _ in range(permutations)]
+    counts = _permuted_counts(torch.stack(list(lefts)), torch.stack(list(rights)), orders)
+    mean = counts.sum(0) / (permutations * possible)
+    score = (observed / possible - mean) / (1 - mean)
+    return score, ((counts >= observed).sum(0) + 1).double() / (permutations + 1)
+
+
+def chance_level(k: int, items: int) -> float:
+    """Return the expected ``mutual_knn`` of unrelated spaces, the mean over all permutations."""
+    check_k(items, k)
+    return k / (items - 1)
+
+
+def clamp_outliers(
+    layers: Sequence[Array] | Float[Array, "layers items dim"],
+    quantile: float = 0.95,
+    scope: str = "global",
+) -> list[Tensor]:
+    """Clamp features to plus or minus a quantile of their absolute values (Huh et al., 2024).
+
+    Args:
+        layers: Features ``(items, dim)`` of each layer of one model.
+        quantile: In 0 .. 1; the threshold is ``sorted(|values|)[int(quantile * numel)]``, and
+            1 changes nothing.
+        scope: ``global``: one threshold over all layers, as published; ``per_layer``: one each.
+
+    Raises:
+        ValueError: If quantile or scope is none of these.
+    """
+    if not 0 < quantile <= 1 or scope not in ("global", "per_layer"):
+        raise ValueError(
+            "clamp_outliers: quantile must lie in 0..1 and scope be global or per_layer, got "
+            f"{quantile} and {scope!r}. Change similarity.quantile in the config."
+        )
+    layers = [precise(as_tensor(layer)) for layer in layers]
+    if quantile == 1:
+        return layers
+    groups = [layers] if scope == "global" else [[layer] for layer in layers]
+    return [
+        layer.clamp(-threshold, threshold)
+        for group in groups
+        for threshold in [_magnitude(group, quantile)]
+        for layer in group
+    ]
+
+
+def _counts(lefts: Tensor, rights: Tensor) -> Tensor:
+    """Count equal neighbours of every pair; items come last so that the comparison is fast."""
+    k, length = lefts.shape[1:]
+    chunk = max(1, CHUNK_ENTRIES // (k * k))
+    counts = torch.zeros(len(lefts), len(rights), dtype=torch.int64, device=lefts.device)
+    for i, left in enumerate(lefts):
+        for j, right in enumerate(rights):
+            for start in range(0, length, chunk):
+                items = slice(start, start + chunk)
+                counts[i, j] += (left[:, None, items] == right[None, :, items]).count_nonzero()
+    return counts
+
+
+def _permuted_counts(lefts: Tensor, rights: Tensor, orders: list[Tensor]) -> Tensor:
+    """Count equal neighbours of every pair for each order of the items of ``rights``.
+
+    For a chunk of items at a time, a table says of each (item, neighbour) which left layers
+    have it; the rows for all right layers' neighbours are then summed, in any order.
+
+    Args:
+        lefts: Lists (lefts, items, k).
+        rights: Lists (rights, items, k).
+        orders: Permutations of the items.
+
+    Returns:
+        Counts (orders, lefts, rights).
+    """
+    layers, items = lefts.shape[:2]
+    orders = torch.stack(orders).to(lefts.device)
+    indices = orders.argsort(1)  # the new index of each item
+    rights = rights.long()
+    counts = torch.zeros(len(orders), len(rights), layers, dtype=torch.float64, device=lefts.device)
+    size = max(1, CHUNK_ENTRIES // (items * layers))
+    for chunk in torch.arange(items, device=lefts.device).split(size):
+        table = torch.zeros(len(chunk), items, layers, device=lefts.device)
+        table.scatter_(1, lefts[:, chunk].permute(1, 2, 0).long(), 1.0)  # (chunk, items, layers)
+        first = items * torch.arange(len(chunk), device=lefts.device)[:, None]
+        for count, order, index in zip(counts, orders, indices, strict=True):
+            rows = (index[rights[:, order[chunk]]] + first).flatten(1)  # (rights, chunk * k)
+            count += embedding_bag(rows, table.flatten(0, 1), mode="sum")
+    return counts.mT
+
+
+def _columns(lists: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
+    """Return lists of neighbours as (layers, k, items), if they fit to each other."""
+    shapes = {tuple(indices.shape) for indices in (*lists, *others)}
+    if len(shapes) != 1:
+        raise ValueError(
+            "mutual_knn: both sides must have the same items and k, got (items, k) "
+            f"{sorted(shapes)}. Compare features of the same items, in the same order."
+        )
+    return torch.stack([indices.T.contiguous() for indices in lists])
+
+
+def _magnitude(group: list[Tensor], quantile: float) -> Tensor:
+    values = torch.cat([layer.abs().flatten() for layer in group])
+    return values.kthvalue(int(quantile * len(values)) + 1).values

@@ -1,0 +1,26 @@
+"""The tables and figures: one module for each, with its caption, found by name."""
+
+from rectify.targets.contract import Target, TargetSettings
+from rectify.targets.find import (
+    Request,
+    caption,
+    code,
+    kind_of,
+    kinds,
+    module_of,
+    requested,
+    settings_of,
+)
+
+__all__ = [
+    "Request",
+    "Target",
+    "TargetSettings",
+    "caption",
+    "code",
+    "kind_of",
+    "kinds",
+    "module_of",
+    "requested",
+    "settings_of",
+]

@@ -1,0 +1,142 @@
+"""What every table and figure has: settings, a title, what it reads, and how it is made.
+
+A target is a module of this folder, named as in a configuration, with
+
+    Settings    its keys under ``targets.<name>``, a `TargetSettings`
+    TITLE       heading on the page, one line
+    SHOWS       what it makes: ``("table",)``, ``("figure",)`` or both
+    table       (results, settings) -> rows of a `CELLS` table, where it shows a table
+    figure      (results, settings) -> `Drawn`, where it shows a figure
+    VALUES      the declared table of the values that its figure shows
+
+and, where the defaults of `Target` do not hold, ``needs``, ``similarities``, ``costs``, ``check``
+and ``derived``. Its caption is ``captions/<name>.rst``.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar, runtime_checkable
+
+from pandas import DataFrame
+
+from rectify.analysis.collect import Results
+from rectify.analysis.drawing import Drawn
+from rectify.results.tables import Table
+from rectify.typed import Closed, Listed, Name, check_known
+
+
+class TargetSettings(Closed):
+    """What every target may be asked: its kind, and the experiments that it reads."""
+
+    kind: str
+    reads: Listed[Name] = ()
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """A run, as far as a target chooses by it."""
+
+    variant: str
+    layer: int | None
+    position: str | None
+
+
+@runtime_checkable
+class Factors(Protocol):
+    """An experiment's factors, as far as a target asks for them."""
+
+    data: tuple[str, ...]
+    vision: tuple[str, ...]
+    variant: tuple[str, ...]
+    control: tuple[str, ...] | None
+    language: tuple[str, ...] | None
+    layer: tuple[int, ...] | None
+    position: tuple[str, ...] | None
+    weights: tuple[float, ...] | None
+
+
+@runtime_checkable
+class DataSet(Protocol):
+    """A data set, as far as a target asks for it."""
+
+    task: str
+
+
+@runtime_checkable
+class View(Protocol):
+    """The configuration, as far as a target asks for it."""
+
+    experiments: Mapping[str, Factors]
+    data: Mapping[str, DataSet]
+    visions: Mapping[str, object]
+    languages: Mapping[str, object]
+
+
+Run = TypeVar("Run", bound=Placed)
+Pair = tuple[str, str]
+
+
+def _every_run(_settings: TargetSettings, runs: Sequence[Run]) -> list[Run]:
+    return list(runs)
+
+
+def _no_pairs(_settings: TargetSettings, _config: View) -> list[Pair]:
+    return []
+
+
+def _no_costs(_settings: TargetSettings) -> list[Pair]:
+    return []
+
+
+def _no_check(_settings: TargetSettings, _config: View, _where: str) -> None:
+    return
+
+
+def _none_derived(_settings: TargetSettings) -> dict[str, TargetSettings]:
+    return {}
+
+
+def last_layer(runs: Sequence[Run]) -> list[Run]:
+    """Return the vanilla runs, and those with the last of the layers that are inserted."""
+    last = max((run.layer for run in runs if run.layer is not None), default=None)
+    return [run for run in runs if run.layer in (None, last)]
+
+
+def check_models(settings: TargetSettings, config: View, where: str) -> None:
+    """Check the data set and the models that settings name, where they name some.
+
+    Raises:
+        ValueError: One line with the nearest right spelling.
+    """
+    for key, section in (
+        ("data", "data"),
+        ("vision", "visions"),
+        ("visions", "visions"),
+        ("languages", "languages"),
+    ):
+        names = getattr(settings, key, ())
+        known: Mapping[str, object] = getattr(config, section)
+        for name in (names,) if isinstance(names, str) else names:
+            check_known(f"{where}.{key}", name, known, f"a name under {section}")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A module of this folder, with defaults for what it does not define."""
+
+    TITLE: str
+    SHOWS: tuple[str, ...]
+    Settings: type[TargetSettings]
+    table: Callable[[Results, TargetSettings], DataFrame] | None = None
+    figure: Callable[[Results, TargetSettings], Drawn] | None = None
+    VALUES: Table | None = None
+    needs: Callable[[TargetSettings, Sequence[Placed]], list[Placed]] = _every_run
+    """Those of the experiments' runs that it shows."""
+    similarities: Callable[[TargetSettings, View], list[Pair]] = _no_pairs
+    """Pairs of language model and ViT whose similarity it reads."""
+    costs: Callable[[TargetSettings], list[Pair]] = _no_costs
+    """Pairs of ViT and language model whose cost it reads."""
+    check: Callable[[TargetSettings, View, str], None] = _no_check
+    """Raise a `ValueError` of one line, which begins with the last argument, for wrong settings."""
+    derived: Callable[[TargetSettings], dict[str, TargetSettings]] = _none_derived
+    """Further targets that come with it, by what is put behind its name and a hyphen."""

@@ -1,0 +1,48 @@
+"""What stands in place of the frozen block: what each control gains over vanilla."""
+
+from typing import Literal
+
+from pandas import DataFrame
+
+from rectify.analysis.cells import ColumnSpec, RowSpec, TableSpec, fill
+from rectify.analysis.checks import only, with_layer
+from rectify.analysis.collect import Results
+from rectify.analysis.factors import titles
+from rectify.analysis.metrics import ACCURACY, accuracies, gsnr
+from rectify.analysis.statistics import with_gains
+from rectify.controls import VARIANTS
+from rectify.targets.contract import TargetSettings
+from rectify.typed import Name, Several
+
+TITLE = "Controls"
+SHOWS = ("table",)
+
+
+class Settings(TargetSettings):
+    """The experiments that are shown: one data set and variant, several controls."""
+
+    kind: Literal["controls"] = "controls"
+    reads: Several[Name]
+
+
+def table(results: Results, _settings: Settings) -> DataFrame:
+    """Return what each control gains over vanilla, next to the frozen pretrained block.
+
+    The paper has no such table; it tells the block's share from that of the adapters, of a
+    block that was never trained, and of more trainable parameters. Every control of the
+    experiment is a row.
+    """
+    runs = results.runs
+    treated = with_layer(runs, "controls")
+    only(treated, "variant", "controls")
+    gain = ACCURACY.gain
+    columns = [
+        ColumnSpec(metric.label, (metric,))
+        for metric in (*accuracies(runs), gsnr(runs, results.estimator), gain)
+    ]
+    rows = [RowSpec(VARIANTS["vanilla"].title, {"variant": "vanilla"})]
+    rows += [
+        RowSpec(title, {"control": control})
+        for control, title in titles(treated, "control").items()
+    ]
+    return fill(TableSpec("controls", rows, columns), with_gains(runs, [ACCURACY]))

@@ -1,0 +1,174 @@
+"""Figure 5: gain over vanilla against the similarity at the place of insertion."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pandas import DataFrame
+
+from rectify.analysis import drawing, factors, style
+from rectify.analysis.checks import check_some, only
+from rectify.analysis.collect import Results
+from rectify.analysis.drawing import Drawn
+from rectify.analysis.metrics import Metric, headline
+from rectify.analysis.selection import placement_similarity, predicted_choice
+from rectify.analysis.statistics import Correlation, rank_correlation, with_gains
+from rectify.results.tables import Column, Table
+from rectify.targets.contract import Pair, TargetSettings, View
+from rectify.typed import Name, Several
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TITLE = "Figure 5: gain by similarity"
+SHOWS = ("figure",)
+VALUES = Table(
+    "figure5",
+    "Gain over vanilla against the similarity of the inserted layer and the adjacent blocks.",
+    ("layer", "position"),
+    (
+        Column("layer", "int64", "-", "layer of the language model, from 0"),
+        Column("position", "str", "-", "early, middle, end, or blocks before it"),
+        Column("similarity", "float64", "share, 0..1", "mean Mutual-KNN, neighbours, seeds"),
+        Column("gain", "float64", "points, or of the metric", "over vanilla, mean over seeds"),
+        Column("least", "float64", "as the gain", "smallest gain of a seed"),
+        Column("most", "float64", "as the gain", "largest gain of a seed"),
+        Column("seeds", "int64", "1", "seeds behind the mean"),
+    ),
+)
+PLACES = [(6, 4), (6, -9), (-6, 4), (-6, -9), (0, 7), (0, -12), (12, -2), (-12, -2)]  # points
+CHOICE = {
+    "marker": "o",
+    "markersize": 11,
+    "linestyle": "",
+    "zorder": 1,
+    "markerfacecolor": "none",
+    "markeredgecolor": "#d55e00",
+    "markeredgewidth": 1.2,
+}
+
+
+class Settings(TargetSettings):
+    """The experiments that are shown: one language model in one ViT, positions and layers."""
+
+    kind: Literal["figure5"] = "figure5"
+    reads: Several[Name]
+
+
+def similarities(settings: Settings, config: View) -> list[Pair]:
+    """Return every pair of language model and ViT of the experiments."""
+    experiments = [config.experiments[name] for name in settings.reads]
+    pairs = [
+        (language, vision)
+        for experiment in experiments
+        for language in experiment.language or ()
+        for vision in experiment.vision
+    ]
+    return list(dict.fromkeys(pairs))
+
+
+def figure(results: Results, _settings: Settings) -> Drawn:
+    """Draw the gain over vanilla against the similarity at the place of insertion.
+
+    Runs with a control in place of the frozen layer are not shown.
+
+    Raises:
+        ValueError: If a placement has no similarity, or a run no vanilla run.
+    """
+    metric = headline(results.runs)
+    gains = with_gains(results.runs, [metric])
+    gains = gains[gains["control"] == factors.FROZEN]
+    values = _gains_by_similarity(gains, metric.gain, results.similarity)
+    overall = rank_correlation(values["similarity"], values["gain"])
+    with style.look():
+        drawn, (axes,) = drawing.panels(style.COLUMN, 3.4)
+        axes.axhline(0, color="#9a9a9a", linewidth=0.8)
+        for index, position in enumerate(factors.values(gains, "position")):
+            _points(axes, values[values["position"] == position], f"{position}", index)
+        layer, position = predicted_choice(values)
+        best = values[(values["layer"] == layer) & (values["position"] == position)].iloc[0]
+        axes.plot(best["similarity"], best["gain"], **CHOICE, label="highest similarity")
+        axes.set(xlabel="Mutual-KNN with the adjacent ViT blocks")
+        axes.set(ylabel=f"gain in {metric.label} ({metric.gain.unit})")
+        axes.margins(x=0.1, y=0.1)
+        axes.set_title(f"{drawing.setting(gains)}\nall: {_correlation(overall, len(values))}")
+        drawn.legend(*axes.get_legend_handles_labels(), loc="outside lower center")
+        _write_layers(drawn, axes, values)
+    return Drawn(drawn, values)
+
+
+def _gains_by_similarity(gains: DataFrame, gain: Metric, similarity: DataFrame) -> DataFrame:
+    check_some(gains, "figure5", "runs of variant insert")
+    for factor in ("data", "vision", "language", "variant"):
+        only(gains, factor, "figure5")
+    first = gains.iloc[0]
+    same = similarity["vision"] == first["vision"]
+    same &= similarity["language"] == first["language"]
+    check_some(similarity[same], "figure5", f"similarity of {first['language']}, {first['vision']}")
+    placed = placement_similarity(similarity[same], gains)
+    points = gains.assign(gain=gain.factor * gains[gain.name])
+    measured = points.groupby(["layer", "position"])["gain"].agg(
+        gain="mean", least="min", most="max", seeds="count"
+    )
+    values = placed.join(measured, on=["layer", "position"]).astype({"layer": "int64"})
+    return values[VALUES.names].sort_values(["layer", "position"], ignore_index=True)
+
+
+def _points(axes: "Axes", rows: DataFrame, position: str, index: int) -> None:
+    correlation = rank_correlation(rows["similarity"], rows["gain"])
+    colour, marker = style.of_position(position, index)
+    axes.vlines(rows["similarity"], rows["least"], rows["most"], color=colour, linewidth=0.9)
+    axes.plot(
+        rows["similarity"],
+        rows["gain"],
+        marker=marker,
+        linestyle="",
+        color=colour,
+        label=f"{position}: {_correlation(correlation, len(rows))}",
+    )
+
+
+def _correlation(correlation: Correlation | None, n: int) -> str:
+    if correlation is None:
+        return f"n = {n}"
+    p = "p < 0.001" if correlation.p < 0.001 else f"p = {correlation.p:.3f}"
+    return f"Spearman ρ = {correlation.rho:.2f}, {p}, n = {correlation.n}"
+
+
+def _write_layers(drawn: "Figure", axes: "Axes", values: DataFrame) -> None:
+    """Write each point's layer next to it, where it hides the fewest points and labels."""
+    drawn.draw_without_rendering()  # the layout must be known
+    unit = drawn.dpi / 72
+    points, *lines = (
+        axes.transData.transform(np.column_stack([values["similarity"], heights])) / unit
+        for heights in _heights(values)
+    )
+    taken = np.concatenate([points, *lines])
+    for layer, similarity, gain, point in zip(
+        values["layer"], values["similarity"], values["gain"], points, strict=True
+    ):
+        spots = [point + np.add(place, (0, 2.5)) for place in PLACES]
+        place = PLACES[int(np.argmin([_crowd(spot, taken) for spot in spots]))]
+        taken = np.vstack([taken, point + np.add(place, (0, 2.5))])
+        axes.annotate(
+            f"{layer}",
+            (similarity, gain),
+            xytext=place,
+            textcoords="offset points",
+            ha={-1: "right", 0: "center", 1: "left"}[int(np.sign(place[0]))],
+            fontsize=6.5,
+            color="#333333",
+        ).set_in_layout(False)
+
+
+def _heights(values: DataFrame) -> Iterator[np.ndarray]:
+    """Yield the heights of the points, then heights along the lines from least to most."""
+    yield values["gain"].to_numpy()
+    for share in np.linspace(0, 1, 7):
+        yield (values["least"] * (1 - share) + values["most"] * share).to_numpy()
+
+
+def _crowd(spot: np.ndarray, taken: np.ndarray) -> int:
+    near = np.abs(taken - spot)
+    return int(np.sum((near[:, 0] < 6) & (near[:, 1] < 6)))

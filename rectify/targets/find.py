@@ -1,0 +1,112 @@
+"""Tables and figures by name: a kind of target is a module of this folder."""
+
+import dataclasses
+import importlib
+import pkgutil
+from importlib import resources
+from typing import NamedTuple
+
+from pydantic import Field, ValidationError
+
+from rectify.results.provenance import source_digest
+from rectify.targets.contract import Target, TargetSettings
+from rectify.typed import Closed, check_known, one_line, parse
+
+PACKAGE = "rectify.targets"
+HELPERS = ("contract", "find")  # modules of this folder that are no target
+GENERIC = "grid"
+
+
+class Request(Closed):
+    """What ``--settings`` asks a command for: a kind of target, and how it is to be shown."""
+
+    kind: str
+    settings: dict[str, object]
+    estimator: str = Field("plain", description="The estimator of GSNR that is shown.")
+    order: dict[str, tuple[str, ...]] = Field({}, description="Names by factor, as configured.")
+    titles: dict[str, dict[str, str]] = Field({}, description="Titles by factor and name.")
+    parameters: dict[str, int] = Field({}, description="Parameters of ViTs by name.")
+
+    @property
+    def labels(self) -> dict[str, object]:
+        """What is only shown, as `Results` takes it."""
+        return {
+            name: getattr(self, name) for name in ("estimator", "order", "titles", "parameters")
+        }
+
+
+class Requested(NamedTuple):
+    """A request, checked, with the target and the settings that it names."""
+
+    request: Request
+    target: Target
+    settings: TargetSettings
+
+
+def kinds() -> list[str]:
+    """Return the kinds of target that there are."""
+    modules = pkgutil.iter_modules(importlib.import_module(PACKAGE).__path__)
+    return [module.name for module in modules if module.name not in HELPERS]
+
+
+def kind_of(name: str, kind: str | None = None) -> str:
+    """Return the kind of a target: the one that is asked for, that of its name, or ``grid``.
+
+    Raises:
+        ValueError: If there is no such kind.
+    """
+    if kind is None:
+        return name if name in kinds() else GENERIC
+    check_known(f"config: targets.{name}.kind", kind, kinds(), "a kind of target")
+    return kind
+
+
+def module_of(kind: str) -> Target:
+    """Return a kind of target, with defaults for what its module does not define.
+
+    Raises:
+        ValueError: If there is no such kind.
+    """
+    check_known("target", kind, kinds(), "a kind of target")
+    module = vars(importlib.import_module(f"{PACKAGE}.{kind}"))
+    names = [field.name for field in dataclasses.fields(Target) if field.name in module]
+    return Target(**{name: module[name] for name in names})
+
+
+def settings_of(kind: str) -> type[TargetSettings]:
+    """Return the settings of a kind of target."""
+    return module_of(kind).Settings
+
+
+def requested(text: str, name: str, shows: str) -> Requested:
+    """Return what is asked for by the JSON of a `Request`.
+
+    Args:
+        text: The JSON.
+        name: Name of the target, for errors.
+        shows: ``table`` or ``figure``, which the target must show.
+
+    Raises:
+        ValueError: If there is no such target, it does not show that, or a setting is wrong.
+    """
+    try:
+        request = Request.model_validate_json(text)
+    except ValidationError as error:
+        raise ValueError(one_line(error, Request, f"targets.{name}")) from None
+    target = module_of(request.kind)
+    check_known(f"target {name}", shows, target.SHOWS, f"what {request.kind} shows")
+    settings = parse(target.Settings, request.settings, f"targets.{name}")
+    return Requested(request, target, settings)
+
+
+def caption(kind: str) -> str:
+    """Return the caption of a kind of target, one paragraph of plain text."""
+    text = (resources.files(PACKAGE) / "captions" / f"{kind}.rst").read_text(encoding="utf-8")
+    return " ".join(text.split())
+
+
+def code(kind: str) -> str:
+    """Return hexadecimal digits that change when a target's code or the printed numbers do."""
+    return source_digest(
+        f"{PACKAGE}.{kind}", "rectify.analysis.printing", "rectify/targets/published.csv"
+    )

@@ -1,0 +1,53 @@
+"""Table 2: accuracy by size of the inserted language model, and its gain over vanilla."""
+
+from typing import Literal
+
+from pandas import DataFrame
+
+from rectify.analysis.cells import ColumnSpec, RowSpec, TableSpec, fill
+from rectify.analysis.checks import with_layer
+from rectify.analysis.collect import Results
+from rectify.analysis.factors import models, title, values
+from rectify.analysis.metrics import ACCURACY
+from rectify.analysis.published import Label, labels, match_names, printed
+from rectify.analysis.statistics import with_gains
+from rectify.targets.contract import TargetSettings
+from rectify.typed import Name, Several
+
+TITLE = "Table 2: size of the language model"
+SHOWS = ("table",)
+
+
+class Settings(TargetSettings):
+    """The experiments that are shown: one data set, insertions at one place."""
+
+    kind: Literal["table2"] = "table2"
+    reads: Several[Name]
+
+
+def table(results: Results, _settings: Settings) -> DataFrame:
+    """Return accuracy by size of the inserted language model, with its gain over vanilla."""
+    runs = with_layer(results.runs, "table2")
+    gains = with_gains(results.runs, [ACCURACY])
+    names = {
+        name: f"+{title(runs, 'language', name)}"
+        for name in values(runs, "language", results.order)
+    }
+    theirs = printed("table2")
+    visions = models(runs, "vision")
+    rows_there = match_names(labels(visions.values()), theirs.rows)
+    columns_there = match_names(labels(names.values()), theirs.columns)
+    rows = [
+        RowSpec(label, {"vision": name}, rows_there[Label(label)])
+        for name, label in visions.items()
+    ]
+    columns = [
+        ColumnSpec(
+            label,
+            (ACCURACY, ACCURACY.gain),
+            {"language": name},
+            printed=columns_there[Label(label)],
+        )
+        for name, label in names.items()
+    ]
+    return fill(TableSpec("table2", rows, columns, theirs), gains)

@@ -1,0 +1,84 @@
+"""Table 3: accuracy by position and layer of the inserted block."""
+
+from typing import Literal
+
+from pandas import DataFrame
+
+from rectify.analysis import drawing, style
+from rectify.analysis.cells import ColumnSpec, RowSpec, TableSpec, fill
+from rectify.analysis.checks import with_layer
+from rectify.analysis.collect import Results
+from rectify.analysis.drawing import Drawn
+from rectify.analysis.factors import titles, values
+from rectify.analysis.metrics import ACCURACY
+from rectify.analysis.published import LANGUAGE, Label, labels, match, printed
+from rectify.results.tables import Column, Table
+from rectify.targets.contract import TargetSettings
+from rectify.typed import Name, Several
+
+TITLE = "Table 3: position and layer"
+SHOWS = ("table", "figure")
+VALUES = Table(
+    "table3_heatmap",
+    "Accuracy by position and layer of the inserted block.",
+    ("layer", "position"),
+    (
+        Column("layer", "int64", "-", "layer of the language model, from 0"),
+        Column("position", "str", "-", "early, middle, end, or blocks before it"),
+        Column("mean", "float64", "%", "acc@1, mean over seeds"),
+        Column("std", "float64", "%", "standard deviation, from 2 seeds on", True),
+        Column("seeds", "int64", "1", "seeds behind the mean"),
+    ),
+)
+
+
+class Settings(TargetSettings):
+    """The experiments that are shown: one data set, positions and layers."""
+
+    kind: Literal["table3"] = "table3"
+    reads: Several[Name]
+
+
+def table(results: Results, _settings: Settings) -> DataFrame:
+    """Return accuracy by position (rows) and layer (columns) of the inserted block."""
+    runs = with_layer(results.runs, "table3")
+    theirs = printed("table3")
+    layers = labels(f"{layer:.0f}" for layer in values(runs, "layer"))
+    columns_there: dict[Label, Label | None] = {label: label for label in layers}
+    if set(runs["language_title"]) != {LANGUAGE}:  # its depth may differ
+        columns_there = match(layers, theirs.columns)
+    rows = [
+        RowSpec(name.capitalize(), {"position": position}, Label(name.capitalize()))
+        for position, name in titles(runs, "position").items()
+    ]
+    columns = [
+        ColumnSpec(
+            label.name, (ACCURACY,), {"layer": float(label.name)}, printed=columns_there[label]
+        )
+        for label in layers
+    ]
+    return fill(TableSpec("table3", rows, columns, theirs), runs)
+
+
+def figure(results: Results, _settings: Settings) -> Drawn:
+    """Draw accuracy by position (rows) and layer (columns) of the inserted block."""
+    runs = with_layer(results.runs, "table3")
+    measured = runs.assign(percent=100 * runs["accuracy"]).astype({"layer": "int64"})
+    groups = measured.groupby(["layer", "position"], as_index=False)["percent"]
+    shown = groups.mean().rename(columns={"percent": "mean"})
+    shown["std"], shown["seeds"] = groups.std()["percent"], groups.count()["percent"]
+    positions = titles(runs, "position")
+    grid = shown.pivot(index="position", columns="layer", values="mean").loc[list(positions)]
+    spread = shown.pivot(index="position", columns="layer", values="std").loc[list(positions)]
+    vanilla = results.runs.loc[results.runs["variant"] == "vanilla", "accuracy"]
+    baseline = f"; vanilla {100 * vanilla.mean():.2f}" if len(vanilla) else ""
+    with style.look():
+        drawn, (axes,) = drawing.panels(style.PAGE * 0.75, 2.2)
+        image = drawing.heat_map(axes, grid, drawing.shades(grid))
+        drawing.write_cells(image, grid, spread)
+        axes.set_xticks(range(grid.shape[1]), [f"{layer}" for layer in grid.columns])
+        axes.set_yticks(range(grid.shape[0]), [name.capitalize() for name in positions.values()])
+        axes.set(xlabel=f"layer of {runs['language_title'].iloc[0]}", ylabel="position")
+        axes.set_title(f"{drawing.setting(runs)}{baseline}, {drawing.seeds(runs)}")
+        drawn.colorbar(image, ax=axes, pad=0.02, label="acc@1 (%)")
+    return Drawn(drawn, shown)

@@ -1,0 +1,25 @@
+"""Tasks: data, trunk, loss and metrics; each is a folder, found by its name."""
+
+from rectify.tasks.entry import DEFAULT_TASK, Entry, Metric
+from rectify.tasks.found import (
+    find,
+    metrics_of,
+    module_of,
+    names,
+    preparation_modules,
+    preparation_of,
+    settings_of,
+)
+
+__all__ = [
+    "DEFAULT_TASK",
+    "Entry",
+    "Metric",
+    "find",
+    "metrics_of",
+    "module_of",
+    "names",
+    "preparation_modules",
+    "preparation_of",
+    "settings_of",
+]

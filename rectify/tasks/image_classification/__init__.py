@@ -1,0 +1,1 @@
+"""Image classification: see README.md next to this file."""

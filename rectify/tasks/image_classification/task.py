@@ -1,0 +1,148 @@
+"""Image classification: a ViT on labelled images, tested on them and on shifted versions.
+
+A set of images in files is resized and cropped as in DeiT; an embedded one is taken as it is.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from rectify.data.draws import Draws
+from rectify.data.sets import FileSet, ImageSet, load_set
+from rectify.tasks import classification
+from rectify.tasks.classification import LabelledSource
+from rectify.tasks.contract import Batch, Machine, Recipe, TestSet, Vision
+from rectify.tasks.image_classification import augment
+from rectify.tasks.image_classification.prepare import prepare
+from rectify.tasks.image_classification.settings import METRICS, Settings
+from rectify.tasks.shifts import prepared_sets
+from rectify.trunks.vit import create_vit
+
+CROP = 0.875  # share of the resized image that is kept, as in DeiT
+KEPT_WHOLE = ("c",)  # ImageNet-C's images have their size already
+SHIFTS_WITH_FEWER_CLASSES = ("a", "r")  # of ImageNet-A and -R; only their classes compete
+
+
+class ImageClassification:
+    """Which class an image shows."""
+
+    settings, metrics = Settings, METRICS
+    prepare = staticmethod(prepare)
+
+    def training_source(
+        self, entry: Settings, folder: Path, recipe: Recipe, machine: Machine
+    ) -> LabelledSource:
+        """Return the training split, augmented item by item first where that is needed."""
+        items = load_set(folder, "train")
+        complete = {"crop": recipe.crop, "pad": recipe.pad, "flip_prob": recipe.flip}
+        prepare = None
+        if recipe.auto_augment is not None or recipe.crop == "resized":
+            prepare = augment.per_image(
+                **complete,
+                image_size=entry.image_size,
+                crop_scale=recipe.crop_scale,
+                auto_augment=recipe.auto_augment,
+            )
+            check_colours(entry)
+            complete = {"crop": "none", "pad": 0, "flip_prob": 0.0}
+        return LabelledSource(
+            items.images,
+            items.labels,
+            machine,
+            prepare=prepare,
+            change=augment.batched(**complete, erasing=recipe.random_erasing),
+            mix=classification.mixing(recipe, entry.classes),
+        )
+
+    def test_sets(
+        self, entry: Settings, folder: Path, recipe: Recipe, machine: Machine
+    ) -> Iterator[TestSet]:
+        """Give the plain test set, its embedded shifts, and those with a folder of their own."""
+        for name, group, items in prepared_sets(entry, folder):
+            yield TestSet(name, group, self.test_source(entry, items, recipe, machine, name))
+
+    def test_source(
+        self,
+        entry: Settings,
+        items: ImageSet | FileSet,
+        recipe: Recipe,
+        machine: Machine,
+        name: str = "test",
+    ) -> LabelledSource:
+        """Return items as a trained model sees them: brought to its size, if they don't have it.
+
+        Args:
+            entry: Of the set that the model learnt.
+            items: Labelled images, or the images of pairs.
+            recipe: How the model was trained.
+            machine: Where batches are wanted.
+            name: Of the test set.
+        """
+        prepare = None
+        if recipe.crop == "resized" and not items.final_size:
+            crop = 1.0 if name in KEPT_WHOLE else CROP
+            prepare = augment.evaluation_transform(entry.image_size, crop)
+        more = {"ks": torch.tensor([entry.top_k])}
+        if name in SHIFTS_WITH_FEWER_CLASSES:
+            more["candidates"] = items.labels.unique()
+        return LabelledSource(
+            items.images, items.labels, machine, prepare=prepare, change=normalised, more=more
+        )
+
+    def trunk(self, entry: Settings, vision: Vision, recipe: Recipe | None) -> VisionTransformer:
+        """Return a timm ViT; its first weights are drawn from torch's global generator."""
+        if vision.family is not None or vision.start is not None:
+            raise ValueError(
+                f"image_classification: {vision.name} must have no family and no start, got "
+                f"{vision.family} and {vision.start}. Take them away."
+            )
+        vit = create_vit(
+            vision.timm,
+            num_classes=entry.classes,
+            image_size=entry.image_size,
+            channels=entry.channels,
+            drop_path=0.0 if recipe is None else recipe.drop_path,
+            overrides=vision.overrides,
+        )
+        if recipe is not None:
+            classification.scale_head(vit, recipe.head_scale)
+        return vit
+
+    def starts(self, vision: Vision) -> list[Path]:
+        """Return no file: images are learnt from random weights."""
+        return []
+
+    def losses(self, outputs: Float[Tensor, "batch classes"], batch: Batch) -> Tensor:
+        """Return the cross entropy of each sample."""
+        return classification.losses(outputs, batch["labels"])
+
+    def scores(self, outputs: Float[Tensor, "items classes"], batch: Batch) -> dict[str, Tensor]:
+        """Return accuracy and loss of each item."""
+        more = (batch.get("ks"), batch.get("candidates"))
+        return classification.scores(outputs, batch["labels"], *more)
+
+
+def normalised(images: Tensor, draws: Draws | None) -> Tensor:
+    """Return test images as the model's inputs."""
+    return augment.normalise(images)
+
+
+def check_colours(entry: Settings) -> None:
+    """Check that images have the colours that RandAugment and resized crops need.
+
+    Raises:
+        ValueError: If they are grey.
+    """
+    if entry.channels != 3:
+        raise ValueError(
+            f"image_classification: RandAugment and resized crops need RGB images, got "
+            f"{entry.channels} channel. Set training.auto_augment to null and training.crop to "
+            "padded or none."
+        )
+
+
+TASK = ImageClassification()

@@ -1,0 +1,1 @@
+"""Video classification: see README.md next to this file."""

@@ -1,0 +1,1 @@
+"""Training one run: recipe, order of the items, loop, resumable state."""

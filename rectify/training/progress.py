@@ -1,0 +1,43 @@
+"""What a training knows about its epochs, and how far it is."""
+
+from dataclasses import asdict, dataclass, field
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """What is known about an epoch."""
+
+    epoch: int
+    """Epochs done before this one."""
+    train_loss: float
+    main_loss: float
+    auxiliary_loss: float | None
+    """None without a second path."""
+    weight: float
+    """Of the auxiliary loss: lambda."""
+    lr: float
+    """Highest rate of any tensor, at the end of the epoch."""
+    train_seconds: float
+    items_per_second: float
+    test: dict[str, float] = field(default_factory=dict)
+    """After the epoch: ``test_loss`` and the task's headline metric."""
+
+    def metrics(self) -> dict[str, float]:
+        """Return each metric by its name in a history."""
+        values = {name: value for name, value in asdict(self).items() if name != "epoch"}
+        test = values.pop("test")
+        values = {("lambda" if name == "weight" else name): value for name, value in values.items()}
+        return {name: value for name, value in (values | test).items() if value is not None}
+
+
+@dataclass
+class Progress:
+    """How far a training is; all of it is saved."""
+
+    rows: list[EpochRow] = field(default_factory=list)
+    """Of the epochs that are done."""
+    step: int = 0
+    """Steps that are done of the next epoch, and what they add up to."""
+    losses: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    """Sums of the total, main and auxiliary loss."""
+    seconds: float = 0.0

@@ -1,0 +1,193 @@
+"""Training recipes: named sets of values, each with its rule.
+
+deit      Touvron et al. 2021, DeiT-S/T from scratch on ImageNet
+pang      Pang et al. 2024: DeiT's with 20 warm-up epochs
+paper     the AAAI 2025 paper: DeiT's with weight decay 1e-5; one Mixup draw per image and no
+          repeated augmentation, since a draw or an image that a batch shares would correlate
+          the gradients whose noise is measured
+videomae  Tong et al. 2022, fine-tuning of ViT-S on Something-Something-v2, with the batch
+          and epochs of Pang et al.; ViT-B differs in four values, which config.yaml holds
+
+DeiT and Pang et al. also keep a moving average of the weights, but report the weights
+themselves; there is none here. DeiT's colour jitter has no effect next to RandAugment.
+"""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Strict,
+    field_validator,
+    model_validator,
+)
+
+from rectify.typed import Closed, check_known, parse
+
+Share = Annotated[float, Field(ge=0, le=1)]
+ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
+Factor = Annotated[tuple[str, PositiveFloat], Strict(False)]
+
+
+class Recipe(Closed, strict=True, allow_inf_nan=False):
+    """Every value that decides how a model is trained."""
+
+    epochs: PositiveInt = 300
+    batch_size: PositiveInt = 1024
+    lr: PositiveFloat = 5e-4
+    """Learning rate at ``lr_batch_size``; scaled linearly to ``batch_size``."""
+    lr_batch_size: PositiveInt | None = 512
+    """None: ``lr`` is used as it is."""
+    layer_decay: PositiveShare | None = None
+    """Each block learns at this share of the rate of the one after it; None: all at one rate."""
+    lr_factors: Annotated[tuple[Factor, ...], Strict(False)] = ()
+    """Patterns (regular expressions, searched in a tensor's name) and what multiplies their rate.
+    Each trained tensor has to fit exactly one of them; no pattern at all: all at one rate."""
+    weight_decay: NonNegativeFloat = 0.05
+    schedule: Literal["cosine", "step"] = "cosine"
+    """``step``: the rate is multiplied by ``gamma`` at each of the ``milestones``."""
+    milestones: Annotated[tuple[PositiveInt, ...], Strict(False)] = ()
+    """First epochs at a lower rate, counted from 0."""
+    gamma: PositiveShare | None = None
+    warmup_epochs: NonNegativeInt = 5
+    warmup_prefix: bool = False
+    """The schedule begins after the warm-up; otherwise it counts from the start, as in DeiT."""
+    warmup_lr: NonNegativeFloat = 1e-6
+    min_lr: NonNegativeFloat = 1e-5
+    """Where the cosine ends."""
+    scale_min_lr: bool = False
+    """Scale ``min_lr`` to the batch size as well."""
+    lr_per_step: bool = False
+    """Change the learning rate after each step; otherwise after each epoch, as DeiT does."""
+    clip_gradient: PositiveFloat | None = None
+    """Largest norm of the gradient of all trained tensors; None: it is not clipped."""
+    drop_path: ShareBelowOne = 0.1
+    head_scale: NonNegativeFloat = 1.0
+    """What the head's first weights are multiplied by."""
+    adapter_init: Literal["trunc_normal", "linear", "xavier"] = "trunc_normal"
+    """First weights of the rectifier's two linears: normal with std 0.02 (within 2, so that nothing
+    is cut off), torch's own for a linear, or Xavier's uniform ones."""
+    label_smoothing: ShareBelowOne = 0.1
+    mixup: NonNegativeFloat = 0.8
+    cutmix: NonNegativeFloat = 1.0
+    mixup_prob: Share = 1.0
+    mixup_switch_prob: Share = 0.5
+    mixup_mode: Literal["batch", "elem"] = "batch"
+    """``batch``: one draw for all images of a batch; ``elem``: one for each image."""
+    auto_augment: str | None = "rand-m9-mstd0.5-inc1"
+    crop: Literal["resized", "padded", "none"] = "resized"
+    """``resized``: random area and aspect. For images that are stored as the model takes them:
+    ``padded``, shifted by up to ``pad``, as DeiT does at 32 pixels; or ``none``."""
+    crop_scale: PositiveShare = 0.08
+    pad: NonNegativeInt = 4
+    repeats: PositiveInt = 3
+    """Repeated augmentation: times that an epoch takes each of its items. The epoch keeps its
+    length, so with 3 it sees another third of the set each time."""
+    flip: Share = 0.5
+    random_erasing: Share = 0.25
+    augment_repeats: PositiveInt = 1
+    """Times that each item is in its batch, augmented anew; not counted in ``batch_size``."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """``bfloat16``: autocast in forward passes."""
+    accumulate: PositiveInt = 1
+    """Slices of a process's batch that go through the model one after the other."""
+    compile: bool = False
+    """torch.compile for steps that are not measured."""
+
+    @field_validator("lr_factors")
+    @classmethod
+    def _has_regular_expressions(cls, value: tuple[Factor, ...]) -> tuple[Factor, ...]:
+        for pattern, _ in value:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(
+                    f"lr_factors must have regular expressions, got {pattern!r} ({error}). "
+                    "Correct it."
+                ) from None
+        return value
+
+    @model_validator(mode="after")
+    def _has_rules_that_agree(self) -> "Recipe":
+        epochs = ", ".join(map(str, self.milestones)) or "none"
+        steps = self.schedule == "step"
+        ordered = list(self.milestones) == sorted(set(self.milestones))
+        inside = all(epoch < self.epochs for epoch in self.milestones)
+        even = self.batch_size * self.augment_repeats % 2 == 0
+        for holds, name, rule, got in (
+            (self.warmup_epochs < self.epochs, "warmup_epochs", f"below epochs ({self.epochs})",
+             self.warmup_epochs),
+            (even or not self.mixes, "batch_size", "even with Mixup or CutMix", self.batch_size),
+            (self.crop != "none" or self.auto_augment is None, "crop",
+             "resized or padded with auto_augment", self.crop),
+            (self.layer_decay is None or not self.lr_factors, "layer_decay",
+             "null with lr_factors", self.layer_decay),
+            (steps == bool(self.milestones), "milestones",
+             "given with schedule step, and only then", epochs),
+            (steps == (self.gamma is not None), "gamma",
+             "given with schedule step, and only then", self.gamma),
+            (ordered and inside, "milestones", f"in order, and below epochs ({self.epochs})",
+             epochs),
+        ):  # fmt: skip
+            if not holds:
+                raise ValueError(f"{name} must be {rule}, got {got}. Change training.{name}.")
+        return self
+
+    @property
+    def mixes(self) -> bool:
+        """Whether Mixup or CutMix mixes the images of a batch in pairs."""
+        return bool(self.mixup or self.cutmix)
+
+    @property
+    def scaled_lr(self) -> float:
+        """Highest learning rate of the run."""
+        return self.lr * self._scale
+
+    @property
+    def scaled_min_lr(self) -> float:
+        """Learning rate that the cosine ends at."""
+        return self.min_lr * self._scale if self.scale_min_lr else self.min_lr
+
+    @property
+    def _scale(self) -> float:
+        return 1.0 if self.lr_batch_size is None else self.batch_size / self.lr_batch_size
+
+
+RECIPES: dict[str, Recipe] = {
+    "deit": Recipe(),
+    "pang": Recipe(warmup_epochs=20),
+    "paper": Recipe(weight_decay=1e-5, mixup_mode="elem", repeats=1),
+    "videomae": Recipe(
+        epochs=40,
+        batch_size=24,
+        lr=1e-3,
+        lr_batch_size=256,
+        layer_decay=0.7,
+        warmup_prefix=True,
+        warmup_lr=0.0,
+        min_lr=1e-6,
+        scale_min_lr=True,
+        lr_per_step=True,
+        head_scale=1e-3,
+        auto_augment="rand-m7-n4-mstd0.5-inc1",
+        flip=0.0,
+        repeats=1,
+        augment_repeats=2,
+    ),
+}
+
+
+def recipe(recipe: str = "paper", **changes: object) -> Recipe:
+    """Return a named recipe with some values changed, as ``training`` of a config has them.
+
+    Raises:
+        ValueError: If the recipe or a value's name is unknown, or a value can't be right.
+    """
+    check_known("config: training.recipe", recipe, RECIPES, "a recipe")
+    values = RECIPES[recipe].model_dump()
+    return parse(Recipe, {**values, **changes}, "training")

@@ -1,0 +1,93 @@
+"""A trunk: the model that a task trains, as ``embed -> blocks -> decode``.
+
+    inputs -> embed -> Tokens -> run(0, depth) -> Tokens -> decode -> outputs
+
+Whoever puts something between two blocks (``rectify.rectified``), watches the blocks (GSNR) or
+reads what leaves them (``features``) needs these parts alone, so every task has all of it.
+"""
+
+from collections.abc import Mapping
+from functools import singledispatch
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+Inputs = Tensor | Mapping[str, Tensor]
+Outputs = Tensor | Mapping[str, Tensor]
+Groups = dict[str, str | list]
+"""timm's patterns of parameter names by depth: the stem's, and (pattern, order) of the blocks."""
+
+PARTS = ("dim", "blocks", "embed", "run", "decode")
+
+
+class Tokens(NamedTuple):
+    """What runs through the blocks.
+
+    Attributes:
+        values: The tokens.
+        padding: True where there is no token; None where all are tokens.
+        context: What ``decode`` or the blocks need besides: positions, the text stream, ...
+    """
+
+    values: Float[Tensor, "batch tokens dim"]
+    padding: Bool[Tensor, "batch tokens"] | None = None
+    context: object = None
+
+
+@runtime_checkable
+class Trunk(Protocol):
+    """An ``nn.Module`` in three parts; called, it is ``decode(run(embed(inputs), 0, depth))``.
+
+    A trunk may offer more: ``no_weight_decay()`` and ``group_matcher(coarse)``, which timm's
+    optimizers ask for; ``plain``, the model that it wraps, whose names an exported file has; and
+    ``second_head(generator)``, a module from ``Tokens`` to outputs like ``decode`` with weights of
+    its own.
+
+    Attributes:
+        dim: Width of the tokens.
+        blocks: What GSNR watches, in order.
+    """
+
+    dim: int
+
+    @property
+    def blocks(self) -> Mapping[str, nn.Module]: ...
+
+    def embed(self, inputs: Inputs) -> Tokens:
+        """Return the tokens that enter block 0."""
+
+    def run(self, tokens: Tokens, start: int, stop: int) -> Tokens:
+        """Return the tokens after the blocks ``start`` ... ``stop - 1``."""
+
+    def decode(self, tokens: Tokens) -> Outputs:
+        """Return the outputs for tokens that left the last block."""
+
+
+@singledispatch
+def as_trunk(model: nn.Module) -> Trunk:
+    """Return a model as a trunk: a trunk itself, a model of a registered class in its wrapper.
+
+    ``as_trunk.register(<class>)`` registers a wrapper; ``rectify.trunks.vit`` does so for timm's
+    ``VisionTransformer``.
+
+    Raises:
+        ValueError: If the model is neither.
+    """
+    missing = [name for name in PARTS if not hasattr(model, name)]
+    if missing:
+        raise ValueError(
+            f"trunk: a model must be timm's VisionTransformer or have {', '.join(PARTS)}, got "
+            f"{type(model).__name__} without {', '.join(missing)}. Give it these parts."
+        )
+    return model
+
+
+def groups_within(prefix: str, groups: Groups) -> Groups:
+    """Return a model's groups as those of a model that holds it under ``prefix``."""
+
+    def within(pattern: str) -> str:
+        return f"^{prefix}(?:{pattern.removeprefix('^')})"
+
+    blocks = [(within(pattern), order) for pattern, order in groups["blocks"]]
+    return {"stem": within(groups["stem"]), "blocks": blocks}

@@ -1,0 +1,152 @@
+"""Typed settings: closed models whose mistakes are told in one line.
+
+A value is checked where it is parsed, by the rule at its field, and is typed from there on. An
+unknown key is an error that names the nearest right spelling.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Annotated, TypeVar, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    StringConstraints,
+    ValidationError,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+NAME = r"[a-z0-9]+([.-][a-z0-9]+)*"
+Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
+"""Small letters and digits, with single points or hyphens between them: a field of a run's name."""
+
+
+Item = TypeVar("Item")
+
+
+def _listed(value: object) -> object:
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _each_once(values: tuple[Item, ...]) -> tuple[Item, ...]:
+    if not values or len(set(values)) < len(values):
+        raise ValueError("must name at least one, each once")
+    return values
+
+
+class _OneOrMore:
+    """The JSON schema of a list that may be written as its only value."""
+
+    def __get_pydantic_json_schema__(
+        self, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        schema = handler(core)
+        return {"anyOf": [schema["items"], schema]}
+
+
+Listed = Annotated[tuple[Item, ...], BeforeValidator(_listed), _OneOrMore()]
+"""One value, or a list of them, which may be empty."""
+Several = Annotated[
+    tuple[Item, ...], BeforeValidator(_listed), AfterValidator(_each_once), _OneOrMore()
+]
+"""One value, or a list of distinct ones."""
+
+
+class Closed(BaseModel):
+    """A frozen group of settings without any other keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def parse(model: type[Model], value: object, where: str) -> Model:
+    """Return ``value`` as a model.
+
+    Args:
+        model: Type of the settings.
+        value: What a YAML or JSON file holds.
+        where: Path of the value in the configuration, e.g. ``data.cifar100``; may be empty.
+
+    Raises:
+        ValueError: One line that names the key, what must hold and what was got.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise ValueError(one_line(error, model, where)) from None
+
+
+def one_line(error: ValidationError, model: type[BaseModel], where: str = "") -> str:
+    """Return the first mistake as one line; an unknown key comes before all others."""
+    mistakes = error.errors(include_url=False)
+    first = min(mistakes, key=lambda mistake: mistake["type"] != "extra_forbidden")
+    nested = first.get("ctx", {}).get("error")
+    if nested is not None and f"{nested}".startswith("config: "):
+        return f"{nested}"  # told by the validator of a group inside
+    path = [str(key) for key in first["loc"] if key != "[key]"]
+    place = ".".join([*([where] if where else []), *path]) or "top level"
+    if first["type"] == "extra_forbidden":
+        parent = ".".join(place.split(".")[:-1]) or "top level"
+        hint = nearest(path[-1], _fields(model, path[:-1]))
+        return f"config: every key must be known, got {path[-1]!r} at {parent}. {hint}"
+    if first["type"] == "missing":
+        parent = ".".join(place.split(".")[:-1]) or "top level"
+        return f"config: {parent} must be complete, got no {path[-1]}. Add the key."
+    if ", got " in f"{nested}":
+        return f"config: {place}: {nested}"
+    shown = f"{first['input']!r}"[:80]
+    got = "" if isinstance(first["input"], dict) else f", got {shown}"
+    rule = f"{nested or first['msg']}".removeprefix("Value error, ").rstrip(".")
+    rule = rule[:1].lower() + rule[1:]
+    return f"config: {place} must follow its rule, {rule}{got}. Correct {place}."
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """Return a sentence that names the nearest right spelling, or all of them."""
+    names = [f"{one}" for one in known]
+    near = difflib.get_close_matches(f"{name}", names, 1)
+    return f"Did you mean {near[0]}?" if near else f"Known: {', '.join(names) or 'none'}."
+
+
+def check_known(where: str, name: object, known: Iterable[str], what: str) -> None:
+    """Check that a name is one of those that are known.
+
+    Raises:
+        ValueError: One line with the nearest right spelling.
+    """
+    names = list(known)
+    if name not in names:
+        raise ValueError(f"{where}: must be {what}, got {name!r}. {nearest(name, names)}")
+
+
+def _fields(model: object, path: list[str]) -> list[str]:
+    """Return the keys that are known at a path below a model, as far as annotations tell."""
+    for key in path:
+        fields = getattr(model, "model_fields", {})
+        if key in fields:
+            model = fields[key].annotation
+        model = _model_in(model)
+    return [field.alias or name for name, field in getattr(model, "model_fields", {}).items()]
+
+
+def _model_in(annotation: object) -> object:
+    """Return the first model inside an annotation such as ``dict[str, Model] | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inner = (_model_in(argument) for argument in get_args(annotation))
+    return next((model for model in inner if model is not None), None)
+
+
+def merge(base: Mapping, overlay: Mapping) -> dict:
+    """Return ``base`` with ``overlay`` over it: mappings merged, everything else replaced."""
+    merged = dict(base)
+    for key, value in overlay.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged

@@ -1,0 +1,177 @@
+"""The page: every number from a file, everything escaped, nothing fetched from elsewhere."""
+
+import base64
+import html.parser
+import math
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+
+from rectify.analysis.page import Entry, job_times, page
+from rectify.results.declared import CELLS
+from rectify.results.tables import write_table
+
+SOURCE = {
+    "commit": "0123456789ab",
+    "device": "a <device>",
+    "platform": "Linux x86_64",
+    "versions": {"numpy": "2.0"},
+    "facts": {"seeds": [0, 1]},
+}
+HEAD = (0, 0, "zeta", "Set", "acc@1", "value", "%", 1.0)
+ROWS = [
+    (1, 0, "alpha & <b>", "Set", "acc@1", "value", "%", 1.0, 64.0, math.nan, 1, math.nan, math.nan,
+     "-", "-"),
+    (*HEAD, 63.456, 0.314, 2, 71.62, -8.164, "ViT-S", "CIFAR-100: acc@1"),
+    (0, 0, "zeta", "Set", "acc@1", "gain", "points", 1.0, -1.5, 0.2, 2, 0.5, -2.0, "ViT-S", "-"),
+    (0, 1, "zeta", "Set", "GSNR", "value", "1", 1e-2, 2.5, 0.1, 2, 0.00128, 2.49872, "ViT-S",
+     "CIFAR-100: GSNR"),
+]  # fmt: skip
+
+
+class Parts(html.parser.HTMLParser):
+    """Collects the tags and the visible words of a page, and checks that tags are closed."""
+
+    EMPTY = ("meta", "link", "img")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.EMPTY:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data.strip())
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> dict[str, object]:
+    """Return the arguments of a page with one table, one figure and three jobs."""
+    write_table(CELLS, ROWS, tmp_path / "table5.csv", SOURCE)
+    write_table(CELLS, ROWS, tmp_path / "figure2.csv", SOURCE)
+    for name in ("figure2", "table5"):
+        Figure(figsize=(1, 1)).savefig(tmp_path / f"{name}.png")
+    (tmp_path / "demo.yaml").write_text("title: <script>alert(1)</script>\n")
+    for job, seconds, memory in (("train/a", 1.5, "100"), ("train/b", 2.5, "-"), ("table", 1, "7")):
+        file = tmp_path / "benchmarks" / f"{job}.tsv"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:00:01\t{memory}\n")
+    entries = [
+        Entry(
+            "mine", "mine", "Table 5: mine & yours", "The caption. Its second part: a < b.",
+            tmp_path / "table5.csv", tmp_path / "table5.png",
+        ),
+        Entry("figure2", "Figure 2", "Figure 2: GSNR", "Lines.", None, tmp_path / "figure2.png"),
+    ]  # fmt: skip
+    return {
+        "title": "Demo & <more>",
+        "entries": entries,
+        "benchmarks": tmp_path / "benchmarks",
+        "configs": [tmp_path / "demo.yaml"],
+    }
+
+
+def test_the_page_has_a_section_and_a_link_for_each_part_in_the_given_order(
+    inputs: dict[str, object],
+) -> None:
+    parts = Parts(page(**inputs))
+    anchors = [attributes["id"] for tag, attributes in parts.tags if tag == "section"]
+    links = [attributes["href"] for tag, attributes in parts.tags if tag == "a"]
+    assert anchors == ["mine", "figure2", "times", "configuration"]
+    assert links == [f"#{anchor}" for anchor in anchors]
+    assert parts.words.index("Table 5: mine & yours") < parts.words.index("Figure 2: GSNR")
+    turned = Parts(page(**{**inputs, "entries": inputs["entries"][::-1]}))
+    assert turned.words.index("Figure 2: GSNR") < turned.words.index("Table 5: mine & yours")
+
+
+def test_a_cell_shows_ours_the_paper_s_and_the_difference_with_their_gains(
+    inputs: dict[str, object],
+) -> None:
+    words = Parts(page(**inputs)).words
+    start = words.index("63.46 ± 0.31 (-1.50 ± 0.20)")
+    assert [w for w in words[start : start + 6] if w][:3] == [
+        "63.46 ± 0.31 (-1.50 ± 0.20)",
+        "paper 71.62 (+0.50)",
+        "Δ -8.16 (-2.00)",
+    ]
+    assert words.index("(×10⁻²)") == words.index("GSNR") + 2  # each word is kept in one piece
+    assert "paper 0.0013" in words
+    assert "Δ +2.50" in words
+    assert "64.00" in words  # one seed, no deviation, nothing printed by the paper
+    assert words.index("zeta") < words.index("alpha & <b>")  # the table's order
+
+
+def test_the_page_says_whose_numbers_are_whose(inputs: dict[str, object]) -> None:
+    text = " ".join(Parts(page(**inputs)).words)
+    assert "measured by its authors on their own data sets" in text
+    assert "n = 1 to 2 seeds" in text
+
+
+def test_everything_from_outside_is_escaped(inputs: dict[str, object]) -> None:
+    text = page(**inputs)
+    assert "<script" not in text
+    assert "<more>" not in text
+    assert "a <device>" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "Its second part: a &lt; b." in text
+
+
+def test_pictures_are_inside_the_page_and_nothing_is_fetched(inputs: dict[str, object]) -> None:
+    text = page(**inputs)
+    images = [attributes for tag, attributes in Parts(text).tags if tag == "img"]
+    coded = [image["src"].removeprefix("data:image/png;base64,") for image in images]
+    pictures = [entry.picture.read_bytes() for entry in inputs["entries"]]
+    assert [base64.b64decode(code) for code in coded] == pictures
+    assert [image["alt"] for image in images] == ["The caption.", "Lines."]
+    assert [image["width"] for image in images] == ["70", "70"]  # of 100 pixels
+    assert "http" not in text
+    assert "url(" not in text
+
+
+def test_provenance_is_shown_for_each_result(inputs: dict[str, object]) -> None:
+    words = Parts(page(**inputs)).words
+    assert words.count("Where this comes from") == 2
+    assert words.count("0123456789ab") == 2
+    assert "a <device>" in words
+    assert "numpy 2.0" in words
+    assert "0, 1" in words
+
+
+def test_job_times_are_summed_by_rule(inputs: dict[str, object]) -> None:
+    times = job_times(inputs["benchmarks"]).set_index("rule")
+    assert list(times.index) == ["train", "table"]
+    assert times.loc["train"].tolist() == [2, 4.0, 2.5]
+    assert times.loc["table"].tolist() == [1, 1.0, 1.0]
+
+
+def test_a_page_without_benchmarks_is_still_a_page(
+    inputs: dict[str, object], tmp_path: Path
+) -> None:
+    text = page(**{**inputs, "benchmarks": tmp_path / "none"})
+    assert "0 jobs, 0 s in all" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("figure2.png", "Make the figure first"), ("demo.yaml", "Name the configuration"),
+     ("table5.csv", "Ask snakemake"), ("figure2.csv.json", "must exist, got no file")],
+)  # fmt: skip
+def test_a_missing_file_is_named_in_one_line(
+    inputs: dict[str, object], tmp_path: Path, name: str, message: str
+) -> None:
+    (tmp_path / name).unlink()
+    with pytest.raises(ValueError, match=message) as error:
+        page(**inputs)
+    assert name in str(error.value)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,213 @@
+"""The printed numbers, and with which of them one of ours is compared."""
+
+import pytest
+
+from rectify.analysis.published import (
+    Label,
+    every_cell,
+    labels,
+    match,
+    match_names,
+    match_sizes,
+    printed,
+)
+from rectify.targets.table1 import LANGUAGES, VISIONS
+
+TABLES = [f"table{number}" for number in range(1, 7)]
+
+
+def value(table: str, row: str, column: str, group: str = "", kind: str = "value") -> float:
+    return printed(table).cell(Label(row), Label(column, group), kind).value
+
+
+def test_every_cell_of_every_table_is_there_once() -> None:
+    counts = {name: len(printed(name).cells) for name in (*TABLES, "cost")}
+    expected = {"table1": 12, "table2": 8, "table3": 15, "table4": 36, "table5": 24, "table6": 30}
+    assert counts == {**expected, "cost": 6}
+    places = [(cell.target, cell.row, cell.column, cell.kind) for cell in every_cell()]
+    assert len(set(places)) == len(places) == sum(counts.values())
+
+
+TEXT = {  # the body of each table as the paper's text has it, label first
+    "table1": """
+        vit@5.7M 0.0864 0.0926 0.1185 0.1231
+        vit@22M 0.0924 0.0982 0.1268 0.1315
+        vit@86M 0.0955 0.1004 0.1286 0.1330
+    """,
+    "table2": """
+        ViT-S 71.56(-3.69) 75.62(+0.37) 75.74(+0.54) 76.29(+1.04)
+    """,
+    "table3": """
+        Early 68.12 67.54 67.78 67.40 68.73
+        Middle 69.01 70.22 73.18 73.50 73.76
+        End 70.65 71.39 71.95 74.28 74.14
+    """,
+    "table4": """
+        ViT-S 80.1 57.2 20.5 28.9 42.1 6.36 64.71 89.15 1.79
+        +AUX 80.3 57.6 20.0 30.1 42.3 7.10 64.58 89.54 1.80
+        ViT-B 80.6 60.5 23.4 31.9 43.5 8.12 64.97 89.50 0.94
+        +AUX 80.9 61.1 24.2 32.3 44.3 9.34 65.85 90.08 1.02
+    """,
+    "table5": """
+        ViT-T 70.21 90.97 1.76 39.65 63.77 1.66
+        +Aux 71.27 91.06 2.11 40.26 64.12 2.37
+        ViT-S 71.62 91.35 1.28 47.16 68.10 1.20
+        +Aux 73.37 91.43 1.36 48.15 69.25 1.97
+    """,
+    "table6": """
+        0 71.62 91.35 47.16 68.10 33.49 58.56
+        0.15 72.88 91.35 47.26 68.67 34.70 69.57
+        0.25 72.92 91.37 47.12 68.69 34.55 68.04
+        0.35 73.37 91.43 48.15 69.25 34.86 68.20
+        0.45 72.75 91.47 47.61 69.02 34.63 67.58
+    """,
+}
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_the_numbers_are_those_of_the_paper_s_text(table: str) -> None:
+    lines = [line.split() for line in TEXT[table].strip().splitlines()]
+    theirs = printed(table)
+    assert len(lines) == len(theirs.rows)
+    for row, (name, *texts) in zip(theirs.rows, lines, strict=True):
+        assert row.name.lower().endswith(name.lower())
+        for column, text in zip(theirs.columns, texts, strict=True):
+            number, _, gain = text.strip(")").partition("(")  # Table 2 has both in one cell
+            assert theirs.cell(row, column).value == float(number)
+            if gain:
+                assert theirs.cell(row, column, "gain").value == float(gain)
+
+
+def test_gsnr_is_in_the_power_of_ten_of_its_head() -> None:
+    four = {c.column: c.scale for c in printed("table4").cells if c.column.name == "GSNR"}
+    scales = {label.group: scale for label, scale in four.items()}
+    assert scales == {"ImageNet-1K": 1e-5, "Something-Something-v2": 1e-3}
+    five = {c.scale for c in printed("table5").cells if c.column.name == "GSNR"}
+    assert five == {1e-5}
+
+
+def test_what_the_paper_prints_twice_is_the_same() -> None:
+    for group in ("CIFAR-100", "Caltech 256"):
+        five, six = value("table5", "ViT-S", "acc@1", group), value("table6", "0", "acc@1", group)
+        assert five == six
+        auxiliary = value("table5", "ViT-S +AUX", "acc@1", group)
+        assert auxiliary == value("table6", "0.35", "acc@1", group)
+
+
+def test_the_gains_of_table_2_share_a_baseline_except_one() -> None:
+    names = [column.name for column in printed("table2").columns]
+    implied = [
+        value("table2", "ViT-S", n) - value("table2", "ViT-S", n, kind="gain") for n in names
+    ]
+    assert [round(number, 2) for number in implied] == [75.25, 75.25, 75.20, 75.25]
+
+
+def test_the_text_and_the_tables_agree() -> None:
+    at_035, at_045 = (value("table6", w, "acc@1", "CIFAR-100") for w in ("0.35", "0.45"))
+    assert round(at_035 - at_045, 2) == 0.62  # "a decrease of 0.62%"
+    costs = [(c.row.name, c.column.name, c.value, c.scale) for c in printed("cost").cells]
+    assert costs == [
+        ("ViT-S, vanilla", "parameters", 22.05, 1e6),
+        ("ViT-S, vanilla", "flops", 8.5, 1e9),
+        ("ViT-S, vanilla", "test_images_per_second", 75.0, 1.0),
+        ("ViT-S, insert", "parameters", 227.58, 1e6),
+        ("ViT-S, insert", "flops", 90.11, 1e9),
+        ("ViT-S, insert", "test_images_per_second", 70.0, 1.0),
+    ]
+
+
+def test_labels_that_the_paper_prints_are_matched_by_name() -> None:
+    three, two = printed("table3").columns, printed("table2").columns
+    assert match(labels(["15", "31"]), three) == {
+        Label("15"): Label("15"),
+        Label("31"): Label("31"),
+    }
+    assert match(labels(["+OPT-350M"]), two) == {Label("+OPT-350M"): Label("+Opt-350M")}
+
+
+def test_other_labels_are_matched_by_rank_and_the_rest_by_none() -> None:
+    rows = printed("table1").rows
+    assert match(labels(["0", "2", "7"]), rows) == dict(
+        zip(labels(["0", "2", "7"]), rows, strict=True)
+    )
+    assert list(match(labels(["a", "b", "c"]), rows[:2]).values()) == [*rows[:2], None]
+
+
+def test_what_the_paper_has_is_matched_by_name_however_few_and_in_any_order() -> None:
+    four, five, six = (printed(name).columns for name in ("table4", "table5", "table6"))
+    assert match_names(six[::-1], six) == dict(zip(six, six, strict=True))
+    spelt = Label("GSNR", "Caltech-256")
+    assert match_names([spelt], five) == {spelt: Label("GSNR", "Caltech 256")}
+    size = Label("+OPT-6.7B")
+    assert match_names([size], printed("table2").columns) == {size: Label("+Opt-6.7B")}
+    shift = Label("ImageNet-C", "ImageNet")
+    assert match_names([shift], four) == {shift: Label("ImageNet-C", "ImageNet-1K")}
+
+
+@pytest.mark.parametrize(
+    ("table", "ours", "theirs"),
+    [
+        (
+            "table5",
+            [Label("acc@1", "CIFAR-100"), Label("acc@1", "Digits")],
+            [Label("acc@1", "CIFAR-100"), None],
+        ),
+        (
+            "table5",
+            [Label("acc@3", "CIFAR-100"), Label("GSNR", "CIFAR-100")],
+            [None, Label("GSNR", "CIFAR-100")],
+        ),
+        ("table6", [Label("acc@1", "ImageNet")], [None]),
+        ("table2", [Label("+LLaMA-7B")], [None]),
+        ("table2", [Label("+OPT-13B"), Label("+OPT-2.7B")], [None, Label("+Opt-2.7B")]),
+    ],
+)
+def test_what_the_paper_lacks_is_not_compared_where_it_has_others_of_ours(
+    table: str, ours: list[Label], theirs: list[Label | None]
+) -> None:
+    assert list(match_names(ours, printed(table).columns).values()) == theirs
+
+
+def test_stand_ins_are_matched_by_rank() -> None:
+    ours = [
+        Label(name, group)
+        for group, names in (
+            ("Glyphs", ("acc@1", "acc@5")),
+            ("Digits", ("acc@1", "acc@3")),
+            ("Biased", ("acc@1",)),
+        )
+        for name in names
+    ]
+    columns = printed("table6").columns
+    assert list(match_names(ours, columns).values()) == columns[:5]
+    assert match_names(labels(["ViT-48"]), labels(["ViT-T", "ViT-S"])) == {
+        Label("ViT-48"): Label("ViT-T")
+    }
+
+
+def test_models_of_the_paper_s_sizes_are_matched_by_size_and_others_by_rank() -> None:
+    assert match_sizes({"vit-s": 21.7e6}, VISIONS) == {"vit-s": Label("vit@22M")}
+    sizes = (559e6, 1065e6, 3003e6, 7069e6)
+    for size, column in zip(sizes, printed("table1").columns, strict=True):
+        assert match_sizes({"bloomz": size}, LANGUAGES) == {"bloomz": column}
+    assert match_sizes({"opt": 6.7e9, "bloomz": 7.07e9, "large": 6.5e10}, LANGUAGES) == {
+        "opt": None, "bloomz": Label("LLM@7B"), "large": None,
+    }  # fmt: skip
+    assert match_sizes({"a": 4e4, "b": 2e5}, LANGUAGES) == {
+        "a": Label("LLM@560M"), "b": Label("LLM@1.1B"),
+    }  # fmt: skip
+
+
+def test_the_sizes_of_table_1_are_those_of_its_labels() -> None:
+    assert list(VISIONS) == printed("table1").rows
+    assert list(LANGUAGES) == printed("table1").columns
+    for label, size in {**VISIONS, **LANGUAGES}.items():
+        number, factor = label.name.partition("@")[2][:-1], label.name[-1]
+        assert size == pytest.approx(float(number) * {"M": 1e6, "B": 1e9}[factor])
+
+
+def test_a_cell_that_is_not_printed_is_none() -> None:
+    three = printed("table3")
+    assert three.cell(Label("End"), Label("8")) is None
+    assert three.cell(None, Label("0")) is None
+    assert printed("grid").cells == ()

@@ -1,0 +1,369 @@
+import itertools
+import json
+from collections import Counter
+
+import pytest
+import torch
+
+from rectify.controls import CONTROLS
+from rectify.experiment.grid import (
+    all_runs,
+    expand,
+    load,
+    read,
+    recipe_of,
+    run_labels,
+    run_settings,
+    runs_of,
+    targets,
+)
+from rectify.experiment.plan import Plan
+from rectify.experiment.run import POSITIONS, Run
+from rectify.trunks.vit import create_vit
+from tests.helpers.configs import DEMO, PAPER, SMOKE, changed, replaced
+
+BOTH = pytest.mark.parametrize("values", [PAPER, DEMO], ids=["paper", "demo"])
+LAYER = {"language": "llama-7b", "layer": 31, "position": "end"}
+
+
+@pytest.fixture(scope="module")
+def paper():
+    return read(PAPER)
+
+
+@BOTH
+def test_the_given_configurations_pass_and_every_run_comes_back_from_its_name(values):
+    runs = all_runs(read(values))
+    assert len(runs) == len(set(runs)) > 30
+    assert [Run.parse(run.name) for run in runs] == runs
+
+
+@BOTH
+def test_each_table_has_as_many_runs_as_the_paper_has_cells(values):
+    config = read(values)
+    counts = {name: len(runs_of(config, target)) for name, target in targets(config).items()}
+    assert counts["table2"] == 5  # the baseline and four models
+    assert counts["table3"] == counts["figure5"] == 16  # the baseline and 5 layers x 3 positions
+    assert counts["table4"] == counts["table5"] == 8  # two sets, two ViTs, with and without
+    assert counts["table6"] == 15  # three sets, five lambdas
+    assert counts["figure2"] == 2
+    assert counts["figure3"] == 4  # the last layer at each position, and the baseline
+    assert counts["controls"] == 6
+    assert counts["table1"] == counts["figure4"] == counts["cost"] == 0
+
+
+def test_the_grid_of_table_3_is_complete(paper):
+    runs = runs_of(paper, targets(paper)["table3"])
+    cells = {(run.layer, run.position) for run in runs if run.layer is not None}
+    assert cells == set(itertools.product([0, 7, 15, 23, 31], POSITIONS))
+
+
+def test_lambda_zero_is_the_vanilla_run(paper):
+    runs = [run for run in runs_of(paper, targets(paper)["table6"]) if run.data == "bar"]
+    assert [run.lambda_init for run in runs] == [0, 0.15, 0.25, 0.35, 0.45]
+    assert [run.variant for run in runs] == ["vanilla", *["auxiliary"] * 4]
+
+
+def test_an_experiment_is_the_product_of_its_factors_by_another_count(paper):
+    factors = {
+        "data": ["bar", "cifar100"],
+        "vision": ["vit-t", "vit-s"],
+        "variant": ["insert", "auxiliary"],
+        "control": ["frozen", "random", "head"],
+        "language": "llama-7b",
+        "layer": [0, 1],
+        "position": ["early", 3, "end"],
+        "lambda": [0, 0.2],
+    }
+    config = read(replaced(PAPER, "experiments", {"mine": factors}) | {"targets": {}})
+    runs = expand(config, config.experiments["mine"])
+    pairs = 2 * 2
+    inserted = pairs * 2 * 2 * 3  # two controls (head is for auxiliary alone), layers, positions
+    auxiliary = pairs * 3 * 2 * 1  # three controls, layers, the weight that is not 0
+    assert Counter(run.variant for run in runs) == {
+        "vanilla": pairs, "insert": inserted, "auxiliary": auxiliary
+    }  # fmt: skip
+    assert {run.position for run in runs if run.variant == "auxiliary"} == {"end"}
+    assert {run.control for run in runs if run.variant == "insert"} == {"frozen", "random"}
+
+
+def test_the_last_layer_is_meant_where_none_is_named(paper):
+    runs = runs_of(paper, targets(paper)["table2"])
+    assert {run.language: run.layer for run in runs if run.language} == {
+        "opt-350m": 23, "opt-1.3b": 23, "opt-2.7b": 31, "opt-6.7b": 31
+    }  # fmt: skip
+
+
+def test_an_experiment_that_nothing_reads_has_a_target_of_its_own_name():
+    mine = {"data": "glyphs", "vision": "vit-64", "variant": "insert", "language": "llama-s"}
+    config = read(changed(DEMO, "experiments.mine", mine))
+    assert targets(config)["mine"].reads == ("mine",)
+    assert len(runs_of(config, targets(config)["mine"])) == 2
+    alone = {**DEMO, "experiments": {"mine": mine}, "targets": {}}
+    assert list(targets(read(alone))) == ["mine"]
+
+
+def test_a_target_that_shows_similarity_brings_the_figure_of_it():
+    target = {"reads": "grid", "rows": "position", "columns": "layer", "similarity": True}
+    config = read(changed(DEMO, "targets.mine", target))
+    found = targets(config)
+    assert found["mine-similarity"].kind == "figure5"
+    assert found["mine-similarity"].reads == ("grid",)
+
+
+def test_similarities_of_trained_models_need_their_vanilla_runs():
+    names = {run.name for run in all_runs(read(DEMO))}
+    assert {f"scripts_vit-{width}_vanilla" for width in (48, 64, 96)} <= names
+    assert not any(name.startswith("scripts") for name in {r.name for r in all_runs(read(PAPER))})
+
+
+@BOTH
+def test_each_run_has_complete_settings(values):
+    config = read(values)
+    for run in all_runs(config):
+        settings = run_settings(config, run)
+        depth = settings.vision.depth
+        places = {None: None, "early": 0, "middle": depth // 2, "end": depth}
+        assert settings.run == run.name
+        assert settings.insert_at == places[run.position]
+        assert type(settings).model_validate_json(settings.model_dump_json()) == settings
+
+
+def test_the_papers_values_reach_the_run(paper):
+    run = Run("bar", "vit-s", "auxiliary", **LAYER, lambda_init=0.25)
+    settings = run_settings(paper, run)
+    recipe = settings.recipe
+    assert (recipe.epochs, recipe.batch_size, recipe.precision) == (300, 64, "bfloat16")
+    assert (recipe.weight_decay, recipe.mixup_mode, recipe.repeats) == (1e-5, "elem", 1)
+    assert (settings.insert_at, settings.lambda_init, settings.layer) == (12, 0.25, 31)
+    assert (settings.lambda_floor, settings.final_norm) == (0.1, "unit")
+    assert (settings.language, settings.control) == ("llama-7b", "frozen")
+    assert settings.data["classes"] == 6
+
+
+def test_a_position_by_number_reaches_the_run(paper):
+    run = Run("cifar100", "vit-s", "insert", **{**LAYER, "position": "5"})
+    assert run_settings(paper, run).insert_at == 5
+
+
+def test_the_precision_of_clips_is_that_of_the_paper(paper):
+    assert recipe_of(paper, Run("ssv2", "vit-s")).precision == "bfloat16"
+
+
+def test_videomae_has_its_own_start_and_values_for_each_size(paper):
+    small, base = (run_settings(paper, Run("ssv2", name)) for name in ("vit-s", "vit-b"))
+    assert small.vision.family == base.vision.family == "videomae"
+    assert small.vision.start == "models/videomae-small-ssv2.pth"
+    assert base.vision.start == "models/videomae-base-ssv2.pth"
+    assert (small.recipe.epochs, small.recipe.batch_size, small.recipe.lr) == (40, 24, 1e-3)
+    assert (base.recipe.epochs, base.recipe.batch_size, base.recipe.lr) == (30, 12, 5e-4)
+    assert (small.recipe.layer_decay, base.recipe.layer_decay) == (0.7, 0.75)
+    assert run_settings(paper, Run("cifar100", "vit-s")).vision.family is None
+
+
+def test_a_named_recipe_starts_without_values_that_were_meant_for_another():
+    config = read(replaced(PAPER, "training", {"recipe": "paper", "epochs": 9, "mixup": 0}))
+    assert recipe_of(config, Run("ssv2", "vit-s")).mixup == 0.8
+    assert recipe_of(config, Run("bar", "vit-s")).mixup == 0
+    config = read(changed(PAPER, "training", {"precision": "float32", "compile": True}))
+    recipe = recipe_of(config, Run("ssv2", "vit-b"))
+    assert (recipe.precision, recipe.compile) == ("float32", True)  # how, not what
+
+
+def test_a_language_model_may_have_a_rate_of_its_own():
+    config = read(changed(PAPER, "languages.opt-350m.training", {"lr": 1e-4}))
+    runs = {run.language: run for run in expand(config, config.experiments["sizes"])}
+    rates = {language: recipe_of(config, run).lr for language, run in runs.items()}
+    assert rates.pop("opt-350m") == 1e-4
+    assert set(rates.values()) == {5e-4}
+
+
+DISPLAY = {
+    "data.bar.title": "Other",
+    "visions.vit-s.title": "Other",
+    "visions.vit-s.hub": "someone/else",
+    "languages.llama-7b.title": "Other",
+    "gsnr.estimator": "debiased",
+    "data.bar.top_k": 2,
+    "data.bar.folder": "elsewhere",
+    "data.bar.full": False,
+    "data.imagenet.shifts.c": "elsewhere",
+    "data.ssv2.views.space": 1,
+    "threads": 2,
+    "title": "Other",
+}
+
+
+@pytest.mark.parametrize("path", DISPLAY)
+def test_what_is_only_shown_or_only_scored_decides_no_weights(path, paper):
+    other = read(changed(PAPER, path, DISPLAY[path]))
+    assert [run_settings(other, run) for run in all_runs(other)] == [
+        run_settings(paper, run) for run in all_runs(paper)
+    ]
+
+
+DECIDING = {
+    "data.bar.classes": 5,
+    "data.bar.image_size": 112,
+    "data.bar.training.batch_size": 32,
+    "training.lr": 1e-3,
+    "gsnr.batches": 3,
+    "gsnr.xi": 1e-6,
+    "rectifier.final_norm": "none",
+    "auxiliary.lambda_floor": 0.05,
+    "visions.vit-s.overrides": {"qkv_bias": False},
+}
+
+
+@pytest.mark.parametrize("path", DECIDING)
+def test_what_decides_weights_changes_the_settings_of_exactly_its_runs(path, paper):
+    other = read(changed(PAPER, path, DECIDING[path]))
+    runs = all_runs(paper)
+    differ = {run for run in runs if run_settings(other, run) != run_settings(paper, run)}
+    concerned = {
+        "data": {run for run in runs if run.data == "bar"},
+        "visions": {run for run in runs if run.vision == "vit-s"},
+        # VideoMAE's recipe starts anew
+        "training": {run for run in runs if run.data != "ssv2"},
+    }.get(path.partition(".")[0], set(runs))
+    assert differ == concerned
+
+
+def test_labels_hold_what_is_only_shown(paper):
+    labels = run_labels(paper, Run("bar", "vit-s", "auxiliary", **LAYER, lambda_init=0.25))
+    assert (labels.data.title, labels.vision.title) == ("BAR", "ViT-S")
+    assert (labels.vision.parameters, labels.language.title) == (22_050_664, "LLaMA-7B")
+    assert labels.estimator == "plain"
+    assert run_labels(paper, Run("bar", "vit-s")).language is None
+
+
+@BOTH
+def test_the_visions_have_the_depth_and_parameters_that_they_are_said_to_have(values):
+    for vision in read(values).visions.values():
+        overrides = vision.overrides
+        sizes = (100, 28, 1) if overrides else (1000, 224, 3)
+        if overrides.get("patch_size") == 4:
+            sizes = (100, 32, 3)  # of CIFAR-100
+        classes, size, channels = sizes
+        with torch.device("meta"):
+            vit = create_vit(
+                vision.timm,
+                num_classes=classes,
+                image_size=size,
+                channels=channels,
+                overrides=overrides,
+            )
+        vit = getattr(vit, "vit", vit)
+        assert len(vit.blocks) == vision.depth
+        assert sum(parameter.numel() for parameter in vit.parameters()) == vision.parameters
+
+
+MISTAKES = [
+    ("sedes", [0], ["'sedes' at top level", "Did you mean seeds?"]),
+    ("gsnr.batchs", 3, ["'batchs' at gsnr", "Did you mean batches?"]),
+    ("gsnr.qqqq", 3, ["'qqqq' at gsnr", "Known: batches, estimator, xi"]),
+    ("gsnr.mode", "both", ["gsnr.mode", "'both'", "observe"]),
+    ("gsnr", {"mode": "replace", "loss": "main"}, ["gsnr.loss", "got main"]),
+    ("gsnr.estimator", "plane", ["gsnr.estimator", "plain"]),
+    ("training.warmup_epoch", 3, ["warmup_epoch", "Did you mean warmup_epochs?"]),
+    ("training.recipe", "diet", ["recipe", "'diet'"]),
+    ("training.epochs", 0, ["epochs", "0"]),
+    (
+        "languages.opt-350m.training",
+        {"lrr": 1},
+        ["'lrr' at languages.opt-350m.training", "Did you mean lr?"],
+    ),
+    ("data.bar.training.lrr", 3, ["'lrr' at data.bar.training", "Did you mean lr?"]),
+    ("data.bar.clases", 3, ["'clases' at data.bar", "Did you mean classes?"]),
+    ("data.bar.reader", "baar", ["data.bar", "'baar'", "Did you mean bar?"]),
+    ("data.bar.task", "image_clasification", ["Did you mean image_classification?"]),
+    ("data.imagenet.shifts.s", "x", ["data.imagenet.shifts"]),
+    ("data.bar.shifts", {"a": "x"}, ["data.bar", "shifts"]),
+    ("data.ssv2.visions.vit-x", {"family": "videomae"}, ["data.ssv2.visions", "'vit-x'"]),
+    ("data.ssv2.views.time", 5, ["data.ssv2.views.time", "got 5"]),
+    ("data.my_set", {}, ["data", "my_set"]),
+    ("targets.table7.reads", "grid", []),
+    ("targets.mine", {"reads": "gridd"}, ["targets.mine.reads", "Did you mean grid?"]),
+    ("targets.mine", {"reads": "grid", "kind": "table33"}, ["Did you mean table3?"]),
+    ("targets.table2.layers", [15], ["'layers' at targets.table2"]),
+    ("targets.table3.visions", ["vit-s"], ["'visions' at targets.table3"]),
+    ("targets.table1.lambdas", [0.1], ["'lambdas' at targets.table1"]),
+    ("targets.controls.positions", ["end"], ["'positions' at targets.controls"]),
+    ("targets.table1.visions", ["vit-x"], ["targets.table1.visions", "under visions"]),
+    ("targets.cost.languages", "llama", ["targets.cost.languages", "llama-7b?"]),
+    ("experiments.grid.layer", [0, 32], ["experiments.grid.layer", "0..31, got 32"]),
+    ("experiments.grid.layer", [-1], ["experiments.grid.layer", "got -1"]),
+    ("experiments.grid.layers", [1], ["'layers' at experiments.grid", "Did you mean layer?"]),
+    ("experiments.grid.position", ["ende"], ["experiments.grid.position", "early"]),
+    ("experiments.grid.position", ["middle", 6], ["named once, got middle and 6"]),
+    ("experiments.grid.position", [13], ["0..12, got 13"]),
+    ("experiments.grid.lambda", 0.35, ["experiments.grid", "lambda has none"]),
+    ("experiments.grid.control", ["lora"], ["experiments.grid.control", "'lora'", "random"]),
+    ("experiments.grid.control", ["head"], ["head must have a variant"]),
+    ("experiments.grid.variant", "insrt", ["experiments.grid.variant", "'insrt'", "insert"]),
+    ("experiments.grid.data", "cifar10", ["experiments.grid.data", "Did you mean cifar100?"]),
+    ("experiments.grid.vision", "vit-x", ["experiments.grid.vision", "under visions"]),
+    ("experiments.weights.lambda", [0, 1.5], ["experiments.weights.lambda", "got 1.5"]),
+    ("experiments.weights.lambda", [0.05], ["auxiliary.lambda_floor, 0.1, got 0.05"]),
+    ("experiments.weights.layer", [1], []),
+    ("experiments.weights.position", ["end"], ["position has none"]),
+    ("seeds", [0, 0], ["seeds", "each once", "[0, 0]"]),
+    ("seeds", [], ["seeds", "at least one"]),
+    ("seeds", [0.5], ["seeds", "got 0.5"]),
+    ("similarity.pairs", "with", ["similarity.pairs", "Did you mean wit?"]),
+    ("similarity.vision", "trained", ["similarity.data", "got None"]),
+    ("threads", "8", ["threads", "got '8'"]),
+    ("results", "", ["results"]),
+    ("visions.vit-s.revision", "v1", []),
+    ("visions.vit-s-patch4.revision", "v1", ["visions.vit-s-patch4", "hub"]),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "words"), MISTAKES)
+def test_a_mistake_is_one_line_that_names_the_key(path, value, words):
+    values = changed(PAPER, path, value)
+    if not words:  # the key has an effect
+        read(values)
+        return
+    with pytest.raises(ValueError, match=r"^config: ") as caught:
+        read(values)
+    message = f"{caught.value}"
+    assert "\n" not in message
+    assert [word for word in words if word not in message] == []
+
+
+@pytest.mark.parametrize("key", ["seeds", "experiments", "data"])
+def test_a_missing_section_is_one_line(key):
+    broken = {name: value for name, value in PAPER.items() if name != key}
+    with pytest.raises(ValueError, match=f"top level must be complete, got no {key}"):
+        read(broken)
+
+
+def test_files_are_laid_over_each_other(tmp_path):
+    for name, text in {"a.yaml": "1", "b.yaml": "- 1", "c.yaml": "{"}.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValueError, match=f"{name}: must "):
+            load([tmp_path / name])
+    with pytest.raises(ValueError, match=r"none\.yaml: must be a YAML file"):
+        load([tmp_path / "none.yaml"])
+    assert read(SMOKE).seeds == (0,)
+
+
+def test_every_control_can_be_asked_for():
+    grid = {"variant": ["insert", "auxiliary"], "control": list(CONTROLS), "lambda": 0.35}
+    config = read(changed(PAPER, "experiments.grid", grid))
+    found = {run.control for run in expand(config, config.experiments["grid"])}
+    assert found == set(CONTROLS)
+
+
+def test_the_order_of_keys_in_a_file_plans_nothing():
+    class Wildcards:
+        run = all_runs(read(DEMO))[1].name
+
+    turned = json.loads(json.dumps(DEMO, sort_keys=True))
+    plans = [Plan(read(values)) for values in (DEMO, turned)]
+    assert list(DEMO["visions"]["vit-64"]["overrides"]) != sorted(
+        DEMO["visions"]["vit-64"]["overrides"]
+    )
+    for ask in (Plan.run_settings, Plan.run_labels):
+        assert ask(plans[0], Wildcards()) == ask(plans[1], Wildcards())

@@ -1,0 +1,29 @@
+import json
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from rectify.experiment.schema import json_schema
+from tests.helpers.configs import DEMO, PAPER, ROOT, SMOKE, changed
+
+
+def test_the_committed_schema_is_that_of_the_settings():
+    path = ROOT / "workflow" / "schemas" / "config.schema.json"
+    assert json.loads(path.read_text()) == json_schema(), (
+        "run: rectify schema --output workflow/schemas/config.schema.json"
+    )
+
+
+@pytest.mark.parametrize("values", [PAPER, DEMO, SMOKE], ids=["paper", "demo", "smoke"])
+def test_the_given_configurations_suit_the_schema(values):
+    schema = json_schema()
+    Draft202012Validator.check_schema(schema)
+    assert list(Draft202012Validator(schema).iter_errors(values)) == []
+
+
+@pytest.mark.parametrize(
+    "path", ["sedes", "gsnr.batchs", "data.bar.clases", "experiments.grid.lay"]
+)
+def test_an_editor_sees_an_unknown_key(path):
+    errors = Draft202012Validator(json_schema()).iter_errors(changed(PAPER, path, 1))
+    assert list(errors) != []

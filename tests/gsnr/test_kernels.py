@@ -1,0 +1,132 @@
+"""The sums of per-sample gradients: every way of forming them against one float64 product."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from rectify.gsnr.kernels import chunked_sums, gradient_sums
+from tests.helpers.sums import assert_sums
+
+
+def batch(dtype: torch.dtype, samples: int = 5, tokens: int = 7) -> tuple[Tensor, Tensor]:
+    draws = torch.Generator().manual_seed(0)
+    inputs = torch.randn(samples, tokens, 6, generator=draws, dtype=torch.float64)
+    delta = torch.randn(samples, tokens, 9, generator=draws, dtype=torch.float64)
+    return inputs.to(dtype), delta.to(dtype)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "limit"),
+    [
+        (torch.float64, 1e-14),
+        (torch.float32, 1e-6),
+        (torch.bfloat16, 1e-2),
+        (torch.float16, 1e-6),  # multiplied in float32
+    ],
+)
+def test_the_sums_equal_one_product_in_float64(dtype: torch.dtype, limit: float) -> None:
+    inputs, delta = batch(dtype)
+    found = gradient_sums(inputs, delta)
+    assert_sums(found, inputs, delta, limit)
+    assert found[0].dtype == found[1].dtype == torch.promote_types(dtype, torch.float32)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 4, 5, None])
+def test_the_number_of_samples_at_a_time_changes_nothing(chunk: int | None) -> None:
+    inputs, delta = batch(torch.float64)
+    assert_sums(chunked_sums(inputs, delta, chunk), inputs, delta, 1e-14)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_single_tokens_are_summed_without_their_products(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("rectify.gsnr.kernels.chunked_sums")
+    inputs, delta = batch(dtype, tokens=1)
+    limit = 1e-14 if dtype == torch.float64 else 1e-6  # bfloat16 is squared in float32
+    assert_sums(gradient_sums(inputs, delta), inputs, delta, limit)
+
+
+@pytest.mark.parametrize("active", [[0], [2], [1, 4], []])
+def test_tokens_without_gradient_do_not_count(active: list[int]) -> None:
+    inputs, delta = batch(torch.float64)
+    idle = [token for token in range(7) if token not in active]
+    delta[:, idle] = 0
+    assert_sums(gradient_sums(inputs, delta), inputs, delta, 1e-14)
+
+
+def test_an_infinite_gradient_is_not_lost() -> None:
+    inputs, delta = batch(torch.float64)
+    delta[:, -1] = 0
+    delta[2, 3, 1] = torch.nan
+    assert gradient_sums(inputs, delta)[1][1].isnan().all()
+
+
+def test_no_more_than_the_scratch_is_held_at_once() -> None:
+    """Count what the function allocates: two accumulators, a scratch and the results."""
+    inputs, delta = torch.randn(64, 3, 200), torch.randn(64, 3, 300)
+    with torch.profiler.profile(profile_memory=True) as profile:
+        gradient_sums(inputs, delta)
+    one = 4 * 200 * 300
+    assert sum(max(event.self_cpu_memory_usage, 0) for event in profile.key_averages()) < 5 * one
+
+
+INTERPRETED = """
+import torch
+from rectify.gsnr.triton import gradient_sums
+from tests.helpers.sums import assert_sums
+
+draws = torch.Generator().manual_seed(0)
+for dtype in (torch.float32, torch.float16):
+    inputs = torch.randn(5, 37, 70, generator=draws).to(dtype)
+    delta = torch.randn(5, 37, 90, generator=draws).to(dtype)
+    views = inputs[:, ::2, 1:7], delta[:, ::2, 80:89]  # neither contiguous nor a whole tile
+    for slabs in (1, 2, 3, 5):
+        assert_sums(gradient_sums(*views, slabs), *views, 1e-6)
+    whole = torch.einsum("sto,sti->soi", delta.double(), inputs.double())
+    total, squares = gradient_sums(inputs, delta, slabs=2)
+    assert (total - whole.sum(0)).abs().max() < 1e-4
+    assert (squares - whole.square().sum(0)).norm() < 1e-6 * whole.square().sum(0).norm()
+print("equal")
+"""
+
+
+COMPILED = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from rectify.gsnr.triton import TILE_IN, TILE_OUT, TILE_TOKENS, _slab_sums
+
+tiles = {"TILE_OUT": TILE_OUT, "TILE_IN": TILE_IN, "TILE_TOKENS": TILE_TOKENS}
+for precision in ("fp32", "bf16", "fp16"):
+    kinds = dict.fromkeys(_slab_sums.arg_names, "i32") | dict.fromkeys(tiles, "constexpr")
+    kinds |= dict.fromkeys(("inputs", "delta"), f"*{precision}")
+    kinds |= dict.fromkeys(("total_sums", "square_sums"), "*fp32")
+    for architecture in (80, 90):
+        source = ASTSource(_slab_sums, kinds, constexprs=tiles)
+        compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32))
+        assert ("mma" in compiled.asm["ptx"]) == (precision != "fp32")
+print("equal")
+"""
+
+
+@pytest.mark.parametrize(("script", "interpret"), [(INTERPRETED, "1"), (COMPILED, "0")])
+def test_the_triton_kernel_without_a_gpu(script: str, interpret: str, tmp_path: Path) -> None:
+    """It gives the same sums in Triton's interpreter, which lacks bfloat16 products; and the
+    compiler makes code of it for A100 (8.0) and H100 (9.0), by tensor cores but for float32.
+
+    In processes of their own, since Triton reads the source that the annotation checks change.
+    """
+    pytest.importorskip("triton", reason="Triton comes with torch's CUDA builds only")
+    own = {"TRITON_INTERPRET": interpret, "TRITON_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", script]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | own, check=False
+    )
+    assert ended.stdout.strip() == "equal", ended.stderr

@@ -1,0 +1,117 @@
+"""What the tests of moments share: small models, a batch, and the slow oracle."""
+
+from collections.abc import Callable
+
+import pytest
+import timm
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from rectify.gsnr.moments import GradientMoments, Moments
+from rectify.results.declared import GSNR_MODES
+
+SAMPLES = 6
+
+BOTH_MODES = pytest.mark.parametrize("mode", GSNR_MODES)
+
+
+def vit(dtype: torch.dtype = torch.float64, **settings: object) -> VisionTransformer:
+    torch.manual_seed(0)
+    settings = {"embed_dim": 16, "num_heads": 2, "depth": 2, "num_classes": 5, **settings}
+    model = timm.create_model(
+        "vit_tiny_patch16_224", img_size=8, patch_size=4, in_chans=1, **settings
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():  # biases and gains away from 0 and 1
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    return model.to(dtype).eval()
+
+
+def batch(dtype: torch.dtype = torch.float64, samples: int = SAMPLES) -> tuple[Tensor, Tensor]:
+    draws = torch.Generator().manual_seed(1)
+    images = torch.randn(samples, 1, 8, 8, generator=draws, dtype=torch.float64)
+    return images.to(dtype), torch.randint(5, (samples,), generator=draws)
+
+
+class Pieces(nn.Module):
+    """Two linear layers, called the way that ``run(first, second, values)`` says."""
+
+    def __init__(self, run: Callable) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(5, 5).double(), nn.Linear(5, 5).double()
+        self.run = run
+
+    def forward(self, values: Tensor) -> Tensor:
+        return self.run(self.first, self.second, values)
+
+
+class Means(nn.Module):
+    """One layer; the outputs are means of squares over all but samples and an axis of features."""
+
+    def __init__(self, layer: nn.Module, features: int = -1) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.features = layer, features
+        with torch.no_grad():
+            for parameter in layer.parameters():
+                parameter.copy_(torch.randn_like(parameter))
+        self.double()
+
+    def forward(self, values: Tensor) -> Tensor:
+        outputs = self.layer(values).square().movedim(self.features, 1)
+        return outputs.reshape(*outputs.shape[:2], -1).mean(2)
+
+
+def numbers(*sizes: int) -> Tensor:
+    """Random numbers for each of ``SAMPLES`` samples."""
+    draws = torch.Generator().manual_seed(2)
+    return torch.randn(SAMPLES, *sizes, dtype=torch.float64, generator=draws)
+
+
+def per_sample(outputs: Tensor, targets: Tensor) -> Tensor:
+    return cross_entropy(outputs, targets, reduction="none")
+
+
+def measured(
+    model: nn.Module, losses: Callable[[], Tensor], mode: str = "observe"
+) -> dict[str, Moments]:
+    """Take one step on the mean of ``losses()`` with the blocks watched."""
+    watched = GradientMoments(model, mode, only=["blocks"])
+    with watched:
+        losses().mean().backward()
+    return watched.moments()
+
+
+def loop(
+    model: nn.Module,
+    inputs: Tensor,
+    targets: Tensor,
+    criterion: Callable,
+    part: str = "blocks",
+    forward: nn.Module | None = None,
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """The slow oracle: one backward pass per sample, through ``forward`` where it is not model."""
+    by_name = {}
+    named = [(n, p) for n, p in model.named_parameters() if n.startswith(part) and p.requires_grad]
+    for i in range(len(inputs)):
+        loss = criterion((forward or model)(inputs[i : i + 1]), targets[i : i + 1]).sum()
+        gradients = torch.autograd.grad(loss, [parameter for _, parameter in named])
+        for (name, _), gradient in zip(named, gradients, strict=True):
+            by_name.setdefault(name, []).append(gradient)
+    stacks = {name: torch.stack(gradients) for name, gradients in by_name.items()}
+    return {name: (g.mean(0), g.var(0, correction=0)) for name, g in stacks.items()}
+
+
+def assert_close(
+    moments: dict[str, Moments], expected: dict[str, tuple[Tensor, Tensor]], tolerance: float
+) -> None:
+    assert moments.keys() == expected.keys()
+    for name, (mean, variance) in expected.items():
+        pairs = (moments[name].mean, mean), (moments[name].variance, variance)
+        for values, oracle in pairs:
+            if name.endswith("qkv.bias"):  # the key's part has a gradient of 0
+                values, oracle = (torch.cat(v.chunk(3)[::2]) for v in (values, oracle))
+            assert (values - oracle).norm() <= tolerance * oracle.norm(), name

@@ -1,0 +1,130 @@
+"""Runs and similarities whose numbers are those that the paper prints, to be printed again."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pandas import DataFrame
+
+from rectify.analysis.published import Label, printed
+from tests.helpers import synthetic
+from tests.helpers.synthetic import LLAMA, VITS, Model, Run
+
+IMAGENET = Model("imagenet", "ImageNet", 0)
+SSV2 = Model("ssv2", "Something-Something-v2", 0)
+CIFAR = Model("cifar100", "CIFAR-100", 0)
+CALTECH = Model("caltech256", "Caltech 256", 0)
+BAR = Model("bar", "BAR", 0)
+INSERTED = {"variant": "insert", "language": LLAMA, "layer": 31, "position": "end"}
+AUXILIARY = {**INSERTED, "variant": "auxiliary", "lambda_init": 0.35}
+
+
+def numbers(table: str, row: str, start: str = "") -> list[float]:
+    """Return the printed values of a row, of the columns whose group starts with a text."""
+    cells = [c for c in printed(table).cells if c.row == Label(row) and c.kind == "value"]
+    return [cell.value for cell in cells if cell.column.group.startswith(start)]
+
+
+def exactly(percent: dict[str, float], gsnr: float = 1e-3) -> dict[str, Callable]:
+    """Return the accuracy (from percent) and GSNR of a run that has exactly these numbers."""
+    return {
+        "accuracy": lambda seed, name: percent.get(name, 50.0) / 100,
+        "gsnr": lambda seed, epoch, block, estimator: gsnr,
+    }
+
+
+def check_as_printed(
+    table: str, cells: DataFrame, misprint: tuple[str, str, str] | None = None
+) -> None:
+    """Check that every printed cell is there, with our mean equal to it."""
+    ours = cells[cells["paper_row"] != "-"].set_index(["paper_row", "paper_column", "kind"])
+    theirs = printed(table).cells
+    assert len(ours) == len(theirs)
+    for cell in theirs:
+        place = (f"{cell.row}", f"{cell.column}", cell.kind)
+        row = ours.loc[place]
+        assert (row["unit"], row["scale"]) == (cell.unit, cell.scale)
+        assert row["paper"] == pytest.approx(cell.value)
+        if place != misprint:
+            assert row["mean"] == pytest.approx(cell.value)
+            assert row["difference"] == pytest.approx(0, abs=1e-9)
+
+
+def check_all_compared(cells: DataFrame, count: int) -> None:
+    """Check that there are so many cells, each compared with a number of the paper that is ours."""
+    assert cells["difference"].tolist() == pytest.approx([0] * count)
+
+
+def similarity(root: Path) -> dict[tuple[str, str], Path]:
+    """Write the similarity that Table 1 prints, and return its files by ViT and language model."""
+    sizes = {"560M": 5.6e8, "1.1B": 1.1e9, "3B": 3e9, "7B": 7.1e9}
+    languages = [Model(f"bloomz-{name}", f"BLOOMZ-{name}", size) for name, size in sizes.items()]
+    files = {}
+    for vision, row in zip(VITS.values(), printed("table1").rows, strict=True):
+        for language, score in zip(languages, numbers("table1", row.name), strict=True):
+            grid = np.full((3, 4), 0.01)
+            grid[2, 1] = score
+            path = synthetic.write_similarity(root, language, vision, 0, grid)
+            files[vision.title, language.title] = path
+    return files
+
+
+def sizes() -> list[Run]:
+    """Return the runs of Table 2."""
+    languages = {"350M": 3.5e8, "1.3B": 1.3e9, "2.7B": 2.7e9, "6.7B": 6.7e9}
+    runs = [Run(IMAGENET, VITS["ViT-S"], **exactly({"test": 75.25}))]
+    for (name, size), top1 in zip(languages.items(), numbers("table2", "ViT-S"), strict=True):
+        language = Model(f"opt-{name.lower()}", f"OPT-{name}", size)
+        settings = {**INSERTED, "language": language}
+        runs.append(Run(IMAGENET, VITS["ViT-S"], **exactly({"test": top1}), **settings))
+    return runs
+
+
+def grid() -> list[Run]:
+    """Return the runs of Table 3."""
+    layers = [int(column.name) for column in printed("table3").columns]
+    return [
+        Run(CIFAR, VITS["ViT-S"], **exactly({"test": top1}), variant="insert", language=LLAMA,
+            layer=layer, position=row.name.lower())
+        for row in printed("table3").rows
+        for layer, top1 in zip(layers, numbers("table3", row.name), strict=True)
+    ]  # fmt: skip
+
+
+def images_and_video() -> list[Run]:
+    """Return the runs of Table 4."""
+    runs = []
+    for name in ("ViT-S", "ViT-B"):
+        for row, settings in ((name, {}), (f"{name} +AUX", AUXILIARY)):
+            *tops, gsnr = numbers("table4", row, "ImageNet")
+            shifts = dict(zip(("test", "c", "a", "sk", "r"), tops, strict=True))
+            image = {**exactly(shifts, gsnr * 1e-5), "shifts": ("c", "a", "sk", "r"), **settings}
+            top1, top5, gsnr = numbers("table4", row, "Something")
+            video = {**exactly({"test": top1, "k": top5}, gsnr * 1e-3), **settings}
+            runs += [Run(IMAGENET, VITS[name], **image), Run(SSV2, VITS[name], **video)]
+    return runs
+
+
+def small_sets() -> list[Run]:
+    """Return the runs of Table 5."""
+    runs = []
+    for name in ("ViT-T", "ViT-S"):
+        for row, settings in ((name, {}), (f"{name} +AUX", AUXILIARY)):
+            for data, start in ((CIFAR, "CIFAR"), (CALTECH, "Caltech")):
+                top1, top5, gsnr = numbers("table5", row, start)
+                exact = exactly({"test": top1, "k": top5}, gsnr * 1e-5)
+                runs.append(Run(data, VITS[name], **exact, **settings))
+    return runs
+
+
+def weights() -> list[Run]:
+    """Return the runs of Table 6."""
+    runs = []
+    for row in printed("table6").rows:
+        settings = {**AUXILIARY, "lambda_init": float(row.name)} if float(row.name) else {}
+        for data, start, k in ((CIFAR, "CIFAR", 5), (CALTECH, "Caltech", 5), (BAR, "BAR", 3)):
+            top1, topk = numbers("table6", row.name, start)
+            exact = exactly({"test": top1, "k": topk})
+            runs.append(Run(data, VITS["ViT-S"], **exact, k=k, **settings))
+    return runs

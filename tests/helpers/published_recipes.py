@@ -1,0 +1,149 @@
+"""The argument lists of public training codes, as far as a recipe has a field for them.
+
+Taken from the files that each list names, at the commits given there.
+"""
+
+from typing import NamedTuple
+
+
+class Published(NamedTuple):
+    """What a public code trains with."""
+
+    source: str
+    arguments: dict[str, object]
+    """By the name of the argument: its default, or what the published command gives."""
+    written: dict[str, object]
+    """What the code has without an argument, by the recipe's field."""
+
+
+FIELDS = {
+    "epochs": "epochs",
+    "lr": "lr",
+    "layer_decay": "layer_decay",
+    "weight_decay": "weight_decay",
+    "schedule": "sched",
+    "warmup_epochs": "warmup_epochs",
+    "warmup_lr": "warmup_lr",
+    "min_lr": "min_lr",
+    "clip_gradient": "clip_grad",
+    "drop_path": "drop_path",
+    "head_scale": "init_scale",
+    "label_smoothing": "smoothing",
+    "mixup": "mixup",
+    "cutmix": "cutmix",
+    "mixup_prob": "mixup_prob",
+    "mixup_switch_prob": "mixup_switch_prob",
+    "mixup_mode": "mixup_mode",
+    "auto_augment": "aa",
+    "random_erasing": "reprob",
+    "augment_repeats": "num_sample",
+}
+"""The argument that is a recipe's field."""
+
+OURS = {
+    "precision": "float32",  # half precision through NVIDIA's scaler in the public codes
+    "accumulate": 1,
+    "compile": False,
+    "lr_factors": (),
+    "milestones": (),
+    "gamma": None,
+    "adapter_init": "trunc_normal",  # vit_llama.py; VideoMAE's adapters keep torch's own
+    "crop_scale": 0.08,  # of timm's and VideoMAE's resized crops
+    "pad": 4,  # of DeiT at 32 pixels
+    "crop": "resized",
+}
+"""Fields without an argument in any of the codes, and what they have to be."""
+
+DEIT_ARGUMENTS = {
+    "epochs": 300,
+    "batch_size": 256,  # of each GPU
+    "opt": "adamw",
+    "lr": 5e-4,
+    "weight_decay": 0.05,
+    "clip_grad": None,
+    "sched": "cosine",
+    "warmup_lr": 1e-6,
+    "min_lr": 1e-5,
+    "warmup_epochs": 5,
+    "drop_path": 0.1,
+    "aa": "rand-m9-mstd0.5-inc1",
+    "smoothing": 0.1,
+    "reprob": 0.25,
+    "mixup": 0.8,
+    "cutmix": 1.0,
+    "mixup_prob": 1.0,
+    "mixup_switch_prob": 0.5,
+    "mixup_mode": "batch",
+}
+DEIT_WRITTEN = {
+    "batch_size": 4 * 256,  # four GPUs in the README's commands
+    "lr_batch_size": 512,  # main.py: args.lr * args.batch_size * world_size / 512.0
+    "layer_decay": None,
+    "head_scale": 1.0,
+    "warmup_prefix": False,  # timm's create_scheduler
+    "scale_min_lr": False,
+    "lr_per_step": False,  # lr_scheduler.step(epoch)
+    "repeats": 3,  # samplers.py: each index three times in a row; --repeated-aug is the default
+    "flip": 0.5,  # timm's create_transform
+    "augment_repeats": 1,
+}
+
+PUBLISHED = {
+    "deit": Published(
+        "facebookresearch/deit, main.py at 0282d2a and README: DeiT-S and DeiT-T",
+        DEIT_ARGUMENTS,
+        DEIT_WRITTEN,
+    ),
+    "pang": Published(
+        "ziqipang/LM4VisualEncoding, image_classification/main.py at 4fff2dd and README 2.1.1",
+        {**DEIT_ARGUMENTS, "warmup_epochs": 20},
+        DEIT_WRITTEN,
+    ),
+    "videomae": Published(
+        "ziqipang/LM4VisualEncoding, video_understanding/run_class_finetuning.py at 3800d80 and "
+        "scripts/ssv2_vits_llama.sh at 2783353",
+        {
+            "epochs": 40,
+            "batch_size": 6,  # of each GPU
+            "opt": "adamw",
+            "lr": 1e-3,
+            "layer_decay": 0.7,
+            "weight_decay": 0.05,
+            "clip_grad": None,
+            "warmup_lr": 1e-6,  # without effect, see below
+            "min_lr": 1e-6,
+            "warmup_epochs": 5,
+            "drop_path": 0.1,
+            "init_scale": 0.001,
+            "aa": "rand-m7-n4-mstd0.5-inc1",
+            "smoothing": 0.1,
+            "reprob": 0.25,
+            "mixup": 0.8,
+            "cutmix": 1.0,
+            "mixup_prob": 1.0,
+            "mixup_switch_prob": 0.5,
+            "mixup_mode": "batch",
+            "num_sample": 2,
+        },
+        {
+            "batch_size": 4 * 6,  # four GPUs
+            "lr_batch_size": 256,  # args.lr * total_batch_size / 256
+            "schedule": "cosine",  # utils.cosine_scheduler
+            "warmup_lr": 0.0,  # cosine_scheduler's start_warmup_value: --warmup_lr is not given
+            "warmup_prefix": True,  # the cosine has the steps after the warm-up
+            "scale_min_lr": True,  # args.min_lr * total_batch_size / 256
+            "lr_per_step": True,  # one value for each iteration
+            "repeats": 1,
+            "flip": 0.0,  # ssv2.py: no flip, left and right are in the labels
+        },
+    ),
+}
+BASE = {"epochs": 30, "batch_size": 4 * 3, "lr": 5e-4, "layer_decay": 0.75}
+"""What differs for ViT-B: scripts/ssv2_vitb_llama.sh, and the default of layer_decay."""
+
+PAPER = {
+    "weight_decay": 1e-5,  # as the paper states
+    "mixup_mode": "elem",  # ours: a draw that a batch shares would correlate its gradients
+    "repeats": 1,  # ours, for the same reason
+}
+"""What the AAAI 2025 paper's recipe has in place of DeiT's values."""

@@ -1,0 +1,310 @@
+"""Made-up results in the real formats, written with the real writers, for tests and pictures.
+
+`demo_results` writes noisy runs of the shape of the demo, for every table and figure; those with
+the numbers that the paper prints are in `tests.helpers.printed`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from pandas import DataFrame
+
+from rectify.analysis.collect import Results
+from rectify.controls import VARIANTS
+from rectify.results.declared import ESTIMATORS, GSNR, HISTORY, SCORES, SIMILARITY
+from rectify.results.files import write_json
+from rectify.results.tables import read_note, write_table
+
+CORRUPTIONS = ("blur", "noise")
+SOURCE = {"seed": 0, "commit": "0123456789ab", "versions": {"numpy": "2"}, "device": "cpu"}
+
+
+@dataclass
+class Model:
+    """A ViT or language model: its name, title and number of parameters."""
+
+    name: str
+    title: str
+    parameters: float
+
+
+@dataclass
+class Made:
+    """The folders and files of a results tree, by what they are for."""
+
+    root: Path
+    runs: list[Path] = field(default_factory=list)
+    similarity: list[Path] = field(default_factory=list)
+
+
+@dataclass
+class Run:
+    """One run; ``accuracy`` maps a seed and test, k, c, a, sk or r to a share."""
+
+    data: Model
+    vision: Model
+    accuracy: Callable[[int, str], float]
+    gsnr: Callable[[int, int, int, str], float]  # seed, epoch, block, estimator
+    variant: str = "vanilla"
+    control: str = "frozen"
+    language: Model | None = None
+    layer: int | None = None
+    position: str | None = None
+    lambda_init: float = 0.0
+    depth: int = 12
+    epochs: int = 2
+    k: int = 5
+    shifts: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        control = "" if self.control == "frozen" else f"-{self.control}"
+        fields = [self.data.name, self.vision.name, f"{self.variant}{control}"]
+        if self.language:
+            fields += [self.language.name, f"layer-{self.layer}", f"{self.position}"]
+        return "_".join(fields + [f"lambda-{self.lambda_init:g}"] * (self.variant == "auxiliary"))
+
+    @property
+    def insert_at(self) -> int | None:
+        """How many blocks are before the inserted layer."""
+        places = {None: None, "early": 0, "middle": self.depth // 2, "end": self.depth}
+        return places[self.position] if self.position in places else int(self.position)
+
+    def config(self) -> dict[str, object]:
+        """What of ``config.json`` the analysis reads."""
+        return {
+            "run": self.name,
+            "task": "image_classification",
+            "data": {"name": self.data.name},
+            "vision": {"name": self.vision.name, "depth": self.depth},
+            "variant": self.variant,
+            "control": self.control,
+            "language": self.language and self.language.name,
+            "layer": self.layer,
+            "position": self.position,
+            "insert_at": self.insert_at,
+            "lambda_init": self.lambda_init,
+            "recipe": {"epochs": self.epochs},
+        }
+
+    def labels(self) -> dict[str, object]:
+        """What ``labels.json`` holds."""
+        return {
+            "run": self.name,
+            "data": {"name": self.data.name, "title": self.data.title},
+            "vision": {
+                "name": self.vision.name,
+                "title": self.vision.title,
+                "parameters": self.vision.parameters,
+            },
+            "language": self.language
+            and {"name": self.language.name, "title": self.language.title},
+            "estimator": "plain",
+        }
+
+
+def write_run(root: Path, run: Run, seeds: Sequence[int]) -> Path:
+    """Write all files of a run that the analysis reads, and return its folder."""
+    folder = root / "runs" / run.name
+    write_json(folder / "config.json", run.config())
+    write_json(folder / "labels.json", run.labels())
+    for seed in seeds:
+        place = folder / f"seed-{seed}"
+        history = [
+            (epoch, metric, value)
+            for epoch in range(run.epochs)
+            for metric, value in (
+                ("accuracy", run.accuracy(seed, "test")),
+                ("main_loss", 3.0 - epoch - seed / 10),
+                ("train_loss", 4.0 - epoch),
+                ("lr", 1e-3),
+            )
+        ]
+        write_table(HISTORY, history, place / "history.csv", SOURCE)
+        gsnr = [
+            (epoch, block, name, run.gsnr(seed, epoch, block, name), 100, 0, 1.0, 8.0)
+            for epoch in range(run.epochs)
+            for block in range(run.depth)
+            for name in ESTIMATORS
+        ]
+        write_table(GSNR, gsnr, place / "gsnr.csv", SOURCE)
+        write_table(SCORES, _scores(run, seed), place / "scores.csv", SOURCE)
+    return folder
+
+
+def _scores(run: Run, seed: int) -> list[tuple]:
+    rows = _scored("test", "-", run.k, run.accuracy(seed, "test"), run.accuracy(seed, "k"))
+    for shift in run.shifts:
+        top1 = run.accuracy(seed, shift)
+        if shift != "c":
+            rows += _scored(shift, "-", run.k, top1, top1)
+            continue
+        for corruption, side in zip(CORRUPTIONS, (-1, 1), strict=True):
+            for severity in range(1, 6):  # around the mean, which stays the given number
+                moved = top1 + side * 0.01 * severity
+                rows += _scored("c", f"{corruption}/{severity}", run.k, moved, moved)
+    return rows
+
+
+def _scored(name: str, group: str, k: int, top1: float, topk: float) -> list[tuple]:
+    accuracies = {1: top1, k: topk} if k > 1 else {1: top1}
+    rows = [(name, group, "accuracy", best, 100, value) for best, value in accuracies.items()]
+    return [*rows, (name, group, "loss", 0, 100, 2.0 - top1)]
+
+
+def collected(root: Path, runs: Sequence[Run], seeds: Sequence[int] = (0,), **labels) -> Results:
+    """Return the results of runs that are written below a folder."""
+    return Results([write_run(root, run, seeds) for run in runs], seeds, **labels)
+
+
+def compared(files: Sequence[Path], folders: Sequence[Path] = ()) -> Results:
+    """Return the results of similarity tables, with the titles of their models, and of runs."""
+    facts = [read_note(file)["provenance"]["facts"] for file in files]
+    titles = {
+        factor: {fact[factor]: fact[f"{factor}_title"] for fact in facts}
+        for factor in ("vision", "language")
+    }
+    parameters = {fact["vision"]: int(fact["vision_parameters"]) for fact in facts}
+    return Results(folders, [0, 1], files, titles=titles, parameters=parameters)
+
+
+def results_of(**frames: DataFrame) -> Results:
+    """Return results with given frames, in place of those that files would give."""
+    results = Results()
+    results.__dict__.update(frames)
+    return results
+
+
+def write_similarity(
+    root: Path, language: Model, vision: Model, seed: int, grid: np.ndarray, pretrained: bool = True
+) -> Path:
+    """Write a grid (language layers, ViT blocks) of Mutual-KNN, and return its file."""
+    path = root / "similarity" / f"{language.name}--{vision.name}--seed-{seed}.csv"
+    rows = [
+        (layer, block, float(grid[layer, block]), float(grid[layer, block] - 0.01))
+        for layer in range(grid.shape[0])
+        for block in range(grid.shape[1])
+    ]
+    facts = {
+        **{f"language{end}": value for end, value in _named(language).items()},
+        **{f"vision{end}": value for end, value in _named(vision).items()},
+        "seed": seed,
+        "k": 10,
+        "items": 1024,
+        "chance": 10 / 1023,
+        "pretrained": pretrained,
+    }
+    write_table(SIMILARITY, rows, path, {**SOURCE, "facts": facts})
+    return path
+
+
+def _named(model: Model) -> dict[str, str | float]:
+    return {"": model.name, "_title": model.title, "_parameters": model.parameters}
+
+
+VITS = {
+    "ViT-T": Model("vit-t", "ViT-T", 5717416),
+    "ViT-S": Model("vit-s", "ViT-S", 22050664),
+    "ViT-B": Model("vit-b", "ViT-B", 86567656),
+}
+LLAMA = Model("llama-7b", "LLaMA-7B", 6.7e9)
+
+
+def _family(name: str, title: str, sizes: dict[str, str]) -> list[Model]:
+    return [
+        Model(f"{name}-{end}", f"{title} {size}", 4e4 * 4**index)
+        for index, (end, size) in enumerate(sizes.items())
+    ]
+
+
+def seeded(**accuracies: list[float]) -> DataFrame:
+    """Return runs with given accuracies per seed, by variant, or control of an insertion.
+
+    All have layer 7 at the end of a small ViT.
+    """
+    rows = [
+        {"run": name, "task": "image_classification", "seed": seed, "data": "glyphs",
+         "data_title": "Glyphs", "vision": "vit-s", "vision_title": "ViT-64",
+         "vision_parameters": 3e5, "variant": name if name in VARIANTS else "insert",
+         "control": None if name == "vanilla" else "frozen" if name in VARIANTS else name,
+         "language": None if name == "vanilla" else "llama", "language_title": "LLaMA",
+         "layer": None if name == "vanilla" else 7.0,
+         "position": None if name == "vanilla" else "end", "insert_at": 6.0, "depth": 6,
+         "lambda": 0.35 if name == "auxiliary" else 0.0,
+         "accuracy": top1, "accuracy_topk": 0.9, "k": 5, "gsnr_plain": 0.0123}
+        for name, values in accuracies.items()
+        for seed, top1 in enumerate(values)
+    ]  # fmt: skip
+    return DataFrame(rows)
+
+
+def demo_results(root: Path, seeds: Sequence[int] = (0, 1)) -> Made:
+    """Write a results tree like the demo's: its models, data sets, layers and weights."""
+    made, rng = Made(root), np.random.default_rng(7)
+    visions = [Model(f"vit-{n}", f"ViT-{w}", p) for n, w, p in
+               (("t", 48, 178276), ("s", 64, 310884), ("b", 96, 687460))]  # fmt: skip
+    sets = {
+        "glyphs": (Model("glyphs", "Glyphs-100", 0), 5, 0.62),
+        "digits": (Model("digits", "Digits", 0), 3, 0.93),
+        "biased": (Model("biased", "Biased", 0), 3, 0.41),
+        "motions": (Model("motions", "Motions", 0), 5, 0.55),
+    }
+    llama = _family("llama", "LLaMA", {"s": "2x32", "m": "4x64", "l": "6x96", "xl": "8x128"})
+    opt = _family("opt", "OPT", {"s": "1x32", "m": "2x64", "l": "4x96", "xl": "6x128"})
+
+    def add(data: str, vision: Model, gain: float = 0.0, **settings) -> None:
+        model, k, level = sets[data]
+        noise = {seed: rng.normal(0, 0.006) for seed in seeds}
+        shape = rng.normal(0, 0.04, 6)
+        lower = {"test": 0.0, "k": -0.2, "c": 0.2, "a": 0.4, "sk": 0.3, "r": 0.25}
+
+        def accuracy(seed: int, name: str) -> float:
+            top = level + gain + visions.index(vision) * 0.02 + noise[seed] - lower[name]
+            return float(np.clip(top, 0.02, 0.995))
+
+        def gsnr(seed: int, epoch: int, block: int, estimator: str) -> float:
+            decay = np.exp(-epoch / 2) + 0.35
+            value = (0.03 + gain) * decay * (1 + shape[block] + 0.03 * seed)
+            return float({"plain": value, "debiased": value - 0.016, "xi": value * 0.9}.get(
+                estimator, value / 64**2))  # fmt: skip
+
+        shifts = ("c", "a", "sk", "r") if data == "glyphs" else ()
+        run = Run(model, vision, accuracy, gsnr, depth=6, epochs=6, k=k, shifts=shifts, **settings)
+        folder = write_run(root, run, seeds)
+        if folder not in made.runs:
+            made.runs.append(folder)
+
+    small = visions[1]
+    for data in sets:
+        for vision in visions:
+            add(data, vision)
+            add(data, vision, 0.012, variant="auxiliary", language=llama[-1], layer=7,
+                position="end", lambda_init=0.35)  # fmt: skip
+        for weight in (0.15, 0.25, 0.45):
+            add(data, small, 0.008, variant="auxiliary", language=llama[-1], layer=7,
+                position="end", lambda_init=weight)  # fmt: skip
+    for index, position in enumerate(("early", "middle", "end")):
+        for layer in (0, 2, 3, 5, 7):
+            gain = -0.02 + 0.012 * index + 0.003 * layer
+            add("glyphs", small, gain, variant="insert", language=llama[-1], layer=layer,
+                position=position)  # fmt: skip
+    for index, model in enumerate(opt):
+        add("glyphs", small, -0.02 + 0.012 * index, variant="insert", language=model,
+            layer=index, position="end")  # fmt: skip
+    for control in ("random", "adapter", "mlp", "tuned"):
+        add("glyphs", small, rng.normal(0, 0.01), variant="insert", control=control,
+            language=llama[-1], layer=7, position="end")  # fmt: skip
+    untrained = Model("llama-untrained", "LLaMA 8x128 untrained", 2e6)
+    for seed in seeds:
+        for language, layers in (*zip(llama, (2, 4, 6, 8), strict=True), (untrained, 8)):
+            for size, vision in enumerate(visions):
+                grid = 0.01 + 0.002 * size + rng.random((layers, 6)) * 0.004
+                if language is not untrained:
+                    grid += np.add.outer(np.arange(layers), np.arange(6)) * 0.002
+                made.similarity.append(
+                    write_similarity(root, language, vision, seed, grid, language is not untrained)
+                )
+    return made

@@ -1,0 +1,147 @@
+"""Neighbours: the order of fp64 cosines, whatever the features, the precision or the chunk."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from rectify.similarity import neighbours as module
+from rectify.similarity.neighbours import neighbours
+from tests.helpers.feature_spaces import features, slow_neighbours
+
+
+def heavy_tailed() -> Tensor:
+    return features(150, 48) / features(150, 48, seed=1).abs() ** 2
+
+
+def outlying_dimension() -> Tensor:
+    values = features(150, 48)
+    values[:, 5] += 1000
+    return values
+
+
+def outlying_dimension_of_each() -> Tensor:
+    values = features(150, 48)
+    values[torch.arange(150), torch.arange(150) % 4] = 300.0
+    return values
+
+
+def one_opposite() -> Tensor:
+    values = features(150, 48) + 20
+    values[3] *= -1
+    return values
+
+
+def blank_items() -> Tensor:
+    values = features(150, 48)
+    values[40:80] = 0
+    values[100:120] = values[100]
+    return values
+
+
+KINDS = {
+    "random": features(150, 48),
+    "crowded": features(150, 48) + 5,
+    "very crowded": 8 * features(150, 48) + 1000,
+    "alike to the fifth digit": features(150, 48) * 1e-2 + 5,
+    "positive": features(150, 48).relu(),
+    "heavy-tailed": heavy_tailed(),
+    "an outlying dimension": outlying_dimension(),
+    "an outlying dimension of each": outlying_dimension_of_each(),
+    "one opposite": one_opposite(),
+    "of all sizes": features(150, 48) * 10 ** (4 * features(150, 1, seed=1)),
+    "repeated": features(50, 48).repeat(3, 1),
+    "blank": blank_items(),
+    "all equal": features(1, 48).expand(150, -1),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_the_neighbours_are_those_of_the_slow_definition_in_order(kind: str, dtype) -> None:
+    values = KINDS[kind].to(dtype)
+    assert neighbours(values, 10).tolist() == slow_neighbours(values, 10)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_arrays_of_any_kind_have_the_neighbours_of_the_tensor(dtype) -> None:
+    array = features(60, 8).numpy().astype(dtype)
+    expected = slow_neighbours(torch.from_numpy(array.copy()), 5)
+    assert neighbours(array, 5).tolist() == expected
+    assert neighbours(np.asfortranarray(array), 5).tolist() == expected
+    assert neighbours(array[:, ::-1], 5).tolist() == expected  # cosines are of any order
+    array.flags.writeable = False
+    assert neighbours(array, 5).tolist() == expected
+
+
+def test_the_memory_of_an_array_is_shared_and_never_written() -> None:
+    array = features(60, 8).numpy()
+    before = array.copy()
+    assert module.as_tensor(array).data_ptr() == array.ctypes.data
+    neighbours(array, 5)
+    assert np.array_equal(array, before)
+
+
+def test_the_lists_of_a_smaller_k_are_the_first_columns() -> None:
+    values = blank_items()
+    found = neighbours(values, 20)
+    for k in (1, 7, 19):
+        assert torch.equal(neighbours(values, k), found[:, :k])
+
+
+def test_no_row_is_settled_in_fp64_without_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    settled = []
+    original = module._settled
+
+    def counted(features: Tensor, rows: Tensor, near: Tensor, k: int) -> Tensor:
+        settled.extend(rows.tolist())
+        return original(features, rows, near, k)
+
+    monkeypatch.setattr(module, "_settled", counted)
+    crowded = features(400, 64) + 50  # the mean cosine is 0.9996
+    neighbours(crowded, 10)
+    assert len(settled) < 40
+    settled.clear()
+    crowded[17] = crowded[250]  # now rows that hold one of the two must choose
+    found = neighbours(crowded, 10)
+    assert set(((found == 17) | (found == 250)).any(1).nonzero()[:, 0].tolist()) - {17, 250} <= set(
+        settled
+    )
+
+
+def test_equal_items_are_taken_in_order_of_their_index() -> None:
+    values = features(5, 4)[torch.arange(40) % 5]  # each of five items eight times
+    found = neighbours(values, 3)
+    for i, row in enumerate(found.tolist()):
+        assert row == [j for j in range(i % 5, 40, 5) if j != i][:3]
+
+
+@pytest.mark.parametrize("scale", [0.0, 3.0])
+def test_the_neighbours_do_not_depend_on_the_chunk(
+    scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = torch.cat([features(90, 33), features(30, 33)]) + scale  # 30 items twice
+    expected = neighbours(values, 8)
+    for chunk in (1, 7, 64, 1000):
+        assert torch.equal(neighbours(values, 8, chunk=chunk), expected)
+    monkeypatch.setattr(module, "CHUNK_ENTRIES", 2000)
+    monkeypatch.setattr(module, "STRIPE_ENTRIES", 100)
+    assert torch.equal(neighbours(values, 8), expected)
+
+
+def test_bfloat16_features_are_compared_in_full_precision_under_autocast() -> None:
+    values = (features(120, 32) + 4).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = neighbours(values, 10)
+    assert torch.equal(found, neighbours(values.float(), 10))
+    assert torch.equal(found, neighbours(values.double(), 10))
+
+
+def test_the_precision_of_matrix_products_is_put_back() -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        neighbours(features(9, 3), 2)
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)

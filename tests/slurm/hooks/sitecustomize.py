@@ -1,0 +1,29 @@
+"""Lets a test stop a training right after it has saved a state: see `tests/slurm/workflow.py`.
+
+Python imports a module of this name when it starts, from any folder of PYTHONPATH. A training
+opens the folder of its states once a new one has its name, to flush it to disk. If the folder
+then has a file ``hold``, with the number of that state or of an earlier one, the process removes
+the file and stops itself (SIGSTOP).
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+
+def hold(event: str, arguments: tuple) -> None:
+    """Look at each file or folder that the process opens."""
+    if event != "open" or not isinstance(arguments[0], str | os.PathLike):
+        return
+    states = Path(arguments[0])
+    asked = states / "hold"
+    if not asked.is_file():
+        return
+    last = max((int(state.name[:8]) for state in states.glob("0*.pt")), default=-1)
+    if last >= int(asked.read_text()):
+        asked.unlink()
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+sys.addaudithook(hold)

@@ -1,0 +1,47 @@
+"""Controls: every one that the experiment has is a row, for either path."""
+
+import pytest
+
+from rectify.controls import CONTROLS
+from rectify.targets.controls import Settings, table
+from tests.helpers.synthetic import results_of, seeded
+
+ASKED = Settings(reads="controls")
+
+
+def test_gain_and_gsnr_are_shown_in_a_fitting_power_of_ten() -> None:
+    cells = table(results_of(runs=seeded(vanilla=[0.5], insert=[0.6], random=[0.45])), ASKED)
+    rows = cells.set_index(["row", "column"])
+    assert rows.loc[(CONTROLS["random"].title, "gain"), "mean"] == pytest.approx(-5)
+    assert ("vanilla", "gain") not in rows.index
+    gsnr = rows.loc[(CONTROLS["frozen"].title, "GSNR")]
+    assert (gsnr["unit"], gsnr["scale"], gsnr["mean"]) == ("1", 1e-2, pytest.approx(1.23))
+    assert cells["paper"].isna().all()
+
+
+def test_every_control_is_a_row_in_the_order_of_the_registry() -> None:
+    names = [name for name, control in CONTROLS.items() if "insert" in control.variants]
+    runs = seeded(**{name: [0.5] for name in ("vanilla", *names[::-1])})
+    assert table(results_of(runs=runs), ASKED)["row"].unique().tolist() == [
+        "vanilla", *(CONTROLS[name].title for name in names),
+    ]  # fmt: skip
+
+
+def test_controls_of_the_auxiliary_path_are_shown_likewise() -> None:
+    runs = seeded(vanilla=[0.5], auxiliary=[0.6], head=[0.55], random=[0.5])
+    runs.loc[runs["variant"] == "insert", "variant"] = "auxiliary"
+    cells = table(results_of(runs=runs), ASKED)
+    assert cells["row"].unique().tolist() == [
+        "vanilla", *(CONTROLS[name].title for name in ("frozen", "random", "head")),
+    ]  # fmt: skip
+
+
+def test_two_variants_at_once_are_an_error() -> None:
+    runs = seeded(vanilla=[0.5], auxiliary=[0.6], random=[0.5])
+    with pytest.raises(ValueError, match="controls: all runs must have the same variant, got aux"):
+        table(results_of(runs=runs), ASKED)
+
+
+def test_a_control_that_is_not_registered_is_an_error() -> None:
+    with pytest.raises(ValueError, match="control: must be a known control, got 'lora'"):
+        table(results_of(runs=seeded(vanilla=[0.5], lora=[0.6])), ASKED)

@@ -1,0 +1,63 @@
+"""The cost table: each plain ViT once, the paper's numbers next to its own model only."""
+
+import pytest
+from pandas import DataFrame
+
+from rectify.results.declared import COST
+from rectify.targets.cost import Settings, table
+from tests.helpers.synthetic import results_of
+
+ASKED = Settings(data="a", visions="v", languages="l")
+
+
+def costs(**changes: float) -> DataFrame:
+    """Return a cost frame of two ViTs and two language models, each with three variants."""
+    numbers = dict.fromkeys(COST.names[1:], 2e6)
+    rows = [
+        {"vision_title": vision, "language_title": language, "variant": variant, **numbers}
+        for vision in ("ViT-S", "ViT-B")
+        for language in ("LLaMA", "OPT")
+        for variant in ("auxiliary", "insert", "vanilla")  # as sorted in a file
+    ]
+    return DataFrame(rows).assign(**changes)
+
+
+def test_the_table_has_each_plain_vit_once_and_then_its_blocks() -> None:
+    cells = table(results_of(costs=costs()), ASKED)
+    assert list(dict.fromkeys(cells["row"]))[:5] == [
+        "ViT-S", "ViT-S + LLaMA, insert", "ViT-S + OPT, insert",
+        "ViT-S + LLaMA, auxiliary", "ViT-S + OPT, auxiliary",
+    ]  # fmt: skip
+    assert len(cells) == 10 * 11
+    assert set(cells["scale"]) == {1e6}
+    assert (cells["mean"] == 2).all()
+    assert (cells["seeds"] == 0).all()  # nothing is trained for it
+    assert cells["paper"].isna().all()
+
+
+def test_the_paper_s_costs_are_next_to_its_own_model_only() -> None:
+    own = costs(flops=8.5013e9)
+    own.loc[own["variant"] == "vanilla", "parameters"] = 22_050_664
+    own.loc[own["variant"] == "insert", "parameters"] = 227_579_752
+    of_paper = own[(own["vision_title"] == "ViT-S") & (own["language_title"] == "LLaMA")]
+    cells = table(results_of(costs=of_paper), ASKED)
+    compared = cells[cells["paper"].notna()]
+    assert set(compared["row"]) == {"ViT-S", "ViT-S + LLaMA, insert"}
+    values = compared.set_index(["row", "group", "column"])["paper"]
+    assert values["ViT-S", "parameters", "training"] == 22.05
+    assert values["ViT-S + LLaMA, insert", "parameters", "training"] == 227.58
+    assert values["ViT-S", "FLOPs per image", "paper's count"] == 8.5
+    assert values["ViT-S", "images per second", "test"] == 75e-6
+
+
+def test_without_peak_memory_there_are_no_cells_for_it() -> None:
+    nothing = float("nan")
+    cells = table(
+        results_of(costs=costs(test_peak_bytes=nothing, training_peak_bytes=nothing)), ASKED
+    )
+    assert "peak bytes" not in set(cells["group"])
+
+
+def test_no_costs_are_refused() -> None:
+    with pytest.raises(ValueError, match="cost: there must be cost files, got none"):
+        table(results_of(costs=costs().iloc[:0]), ASKED)

@@ -1,0 +1,78 @@
+"""Figure 5: each placement once, the predicted one ringed, labels that can be read."""
+
+import numpy as np
+import pytest
+
+from rectify.analysis.collect import Results
+from rectify.targets.figure5 import Settings, figure
+from tests.helpers import synthetic
+from tests.helpers.synthetic import results_of
+
+ASKED = Settings(reads="grid")
+
+
+@pytest.fixture(scope="module")
+def grid(demo: synthetic.Made) -> Results:
+    """Return the grid with its vanilla run, controls at one place, and all similarities."""
+    folders = [
+        folder for folder in demo.runs
+        if folder.name.startswith(("glyphs_vit-s_vanilla", "glyphs_vit-s_insert"))
+        and "opt" not in folder.name
+    ]  # fmt: skip
+    assert any("insert-mlp" in folder.name for folder in folders)
+    return synthetic.compared(demo.similarity, folders)
+
+
+def test_it_draws_each_placement_and_rings_the_predicted_one(grid: Results) -> None:
+    drawn = figure(grid, ASKED)
+    axes, values = drawn.figure.axes[0], drawn.values
+    assert len(values) == 15  # controls are no placements
+    points = {line.get_label().partition(":")[0]: line.get_xydata() for line in axes.get_lines()}
+    for position in ("early", "middle", "end"):
+        rows = values[values["position"] == position]
+        assert np.array_equal(points[position], rows[["similarity", "gain"]])
+    best = values.loc[values["similarity"].idxmax()]
+    assert points["highest similarity"].tolist() == [[best["similarity"], best["gain"]]]
+    assert "Spearman ρ = " in axes.get_title()
+    assert "n = 15" in axes.get_title()
+    assert axes.get_ylabel() == "gain in acc@1 (points)"
+
+
+def test_a_gain_is_the_mean_over_seeds_of_paired_differences(grid: Results) -> None:
+    runs = grid.runs.set_index(["run", "seed"])["accuracy"]
+    name = "glyphs_vit-s_insert_llama-xl_layer-3_middle"
+    gains = [100 * (runs[name, seed] - runs["glyphs_vit-s_vanilla", seed]) for seed in (0, 1)]
+    row = figure(grid, ASKED).values.set_index(["layer", "position"]).loc[(3, "middle")]
+    assert row["gain"] == pytest.approx(sum(gains) / 2)
+    assert (row["least"], row["most"]) == pytest.approx((min(gains), max(gains)))
+
+
+def test_the_labels_do_not_cover_each_other(grid: Results) -> None:
+    drawn = figure(grid, ASKED).figure
+    drawn.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in drawn.axes[0].texts]
+    assert len(boxes) == 15
+    pairs = [(i, j) for i in range(15) for j in range(i) if boxes[i].overlaps(boxes[j])]
+    assert pairs == []
+
+
+def test_positions_by_number_have_a_look_of_their_own(grid: Results) -> None:
+    runs = grid.runs.copy()
+    runs.loc[runs["position"] == "middle", "position"] = "3"
+    axes = figure(results_of(runs=runs, similarity=grid.similarity), ASKED).figure.axes[0]
+    handles, labels = axes.get_legend_handles_labels()
+    assert [label.partition(":")[0] for label in labels[:3]] == ["early", "3", "end"]
+    assert len({(handle.get_color(), handle.get_marker()) for handle in handles[:3]}) == 3
+
+
+def test_without_the_similarity_of_its_models_it_is_an_error(grid: Results) -> None:
+    other = grid.similarity[grid.similarity["language"] == "llama-s"]
+    with pytest.raises(ValueError, match="figure5: there must be similarity of llama-xl, vit-s"):
+        figure(results_of(runs=grid.runs, similarity=other), ASKED)
+
+
+def test_two_language_models_are_an_error(demo: synthetic.Made, grid: Results) -> None:
+    folders = [f for f in demo.runs if f.name.startswith("glyphs_vit-s_insert_opt")]
+    mixed = synthetic.compared(demo.similarity, [*grid.folders, *folders])
+    with pytest.raises(ValueError, match="figure5: all runs must have the same language, got "):
+        figure(mixed, ASKED)

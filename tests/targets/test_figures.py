@@ -1,0 +1,84 @@
+"""All figures: the same bytes every time, declared values, any number of seeds."""
+
+import io
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from matplotlib.text import Text
+from pandas import DataFrame
+
+from rectify import targets
+from rectify.analysis import style
+from rectify.analysis.drawing import Drawn
+from rectify.results.tables import read_table, write_table
+from tests.helpers import synthetic
+from tests.helpers.synthetic import results_of
+
+KINDS = [kind for kind in targets.kinds() if "figure" in targets.module_of(kind).SHOWS]
+SETTINGS = {"figure4": {"vision": "vit-s", "languages": ["llama-xl", "llama-untrained"]}}
+
+
+@pytest.fixture(scope="module")
+def frames(demo: synthetic.Made) -> dict[str, DataFrame]:
+    """Return what the figures read: one language model in one ViT, on one data set."""
+    grid = [
+        folder for folder in demo.runs
+        if folder.name.startswith(("glyphs_vit-s_vanilla", "glyphs_vit-s_insert_llama-xl"))
+    ]  # fmt: skip
+    files = [file for file in demo.similarity if "--vit-s--" in file.name]
+    results = synthetic.compared(files, grid)
+    return {"runs": results.runs, "gsnr": results.gsnr, "similarity": results.similarity}
+
+
+def draw(kind: str, frames: dict[str, DataFrame]) -> Drawn:
+    """Draw a kind of figure from frames that hold what all of them need, and more."""
+    gsnr = frames["gsnr"]
+    needed = gsnr["layer"].isna() | (gsnr["layer"] == 7)
+    if kind == "figure2":
+        needed &= gsnr["position"].isna() | (gsnr["position"] == "end")
+    target = targets.module_of(kind)
+    settings = target.Settings(**SETTINGS.get(kind, {"reads": "grid"}))
+    return target.figure(results_of(**{**frames, "gsnr": gsnr[needed]}), settings)
+
+
+def with_seeds(frame: DataFrame, seeds: list[int]) -> DataFrame:
+    third = frame[frame["seed"] == 0].assign(seed=2)
+    more = pd.concat([frame, third], ignore_index=True)
+    return more[more["seed"].isin(seeds)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("suffix", ["pdf", "png"])
+def test_a_figure_has_the_same_bytes_every_time(
+    kind: str, suffix: str, frames: dict[str, DataFrame]
+) -> None:
+    copies = []
+    for _ in range(2):
+        figure, buffer = draw(kind, frames).figure, io.BytesIO()
+        with style.look():
+            metadata = {"CreationDate": None} if suffix == "pdf" else {"Software": None}
+            figure.savefig(buffer, format=suffix, metadata=metadata)
+        copies.append(buffer.getvalue())
+    assert copies[0] == copies[1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_values_of_a_figure_are_its_declared_table(
+    kind: str, frames: dict[str, DataFrame], tmp_path: Path
+) -> None:
+    values, table = draw(kind, frames).values, targets.module_of(kind).VALUES
+    write_table(table, values, tmp_path / "values.csv", synthetic.SOURCE)
+    assert len(read_table(table, tmp_path / "values.csv")) == len(values) > 0
+
+
+@pytest.mark.parametrize("seeds", [[0], [0, 1], [0, 1, 2]])
+@pytest.mark.parametrize("kind", KINDS)
+def test_figures_are_drawn_for_one_two_or_three_seeds(
+    kind: str, seeds: list[int], frames: dict[str, DataFrame]
+) -> None:
+    figure = draw(kind, {name: with_seeds(frame, seeds) for name, frame in frames.items()}).figure
+    figure.draw_without_rendering()
+    texts = [text.get_text() for text in figure.findobj(Text)]
+    count = "n = 15" if kind == "figure5" else f"n = {len(seeds)} seed"  # placements, or seeds
+    assert any(count in text for text in texts)

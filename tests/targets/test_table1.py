@@ -1,0 +1,77 @@
+"""Table 1: the best similarity, the paper's own numbers, and models of its sizes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pandas import DataFrame
+
+from rectify.analysis.collect import Results
+from rectify.targets.table1 import Settings, table
+from tests.helpers import printed, synthetic
+from tests.helpers.synthetic import LLAMA, VITS
+
+ASKED = Settings(visions="any", languages="any")
+
+
+def cells_of(*files: Path) -> DataFrame:
+    return table(synthetic.compared(files), ASKED)
+
+
+def test_it_prints_the_paper_whatever_the_order_of_the_files(tmp_path: Path) -> None:
+    files = list(printed.similarity(tmp_path).values())
+    cells = cells_of(*files[::-1])
+    printed.check_as_printed("table1", cells)
+    means = cells.set_index(["row", "column"])["mean"]
+    assert means["ViT-S (22M)", "BLOOMZ-3B (3B)"] == pytest.approx(0.1268)
+    assert means["ViT-S (22M), calibrated", "BLOOMZ-3B (3B)"] == pytest.approx(0.1168)
+    assert means["ViT-S (22M)", "chance"] == pytest.approx(10 / 1023)
+    assert cells["row"].unique().tolist()[:3] == [
+        "ViT-T (5.7M)", "ViT-T (5.7M), calibrated", "ViT-S (22M)",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("models", [("ViT-S", "BLOOMZ-7B"), ("ViT-B", "BLOOMZ-1.1B")])
+def test_one_pair_is_compared_with_the_pair_of_its_sizes(
+    tmp_path: Path, models: tuple[str, str]
+) -> None:
+    cells = cells_of(printed.similarity(tmp_path)[models])
+    printed.check_all_compared(cells.iloc[:1], 1)
+    assert cells["kind"].tolist() == ["value", "chance", "calibrated"]
+    assert cells["paper"].isna().tolist() == [False, True, True]
+
+
+def test_a_score_is_the_best_of_a_seed_and_then_a_mean(tmp_path: Path) -> None:
+    grids = [np.array([[0.1, 0.3], [0.2, 0.0]]), np.array([[0.5, 0.1], [0.0, 0.2]])]
+    files = [
+        synthetic.write_similarity(tmp_path, LLAMA, VITS["ViT-S"], seed, grid)
+        for seed, grid in enumerate(grids)
+    ]
+    cell = cells_of(*files).iloc[0]
+    assert (cell["mean"], cell["seeds"]) == (pytest.approx(0.4), 2)
+
+
+def test_a_pair_of_models_that_was_compared_twice_is_an_error(tmp_path: Path) -> None:
+    file = synthetic.write_similarity(tmp_path, LLAMA, VITS["ViT-S"], 0, np.eye(2))
+    with pytest.raises(ValueError, match="compared once per seed, got vit-s, llama-7b, 0 twice"):
+        cells_of(file, file)
+
+
+def test_a_model_without_its_number_of_parameters_is_an_error(tmp_path: Path) -> None:
+    file = synthetic.write_similarity(tmp_path, LLAMA, VITS["ViT-S"], 0, np.eye(2))
+    with pytest.raises(ValueError, match="number of parameters, got none of vit-s"):
+        table(Results(similarity_files=[file]), ASKED)
+
+
+def test_without_similarity_it_is_an_error() -> None:
+    with pytest.raises(ValueError, match="table1: there must be similarity files, got none"):
+        cells_of()
+
+
+def test_the_demo_is_compared_by_rank(demo: synthetic.Made) -> None:
+    files = [f for f in demo.similarity if "untrained" not in f.name]
+    cells = cells_of(*files)
+    scores = cells[cells["kind"] == "value"]
+    assert len(scores) == 12
+    assert scores["paper"].notna().all()
+    assert (scores["seeds"] == 2).all()

@@ -1,0 +1,87 @@
+"""Table 3: the paper's own numbers, the same layers only, and its heat map."""
+
+from pathlib import Path
+
+import pytest
+
+from rectify.analysis.collect import Results
+from rectify.targets.table3 import Settings, figure, table
+from tests.helpers import printed, synthetic
+from tests.helpers.printed import CIFAR, INSERTED, exactly
+from tests.helpers.synthetic import VITS, Run, results_of, seeded
+
+ASKED = Settings(reads="grid")
+
+
+@pytest.fixture(scope="module")
+def grid(demo: synthetic.Made) -> Results:
+    """Return the grid of the made-up demo, with its vanilla run."""
+    folders = [
+        folder for folder in demo.runs
+        if folder.name.startswith(("glyphs_vit-s_vanilla", "glyphs_vit-s_insert_llama-xl"))
+    ]  # fmt: skip
+    return Results(folders, [0, 1])
+
+
+def test_it_prints_the_paper(tmp_path: Path) -> None:
+    cells = table(synthetic.collected(tmp_path, printed.grid()), ASKED)
+    printed.check_as_printed("table3", cells)
+    assert cells["row"].unique().tolist() == ["Early", "Middle", "End"]
+
+
+def test_layers_of_the_paper_s_model_are_compared_with_the_same_layers_only(tmp_path: Path) -> None:
+    runs = [
+        Run(CIFAR, VITS["ViT-S"], **exactly({"test": top1}), **{**INSERTED, "layer": layer})
+        for layer, top1 in ((8, 70.0), (31, 74.14))
+    ]
+    cells = table(synthetic.collected(tmp_path, runs), ASKED)
+    assert cells["paper_column"].tolist() == ["-", "31"]
+    printed.check_all_compared(cells.iloc[1:], 1)
+
+
+def test_layers_of_another_model_are_compared_by_rank(grid: Results) -> None:
+    cells = table(grid, ASKED)
+    assert len(cells) == 15
+    columns = cells.drop_duplicates("column").set_index("column")["paper_column"].to_dict()
+    assert columns == {"0": "0", "2": "7", "3": "15", "5": "23", "7": "31"}
+
+
+def test_positions_by_number_are_rows_that_the_paper_lacks(tmp_path: Path) -> None:
+    runs = [
+        Run(CIFAR, VITS["ViT-S"], **exactly({"test": 70.0}), **{**INSERTED, "position": position})
+        for position in ("end", "9", "middle")
+    ]
+    cells = table(synthetic.collected(tmp_path, runs), ASKED)
+    assert cells["row"].tolist() == ["Middle", "After 9", "End"]
+    assert cells["paper_row"].tolist() == ["Middle", "-", "End"]
+
+
+def test_two_runs_for_one_cell_are_an_error() -> None:
+    twice = seeded(insert=[0.5], random=[0.6])
+    with pytest.raises(ValueError, match="table3: a cell must show one run, got insert and random"):
+        table(results_of(runs=twice), ASKED)
+
+
+def test_no_runs_are_an_error_in_one_line() -> None:
+    with pytest.raises(ValueError, match="table3: there must be runs of variant insert") as error:
+        table(Results(), ASKED)
+    assert "\n" not in f"{error.value}"
+
+
+def test_the_heat_map_shows_what_it_saves(grid: Results) -> None:
+    drawn = figure(grid, ASKED)
+    axes = drawn.figure.axes[0]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["Early", "Middle", "End"]
+    means = drawn.values.set_index(["position", "layer"])["mean"]
+    assert axes.get_images()[0].get_array()[2, 4] == means["end", 7]
+    texts = {text.get_position(): text.get_text() for text in axes.texts}
+    assert texts[(4, 2)].startswith(f"{means['end', 7]:.2f}\n±")
+    vanilla = grid.runs[grid.runs["variant"] == "vanilla"]["accuracy"].mean()
+    assert f"vanilla {100 * vanilla:.2f}" in axes.get_title()
+
+
+def test_table_and_heat_map_have_the_same_numbers(grid: Results) -> None:
+    values = figure(grid, ASKED).values
+    cells = table(grid, ASKED).set_index(["row", "column"])["mean"]
+    for row in values.itertuples(index=False):
+        assert cells[row.position.capitalize(), f"{row.layer}"] == pytest.approx(row.mean)

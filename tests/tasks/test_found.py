@@ -1,0 +1,66 @@
+"""Tasks by name, of the package and from outside."""
+
+import subprocess
+import sys
+
+import pytest
+
+from rectify import tasks
+from rectify.tasks.image_classification.task import TASK as IMAGES
+from tests.helpers import toy_task
+
+TOY = "tests.helpers.toy_task"
+
+
+def test_a_task_is_a_folder_or_a_module():
+    assert tasks.find("image_classification") is IMAGES
+    assert tasks.find(TOY) is toy_task.TASK
+    assert tasks.settings_of(TOY) is toy_task.Settings
+    assert tasks.metrics_of(TOY)[0].better == "lower"
+    assert tasks.names() == ["image_classification", "pairs", "video_classification"]
+
+
+def test_the_modules_of_a_task_and_of_a_set_are_named_for_their_digests():
+    images = tasks.settings_of("image_classification")
+    entry = images.model_validate({"reader": "digits", "classes": 10, "image_size": 28})
+    assert tasks.module_of("image_classification") == "rectify.tasks.image_classification.task"
+    assert tasks.preparation_modules("image_classification", entry) == (
+        "rectify.tasks.image_classification.prepare",
+        "rectify.tasks.image_classification.readers.digits",
+    )
+    assert tasks.module_of(TOY) == TOY
+    assert tasks.preparation_modules(TOY, toy_task.Settings(reader="none")) == (TOY,)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("image_clasification", r"got 'image_clasification'\. Did you mean image_classification"),
+        ("nowhere.at_all", "task nowhere.at_all must be a module that Python finds, got none"),
+        ("os.path", "task os.path must be a module with the attribute TASK, got none"),
+        ("pairs", "task must be one that trains a model, got pairs, on whose sets models are"),
+    ],
+)
+def test_a_wrong_name_is_one_line(name, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        tasks.find(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_error_inside_of_a_module_is_shown_as_it_is(tmp_path, monkeypatch):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "broken.py").write_text("import no_such_package\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+        tasks.find("outside.broken")
+
+
+def test_settings_metrics_and_digests_are_known_without_torch():
+    code = (
+        "import sys\nfrom rectify import tasks\n"
+        "for name in tasks.names(): tasks.settings_of(name), tasks.metrics_of(name)\n"
+        "entry = tasks.settings_of('pairs')(reader='pairs', sizes={'items': 3})\n"
+        "tasks.preparation_modules('pairs', entry), tasks.module_of('image_classification')\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,394 @@
+import itertools
+import math
+import re
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from rectify.gsnr.observer import GsnrObserver
+from rectify.rectified import auxiliary, insert
+from rectify.runtime import generator, seed_globals
+from rectify.tasks.classification import LabelledSource, mixing, mixup_of
+from rectify.tasks.contract import Machine
+from rectify.tasks.image_classification.augment import batched, normalise, per_image
+from rectify.tasks.image_classification.task import TASK
+from rectify.training.loop import Interrupted
+from rectify.training.order import item_order
+from tests.helpers.training import (
+    CPU,
+    PLAIN,
+    SMALL,
+    Counter,
+    Recorder,
+    same,
+    small,
+    stored,
+    timeless,
+    trained,
+    weights,
+)
+
+
+def plain(pixels, draws):
+    return normalise(pixels)
+
+
+def losses(rows):
+    return [value for row in rows for value in (row["train_loss"], row["main_loss"])]
+
+
+def test_no_two_epochs_run_at_the_warm_up_rate(vit, images):
+    rows = trained(vit, images, small(epochs=5, warmup_epochs=3, warmup_lr=1e-6))
+    rates = [row["lr"] for row in rows]
+    assert rates[0] == 1e-6
+    assert all(rate > 1e-4 for rate in rates[1:])
+
+
+@pytest.mark.parametrize("changes", [{"mixup": 0}, {"cutmix": 0}, {"mixup": 0, "mixup_prob": 0.5}])
+def test_mixed_labels_meet_a_loss_for_soft_labels(make_vit, images, changes):
+    """In Pang et al.'s code CutMix without Mixup handed soft targets to a loss for labels."""
+    mixed_up = {**PLAIN, "cutmix": 1.0, "mixup": 0.8, **changes}
+    values = small(**mixed_up, epochs=1, warmup_epochs=0, batch_size=40)
+    model, other = make_vit(), make_vit()
+    (row,) = trained(model, images, values, change=plain)
+    items = item_order(40, 1, 0, 0)
+    seed_globals(0, "step", 0, 0)
+    mixed, soft = mixup_of(values, 5)(normalise(images.images[items]), images.labels[items])
+    logits = other.train()(mixed).log_softmax(1)
+    assert soft.shape == (40, 5)
+    assert row["main_loss"] == pytest.approx(-(soft * logits).sum(1).mean().item(), rel=1e-5)
+
+
+def test_every_epoch_and_step_has_its_own_augmentation(vit, images):
+    recorder, values = Recorder(), small(**PLAIN)
+    constant = images.images[:1].expand(40, -1, -1, -1).contiguous()
+    source = LabelledSource(constant, images.labels, Machine(CPU), change=recorder)
+    trained(vit, source, values)
+    made = {tuple(batch.flatten().tolist()) for batch in recorder.made}
+    assert len(made) == len(recorder.made) == 15
+
+
+def test_the_observer_hears_of_the_samples_of_repeated_items(vit, images):
+    observer = Counter()
+    trained(vit, images, small(**PLAIN, augment_repeats=2), observer=observer)
+    assert {samples for _, samples in observer.recorded} == {16}
+
+
+def test_the_history_has_the_rate_of_the_head_under_layer_decay(vit, images):
+    rows = trained(vit, images, small(**PLAIN, layer_decay=0.5, warmup_epochs=0))
+    assert rows[0]["lr"] == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize("clip", [None, 0.05])
+def test_one_epoch_equals_a_loop_by_hand(make_vit, images, clip):
+    values = small(**PLAIN, epochs=1, warmup_epochs=0, label_smoothing=0.1, clip_gradient=clip)
+    model, other = make_vit(), make_vit()
+    (row,) = trained(model, images, values, change=plain)
+    decayed = [p for n, p in other.named_parameters() if p.ndim > 1 and not n.endswith("_embed")
+               and not n.endswith("_token")]  # fmt: skip
+    free = [p for p in other.parameters() if not any(p is d for d in decayed)]
+    groups = [{"params": free, "weight_decay": 0.0}, {"params": decayed, "weight_decay": 1e-5}]
+    optimizer = torch.optim.AdamW(groups, lr=1e-3)
+    order, seen, norms = torch.randperm(40, generator=generator(0, "order", 0)), [], []
+    for items in order.split(8):
+        logits = other(normalise(images.images[items])).log_softmax(1)
+        soft = torch.full((8, 5), 0.1 / 5)
+        soft[range(8), images.labels[items]] += 0.9
+        loss = -(soft * logits).sum(1).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        norm = sum(p.grad.square().sum() for p in other.parameters()).sqrt().item()
+        for parameter in other.parameters():
+            parameter.grad *= min(1.0, (clip or math.inf) / norm)
+        optimizer.step()
+        seen.append(loss.item())
+        norms.append(norm)
+    assert min(norms) > 0.05  # so every step of the second case was clipped
+    tolerance = {} if clip is None else {"rtol": 1e-4, "atol": 1e-6}
+    torch.testing.assert_close(weights(model), weights(other), **tolerance)
+    mean = pytest.approx(sum(seen) / 5)
+    assert (row["train_loss"], row["main_loss"], row["auxiliary_loss"]) == (mean, mean, None)
+    assert (row["epoch"], row["weight"], row["lr"]) == (0, 0.0, pytest.approx(1e-3))
+    assert row["test"] == {"test_loss": 0.5}
+
+
+def test_a_clipped_gradient_trains_another_model(make_vit, images):
+    models = []
+    for clip in (None, 1e-4, 1e3):
+        models.append(make_vit())
+        trained(models[-1], images, small(**PLAIN, clip_gradient=clip))
+    assert same(weights(models[0]), weights(models[2]))  # never as long as that
+    assert not same(weights(models[0]), weights(models[1]))
+
+
+def test_the_history_has_both_losses_and_their_weighted_sum(vit, block, images):
+    model = auxiliary(vit, block, generator=generator(0))
+    rows = trained(model, images, small(), lambda_init=0.6)
+    assert [row["epoch"] for row in rows] == [0, 1, 2]
+    assert [row["weight"] for row in rows] == pytest.approx([0.6, 0.4, 0.2])
+    for row in rows:
+        weight, main, second = row["weight"], row["main_loss"], row["auxiliary_loss"]
+        assert row["train_loss"] == pytest.approx((1 - weight) * main + weight * second, rel=1e-5)
+
+
+def test_training_learns_what_brightness_shows(vit, images):
+    rows = trained(vit, images, small(**PLAIN, epochs=12, lr=5e-3), change=plain)
+    assert rows[-1]["train_loss"] < 0.85 * rows[0]["train_loss"]
+
+
+@pytest.mark.parametrize("variant", ["vanilla", "auxiliary"])
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(
+    make_vit, block, images, variant
+):
+    def run(seed):
+        vit = make_vit(drop_path=0.3)
+        vanilla = variant == "vanilla"
+        model = vit if vanilla else auxiliary(vit, block, generator=generator(0))
+        weight = 0.0 if vanilla else 0.35
+        rows = trained(model, images, small(), seed=seed, lambda_init=weight)
+        return rows, weights(model)
+
+    torch.manual_seed(1)
+    rows, state = run(0)
+    torch.manual_seed(2)
+    again, repeated = run(0)
+    assert again == rows
+    assert same(repeated, state)
+    assert run(1)[0] != rows
+
+
+@pytest.mark.parametrize("done", [1, 2, 3])
+@pytest.mark.parametrize("lr_per_step", [False, True])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    make_vit, block, images, done, lr_per_step
+):
+    values, states = small(lr_per_step=lr_per_step), []
+
+    def model_and_observer(seed):
+        model = auxiliary(make_vit(seed, drop_path=0.3), block, generator=generator(seed))
+        return model, GsnrObserver(model.trunk.blocks, batches=2)
+
+    model, observer = model_and_observer(0)
+    more = {"lambda_init": 0.35, "observer": observer}
+    rows = trained(model, images, values, **more, save=lambda state: states.append(stored(state)))
+    assert len(states) == 3
+    other, second = model_and_observer(7)  # other weights: all must come from the state
+    torch.manual_seed(9)
+    more = {"lambda_init": 0.35, "observer": second, "saved": states[done - 1]}
+    assert trained(other, images, values, **more) == rows
+    assert same(weights(other), weights(model))
+    assert [second.rows(e) for e in range(3)] == [observer.rows(e) for e in range(3)]
+
+
+def test_runs_that_differ_in_the_model_alone_see_the_same_batches(make_vit, block, images):
+    seen = []
+    builders = (
+        lambda vit: vit,
+        lambda vit: insert(vit, block, "end", generator=generator(0)),
+        lambda vit: auxiliary(vit, block, generator=generator(0)),
+    )
+    for build in builders:
+        inputs = []
+        vit = make_vit(drop_path=0.3)
+        vit.patch_embed.register_forward_pre_hook(lambda m, i, kept=inputs: kept.append(i[0]))
+        trained(build(vit), images, small(), lambda_init=0.35)
+        seen.append(torch.cat(inputs))
+    assert torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[0], seen[2])
+
+
+def test_the_observer_is_called_on_exactly_the_measured_steps(vit, images):
+    observer, steps = Counter(), []
+    vit.register_forward_hook(lambda *call: steps.append(observer.watched))
+    trained(vit, images, small(), observer=observer)
+    assert observer.recorded == [(epoch, 8) for epoch in range(3) for _ in range(2)]
+    inside = [after > before for before, after in zip([0, *steps[:-1]], steps, strict=True)]
+    assert inside == [False, True, False, True, False] * 3
+
+
+def test_observing_does_not_change_the_training(make_vit, images):
+    alone, watched = make_vit(), make_vit()
+    observer = GsnrObserver(watched.blocks, batches=3)
+    rows = trained(alone, images, small())
+    assert trained(watched, images, small(), observer=observer) == rows
+    assert same(weights(alone), weights(watched))
+
+
+@pytest.mark.parametrize("done", [0, 1])
+def test_images_prepared_by_workers_train_as_those_prepared_here_also_resumed(make_vit, done):
+    """RandAugment, erasing and Mixup: everything that draws, on colour images of 20 pixels."""
+    pixels = torch.randint(0, 256, (24, 3, 20, 20), generator=generator(0), dtype=torch.uint8)
+    values = small(auto_augment="rand-m9-mstd0.5-inc1", crop="resized", epochs=2)
+    prepare = per_image(
+        image_size=16, crop="resized", crop_scale=0.08, pad=4, flip_prob=0.5,
+        auto_augment=values.auto_augment,
+    )  # fmt: skip
+    change, states = batched(crop="none", pad=0, flip_prob=0.0, erasing=0.5), []
+
+    def run(workers, **more):
+        model = make_vit(channels=3)
+        machine, mix = Machine(CPU, workers), mixing(values, 5)
+        source = LabelledSource(
+            pixels, torch.arange(24) % 5, machine, change=change, prepare=prepare, mix=mix
+        )
+        return trained(model, source, values, **more), weights(model)
+
+    rows, state = run(0, save=lambda state: states.append(stored(state)))
+    again, repeated = run(1, saved=states[0] if done else None)
+    assert again == rows
+    assert same(repeated, state)
+
+
+class Diverges(nn.Module):
+    """Gives nan in one step."""
+
+    def __init__(self, vit, step):
+        super().__init__()
+        self.vit, self.step, self.calls = vit, step, 0
+
+    def forward(self, images):
+        self.calls += 1
+        return self.vit(images) * (math.nan if self.calls == self.step + 1 else 1.0)
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_a_loss_that_is_not_finite_names_epoch_and_step_and_takes_no_step(
+    make_vit, images, watched
+):
+    model, states = Diverges(make_vit(), 8), []
+    observer = GsnrObserver(model.vit.blocks, batches=5) if watched else None
+    save = {"save": lambda state: states.append(stored(state)), "observer": observer}
+    message = "the loss must be finite, got nan in epoch 1, step 3. Lower training.lr"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        trained(model, images, small(), **save)
+    assert len(states) == 1
+    assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
+
+
+@pytest.mark.parametrize("reduced", [lambda losses: losses.mean(), lambda losses: losses[:4]])
+def test_a_task_that_does_not_return_one_loss_per_sample_is_refused(
+    vit, images, monkeypatch, reduced
+):
+    losses_of = type(TASK).losses
+
+    def losses(self, outputs, batch):
+        return reduced(losses_of(self, outputs, batch))
+
+    monkeypatch.setattr(type(TASK), "losses", losses)
+    with pytest.raises(ValueError, match="must return 8 losses, one per sample, got shape"):
+        trained(vit, images, small())
+
+
+def test_a_state_of_another_seed_or_format_is_one_line(vit, images):
+    states = []
+    trained(vit, images, small(), save=lambda state: states.append(stored(state)))
+    for changes, got in (({"seed": 3}, "3 and 3"), ({"format": 0}, "0 and 0")):
+        with pytest.raises(ValueError, match=f"of format 3 and seed 0, got {got}. Delete it"):
+            trained(vit, images, small(), saved=states[0] | changes)
+
+
+def test_each_epoch_is_reported_after_it_was_saved(vit, images):
+    order = []
+    save = {"save": lambda state: order.append(len(state["progress"]["rows"]))}
+    rows = trained(vit, images, small(), **save, report=order.append)
+    assert order[0::2] == [1, 2, 3]
+    assert [timeless(row) for row in order[1::2]] == rows
+
+
+def test_a_row_has_its_metrics_by_their_names(vit, block, images):
+    reported = []
+    test = {"evaluate": lambda model: {"test_loss": 2.0, "accuracy": 0.25}}
+    model = auxiliary(vit, block, generator=generator(0))
+    trained(model, images, small(epochs=2), lambda_init=0.4, report=reported.append, **test)
+    metrics = reported[1].metrics()
+    assert list(metrics) == [
+        *("train_loss", "main_loss", "auxiliary_loss", "lambda", "lr"),
+        *("train_seconds", "items_per_second", "test_loss", "accuracy"),
+    ]
+    assert (metrics["lambda"], metrics["accuracy"]) == (0.2, 0.25)
+    seconds = metrics["train_seconds"]
+    assert metrics["items_per_second"] == pytest.approx(40 / seconds)
+
+
+def test_bfloat16_trains_close_to_float32(make_vit, images):
+    rows = [
+        trained(make_vit(), images, small(**PLAIN, precision=precision))
+        for precision in ("float32", "bfloat16")
+    ]
+    assert rows[0] != rows[1]
+    assert rows[0][-1]["train_loss"] == pytest.approx(rows[1][-1]["train_loss"], rel=0.02)
+
+
+def test_a_run_that_was_stopped_within_an_epoch_resumes_bit_by_bit(vit, images, make_vit):
+    """Also the sums of its losses and its GSNR, of an epoch of five measured steps."""
+    values = small(drop_path=0.3)
+    observer = GsnrObserver(vit.blocks, batches=5)
+    rows = trained(vit, images, values, observer=observer)
+    steps, states = itertools.count(1), []
+
+    def train_again(model, watch, **more):
+        save = {"save": lambda state: states.append(stored(state)), "observer": watch}
+        return trained(model, images, values, **save, **more)
+
+    other = make_vit()
+    first = GsnrObserver(other.blocks, batches=5)
+    with pytest.raises(Interrupted, match=r"stopped in epoch 2 of 3 after step 3 of 5, and saved"):
+        train_again(other, first, stop=lambda: next(steps) == 8)
+    assert states[-1]["progress"]["step"] == 3
+    fresh = make_vit(seed=9)
+    second = GsnrObserver(fresh.blocks, batches=5)
+    assert train_again(fresh, second, saved=states[-1]) == rows
+    assert gsnr_rows(second) == gsnr_rows(observer)
+    assert same(weights(fresh), weights(vit))
+
+
+def gsnr_rows(observer):
+    return [row for epoch in range(3) for row in observer.rows(epoch)]
+
+
+def test_a_stop_in_the_last_step_of_an_epoch_resumes_with_its_evaluation(vit, images, make_vit):
+    rows, states, steps = trained(vit, images, small()), [], itertools.count(1)
+    save = {"save": lambda state: states.append(stored(state))}
+    with pytest.raises(Interrupted, match="epoch 1 of 3 after step 5 of 5"):
+        trained(make_vit(), images, small(), stop=lambda: next(steps) == 5, **save)
+    assert trained(make_vit(seed=9), images, small(), saved=states[-1]) == rows
+
+
+def test_a_long_epoch_is_saved_within(vit, images, monkeypatch):
+    monkeypatch.setattr("rectify.training.loop.SAVE_SECONDS", 0.0)
+    states = []
+    trained(vit, images, small(epochs=2), save=lambda state: states.append(stored(state)))
+    assert [state["progress"]["step"] for state in states] == [1, 2, 3, 4, 5, 0] * 2
+
+
+def test_accumulated_slices_take_the_steps_of_the_complete_batch(vit, images, make_vit):
+    off = {"mixup": 0.0, "cutmix": 0.0, "drop_path": 0.0}
+    sliced = make_vit()
+    observers = [GsnrObserver(model.blocks, batches=2) for model in (vit, sliced)]
+    rows = trained(vit, images, small(**off), observer=observers[0])
+    others = trained(sliced, images, small(**off, accumulate=4), observer=observers[1])
+    assert losses(others) == pytest.approx(losses(rows), rel=1e-5)
+    for row, other in zip(*map(gsnr_rows, observers), strict=True):
+        assert other.gsnr == pytest.approx(row.gsnr, rel=2e-3, abs=1e-7)
+
+
+def test_a_compiled_model_takes_the_same_steps_and_is_measured_eagerly(
+    vit, images, make_vit, monkeypatch
+):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    runs = []
+    for model, compiled in ((vit, False), (make_vit(), True)):
+        observer = GsnrObserver(model.blocks, batches=2)
+        rows = trained(model, images, small(compile=compiled), observer=observer)
+        runs.append((rows, gsnr_rows(observer)))
+    assert losses(runs[1][0]) == pytest.approx(losses(runs[0][0]), rel=1e-4)
+    for row, other in zip(runs[0][1], runs[1][1], strict=True):
+        assert other.gsnr == pytest.approx(row.gsnr, rel=5e-3, abs=1e-7)
+
+
+def test_a_training_takes_as_many_steps_as_its_recipe_has(vit, images):
+    asked = []
+    trained(vit, images, small(), stop=lambda: bool(asked.append(1)))
+    assert len(asked) == SMALL["epochs"] * 5

@@ -1,0 +1,83 @@
+"""What is installed works from where it is installed: a wheel, a Snakemake module, its report."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from zipfile import ZipFile
+
+import yaml
+
+from tests.helpers.configs import SMOKE as VALUES
+from tests.workflow.project import ROOT, SMOKE, call
+
+READ = """
+import sys
+from pathlib import Path
+import rectify
+from rectify.analysis.page import page
+from rectify.cost import language_config
+from rectify.experiment.grid import all_runs, load
+from rectify.targets import caption, kinds
+assert Path(rectify.__file__).is_relative_to(sys.argv[1]), rectify.__file__
+print(len(all_runs(load([Path(sys.argv[2])]))))
+assert all(len(caption(kind)) > 40 for kind in kinds())
+assert "<html" in page("Title", [], Path(sys.argv[1]), [])
+assert language_config("llama-7b").hidden_size == 4096
+"""
+MODULE = """
+configfile: "values.yaml"
+
+
+module rectify:
+    snakefile:
+        "Snakefile"
+    config:
+        config
+
+
+use rule * from rectify as rectify_*
+"""
+
+
+def test_a_wheel_reads_configurations_and_has_captions_page_and_sizes(tmp_path: Path) -> None:
+    source, site = tmp_path / "source", tmp_path / "site"
+    source.mkdir()
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "rectify", source / "rectify", ignore=ignore)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    build = "import setuptools.build_meta as b, sys; b.build_wheel(sys.argv[1])"
+    words = [sys.executable, "-c", build, f"{tmp_path}"]
+    subprocess.run(words, cwd=source, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    ZipFile(wheel).extractall(site)
+    (tmp_path / "read.py").write_text(READ)
+    words = [sys.executable, "read.py", f"{site}", f"{ROOT / 'config.yaml'}"]
+    said = subprocess.run(
+        words, cwd=tmp_path, env={"PYTHONPATH": f"{site}"}, capture_output=True, text=True
+    )
+    assert said.returncode == 0, said.stderr
+    assert said.stdout == "50\n"
+
+
+def test_the_page_is_made_where_the_workflow_is_a_module_of_another(finished: Path) -> None:
+    (finished / "values.yaml").write_text(yaml.safe_dump(VALUES))
+    (finished / "outer.smk").write_text(MODULE)
+    page = finished / "results" / "smoke" / "report" / "index.html"
+    before = page.read_text()
+    options = ("--snakefile", "outer.smk", "--cores", "1", "--forcerun", "rectify_page")
+    target = "results/smoke/report/index.html"
+    said = call(finished, "snakemake", *options, "--", target)
+    again = call(finished, "snakemake", "--cores", "1", "--configfile", *SMOKE, "--", target)
+    assert said.returncode == again.returncode == 0, said.stdout
+    assert "rectify_train" not in said.stdout
+    assert page.read_text().count("<img") == before.count("<img") > 4
+
+
+def test_snakemakes_own_report_has_the_captions(finished: Path) -> None:
+    said = call(finished, "snakemake", "--configfile", *SMOKE, "--report", "report.html")
+    assert said.returncode == 0, said.stdout
+    text = (finished / "report.html").read_text()
+    assert "Accuracy by position" in text
+    assert "{{" not in text.partition("Accuracy by position")[2][:200]
