@@ -150,7 +150,7 @@ def test_a_run_repeats_and_resumes_after_a_kill(tmp_path, tree, monkeypatch):
         interrupt_after(patch, 1)
         with pytest.raises(KeyboardInterrupt):
             train_it(tmp_path, tree, name="again")
-    again = train_it(tmp_path, tree, name="again", threads=2)
+    again = train_it(tmp_path, tree, name="again")
     assert without_times(again) == without_times(undisturbed)
     for name in ("gsnr.csv", "model.safetensors"):
         first, second = (tmp_path / folder / name for folder in ("undisturbed", "again"))
