@@ -125,8 +125,29 @@ class Prepared(Protocol):
 
 
 @runtime_checkable
+class Preparer(Protocol):
+    """Whatever prepares a task's sets: its ``prepare.py``, or the task itself from outside.
+
+    It is apart from the rest, so that a change of it trains nothing again.
+    """
+
+    def prepare(self, name: str, entry: Entry, shift: str | None, threads: int) -> Prepared:
+        """Read or draw a set, or one of its shifted test sets; check and count it.
+
+        Args:
+            name: Of the set in the configuration, for messages.
+            entry: Its settings.
+            shift: Name of a shifted test set, or None for the set itself.
+            threads: That look at the items.
+
+        Raises:
+            ValueError: If an item, a class or a count is not as it must be.
+        """
+
+
+@runtime_checkable
 class Task(Protocol):
-    """A task.
+    """A task that trains a model.
 
     Attributes:
         settings: The keys of its sets; others are errors.
@@ -135,13 +156,6 @@ class Task(Protocol):
 
     settings: type[Entry]
     metrics: tuple[Metric, ...]
-
-    def prepare(self, name: str, entry: Entry, shift: str | None, threads: int) -> Prepared:
-        """Read or draw a set, or one of its shifted test sets; check and count it.
-
-        Raises:
-            ValueError: If an item, a class or a count is not as it must be.
-        """
 
     def training_source(
         self, entry: Entry, folder: Path, recipe: Recipe, machine: Machine

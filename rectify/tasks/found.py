@@ -35,7 +35,7 @@ def find(name: str) -> "Task":
 
 
 def preparation_of(name: str) -> Callable[..., "Prepared"]:
-    """Return the function that prepares a task's sets: see ``rectify.tasks.contract.Task``.
+    """Return the function that prepares a task's sets: ``rectify.tasks.contract.Preparer``.
 
     Raises:
         ValueError: If there is no such task.

@@ -26,7 +26,12 @@ def similarity(demo: synthetic.Made) -> list[str]:
 
 
 def settings(kind: str, estimator: str = "plain", **keys: object) -> list[str]:
-    asked = {"kind": kind, "settings": keys or {"reads": "any"}, "estimator": estimator}
+    asked = {
+        "kind": kind,
+        "settings": keys or {"reads": "any"},
+        "estimator": estimator,
+        "parameters": {"vit-s": 310_884},
+    }
     return ["--settings", json.dumps(asked)]
 
 

@@ -242,7 +242,7 @@ def test_a_job_that_fails_again_and_again_holds_up_no_other_one(disturbed: dict)
     assert disturbed["status with a failure"] != 0
     failure = disturbed["failure"].splitlines()
     assert failure[1].startswith(f"  train run={RUN} seed=3: "), failure
-    assert "must hold a whole checkpoint, got 1 damaged." in failure[1]
+    assert "must hold an intact state, got 1 damaged." in failure[1]
     assert f"results/faults/logs/train/{RUN}--3.log" in failure[2]
 
 

@@ -117,9 +117,9 @@ def test_a_table_of_an_older_version_is_named_and_made_again(
     project: Path, undisturbed: Path, survived: Callable
 ) -> None:
     history = project / FIRST
-    history.write_text(re.sub("^epoch,train_loss", "epoch,loss", history.read_text()))
+    history.write_text(re.sub("^epoch,metric", "epoch,name", history.read_text()))
     said = failed(project)
-    assert "history.csv: columns of a history table must be epoch, train_loss" in said
+    assert "history.csv: columns of a history table must be epoch, metric, value" in said
     assert "Make the file again with this version." in said
     history.unlink()
     survived("a CSV from an older version", lost_at_the_end(project, undisturbed))

@@ -118,6 +118,7 @@ def test_every_folder_of_tasks_is_here():
 def test_a_task_has_all_of_the_contract(prepared):
     name, task, entry, folder = prepared
     assert isinstance(task, contract.Task)
+    assert isinstance(SimpleNamespace(prepare=preparation_of(name)), contract.Preparer)
     assert isinstance(task.training_source(entry, folder, RECIPE, Machine(CPU)), contract.Source)
     assert isinstance(as_trunk(trunk_of(name)), Trunk)
     assert (task.settings, task.metrics) == (settings_of(name), metrics_of(name))

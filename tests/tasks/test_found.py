@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from rectify import tasks
+from rectify.results.provenance import closure
 from rectify.tasks.image_classification.task import TASK as IMAGES
 from tests.helpers import toy_task
 
@@ -64,3 +65,12 @@ def test_settings_metrics_and_digests_are_known_without_torch():
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_code_that_prepares_a_set_is_in_no_digest_of_its_training():
+    prepares = closure("rectify.tasks.image_classification.prepare")
+    for name in ("image_classification", "video_classification"):
+        trains = closure("rectify.training.run", tasks.module_of(name))
+        assert "rectify.tasks.preparation" in prepares - trains
+        assert "rectify.tasks.image_classification.augment" in trains - prepares
+        assert not [module for module in trains if ".readers." in module or ".demo." in module]

@@ -17,7 +17,6 @@ from rectify.tasks import classification
 from rectify.tasks.classification import LabelledSource
 from rectify.tasks.contract import Batch, Machine, Recipe, TestSet, Vision
 from rectify.tasks.image_classification import augment
-from rectify.tasks.image_classification.prepare import prepare
 from rectify.tasks.image_classification.settings import METRICS, Settings
 from rectify.tasks.shifts import prepared_sets
 from rectify.trunks.vit import create_vit
@@ -31,7 +30,6 @@ class ImageClassification:
     """Which class an image shows."""
 
     settings, metrics = Settings, METRICS
-    prepare = staticmethod(prepare)
 
     def training_source(
         self, entry: Settings, folder: Path, recipe: Recipe, machine: Machine

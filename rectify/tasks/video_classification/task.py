@@ -20,7 +20,6 @@ from rectify.tasks.image_classification import augment as image_augment
 from rectify.tasks.shifts import prepared_sets
 from rectify.tasks.video_classification import augment
 from rectify.tasks.video_classification.frames import Clips
-from rectify.tasks.video_classification.prepare import prepare
 from rectify.tasks.video_classification.settings import METRICS, Settings, Views
 from rectify.trunks import videomae
 from rectify.trunks.vit import create_vit
@@ -35,7 +34,6 @@ class VideoClassification:
     """Which class a clip shows."""
 
     settings, metrics = Settings, METRICS
-    prepare = staticmethod(prepare)
 
     def training_source(
         self, entry: Settings, folder: Path, recipe: Recipe, machine: Machine
