@@ -12,6 +12,7 @@ import os
 import pickle
 import re
 from collections.abc import Sequence
+from io import BufferedIOBase
 from pathlib import Path
 
 import torch
@@ -49,7 +50,7 @@ class States:
         temporary = self.folder / "unfinished.pt"  # one writer: the next attempt overwrites it
         try:
             with temporary.open("wb") as file:
-                torch.save({"identity": self.identity, "state": state}, file)
+                _write({"identity": self.identity, "state": state}, file)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.rename(self.folder / f"{number:08d}-{sha256(temporary)}.pt")
@@ -95,6 +96,20 @@ class States:
         if not self.folder.is_dir():
             return []
         return sorted(path for path in self.folder.iterdir() if NAME.fullmatch(path.name))
+
+
+def _write(content: State, file: BufferedIOBase) -> None:
+    """Save to a file; torch hides an error of the file system behind one of its own.
+
+    Raises:
+        OSError: If the file system does not take it.
+    """
+    try:
+        torch.save(content, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def identity(settings: dict, code: str, files: Sequence[Path | None]) -> str:

@@ -1,12 +1,14 @@
 """The two states of an unfinished training: intact, damaged, foreign, unwritable."""
 
+import errno
+import io
 import pickle
 import subprocess
 
 import pytest
 import torch
 
-from rectify.training.state import States, identity
+from rectify.training.state import States, _write, identity
 
 
 def state(number):
@@ -115,3 +117,23 @@ def test_the_identity_follows_settings_code_and_files(tmp_path):
     assert first != identity({"lr": 1}, "other", [file])
     file.write_bytes(b"two")
     assert first != identity({"lr": 1}, "code", [file])
+
+
+class FullDisk(io.BytesIO):
+    """A file on a disk that has no space after some bytes."""
+
+    def __init__(self, space):
+        super().__init__()
+        self.space = space
+
+    def write(self, content):
+        if self.tell() + len(content) > self.space:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(content)
+
+
+@pytest.mark.parametrize("space", [0, 100, 5_000, 30_000, 40_500])
+def test_a_full_disk_is_told_as_such_wherever_it_is_full(space):
+    content = {"one": torch.zeros(5_000), "two": torch.zeros(5_000)}
+    with pytest.raises(OSError, match="No space left on device"):
+        _write(content, FullDisk(space))
