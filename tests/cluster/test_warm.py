@@ -72,6 +72,15 @@ def descendants(process: int) -> set[int]:
     return running
 
 
+def lasting_job(folder: Path) -> list[str]:
+    """Return the words of a training that lasts until it is killed: it reads an empty pipe."""
+    os.mkfifo(folder / "settings.json")
+    return [
+        *(sys.executable, "-m", "rectify", "train", "--config", "settings.json", "--data", "."),
+        *("--seed", "0", "--threads", "1", "--states", "states", "--output", "."),
+    ]
+
+
 def test_a_job_runs_in_the_callers_folder_and_ends_with_0(address: str, tmp_path: Path) -> None:
     said = rectify(address, tmp_path, "resolve", "--settings", RUN, "--output", "config.json")
     assert said.returncode == 0, said.stderr
@@ -112,16 +121,12 @@ def test_the_callers_environment_counts(address: str, tmp_path: Path) -> None:
 
 
 def test_a_killed_caller_takes_its_job_along(address: str, tmp_path: Path) -> None:
-    fifo = tmp_path / "settings.json"
-    os.mkfifo(fifo)  # reading it never ends, so the job lasts until it is killed
     before = descendants(os.getpid())
     caller = subprocess.Popen(
-        [sys.executable, "-m", "rectify", "train", "--config", str(fifo), "--data", ".",
-         "--seed", "0", "--threads", "1", "--checkpoint", "state.pt", "--output", "."],
-        cwd=tmp_path,
-        env={**os.environ, "RECTIFY_WARM": address},
-    )  # fmt: skip
+        lasting_job(tmp_path), cwd=tmp_path, env={**os.environ, "RECTIFY_WARM": address}
+    )
     assert eventually(lambda: len(descendants(os.getpid()) - before) == 2)  # caller and job
+    assert caller.poll() is None
     caller.kill()
     caller.wait()
     assert eventually(lambda: descendants(os.getpid()) == before)
@@ -167,12 +172,7 @@ def test_killing_warm_ends_its_server(tmp_path: Path) -> None:
 
 
 def test_killing_warm_ends_its_jobs(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "settings.json")  # reading it never ends, so the job lasts
-    job = [
-        *(sys.executable, "-m", "rectify", "train", "--config", "settings.json", "--data", "."),
-        *("--seed", "0", "--threads", "1", "--checkpoint", "state.pt", "--output", "."),
-    ]
-    process = bare(*job, cwd=tmp_path)
+    process = bare(*lasting_job(tmp_path), cwd=tmp_path)
     assert eventually(lambda: len(descendants(process.pid)) == 3)  # server, caller and job
     children = descendants(process.pid)
     process.kill()
