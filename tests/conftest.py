@@ -11,7 +11,8 @@ import pytest
 if TYPE_CHECKING:
     from tests.helpers import synthetic
 
-FAULTS = pytest.StashKey[dict]()
+FAULT = "fault"  # the name of what a test tells pytest's summary about
+TOGETHER = ("slurm", "workflow")
 
 CLASSES, SIZE, DEPTH = 5, 16, 4
 
@@ -113,27 +114,42 @@ def restored_runtime():
 @pytest.fixture
 def survived(request):
     """A function that counts a fault and the results that it cost, of which there must be none."""
-    counts = request.config.stash.setdefault(FAULTS, {})
 
     def count(fault, lost):
         """``lost``: the names of the results that are missing or not those of a calm run."""
-        tried, before = counts.get(fault, (0, 0))
-        counts[fault] = (tried + 1, before + len(lost))
+        request.node.user_properties.append((FAULT, [fault, len(lost)]))
         assert not lost, fault
 
     return count
 
 
+def pytest_collection_modifyitems(items):
+    """Keep together, in one process of ``pytest -n``, what shares costly fixtures.
+
+    That is a file; of the folders in `TOGETHER`, which share a cluster or a finished workflow, all.
+    """
+    for item in items:
+        folder = item.path.parent.name
+        group = folder if folder in TOGETHER else f"{folder}-{item.path.stem}"
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(terminalreporter, config):
+def pytest_terminal_summary(terminalreporter):
     """Print each fault, how often it was tried, and how many results were lost."""
-    counts = config.stash.get(FAULTS, {})
+    counts = {}
+    for kind in ("passed", "failed"):
+        for report in terminalreporter.getreports(kind):
+            for name, value in report.user_properties if report.when == "call" else ():
+                if name == FAULT:
+                    tried, lost = counts.get(value[0], (0, 0))
+                    counts[value[0]] = (tried + 1, lost + value[1])
     if not counts:
         return
     terminalreporter.section("faults")
     terminalreporter.line(f"{'fault':<44} {'tried':>5} {'lost results':>12}")
     for fault, (tried, lost) in counts.items():
         terminalreporter.line(f"{fault:<44} {tried:>5} {lost:>12}")
-    bad = sum(len(terminalreporter.stats.get(kind, [])) for kind in ("failed", "error"))
+    bad = sum(len(terminalreporter.getreports(kind)) for kind in ("failed", "error"))
     if bad:
         terminalreporter.line(f"{bad} tests did not pass: a fault of theirs may not be here")

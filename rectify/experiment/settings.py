@@ -265,14 +265,16 @@ class Config(Closed):
         return value
 
 
-def _entry(name: str, entry: object) -> object:
+def _entry(name: object, entry: object) -> object:
     if not isinstance(entry, dict):
         return entry
     task = entry.get("task", DEFAULT_TASK)
+    if not isinstance(task, str):
+        raise ValueError(f"config: data.{name}.task must be a task's name, got {task!r}. Name one.")
     return parse(task_settings(task), entry, f"data.{name}")
 
 
-def _target(name: str, settings: object) -> object:
+def _target(name: object, settings: object) -> object:
     if not isinstance(settings, dict):
         return settings
     kind = kind_of(name, settings.get("kind"))

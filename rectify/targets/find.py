@@ -49,7 +49,7 @@ def kinds() -> list[str]:
     return [module.name for module in modules if module.name not in HELPERS]
 
 
-def kind_of(name: str, kind: str | None = None) -> str:
+def kind_of(name: object, kind: object = None) -> str:
     """Return the kind of a target: the one that is asked for, that of its name, or ``grid``.
 
     Raises:

@@ -182,7 +182,7 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def recipe(recipe: str = "paper", **changes: object) -> Recipe:
+def recipe(recipe: object = "paper", **changes: object) -> Recipe:
     """Return a named recipe with some values changed, as ``training`` of a config has them.
 
     Raises:

@@ -27,6 +27,14 @@ NEEDED = {name for name in FILES if "bin" not in name and "/" not in name} - {"R
 pytestmark = pytest.mark.usefixtures("restored_runtime")
 
 
+class Impatient:
+    """The clock of a client that tries again at once."""
+
+    @staticmethod
+    def sleep(seconds):
+        """Do not wait."""
+
+
 @pytest.fixture
 def hub(monkeypatch):
     with serve(Hub(dict(FILES))) as served:
@@ -34,6 +42,7 @@ def hub(monkeypatch):
         template = f"{served.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("huggingface_hub.utils._http.time", Impatient)
         yield served
 
 

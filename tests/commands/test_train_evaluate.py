@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +24,7 @@ from rectify.results.tables import read_note, read_table
 from rectify.tasks.image_classification.augment import normalise
 from rectify.training.folders import remove_states
 from rectify.trunks.vit import create_vit
+from tests.helpers.processes import run_rectify
 from tests.helpers.training import (
     OVERRIDES,
     TIMES,
@@ -363,15 +362,12 @@ def words(folder, settings, name, threads=1):
         "--output": folder / name,
     }
     options = [f"{word}" for pair in given.items() for word in pair]
-    return [sys.executable, "-m", "rectify", "train", *options]
+    return ["train", *options]
 
 
-def ended(command):
+def ended(command, **options):
     """Run a command to its end, in a process of its own; return its status and what it said."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False
-    )
+    done = run_rectify(command, ROOT, **options)
     return done.returncode, done.stderr
 
 
@@ -407,13 +403,9 @@ def test_a_signal_saves_within_the_epoch_and_the_same_command_resumes(folder):
     settings = settings_of(training={"epochs": 60})
     undisturbed = training(folder, settings, "undisturbed")
     command = words(folder, settings, "stopped")
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
-        lines = iter(process.stderr.readline, "")
-        assert any("epoch 1:" in line for line in lines)
-        process.send_signal(signal.SIGUSR2)
-        rest = "".join(lines)
-    assert process.returncode == os.EX_TEMPFAIL, rest
-    assert "and saved. Rerun the same command to resume." in rest
+    status, errors = ended(command, signal_after=("epoch 1:", signal.SIGUSR2))
+    assert status == os.EX_TEMPFAIL, errors
+    assert "and saved. Rerun the same command to resume." in errors
     assert not (folder / "stopped").exists()
     status, errors = ended(command)
     assert (status, "resumed after epoch" in errors) == (0, True), errors

@@ -64,6 +64,8 @@ def replaced(path, value):
 @given(st.sampled_from(PLACES), VALUES)
 @example(("experiments", "grid", "layer"), [])
 @example(("seeds",), [10**30])
+@example(("training", "recipe"), [])
+@example(("data", "motions", "task"), 3)
 @example(("languages", "llama-xl"), None)
 def test_a_wrong_value_anywhere_in_the_configuration_is_one_line(path, value):
     config = replaced(path, value)

@@ -179,7 +179,9 @@ def test_paths_reach_no_shell_of_a_cluster(tmp_path):
     assert done.returncode == 0, done.stdout[-3000:]
     wanted = f"{results}/runs/digits_vit-64_vanilla/seed-0/history.csv"
     path = ("env", f"PATH={tools}:{BIN}:{os.environ['PATH']}")
-    done = call(project, *path, "snakemake", "--profile", "slurm", *configs, wanted)
+    done = call(
+        project, *path, "snakemake", "--profile", "slurm", "--retries", "0", *configs, wanted
+    )
     assert done.returncode != 0
     script = (tmp_path / "script").read_text()
     assert "--wait-for-files" in script
