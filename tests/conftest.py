@@ -123,6 +123,7 @@ def survived(request):
     return count
 
 
+@pytest.hookimpl(tryfirst=True)  # before the plugin reads the groups
 def pytest_collection_modifyitems(items):
     """Keep together, in one process of ``pytest -n``, what shares costly fixtures.
 
