@@ -26,10 +26,10 @@ demo: setup ## every table and figure on embedded data, without downloads, on a 
 	@echo "The report: results/demo/report/index.html (open it in a browser)"
 
 test: setup ## all tests
-	$(WITH_ENV) .venv/bin/python -m pytest -n $(CORES) --dist loadgroup
+	$(WITH_ENV) .venv/bin/python -m pytest -n $(CORES)
 
 test-fast: setup ## the tests without workflow, SLURM and browser
-	$(WITH_ENV) .venv/bin/python -m pytest -n $(CORES) --dist loadgroup --ignore tests/workflow --ignore tests/slurm --ignore tests/browser
+	$(WITH_ENV) .venv/bin/python -m pytest -n $(CORES) --ignore tests/workflow --ignore tests/slurm --ignore tests/browser
 
 check: setup ## format, lint and import contracts of the code, in seconds
 	.venv/bin/ruff check .

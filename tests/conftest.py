@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tests.helpers import synthetic
 
 FAULT = "fault"  # the name of what a test tells pytest's summary about
-TOGETHER = ("slurm", "workflow")
+TOGETHER = ("tests/slurm", "tests/workflow")
 
 CLASSES, SIZE, DEPTH = 5, 16, 4
 
@@ -123,16 +123,20 @@ def survived(request):
     return count
 
 
-@pytest.hookimpl(tryfirst=True)  # before the plugin reads the groups
-def pytest_collection_modifyitems(items):
+def pytest_xdist_make_scheduler(config, log):
     """Keep together, in one process of ``pytest -n``, what shares costly fixtures.
 
     That is a file; of the folders in `TOGETHER`, which share a cluster or a finished workflow, all.
     """
-    for item in items:
-        folder = item.path.parent.name
-        group = folder if folder in TOGETHER else f"{folder}-{item.path.stem}"
-        item.add_marker(pytest.mark.xdist_group(group))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.split("::")[0]
+            folder = file.rpartition("/")[0]
+            return folder if folder in TOGETHER else file
+
+    return ByFile(config, log)
 
 
 @pytest.hookimpl(trylast=True)
