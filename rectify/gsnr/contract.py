@@ -8,24 +8,15 @@ be any number of tokens, over which a sample's gradient is summed.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rectify.gsnr.kernels import gradient_sums
+from rectify.gsnr.kernels import Sums, gradient_sums
+from rectify.gsnr.links import Links
 from rectify.gsnr.tap import Gather, tapped
-
-
-class Sums(NamedTuple):
-    """The gradients of a parameter summed over the samples, and their squares summed likewise.
-
-    Both have the parameter's shape, in float32 or wider.
-    """
-
-    total: Tensor
-    squares: Tensor
 
 
 class LayerType(ABC):
@@ -51,6 +42,7 @@ class LayerType(ABC):
         name: str,
         inputs: Tensor | None,
         delta: Float[Tensor, " samples *outputs"],
+        links: Links | None,
     ) -> Sums:
         """Return the sums over the samples of the gradient of one parameter.
 
@@ -59,6 +51,7 @@ class LayerType(ABC):
             name: One of ``parameters``.
             inputs: What went into the layer, samples first; None if ``tap`` does not keep it.
             delta: Gradient of the loss by what came out.
+            links: Which samples share something; None if all are independent.
         """
 
     def tap(self, module: nn.Module, gather: Gather) -> AbstractContextManager[None]:
@@ -80,18 +73,30 @@ def sums_of_products(
     inputs: Float[Tensor, "samples *tokens dim_in"],
     delta: Float[Tensor, "samples *tokens dim_out"],
     weight: Float[Tensor, "dim_out ..."],
+    links: Links | None,
 ) -> Sums:
     """Return the sums of a weight that is multiplied with each token."""
     by_token = (values.reshape(len(delta), -1, values.shape[-1]) for values in (inputs, delta))
-    total, squares = gradient_sums(*by_token)
-    return Sums(total.view_as(weight), squares.view_as(weight))
+    sums = gradient_sums(*by_token, links)
+    return Sums(*(None if part is None else part.view_as(weight) for part in sums))
 
 
 def sums_of_tokens(
-    gradients: Float[Tensor, "samples ..."], parameter: Float[Tensor, "..."]
+    gradients: Float[Tensor, "samples ..."],
+    parameter: Float[Tensor, "..."],
+    links: Links | None,
 ) -> Sums:
     """Return the sums of a small parameter, from its gradients token by token."""
     wide = torch.promote_types(parameter.dtype, torch.float32)
     by_token = gradients.reshape(len(gradients), -1, *parameter.shape)
     by_sample = by_token.sum(1, dtype=wide)  # (samples, *parameter)
-    return Sums(by_sample.sum(0), by_sample.square().sum(0))
+    return sums_of_samples(by_sample, links)
+
+
+def sums_of_samples(gradients: Float[Tensor, "samples ..."], links: Links | None) -> Sums:
+    """Return the sums of a parameter whose gradients are all at hand."""
+    total, squares = gradients.sum(0), gradients.square().sum(0)
+    if links is None:
+        return Sums(total, squares)
+    sets = (weight * gradients[rows].sum(1).square().sum(0) for weight, rows in links.rows())
+    return Sums(total, squares, sum(sets))

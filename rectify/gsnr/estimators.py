@@ -10,7 +10,7 @@ The key's part of a bias named ``qkv.bias`` is not a parameter here, nor is a ``
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,7 +40,7 @@ class Gsnr:
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over all parameters with variance, from which each estimator follows.
+    """Sums over all parameters of a batch with variance, from which each estimator follows.
 
     ``signal`` and ``noise`` are in squared gradients, the ratios have no unit.
     """
@@ -50,6 +50,7 @@ class Totals:
     dropped: int  # of these, without variance
     signal: float  # squared means
     noise: float  # population variances, with the divisor samples
+    agreement: float  # mean products of the gradients of two samples that share nothing
     ratios: float  # of each parameter's signal to its noise
     ratios_with_xi: float  # with xi added to the noise
     ratios_of_sums: float  # with sums in place of means of squares
@@ -60,35 +61,44 @@ class Totals:
         return self.parameters - self.dropped
 
 
-def plain(totals: Totals) -> float:
-    """Return Eq. 2 averaged over parameters as in Eq. 3."""
-    return totals.ratios / totals.varying
+def plain(batches: Sequence[Totals]) -> float:
+    """Return Eq. 2, averaged over the parameters and the batches as in Eq. 3."""
+    return mean(batch.ratios / batch.varying for batch in batches)
 
 
-def debiased(totals: Totals) -> float:
-    """Return ``sum(mean^2 - s^2 / samples) / sum(s^2)`` with the sample variance ``s^2``.
+def debiased(batches: Sequence[Totals]) -> float:
+    """Return the squared true gradient over the true variance, each estimated without bias.
 
-    The sampling noise of the mean is taken off the signal; for pure noise it is 0 on average, so
-    it may be negative.
+    The first is ``agreement``, which the noise of the samples does not enter; the second what it
+    leaves of the mean squared gradient. Both are summed over parameters and batches before they
+    are divided. For pure noise it is 0 on average, so it may be negative. Independent samples give
+    ``signal / s^2 - 1 / samples`` with the sample variance ``s^2``.
     """
-    sample_variance = totals.noise * totals.samples / (totals.samples - 1)
-    return totals.signal / sample_variance - 1 / totals.samples
+    agreement = math.fsum(batch.agreement for batch in batches)
+    squares = math.fsum(batch.signal + batch.noise for batch in batches)
+    return agreement / (squares - agreement)
 
 
-def xi(totals: Totals) -> float:
+def xi(batches: Sequence[Totals]) -> float:
     """Return ``plain`` with a constant added to each variance (Sun et al., 2023).
 
     Unlike the others it depends on the scale of the loss.
     """
-    return totals.ratios_with_xi / totals.varying
+    return mean(batch.ratios_with_xi / batch.varying for batch in batches)
 
 
-def unnormalised(totals: Totals) -> float:
+def unnormalised(batches: Sequence[Totals]) -> float:
     """Return the mean of ``mean^2 / (sum(g^2) - mean^2)``: the sum of squares, not their mean."""
-    return totals.ratios_of_sums / totals.varying
+    return mean(batch.ratios_of_sums / batch.varying for batch in batches)
 
 
-ESTIMATORS: dict[str, Callable[[Totals], float]] = {
+def mean(values: Iterable[float]) -> float:
+    """Return the mean, without rounding in between."""
+    numbers = list(values)
+    return math.fsum(numbers) / len(numbers)
+
+
+ESTIMATORS: dict[str, Callable[[Sequence[Totals]], float]] = {
     "plain": plain,
     "debiased": debiased,
     "xi": xi,
@@ -115,7 +125,7 @@ def gsnr(moments: Mapping[str, Moments], estimator: str = "plain", xi: float = 1
             "Change gsnr.estimator in the config."
         )
     sums = totals(moments, xi, "gsnr")
-    return Gsnr(ESTIMATORS[estimator](sums), sums.parameters, sums.dropped)
+    return Gsnr(ESTIMATORS[estimator]([sums]), sums.parameters, sums.dropped)
 
 
 def totals(moments: Mapping[str, Moments], xi: float, where: str) -> Totals:
@@ -133,6 +143,11 @@ def totals(moments: Mapping[str, Moments], xi: float, where: str) -> Totals:
     samples = min((parameter.samples for parameter in moments.values()), default=0)
     if samples < 2:
         raise ValueError(f"{where}: at least 2 samples are needed, got {samples}. Use more.")
+    if any(parameter.are_all_linked for parameter in moments.values()):
+        raise ValueError(
+            f"{where}: some of the {samples} samples must share nothing with each other, got all "
+            "linked by Mixup or as copies. Measure larger batches."
+        )
     by_parameter = [
         _sums(name, parameter, xi)
         for name, parameter in moments.items()
@@ -151,7 +166,10 @@ def totals(moments: Mapping[str, Moments], xi: float, where: str) -> Totals:
 
 def _sums(name: str, moments: Moments, xi: float) -> Tensor:
     """Sum over a parameter's entries: how many, how many vary, and the sums of ``Totals``."""
-    mean, noise = (_without_key_bias(name, v) for v in (moments.mean, moments.variance))
+    mean, noise, agreement = (
+        _without_key_bias(name, values)
+        for values in (moments.mean, moments.variance, moments.agreement)
+    )
     constant = noise == 0
     signal = mean.square().masked_fill_(constant, 0)
     divisor = noise + constant  # 0 / 1 for those that are left out
@@ -160,6 +178,7 @@ def _sums(name: str, moments: Moments, xi: float) -> Tensor:
         (~constant).sum(),
         signal.sum(),
         noise.sum(),
+        agreement.masked_fill(constant, 0).sum(),
         (signal / divisor).sum(),
         (signal / (divisor + xi)).sum(),
         # sum(g^2) = samples * (variance + mean^2)

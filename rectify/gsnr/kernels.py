@@ -2,38 +2,66 @@
 
 With inputs ``a`` and output gradients ``delta`` the gradient of sample ``i`` is the product
 ``G_i = delta_i^T a_i`` over its tokens; the weight gradient of the batch is their sum, so one
-product per sample gives both moments. All ``G_i`` at once would take samples x out x in; here
-one scratch, small enough for the cache, holds them in turn.
+product per sample gives both moments, and those of linked samples with them. All ``G_i`` at once
+would take samples x out x in; here one scratch, small enough for the cache, holds them in turn.
 """
 
 import importlib.util
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rectify.gsnr.links import Links
+
 CPU_SCRATCH_BYTES = 2**18  # with two accumulators of its size it stays in a second cache
 GPU_SCRATCH_BYTES = 2**25
 
 
+class Sums(NamedTuple):
+    """Sums of a parameter's gradients, each of its shape, in float32 or wider."""
+
+    total: Tensor
+    """Over the samples."""
+    squares: Tensor
+    """Over the samples, of each one's square."""
+    linked: Tensor | None = None
+    """Over the ordered pairs of linked samples, of their products; None without links."""
+
+
 def gradient_sums(
-    inputs: Float[Tensor, "samples tokens dim_in"], delta: Float[Tensor, "samples tokens dim_out"]
-) -> tuple[Float[Tensor, "dim_out dim_in"], Float[Tensor, "dim_out dim_in"]]:
-    """Return ``sum_i G_i`` and ``sum_i G_i^2``, in float32, or float64 where ``delta`` is.
+    inputs: Float[Tensor, "samples tokens dim_in"],
+    delta: Float[Tensor, "samples tokens dim_out"],
+    links: Links | None = None,
+) -> Sums:
+    """Return the sums of ``G_i``, (dim_out, dim_in), in float32, or float64 where ``delta`` is.
 
     Args:
         inputs: What went into the layer; taken to the precision of ``delta``.
         delta: Gradient of the loss by what came out. A float16 one is multiplied in float32.
+        links: Which samples share something; None if all are independent.
     """
     inputs, delta = _same_precision(inputs, delta)
     if not delta.is_cuda:
         inputs, delta = _without_idle_tokens(inputs, delta)
+    if links is None:
+        return _unlinked_sums(inputs, delta)
+    if links.is_partition and not delta.is_cuda and delta.shape[1] > 1:
+        return partition_sums(inputs, delta, links)
+    sets = (
+        weight * _unlinked_sums(*folded).squares for weight, folded in links.folded(inputs, delta)
+    )
+    return _unlinked_sums(inputs, delta)._replace(linked=sum(sets))
+
+
+def _unlinked_sums(inputs: Tensor, delta: Tensor) -> Sums:
     if delta.shape[1] == 1:
         return _token_sums(inputs[:, 0], delta[:, 0])
     if delta.is_cuda and delta.dtype != torch.float64 and _has_triton():
         from rectify.gsnr.triton import gradient_sums as fused
 
-        return fused(inputs, delta)
+        return Sums(*fused(inputs, delta))
     return chunked_sums(inputs, delta)
 
 
@@ -41,7 +69,7 @@ def chunked_sums(
     inputs: Float[Tensor, "samples tokens dim_in"],
     delta: Float[Tensor, "samples tokens dim_out"],
     chunk: int | None = None,
-) -> tuple[Float[Tensor, "dim_out dim_in"], Float[Tensor, "dim_out dim_in"]]:
+) -> Sums:
     """Return ``gradient_sums`` by products of ``chunk`` samples at a time, on any device.
 
     Args:
@@ -62,7 +90,51 @@ def chunked_sums(
             gradients = torch.bmm(chunk_delta.mT, chunk_inputs, out=scratch[:samples])
         total[:samples].add_(gradients)
         squares[:samples].addcmul_(gradients, gradients)
-    return (total[0], squares[0]) if chunk == 1 else (total.sum(0), squares.sum(0))
+    return Sums(total[0], squares[0]) if chunk == 1 else Sums(total.sum(0), squares.sum(0))
+
+
+def partition_sums(
+    inputs: Float[Tensor, "samples tokens dim_in"],
+    delta: Float[Tensor, "samples tokens dim_out"],
+    links: Links,
+    chunk: int | None = None,
+) -> Sums:
+    """Return ``gradient_sums`` where linked samples form sets apart, set by set, on any device.
+
+    Args:
+        inputs: What went into the layer.
+        delta: Gradient by what came out, of the same precision.
+        links: A partition.
+        chunk: Samples at a time, a set at least; by default what the scratch allows.
+    """
+    chunk = chunk or _samples_at_a_time(delta, delta.shape[-1] * inputs.shape[-1])
+    of_sizes = [
+        _sums_of_sets(inputs, delta, rows, max(1, chunk // rows.shape[1]))
+        for _, rows in links.rows()
+    ]
+    return Sums(*map(sum, zip(*of_sizes, strict=True)))
+
+
+def _sums_of_sets(inputs: Tensor, delta: Tensor, all_rows: Tensor, count: int) -> Sums:
+    """Return the sums over sets of samples, (sets, size), of which ``count`` are held at once."""
+    size, shape = all_rows.shape[1], (delta.shape[-1], inputs.shape[-1])
+    wide = torch.promote_types(delta.dtype, torch.float32)
+    scratch = delta.new_empty(count * size, *shape)
+    squares = delta.new_zeros(count * size, *shape, dtype=wide)
+    of_set, total, linked = delta.new_zeros(3, count, *shape, dtype=wide)
+    for rows in all_rows.split(count):
+        sets, samples = len(rows), rows.flatten()
+        gradients = scratch[: len(samples)]
+        if sets == 1:  # plain products need no copy of what they multiply
+            for sample, product in zip(samples.tolist(), gradients, strict=True):
+                torch.mm(delta[sample].T, inputs[sample], out=product)
+        else:
+            torch.bmm(delta[samples].mT, inputs[samples], out=gradients)
+        squares[: len(samples)].addcmul_(gradients, gradients)
+        torch.sum(gradients.unflatten(0, rows.shape), 1, dtype=wide, out=of_set[:sets])
+        total[:sets].add_(of_set[:sets])
+        linked[:sets].addcmul_(of_set[:sets], of_set[:sets])
+    return Sums(total.sum(0), squares.sum(0), linked.sum(0))
 
 
 def _same_precision(inputs: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,11 +152,11 @@ def _without_idle_tokens(inputs: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]
     return inputs[:, active], delta[:, active]
 
 
-def _token_sums(inputs: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
+def _token_sums(inputs: Tensor, delta: Tensor) -> Sums:
     """The outer product of single tokens squares term by term: two products for the batch."""
     wide = torch.promote_types(delta.dtype, torch.float32)
     inputs, delta = inputs.to(wide), delta.to(wide)
-    return delta.T @ inputs, delta.square().T @ inputs.square()
+    return Sums(delta.T @ inputs, delta.square().T @ inputs.square())
 
 
 def _samples_at_a_time(delta: Tensor, entries: int) -> int:

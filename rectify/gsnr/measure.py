@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from rectify.gsnr.links import Links
 from rectify.gsnr.moments import GradientMoments, Moments
 
 Modules = nn.Module | Mapping[str, nn.Module] | str | Iterable[str | nn.Module]
@@ -20,6 +22,7 @@ def gradient_moments(
     targets: Targets,
     criterion: Callable[[Outputs, Targets], Tensor],
     modules: Modules,
+    origins: Int64[Tensor, "samples origins"] | None = None,
 ) -> dict[str, Moments]:
     """Return the moments of d criterion_i / d parameter over the samples of one batch (Eq. 1).
 
@@ -32,6 +35,9 @@ def gradient_moments(
         criterion: Takes (outputs, targets); returns one loss per sample, ``(batch,)``.
         modules: Parts of the model: names of modules or parameters (``blocks``, ``pos_embed``), or
             modules; a mapping's keys rename its modules.
+        origins: Numbers of what each sample was made from, e.g. its image and its partner's under
+            Mixup; samples that have one in common are linked. None if all are independent. Only
+            ``debiased`` depends on it.
 
     Raises:
         ValueError: If a name is unknown, a module holds parameters that cannot be measured or
@@ -40,6 +46,7 @@ def gradient_moments(
     """
     _check_unmixed(model)
     watched = _watched(model, modules)
+    watched.links = None if origins is None else Links(origins)
     samples = len(inputs if isinstance(inputs, Tensor) else next(iter(inputs.values())))
     with torch.enable_grad(), watched:
         losses = criterion(model(inputs), targets)

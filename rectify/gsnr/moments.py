@@ -16,6 +16,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from rectify.gsnr.kernels import Sums
+from rectify.gsnr.links import Links
 from rectify.gsnr.lookup import WatchedLayer, watched_layers
 from rectify.results.declared import GSNR_MODES
 from rectify.runtime import process, summed
@@ -32,6 +34,48 @@ class Moments:
     mean: Tensor
     variance: Tensor
     samples: int
+    linked: "Linked | None" = None
+    """Of samples that share something; None where all are independent."""
+
+    @property
+    def agreement(self) -> Tensor:
+        """The mean product of two samples' gradients, over the pairs that share nothing.
+
+        It estimates the squared true gradient without bias: the squared ``mean`` also has the
+        noise of the samples in it. Not finite if all samples are linked with each other.
+        """
+        if self.linked is None:
+            return self.mean.square() - self.variance / (self.samples - 1)
+        products = self.samples**2 * self.mean.square() - self.linked.products
+        return products / (self.samples**2 - self.linked.pairs)
+
+    @property
+    def are_all_linked(self) -> bool:
+        """Whether no two samples are independent of each other."""
+        return self.links.pairs == self.samples**2
+
+    @property
+    def links(self) -> "Linked":
+        """``linked``, where nothing is shared each sample with itself."""
+        if self.linked is not None:
+            return self.linked
+        return Linked(self.samples * (self.variance + self.mean.square()), self.samples)
+
+
+@dataclass(frozen=True)
+class Linked:
+    """Sums over the ordered pairs of samples that share something, each with itself among them.
+
+    Attributes:
+        products: Of the two gradients.
+        pairs: How many there are.
+    """
+
+    products: Tensor
+    pairs: int
+
+    def __add__(self, other: "Linked") -> "Linked":
+        return Linked(self.products + other.products, self.pairs + other.pairs)
 
 
 class GradientMoments:
@@ -49,6 +93,7 @@ class GradientMoments:
         *,
         only: Iterable[str] = ("",),
         scale: float = 1.0,
+        links: Links | None = None,
     ):
         """Find the layers to watch.
 
@@ -59,6 +104,8 @@ class GradientMoments:
             scale: What the mean loss is multiplied by before ``backward``, e.g. 1 / (number of
                 accumulated batches); it is taken out of the moments. May be set anew between
                 passes.
+            links: Which samples of the pass share something; None if all are independent. May be
+                set anew between passes.
 
         Raises:
             ValueError: If the mode is unknown, a module is compiled, a trainable parameter is
@@ -69,7 +116,7 @@ class GradientMoments:
                 f"gradient_moments: mode must be one of {', '.join(GSNR_MODES)}, got {mode!r}. "
                 "Change gsnr.mode in the config."
             )
-        self.scale = scale
+        self.scale, self.links = scale, links
         self._modules = modules if isinstance(modules, Mapping) else {"": modules}
         self._mode, self._only = mode, tuple(only)
         self._taps, self._gathers = ExitStack(), False
@@ -147,15 +194,32 @@ class GradientMoments:
         layer = record.layer
         with torch.autocast(delta.device.type, enabled=False):  # the caller's backward may be in it
             sums = {
-                name: layer.kind.sums(layer.module, name, inputs, delta) for name in layer.trainable
+                name: layer.kind.sums(layer.module, name, inputs, delta, self.links)
+                for name in layer.trainable
             }
         if self._gathers:
             record.runs, record.samples = record.runs + 1, len(delta)
             record.moments = {
-                name: _moments(total, squares, len(delta), self.scale)
-                for name, (total, squares) in sums.items()
+                name: self._moments(of_parameter, len(delta)) for name, of_parameter in sums.items()
             }
-        return {name: total for name, (total, _) in sums.items()}
+        return {name: of_parameter.total for name, of_parameter in sums.items()}
+
+    def _moments(self, sums: Sums, samples: int) -> Moments:
+        """Return the moments, from sums over gradients that carry ``scale / samples``.
+
+        A variance below the rounding of these sums is 0: identical samples have none.
+        """
+        total, squares, products = sums
+        signal = total.square()
+        variance = squares.mul_(samples).sub_(signal)  # mean of squares, less square of the mean
+        resolution = samples * torch.finfo(squares.dtype).eps
+        variance.masked_fill_(variance <= signal.mul_(resolution), 0)
+        linked = None
+        if self.links is not None:
+            linked = Linked(products.mul_((samples / self.scale) ** 2), self.links.pairs)
+        if self.scale == 1:
+            return Moments(total, variance, samples, linked)
+        return Moments(total / self.scale, variance / self.scale**2, samples, linked)
 
 
 @dataclass
@@ -182,7 +246,9 @@ def across_ranks(moments: Mapping[str, Moments]) -> dict[str, Moments]:
     """
     if process()[1] == 1:
         return dict(moments)
-    return {name: _across_ranks(of_rank) for name, of_rank in moments.items()}
+    first = next(iter(moments.values()))  # all have the same links
+    pairs = int(summed(torch.tensor(first.links.pairs, device=first.mean.device)))
+    return {name: _across_ranks(of_rank, pairs) for name, of_rank in moments.items()}
 
 
 def _merged(first: Moments, second: Moments) -> Moments:
@@ -191,25 +257,15 @@ def _merged(first: Moments, second: Moments) -> Moments:
     difference = second.mean - first.mean
     mean = first.mean + share * difference
     within = torch.lerp(first.variance, second.variance, share)
-    return Moments(mean, within + share * (1 - share) * difference.square(), samples)
+    between = share * (1 - share) * difference.square()
+    are_independent = first.linked is None and second.linked is None
+    linked = None if are_independent else first.links + second.links
+    return Moments(mean, within + between, samples, linked)
 
 
-def _across_ranks(of_rank: Moments) -> Moments:
+def _across_ranks(of_rank: Moments, pairs: int) -> Moments:
     _, ranks = process()
     mean = summed(of_rank.mean.clone()) / ranks
     variance = summed(of_rank.variance + (of_rank.mean - mean).square()) / ranks
-    return Moments(mean, variance, of_rank.samples * ranks)
-
-
-def _moments(total: Tensor, squares: Tensor, samples: int, scale: float) -> Moments:
-    """Return the moments, from sums over gradients that carry ``scale / samples``.
-
-    A variance below the rounding of these sums is 0: identical samples have none.
-    """
-    signal = total.square()
-    variance = squares.mul_(samples).sub_(signal)  # the mean of the squares, less that of the mean
-    resolution = samples * torch.finfo(squares.dtype).eps
-    variance.masked_fill_(variance <= signal.mul_(resolution), 0)
-    if scale == 1:
-        return Moments(total, variance, samples)
-    return Moments(total / scale, variance / scale**2, samples)
+    linked = Linked(summed(of_rank.links.products.clone()), pairs)
+    return Moments(mean, variance, of_rank.samples * ranks, linked)

@@ -1,15 +1,16 @@
 """GSNR of every block during training: some batches of each epoch are measured and averaged."""
 
 import contextlib
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import NamedTuple, TypedDict
 
+from jaxtyping import Int64
 from torch import Tensor, nn
 
-from rectify.gsnr.estimators import ESTIMATORS, Totals, totals
+from rectify.gsnr.estimators import ESTIMATORS, Totals, mean, totals
+from rectify.gsnr.links import Links
 from rectify.gsnr.moments import GradientMoments, Moments, across_ranks, merged
 from rectify.results.declared import GSNR_LOSSES
 
@@ -25,6 +26,7 @@ class GsnrRow(NamedTuple):
     dropped: int
     signal: float
     noise: float
+    agreement: float
 
 
 class ObserverState(TypedDict):
@@ -90,13 +92,19 @@ class GsnrObserver:
         return frozenset(half * steps_per_epoch // (2 * self._batches) for half in halves)
 
     @contextlib.contextmanager
-    def watch(self, scale: float = 1.0) -> Iterator[None]:
+    def watch(
+        self, scale: float = 1.0, origins: Int64[Tensor, "samples origins"] | None = None
+    ) -> Iterator[None]:
         """Wrap the forward and backward pass of a measured batch, or of a part of it.
 
         Args:
             scale: What the mean loss of the part is multiplied by before its backward pass.
+            origins: Numbers of what each sample was made from, e.g. its image and its partner's
+                under Mixup; samples that have one in common are linked. None if all are
+                independent.
         """
         self._gradients.scale = scale
+        self._gradients.links = None if origins is None else Links(origins)
         with self._gradients:
             yield
         moments = self._gradients.moments()
@@ -150,11 +158,12 @@ class GsnrObserver:
                 epoch,
                 block,
                 name,
-                gsnr=_mean(map(estimator, measured)),
+                gsnr=estimator(measured),
                 parameters=max(batch.parameters for batch in measured),
                 dropped=max(batch.dropped for batch in measured),
-                signal=_mean(batch.signal for batch in measured),
-                noise=_mean(batch.noise for batch in measured),
+                signal=mean(batch.signal for batch in measured),
+                noise=mean(batch.noise for batch in measured),
+                agreement=mean(batch.agreement for batch in measured),
             )
 
     def state_dict(self) -> ObserverState:
@@ -203,8 +212,3 @@ def _by_name(
                 f"{type(block).__name__}. Leave it out."
             )
     return named
-
-
-def _mean(values: Iterable[float]) -> float:
-    numbers = list(values)
-    return math.fsum(numbers) / len(numbers)

@@ -6,7 +6,7 @@ SHARE = "share, 0..1"
 
 ESTIMATORS = {
     "plain": "mean over parameters of squared mean over variance, Eqs. 2 and 3",
-    "debiased": "squared means less their sampling noise, over sample variances; 0 for pure noise",
+    "debiased": "agreement over variance, both without bias; 0 on average for pure noise",
     "xi": "plain with a constant added to each variance (Sun et al., 2023)",
     "unnormalised": "plain with the sum in place of the mean of squared gradients",
 }
@@ -61,6 +61,14 @@ GSNR = Table(
             "squared gradient",
             "sum over the same parameters of the gradient's variance over the samples of a batch "
             "(divisor: samples), mean over the measured batches; the same for every estimator",
+        ),
+        Column(
+            "agreement",
+            "float64",
+            "squared gradient",
+            "sum over the same parameters of the mean product of two samples' gradients, over the "
+            "pairs of a batch that share no image, mean over the measured batches; the same for "
+            "every estimator",
         ),
     ),
 )

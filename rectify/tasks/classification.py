@@ -6,6 +6,7 @@ merges the views of a clip.
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import repeat
 
 import torch
@@ -23,8 +24,34 @@ Labels = Int64[Tensor, " batch"] | Float[Tensor, "batch classes"]
 """Class indices; or shares of the classes, of mixed or smoothed labels."""
 Change = Callable[[Tensor, Draws | None], Float[Tensor, " views *pixels"]]
 """From stored pixels on the device, and their random numbers, to the model's inputs."""
-Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""From inputs and labels to those that the model learns."""
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What a recipe does to a training batch at last: Mixup and CutMix, else smoothed labels."""
+
+    mixup: Mixup | None
+    smoothing: float
+    classes: int
+
+    def __call__(self, inputs: Tensor, labels: Int64[Tensor, " batch"]) -> tuple[Tensor, Labels]:
+        """Return the inputs and labels that the model learns."""
+        if self.mixup is not None:
+            flat, soft = self.mixup(inputs.flatten(1, -3), labels)  # frames and channels together
+            return flat.reshape(inputs.shape), soft
+        if self.smoothing:
+            return inputs, smoothed(labels, self.classes, self.smoothing)
+        return inputs, labels
+
+    def origins(self, items: Int64[Tensor, " batch"]) -> Int64[Tensor, "batch origins"] | None:
+        """Return the items that each sample is made from, or None where no two share one.
+
+        The partners of Mixup and CutMix are the first and the last, the second and the last but
+        one, and so on.
+        """
+        if self.mixup is not None:
+            return torch.stack([items, items.flip(0)], 1)
+        return items[:, None] if len(items.unique()) < len(items) else None
 
 
 def losses(logits: Float[Tensor, "batch classes"], labels: Labels) -> Float[Tensor, " batch"]:
@@ -68,13 +95,8 @@ def scores(
 
 
 def mixing(recipe: Recipe, classes: int) -> Mix:
-    """Return what a recipe does to a batch: Mixup and CutMix, else smoothed labels, or nothing."""
-    mixup = mixup_of(recipe, classes)
-    if mixup is not None:
-        return lambda inputs, labels: _mixed(mixup, inputs, labels)
-    if recipe.label_smoothing:
-        return lambda inputs, labels: (inputs, smoothed(labels, classes, recipe.label_smoothing))
-    return lambda inputs, labels: (inputs, labels)
+    """Return what a recipe does to a batch."""
+    return Mix(mixup_of(recipe, classes), recipe.label_smoothing, classes)
 
 
 def mixup_of(recipe: Recipe, classes: int) -> Mixup | None:
@@ -107,7 +129,10 @@ def scale_head(vit: VisionTransformer, factor: float) -> None:
 
 
 class LabelledSource:
-    """Labelled images or clips of one split, as batches: ``inputs``, ``labels``, and ``more``."""
+    """Labelled images or clips of one split, as batches: ``inputs``, ``labels``, and ``more``.
+
+    A training batch also has ``origins``, on the CPU, where samples share pixels.
+    """
 
     def __init__(
         self,
@@ -151,9 +176,12 @@ class LabelledSource:
         for pixels, batch, drawn in zip(stored, items.split(batch_size), numbers, strict=False):
             labels = self._labels[batch].to(self._device)
             inputs = self._change(pixels, drawn)
+            shared = {}
             if self._mix is not None:
                 inputs, labels = self._mix(inputs, labels)
-            yield {"inputs": inputs, "labels": labels, **self._more}
+                origins = self._mix.origins(batch)
+                shared = {} if origins is None else {"origins": origins}
+            yield {"inputs": inputs, "labels": labels, **shared, **self._more}
 
 
 def _merged(logits: Float[Tensor, "views classes"], items: int) -> Float[Tensor, "items classes"]:
@@ -162,8 +190,3 @@ def _merged(logits: Float[Tensor, "views classes"], items: int) -> Float[Tensor,
         return logits
     shares = logits.log_softmax(-1).unflatten(0, (items, -1))  # (items, views, classes)
     return shares.logsumexp(1) - math.log(shares.shape[1])
-
-
-def _mixed(mixup: Mixup, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    flat, soft = mixup(inputs.flatten(1, -3), labels)  # clips: frames and channels together
-    return flat.reshape(inputs.shape), soft

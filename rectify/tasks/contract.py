@@ -1,8 +1,10 @@
 """What a task is: data, trunk, losses and scores, behind one contract.
 
 A batch is a mapping of tensors: ``inputs`` is what the model is called with, and the rest is
-whatever the task's losses and scores need (``labels``, ...). Training, evaluation and GSNR know
-nothing else about a task. To add one, give these methods to a class, and its instance the name
+whatever the task's losses and scores need (``labels``, ...). Where samples of a training batch
+share something, as the partners of Mixup do, ``origins`` has the numbers of what each was made
+from, so that GSNR does not take them for independent. Training, evaluation and GSNR know nothing
+else about a task. To add one, give these methods to a class, and its instance the name
 ``TASK``: ``rectify.tasks.found``.
 """
 

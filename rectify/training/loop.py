@@ -28,7 +28,7 @@ from rectify.training.order import Epochs
 from rectify.training.progress import EpochRow, Progress
 from rectify.training.recipes import Recipe
 
-FORMAT = 3  # of a saved state
+FORMAT = 4  # of a saved state
 SAVE_SECONDS = 600.0  # what a lost node costs at most
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Observer(Protocol):
     """Looks at the gradients of some steps; the loop knows nothing else about it."""
 
     def measured_steps(self, steps_per_epoch: int) -> frozenset[int]: ...
-    def watch(self, scale: float) -> contextlib.AbstractContextManager: ...
+    def watch(self, scale: float, origins: Tensor | None) -> contextlib.AbstractContextManager: ...
     def losses(self, main: Tensor, auxiliary: Tensor | None) -> None: ...
     def record(self, epoch: int, samples: int) -> None: ...
     def state_dict(self) -> Mapping[str, object]: ...
@@ -196,7 +196,7 @@ class Loop:
                 if self.ranks > 1 and number < slices - 1:
                     stack.enter_context(self.eager.no_sync())  # gradients are averaged at the end
                 if is_measured:
-                    stack.enter_context(self.observer.watch(share))
+                    stack.enter_context(self.observer.watch(share, batch.get("origins")))
                 with autocast(self.device, self.recipe.precision):
                     outputs = forward(batch["inputs"])
                     paths = outputs if self.two_paths else (outputs,)

@@ -8,13 +8,18 @@ from torch import Tensor
 
 from rectify.gsnr.estimators import ESTIMATORS, gsnr, totals
 from rectify.gsnr.measure import gradient_moments
-from rectify.gsnr.moments import Moments
-from tests.helpers.moments import batch, per_sample, vit
+from rectify.gsnr.moments import Linked, Moments
+from tests.helpers.moments import agreement, batch, per_sample, vit
 
 
-def moments_of(gradients: Tensor) -> dict[str, Moments]:
+def moments_of(gradients: Tensor, origins: Tensor | None = None) -> dict[str, Moments]:
     variance = gradients.var(0, correction=0)
-    return {"weight": Moments(gradients.mean(0), variance, len(gradients))}
+    linked = None
+    if origins is not None:
+        sets = [set(numbers) for numbers in origins.tolist()]
+        pairs = [(i, j) for i in range(len(sets)) for j in range(len(sets)) if sets[i] & sets[j]]
+        linked = Linked(sum(gradients[i] * gradients[j] for i, j in pairs), len(pairs))
+    return {"weight": Moments(gradients.mean(0), variance, len(gradients), linked)}
 
 
 def value_of(moments: dict[str, Moments], estimator: str = "plain", xi: float = 1e-8) -> float:
@@ -47,6 +52,39 @@ def test_signal_and_noise_are_sums_over_the_parameters_that_vary() -> None:
     assert sums.signal == pytest.approx((varying.mean(0) ** 2).sum().item(), rel=1e-12)
     assert sums.noise == pytest.approx(varying.var(0, correction=0).sum().item(), rel=1e-12)
     assert (sums.samples, sums.parameters, sums.varying) == (8, 50, 49)
+
+
+@pytest.mark.parametrize(
+    "shared", [[0, 1, 2, 3, 3, 2, 1, 0], [0, 0, 0, 1, 1, 2, 2, 2], [*range(8)]]
+)
+def test_debiased_compares_samples_that_share_nothing(shared: list[int]) -> None:
+    origins = torch.tensor(shared)[:, None]
+    draws = torch.Generator().manual_seed(0)
+    g = torch.randn(8, 50, generator=draws, dtype=torch.float64) + 0.3
+    product = agreement(g, origins).sum()
+    expected = product / ((g**2).mean(0).sum() - product)
+    found = gsnr(moments_of(g, origins), "debiased")
+    assert float(found) == pytest.approx(expected.item(), rel=1e-12)
+    if shared == [*range(8)]:
+        assert float(gsnr(moments_of(g), "debiased")) == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_samples_that_are_all_linked_are_refused() -> None:
+    with pytest.raises(ValueError, match="some of the 4 samples must share nothing"):
+        gsnr(moments_of(torch.randn(4, 2), torch.zeros(4, 1)))
+
+
+def test_several_batches_are_summed_before_debiased_divides() -> None:
+    draws = torch.Generator().manual_seed(0)
+    batches = [torch.randn(8, 50, generator=draws, dtype=torch.float64) * s for s in (1, 3)]
+    sums = [totals(moments_of(g), 1e-8, "test") for g in batches]
+    product = sum(agreement(g, torch.arange(8)[:, None]).sum() for g in batches)
+    squares = sum((g**2).mean(0).sum() for g in batches)
+    expected = {"debiased": product / (squares - product)}
+    for name in ("plain", "xi", "unnormalised"):
+        expected[name] = sum(value_of(moments_of(g), name) for g in batches) / 2
+    for name, value in expected.items():
+        assert ESTIMATORS[name](sums) == pytest.approx(float(value), rel=1e-12)
 
 
 def test_pure_noise_scores_one_over_samples_plain_and_zero_debiased() -> None:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rectify.gsnr.kernels import chunked_sums, gradient_sums
+from rectify.gsnr.kernels import chunked_sums, gradient_sums, partition_sums
+from rectify.gsnr.links import Links
 from tests.helpers.sums import assert_sums
 
 
@@ -40,6 +41,51 @@ def test_the_sums_equal_one_product_in_float64(dtype: torch.dtype, limit: float)
 def test_the_number_of_samples_at_a_time_changes_nothing(chunk: int | None) -> None:
     inputs, delta = batch(torch.float64)
     assert_sums(chunked_sums(inputs, delta, chunk), inputs, delta, 1e-14)
+
+
+SHARED = {
+    "partners": [[0, 5], [1, 4], [2, 3], [3, 2], [4, 1], [5, 0]],
+    "three sizes": [[5], [5], [3], [1], [3], [3]],
+    "alone": [[0], [1], [2], [3], [4], [5]],
+    "partners of copies": [[0, 2], [0, 2], [1, 1], [1, 1], [2, 0], [2, 0]],
+    "a chain": [[0, 1], [0, 1], [0, 0], [1, 0], [1, 0], [1, 0]],
+    "a chain without end": [[0, 1], [1, 2], [2, 3], [3, 4], [4, 5], [5, 6]],
+    "three each": [[0, 1, 2], [1, 2, 3], [4, 5, 6], [0, 2, 6], [7, 8, 9], [1, 2, 0]],
+}
+LINKS = pytest.mark.parametrize("origins", SHARED.values(), ids=SHARED)
+
+
+@LINKS
+def test_a_pair_is_linked_once_however_much_it_shares(origins: list[list[int]]) -> None:
+    pairs = [(i, j) for i in range(6) for j in range(6) if set(origins[i]) & set(origins[j])]
+    assert Links(torch.tensor(origins)).pairs == len(pairs)
+
+
+@LINKS
+@pytest.mark.parametrize("tokens", [1, 7])
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float64, 1e-14), (torch.bfloat16, 1e-2)])
+def test_the_products_of_linked_samples(
+    origins: list[list[int]], tokens: int, dtype: torch.dtype, limit: float
+) -> None:
+    inputs, delta = batch(dtype, samples=6, tokens=tokens)
+    found = gradient_sums(inputs, delta, Links(torch.tensor(origins)))
+    assert_sums(found, inputs, delta, limit, origins)
+    assert found.linked.dtype == torch.promote_types(dtype, torch.float32)
+
+
+@pytest.mark.parametrize("shared", ["partners", "three sizes", "alone", "partners of copies"])
+@pytest.mark.parametrize("chunk", [1, 2, 3, 4, 6, None])
+def test_sets_apart_are_summed_in_one_pass(shared: str, chunk: int | None) -> None:
+    inputs, delta = batch(torch.float64, samples=6)
+    links = Links(torch.tensor(SHARED[shared]))
+    assert links.is_partition
+    found = partition_sums(inputs, delta, links, chunk)
+    assert_sums(found, inputs, delta, 1e-14, SHARED[shared])
+
+
+@pytest.mark.parametrize("shared", ["a chain without end", "three each"])
+def test_links_that_overlap_are_no_partition(shared: str) -> None:
+    assert not Links(torch.tensor(SHARED[shared])).is_partition
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

@@ -100,6 +100,7 @@ import torch
 from torch import Tensor, nn
 
 from rectify.gsnr.contract import LayerType, Sums, sums_of_tokens
+from rectify.gsnr.links import Links
 
 
 class Shift(nn.Module):
@@ -116,8 +117,10 @@ class ShiftType(LayerType):
     title = "Shift"
     parameters = ("by",)
 
-    def sums(self, module: Shift, name: str, inputs: Tensor, delta: Tensor) -> Sums:
-        return sums_of_tokens(delta, module.by)
+    def sums(
+        self, module: Shift, name: str, inputs: Tensor, delta: Tensor, links: Links | None
+    ) -> Sums:
+        return sums_of_tokens(delta, module.by, links)
 """
 
 

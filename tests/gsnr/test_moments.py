@@ -14,12 +14,16 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from rectify.gsnr.estimators import gsnr
+from rectify.gsnr.links import Links
 from rectify.gsnr.measure import gradient_moments
 from rectify.gsnr.moments import GradientMoments, merged
 from tests.helpers.moments import (
     BOTH_MODES,
+    SAMPLES,
+    assert_agreement,
     assert_close,
     batch,
+    gradients,
     loop,
     measured,
     per_sample,
@@ -149,8 +153,43 @@ def test_mixup_smoothing_and_stochastic_depth_are_measured_exactly(mode: str) ->
         for name, parameter in model.named_parameters():
             if name.startswith("blocks"):
                 expected.setdefault(name, []).append(parameter.grad.clone())
-    stacks = {name: torch.stack(gradients) for name, gradients in expected.items()}
+    stacks = {name: torch.stack(of_samples) for name, of_samples in expected.items()}
     assert_close(found, {n: (g.mean(0), g.var(0, correction=0)) for n, g in stacks.items()}, 1e-10)
+
+
+PARTNERS = torch.tensor([[0, 5], [1, 4], [2, 3], [3, 2], [4, 1], [5, 0]])
+OVERLAPPING = torch.tensor([[0, 1], [1, 2], [2, 3], [3, 3], [4, 5], [6, 6]])
+
+
+@BOTH_MODES
+@pytest.mark.parametrize("origins", [PARTNERS, PARTNERS // 2, OVERLAPPING])
+def test_the_agreement_is_that_of_samples_that_share_nothing(mode: str, origins: Tensor) -> None:
+    model, (images, labels) = vit(init_values=0.3, class_token=True, reg_tokens=2), batch()
+    stacks = gradients(model, images, labels, per_sample, "")
+    watched = GradientMoments(model, mode, links=Links(origins), scale=0.5)
+    with watched:
+        (per_sample(model(images), labels).mean() / 2).backward()
+    assert_agreement(watched.moments(), stacks, origins, 1e-10)
+    found = gradient_moments(model, images, labels, per_sample, model, origins)
+    assert_agreement(found, stacks, origins, 1e-10)
+    found = gradient_moments(model, images, labels, per_sample, model)
+    assert_agreement(found, stacks, torch.arange(SAMPLES)[:, None], 1e-10)
+
+
+@pytest.mark.parametrize("second", [PARTNERS + 6, None])
+def test_parts_of_a_batch_agree_as_one_batch(second: Tensor | None) -> None:
+    """Samples are linked within a part; one of the parts may have no links."""
+    model, (images, labels) = vit(), batch(samples=12)
+    parts = []
+    for items, own in ((slice(6), PARTNERS), (slice(6, 12), second)):
+        parts.append(
+            gradient_moments(model, images[items], labels[items], per_sample, ["blocks"], own)
+        )
+    alone = torch.arange(6, 12)[:, None].expand(6, 2)
+    origins = torch.cat([PARTNERS, alone if second is None else second])
+    stacks = gradients(model, images, labels, per_sample)
+    assert_agreement(merged(*parts), stacks, origins, 1e-10)
+    assert_agreement(merged(*reversed(parts)), stacks, origins, 1e-10)
 
 
 @BOTH_MODES
@@ -205,8 +244,11 @@ RANKS = """
 import sys
 import torch
 from torch.distributed import TCPStore, init_process_group, destroy_process_group
+from rectify.gsnr.links import Links
 from rectify.gsnr.moments import GradientMoments, across_ranks
-from tests.helpers.moments import assert_close, batch, loop, per_sample, vit
+from tests.helpers.moments import (
+    assert_agreement, assert_close, batch, gradients, loop, per_sample, vit
+)
 
 rank, port = int(sys.argv[1]), int(sys.argv[2])
 store = TCPStore("127.0.0.1", port, 2, rank == 0)
@@ -214,12 +256,15 @@ init_process_group("gloo", store=store, rank=rank, world_size=2)
 model, (images, labels) = vit(), batch(samples=8)
 for mode in ("observe", "replace"):
     parallel = torch.nn.parallel.DistributedDataParallel(model)
-    watched = GradientMoments({"blocks": model.blocks}, mode)
+    links = Links(torch.tensor([[0, 1], [2, 3], [3, 2], [1, 0]])) if rank else None
+    watched = GradientMoments({"blocks": model.blocks}, mode, links=links)
     items = slice(4 * rank, 4 * rank + 4)
     with watched:
         per_sample(parallel(images[items]), labels[items]).mean().backward()
     found, expected = across_ranks(watched.moments()), loop(model, images, labels, per_sample)
     assert_close(found, expected, 1e-10)
+    stacks = gradients(model, images, labels, per_sample)
+    assert_agreement(found, stacks, torch.tensor([0, 1, 2, 3, 4, 5, 5, 4])[:, None], 1e-10)
     assert {moments.samples for moments in found.values()} == {8}
     gradient = model.blocks[0].mlp.fc1.weight.grad
     assert (gradient - expected["blocks.0.mlp.fc1.weight"][0]).norm() < 1e-12

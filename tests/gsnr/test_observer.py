@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from rectify.gsnr.estimators import ESTIMATORS, gsnr
+from rectify.gsnr.estimators import ESTIMATORS, gsnr, totals
 from rectify.gsnr.measure import gradient_moments
 from rectify.gsnr.observer import GsnrObserver, GsnrRow
 from rectify.results.declared import GSNR
@@ -50,8 +50,14 @@ def test_the_observer_averages_over_its_batches() -> None:
         part = [f"blocks.{row.block}"]
         views = [images.roll(shift, -1) for shift in (0, 1)]
         batches = [gradient_moments(model, view, labels, per_sample, part) for view in views]
-        values = [float(gsnr(moments, row.estimator, 1e-6)) for moments in batches]
-        assert row.gsnr == pytest.approx(sum(values) / 2, rel=1e-9)
+        expected = sum(float(gsnr(moments, row.estimator, 1e-6)) for moments in batches) / 2
+        sums = [totals(moments, 1e-6, "test") for moments in batches]
+        product = sum(of_batch.agreement for of_batch in sums)
+        if row.estimator == "debiased":  # summed before it divides
+            squares = sum(of_batch.signal + of_batch.noise for of_batch in sums)
+            expected = product / (squares - product)
+        assert row.gsnr == pytest.approx(expected, rel=1e-9)
+        assert row.agreement == pytest.approx(product / 2, rel=1e-9)
         entries = sum(parameter.numel() for parameter in model.blocks[row.block].parameters())
         assert (row.parameters, row.dropped) == (entries - 16, 0)  # less the key bias
 

@@ -85,14 +85,20 @@ def measured(
     return watched.moments()
 
 
-def loop(
+def loop(*args: object, **kwargs: object) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return mean and variance of ``gradients``."""
+    stacks = gradients(*args, **kwargs)
+    return {name: (g.mean(0), g.var(0, correction=0)) for name, g in stacks.items()}
+
+
+def gradients(
     model: nn.Module,
     inputs: Tensor,
     targets: Tensor,
     criterion: Callable,
     part: str = "blocks",
     forward: nn.Module | None = None,
-) -> dict[str, tuple[Tensor, Tensor]]:
+) -> dict[str, Tensor]:
     """The slow oracle: one backward pass per sample, through ``forward`` where it is not model."""
     by_name = {}
     named = [(n, p) for n, p in model.named_parameters() if n.startswith(part) and p.requires_grad]
@@ -101,8 +107,28 @@ def loop(
         gradients = torch.autograd.grad(loss, [parameter for _, parameter in named])
         for (name, _), gradient in zip(named, gradients, strict=True):
             by_name.setdefault(name, []).append(gradient)
-    stacks = {name: torch.stack(gradients) for name, gradients in by_name.items()}
-    return {name: (g.mean(0), g.var(0, correction=0)) for name, g in stacks.items()}
+    return {name: torch.stack(of_samples) for name, of_samples in by_name.items()}
+
+
+def agreement(stack: Tensor, origins: Tensor) -> Tensor:
+    """The slow oracle: pair by pair, the mean product of samples without a common origin."""
+    made_from = [set(numbers) for numbers in origins.tolist()]
+    products = [
+        stack[i] * stack[j]
+        for i, left in enumerate(made_from)
+        for j, right in enumerate(made_from)
+        if not left & right
+    ]
+    return torch.stack(products).mean(0)
+
+
+def assert_agreement(
+    moments: dict[str, Moments], stacks: dict[str, Tensor], origins: Tensor, tolerance: float
+) -> None:
+    assert moments.keys() == stacks.keys()
+    for name, stack in stacks.items():
+        error = moments[name].agreement - agreement(stack, origins)
+        assert error.norm() <= tolerance * stack.square().mean(0).norm(), name
 
 
 def assert_close(

@@ -125,7 +125,7 @@ def write_run(root: Path, run: Run, seeds: Sequence[int]) -> Path:
         ]
         write_table(HISTORY, history, place / "history.csv", SOURCE)
         gsnr = [
-            (epoch, block, name, run.gsnr(seed, epoch, block, name), 100, 0, 1.0, 8.0)
+            (epoch, block, name, run.gsnr(seed, epoch, block, name), 100, 0, 1.0, 8.0, 0.5)
             for epoch in range(run.epochs)
             for block in range(run.depth)
             for name in ESTIMATORS

@@ -112,14 +112,16 @@ class Counter:
 
     def __init__(self, steps: tuple[int, ...] = (1, 3)):
         self.steps, self.watched, self.recorded = frozenset(steps), 0, []
+        self.origins = []
 
     def measured_steps(self, steps_per_epoch: int) -> frozenset[int]:
         assert steps_per_epoch == 5
         return self.steps
 
     @contextlib.contextmanager
-    def watch(self, scale: float) -> Iterator[None]:
+    def watch(self, scale: float, origins: Tensor | None) -> Iterator[None]:
         assert scale == 1
+        self.origins.append(origins)
         self.watched += 1
         yield
 

@@ -223,7 +223,7 @@ def test_every_declared_table_has_its_key_among_required_columns():
 def test_the_columns_that_others_read_are_these():
     assert HISTORY.names == ["epoch", "metric", "value"]
     assert SCORES.names == ["set", "group", "metric", "k", "items", "value"]
-    counts = ["parameters", "dropped", "signal", "noise"]
+    counts = ["parameters", "dropped", "signal", "noise", "agreement"]
     assert GSNR.names == ["epoch", "block", "estimator", "gsnr", *counts]
     assert SCORES.key == ("set", "group", "metric", "k")
     assert HISTORY.key == ("epoch", "metric")

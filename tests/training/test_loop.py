@@ -74,6 +74,19 @@ def test_the_observer_hears_of_the_samples_of_repeated_items(vit, images):
     observer = Counter()
     trained(vit, images, small(**PLAIN, augment_repeats=2), observer=observer)
     assert {samples for _, samples in observer.recorded} == {16}
+    assert all(own.shape == (16, 1) and own.unique().numel() == 8 for own in observer.origins)
+
+
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_the_observer_hears_whose_pixels_are_in_each_sample(vit, images, repeats):
+    observer = Counter()
+    changes = {**PLAIN, "mixup": 0.8, "augment_repeats": repeats}
+    trained(vit, images, small(**changes), observer=observer)
+    for origins in observer.origins:
+        assert torch.equal(origins[:, 1], origins[:, 0].flip(0))
+        assert origins.unique().numel() == 8
+    trained(vit, images, small(**PLAIN), observer=(plain_observer := Counter()))
+    assert plain_observer.origins == 6 * [None]
 
 
 def test_the_history_has_the_rate_of_the_head_under_layer_decay(vit, images):
@@ -284,8 +297,8 @@ def test_a_task_that_does_not_return_one_loss_per_sample_is_refused(
 def test_a_state_of_another_seed_or_format_is_one_line(vit, images):
     states = []
     trained(vit, images, small(), save=lambda state: states.append(stored(state)))
-    for changes, got in (({"seed": 3}, "3 and 3"), ({"format": 0}, "0 and 0")):
-        with pytest.raises(ValueError, match=f"of format 3 and seed 0, got {got}. Delete it"):
+    for changes, got in (({"seed": 3}, "4 and 3"), ({"format": 0}, "0 and 0")):
+        with pytest.raises(ValueError, match=f"of format 4 and seed 0, got {got}. Delete it"):
             trained(vit, images, small(), saved=states[0] | changes)
 
 

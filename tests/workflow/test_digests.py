@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rectify.cluster.warm import PRELOADED
 from rectify.experiment.codes import CODE, TASK_CODE
 from rectify.experiment.codes import modules as named
 from rectify.experiment.grid import read
@@ -22,14 +23,21 @@ CARRIERS = re.compile(
     r"rectify(\.(__main__|commands|cluster|experiment|results|typed"
     r"|training\.(report|state|folders|processes))(\..*)?)?$"
 )
-IMPORTED = (
-    "import json, sys\n"
-    "from rectify.__main__ import run\n"
-    "status = run(sys.argv[2:])\n"
-    "names = [name for name in sys.modules if name.split('.')[0] == 'rectify']\n"
-    "open(sys.argv[1], 'w').write(json.dumps(sorted(names)))\n"
-    "sys.exit(status)\n"
-)
+# Each job in a fork of a process that has imported other packages only.
+IMPORTED = """
+import importlib, json, os, sys
+for name in sys.argv[2].split():
+    importlib.import_module(name)
+assert not [name for name in sys.modules if name.split(".")[0] == "rectify"]
+for rule, words in json.loads(sys.argv[1]).items():
+    if os.fork() == 0:
+        from rectify.__main__ import run
+        status = run(words)
+        names = [name for name in sys.modules if name.split(".")[0] == "rectify"]
+        open(f"{sys.argv[3]}/{rule}.json", "w").write(json.dumps([status, names]))
+        os._exit(0)
+    os.wait()
+"""
 
 
 def modules(plan: Plan, rule: str, words: list[str]) -> set[str]:
@@ -66,6 +74,26 @@ def commands(finished: Path) -> dict[str, list[str]]:
     return found
 
 
+@pytest.fixture(scope="module")
+def imported(
+    commands: dict[str, list[str]], finished: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, set[str]]:
+    """Return the modules that the job of each rule imports."""
+    folder, jobs = tmp_path_factory.mktemp("digests"), {}
+    for rule in RULES:
+        jobs[rule] = list(commands[rule])
+        for option in ("--output", "--folder", "--states"):
+            if option in jobs[rule]:
+                place = jobs[rule].index(option) + 1
+                suffix = Path(jobs[rule][place]).suffix
+                jobs[rule][place] = f"{folder}/{rule}{option}{suffix}"
+    others = " ".join(name for name in PRELOADED if not name.startswith("rectify"))
+    said = call(finished, sys.executable, "-c", IMPORTED, json.dumps(jobs), others, f"{folder}")
+    found = {rule: json.loads((folder / f"{rule}.json").read_text()) for rule in RULES}
+    assert {status for status, _ in found.values()} == {0}, said.stdout
+    return {rule: set(names) for rule, (_, names) in found.items()}
+
+
 RULES = [
     *("prepare_data", "train", "evaluate", "vision_features", "pretrain", "extract_block"),
     *("language_features", "similarity", "measure", "table", "figure"),
@@ -74,18 +102,12 @@ RULES = [
 
 @pytest.mark.parametrize("rule", RULES)
 def test_every_module_that_a_job_imports_is_covered(
-    rule: str, commands: dict[str, list[str]], finished: Path, tmp_path: Path
+    rule: str, commands: dict[str, list[str]], imported: dict[str, set[str]]
 ) -> None:
-    words = list(commands[rule])
-    for option in ("--output", "--folder", "--states"):
-        if option in words:
-            place = words.index(option) + 1
-            words[place] = f"{tmp_path / option.strip('-')}{Path(words[place]).suffix}"
-    said = call(finished, sys.executable, "-c", IMPORTED, f"{tmp_path}/imported.json", *words)
-    assert said.returncode == 0, said.stdout
-    imported = set(json.loads((tmp_path / "imported.json").read_text()))
-    covered = modules(Plan(read(VALUES)), rule, words)
-    assert {name for name in imported - covered if not CARRIERS.match(name)} == set()
+    covered = modules(Plan(read(VALUES)), rule, commands[rule])
+    found = imported[rule]
+    assert found
+    assert {name for name in found - covered if not CARRIERS.match(name)} == set()
 
 
 def test_the_modules_of_each_digest_exist() -> None:

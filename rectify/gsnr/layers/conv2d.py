@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import unfold
 
 from rectify.gsnr.contract import LayerType, Sums, sums_of_products, sums_of_tokens
+from rectify.gsnr.links import Links
 
 
 class Conv2d(LayerType):
@@ -25,11 +26,12 @@ class Conv2d(LayerType):
         name: str,
         inputs: Float[Tensor, "samples channels_in *pixels"],
         delta: Float[Tensor, "samples channels_out *places"],
+        links: Links | None,
     ) -> Sums:
         by_place = delta.flatten(2).mT  # (samples, places, channels_out)
         if name == "bias":
-            return sums_of_tokens(by_place, module.bias)
-        return sums_of_products(self.patches(module, inputs), by_place, module.weight)
+            return sums_of_tokens(by_place, module.bias, links)
+        return sums_of_products(self.patches(module, inputs), by_place, module.weight, links)
 
     def patches(
         self, module: nn.Conv2d, inputs: Float[Tensor, "samples channels height width"]

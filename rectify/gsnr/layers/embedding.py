@@ -1,7 +1,7 @@
 """Embeddings: a row's gradient in a sample is the sum of ``delta`` where the sample looks it up.
 
-A batch looks up few of the rows, so sums are formed by pair of sample and row, of which there are
-no more than tokens.
+A batch looks up few of the rows, so squares are formed by pair of sample and row, of which there
+are no more than tokens.
 """
 
 import torch
@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from rectify.gsnr.contract import LayerType, Sums
+from rectify.gsnr.links import Links
 
 
 class Embedding(LayerType):
@@ -31,19 +32,32 @@ class Embedding(LayerType):
         name: str,
         inputs: Int[Tensor, " samples *tokens"],
         delta: Float[Tensor, "samples *tokens dim"],
+        links: Links | None,
     ) -> Sums:
-        weight, rows = module.weight, inputs.flatten().long()
-        samples = torch.arange(len(inputs), device=rows.device).repeat_interleave(
-            len(rows) // len(inputs)
-        )
-        pairs, pair_of_token = torch.unique(samples * len(weight) + rows, return_inverse=True)
-        wide = torch.promote_types(weight.dtype, torch.float32)
-        gradients = torch.zeros(len(pairs), weight.shape[1], dtype=wide, device=rows.device)
-        gradients.index_add_(0, pair_of_token, delta.reshape(len(rows), -1).to(wide))
-        row_of_pair = pairs % len(weight)
+        rows = inputs.reshape(len(inputs), -1).long()
+        wide = torch.promote_types(module.weight.dtype, torch.float32)
+        by_token = delta.reshape(*rows.shape, -1).to(wide)
         if module.padding_idx is not None:  # it gets no gradient
-            gradients[row_of_pair == module.padding_idx] = 0
-        total, squares = torch.zeros(2, *weight.shape, dtype=wide, device=rows.device)
-        total.index_add_(0, row_of_pair, gradients)
-        squares.index_add_(0, row_of_pair, gradients.square())
-        return Sums(total, squares)
+            by_token = by_token.masked_fill((rows == module.padding_idx)[..., None], 0)
+        total = torch.zeros_like(module.weight, dtype=wide)
+        total.index_add_(0, rows.flatten(), by_token.flatten(0, 1))
+        squares = _squares(total, rows, by_token)
+        if links is None:
+            return Sums(total, squares)
+        sets = (
+            weight * _squares(total, *folded) for weight, folded in links.folded(rows, by_token)
+        )
+        return Sums(total, squares, sum(sets))
+
+
+def _squares(
+    weight: Float[Tensor, "rows dim"],
+    rows: Int[Tensor, "samples tokens"],
+    by_token: Float[Tensor, "samples tokens dim"],
+) -> Float[Tensor, "rows dim"]:
+    """Return the squares of each sample's gradient of ``weight``, summed over the samples."""
+    samples = torch.arange(len(rows), device=rows.device)[:, None]
+    pairs, pair_of_token = torch.unique(samples * len(weight) + rows, return_inverse=True)
+    gradients = by_token.new_zeros(len(pairs), weight.shape[1])
+    gradients.index_add_(0, pair_of_token.flatten(), by_token.flatten(0, 1))
+    return torch.zeros_like(weight).index_add_(0, pairs % len(weight), gradients.square())

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
 from rectify.gsnr.contract import LayerType, Sums, sums_of_tokens
+from rectify.gsnr.links import Links
 
 
 class LayerNorm(LayerType):
@@ -22,9 +23,10 @@ class LayerNorm(LayerType):
         name: str,
         inputs: Float[Tensor, " samples *features"],
         delta: Float[Tensor, " samples *features"],
+        links: Links | None,
     ) -> Sums:
         if name == "bias":
-            return sums_of_tokens(delta, module.bias)
+            return sums_of_tokens(delta, module.bias, links)
         wide = torch.promote_types(inputs.dtype, torch.float32)
         normalised = layer_norm(inputs.to(wide), module.normalized_shape, eps=module.eps)
-        return sums_of_tokens(normalised * delta, module.weight)
+        return sums_of_tokens(normalised * delta, module.weight, links)

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rectify.gsnr.contract import LayerType, Sums, sums_of_tokens
+from rectify.gsnr.links import Links
 
 
 class LayerScale(LayerType):
@@ -23,5 +24,6 @@ class LayerScale(LayerType):
         name: str,
         inputs: Float[Tensor, " samples *features"],
         delta: Float[Tensor, " samples *features"],
+        links: Links | None,
     ) -> Sums:
-        return sums_of_tokens(inputs * delta, module.gamma)
+        return sums_of_tokens(inputs * delta, module.gamma, links)

@@ -14,6 +14,7 @@ from torch.autograd.function import FunctionCtx
 from torch.nn.functional import linear
 
 from rectify.gsnr.contract import LayerType, Sums, sums_of_products, sums_of_tokens
+from rectify.gsnr.links import Links
 from rectify.gsnr.tap import Gather, cast_inputs
 
 
@@ -31,10 +32,11 @@ class Linear(LayerType):
         name: str,
         inputs: Float[Tensor, "samples *tokens dim_in"],
         delta: Float[Tensor, "samples *tokens dim_out"],
+        links: Links | None,
     ) -> Sums:
         if name == "bias":
-            return sums_of_tokens(delta, module.bias)
-        return sums_of_products(inputs, delta, module.weight)
+            return sums_of_tokens(delta, module.bias, links)
+        return sums_of_products(inputs, delta, module.weight, links)
 
     def can_replace(self, trainable: Sequence[str]) -> bool:
         return "weight" in trainable

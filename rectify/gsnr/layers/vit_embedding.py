@@ -11,6 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from rectify.gsnr.contract import LayerType, Sums, sums_of_tokens
+from rectify.gsnr.links import Links
 from rectify.gsnr.tap import Gather, Tap
 
 
@@ -38,8 +39,9 @@ class VitEmbedding(LayerType):
         name: str,
         inputs: None,
         delta: Float[Tensor, "samples tokens dim"],
+        links: Links | None,
     ) -> Sums:
-        return sums_of_tokens(delta[:, _tokens(module, name)], getattr(module, name))
+        return sums_of_tokens(delta[:, _tokens(module, name)], getattr(module, name), links)
 
 
 def _tokens(vit: VisionTransformer, name: str) -> slice:

@@ -1,0 +1,42 @@
+"""Every type of layer with samples that share something: against products pair by pair."""
+
+import pytest
+import timm.layers
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from rectify.gsnr.lookup import layer_types
+from rectify.gsnr.measure import gradient_moments
+from tests.helpers.moments import Means, assert_agreement, gradients, numbers, per_sample
+
+LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
+ROWS = torch.randint(7, (6, 20), generator=torch.Generator().manual_seed(3))
+CASES: dict[type[nn.Module], tuple[nn.Module, Tensor, int]] = {
+    nn.Linear: (nn.Linear(5, 4), numbers(7, 5), -1),
+    nn.LayerNorm: (nn.LayerNorm(5), numbers(7, 5), -1),
+    timm.layers.LayerNorm: (timm.layers.LayerNorm(5), numbers(7, 5), -1),
+    timm.layers.LayerScale: (timm.layers.LayerScale(5), numbers(7, 5), -1),
+    nn.Conv1d: (nn.Conv1d(4, 3, 2), numbers(4, 11), 1),
+    nn.Conv2d: (nn.Conv2d(2, 3, 2), numbers(2, 5, 6), 1),
+    nn.Embedding: (nn.Embedding(9, 3, padding_idx=4), ROWS, -1),
+}
+ORIGINS = [
+    [[0, 5], [1, 4], [2, 3], [3, 2], [4, 1], [5, 0]],
+    [[0, 1], [1, 2], [2, 3], [3, 3], [4, 5], [6, 6]],
+]
+
+
+def test_no_type_is_forgotten() -> None:
+    """A ViT's own parameters are in ``test_moments``."""
+    assert {*CASES, VisionTransformer} == set(layer_types())
+
+
+@pytest.mark.parametrize("layer", CASES, ids=lambda layer: f"{layer.__module__}.{layer.__name__}")
+@pytest.mark.parametrize("origins", ORIGINS, ids=["partners", "overlapping"])
+def test_the_agreement_of_a_layer(layer: type[nn.Module], origins: list[list[int]]) -> None:
+    module, inputs, features = CASES[layer]
+    model = Means(module, features)
+    stacks = gradients(model, inputs, LABELS, per_sample, "")
+    found = gradient_moments(model, inputs, LABELS, per_sample, model, torch.tensor(origins))
+    assert_agreement(found, stacks, torch.tensor(origins), 1e-10)
