@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
-from pandas import DataFrame
+from pandas import DataFrame, Series
 
 from rectify.analysis.robustness import mean_corruption_error
 from rectify.results.declared import COST, ESTIMATORS, GSNR, HISTORY, SCORES, SIMILARITY
@@ -32,6 +32,7 @@ FACTS = (
     *("language", "language_parameters"),
     *("vision", "pretrained", "seed", "k", "items", "chance"),
 )
+SUMS = ("signal", "noise", "agreement")
 MODELS = ("vision", "language")
 SHOWN = ("language_title", "vision_title", "vision_parameters")
 
@@ -77,13 +78,17 @@ class Results:
     def gsnr(self) -> DataFrame:
         """Layer-wise GSNR (Eq. 3), one row per run, seed, epoch, block and estimator.
 
+        Each has the sums of its block, and the ``main_loss`` of the epoch.
+
         Raises:
             ValueError: If a file is missing, or a run has not reached its last epoch.
         """
-        columns = ["epoch", "block", "estimator", "gsnr"]
+        columns = ["epoch", "block", "estimator", "gsnr", *SUMS, "main_loss"]
         parts = [
-            read_table(GSNR, place / "gsnr.csv")[columns].assign(**settings)
-            for settings, place, _ in self._places()
+            read_table(GSNR, place / "gsnr.csv")
+            .join(_main_loss(history), "epoch")
+            .assign(**settings)
+            for settings, place, history in self._places()
         ]
         return _stacked(parts, [*SETTINGS, *columns])
 
@@ -204,6 +209,11 @@ def _scores(place: Path) -> dict[str, Value]:
         else:
             row[f"{metric}_topk"], row["k"] = float(mean), int(k)
     return {**row, "corruption_error": mean_corruption_error(scores)}
+
+
+def _main_loss(history: DataFrame) -> Series:
+    rows = history[history["metric"] == "main_loss"]
+    return rows.set_index("epoch")["value"].rename("main_loss")
 
 
 def _last_losses(history: DataFrame) -> dict[str, Value]:

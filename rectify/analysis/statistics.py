@@ -5,7 +5,7 @@ Differences between two variants are taken seed by seed, because both saw the sa
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -51,13 +51,33 @@ def paired_difference(treated: Series, baseline: Series) -> Series:
     Raises:
         ValueError: If the two were not run with the same seeds.
     """
-    ours, theirs = sorted(treated.index), sorted(baseline.index)
+    check_seeds(treated.index, baseline.index)
+    return (treated - baseline).sort_index()
+
+
+def check_seeds(treated: Iterable[int], baseline: Iterable[int]) -> None:
+    """Check that two sides have the same seeds.
+
+    Raises:
+        ValueError: If one has a seed that the other has not.
+    """
+    ours, theirs = sorted(treated), sorted(baseline)
     if ours != theirs:
         raise ValueError(
             f"paired_difference: both sides must have the same seeds, got {ours} and {theirs}. "
             "Run the missing seeds."
         )
-    return (treated - baseline).sort_index()
+
+
+def interval(values: Sequence[float] | np.ndarray | Series) -> tuple[float, float] | None:
+    """Return the 95 % interval of the mean, by Student's t; none for fewer than three values."""
+    from scipy import stats
+
+    mean, std, n = summary(values)
+    if n < 3:
+        return None
+    half = float(stats.t.ppf(0.975, n - 1)) * std / math.sqrt(n)
+    return mean - half, mean + half
 
 
 def with_gains(runs: DataFrame, metrics: Sequence[Metric]) -> DataFrame:
@@ -74,7 +94,7 @@ def with_gains(runs: DataFrame, metrics: Sequence[Metric]) -> DataFrame:
     """
     gains = {metric.gain.name: Series(math.nan, runs.index) for metric in metrics}
     for _, run in runs[runs["variant"] != "vanilla"].groupby("run", sort=False):
-        vanilla = _vanilla_of(run, runs).set_index("seed")
+        vanilla = vanilla_of(run, runs).set_index("seed")
         for metric in metrics:
             ours = run.set_index("seed")[metric.name]
             difference = paired_difference(ours, vanilla[metric.name])
@@ -126,7 +146,12 @@ def seed_count(n: int) -> str:
     return f"n = {n} seed{'' if n == 1 else 's'}"
 
 
-def _vanilla_of(run: DataFrame, runs: DataFrame) -> DataFrame:
+def vanilla_of(run: DataFrame, runs: DataFrame) -> DataFrame:
+    """Return the rows of the vanilla run of the same data and ViT.
+
+    Raises:
+        ValueError: If there is not one.
+    """
     data, vision = run["data"].iloc[0], run["vision"].iloc[0]
     same = (runs["data"] == data) & (runs["vision"] == vision)
     vanilla = runs[same & (runs["variant"] == "vanilla")]

@@ -1,0 +1,91 @@
+"""Coherence of gradients, compared fairly: at the same epoch, and at the same training loss.
+
+GSNR falls while the loss falls, and what slows learning keeps it high. A run therefore has two
+gains over vanilla: at equal epoch, as the paper compares (Eq. 7), and at equal loss. For the second
+one, each epoch of the run is compared with vanilla at the loss that the run has there: its points
+(main loss, GSNR) sorted by loss, with straight lines between them. Epochs whose loss vanilla never
+has are left out; where none is left, there is no gain at equal loss.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from pandas import DataFrame, Series
+
+from rectify.analysis.statistics import check_seeds, vanilla_of
+
+MEASURES: dict[str, Callable[[DataFrame], Series]] = {
+    "gradient norm": lambda sums: sums["signal"] ** 0.5,
+    "noise scale": lambda sums: _variance(sums) / sums["agreement"],
+    "coherence": lambda sums: sums["signal"] / (sums["signal"] + sums["noise"]),
+    "cosine": lambda sums: sums["agreement"] / (sums["signal"] + sums["noise"]),
+}
+"""What follows from the sums of a block's batch, columns ``signal``, ``noise`` and ``agreement``.
+
+The norm of the mean gradient; the simple noise scale, trace of the covariance over the squared
+true gradient (McCandlish et al., 2018); per-sample coherence, the squared mean gradient over the
+mean squared one (Chatterjee and Zielinski, 2022); and the cosine of two samples' gradients as a
+ratio of means (stiffness: Fort et al., 2019, with the mean of cosines).
+"""
+GAINS = ("equal_epoch", "equal_loss", "relative_epoch", "relative_loss")
+
+
+def at_equal_loss(ours: DataFrame, vanilla: DataFrame) -> DataFrame:
+    """Return values of a run next to those of vanilla at the same losses.
+
+    Args:
+        ours: One row per epoch: ``loss`` and ``value``.
+        vanilla: The same of the vanilla run.
+
+    Returns:
+        The rows of ours within vanilla's range of losses, with the column ``vanilla``.
+    """
+    curve = vanilla.groupby("loss")["value"].mean()  # in the order of the losses
+    inside = ours[ours["loss"].between(curve.index[0], curve.index[-1])]
+    return inside.assign(vanilla=np.interp(inside["loss"], curve.index, curve))
+
+
+def gains(gsnr: DataFrame, by: Sequence[str] = ()) -> DataFrame:
+    """Return what each run gains over vanilla in GSNR, seed by seed, at equal epoch and loss.
+
+    Args:
+        gsnr: Rows of `Results.gsnr`, with the vanilla run of each data set and ViT.
+        by: Columns that are kept apart, e.g. ``block``; otherwise the mean over blocks is taken.
+
+    Returns:
+        One row per run, seed, estimator and ``by``. ``equal_epoch`` and ``equal_loss`` are mean
+        differences over epochs, ``relative_epoch`` and ``relative_loss`` the same over the mean of
+        vanilla; ``epochs`` is the number that is compared at equal loss. None without any.
+
+    Raises:
+        ValueError: If a vanilla run of the same data and ViT is missing, or its seeds differ.
+    """
+    keys = ["seed", "estimator", *by]
+    curves = gsnr.groupby(["run", *keys, "epoch"], sort=False, as_index=False).agg(
+        value=("gsnr", "mean"), loss=("main_loss", "first")
+    )
+    rows = []
+    for name, run in gsnr[gsnr["variant"] != "vanilla"].groupby("run", sort=False):
+        vanilla = vanilla_of(run, gsnr)
+        check_seeds(run["seed"].unique().tolist(), vanilla["seed"].unique().tolist())
+        baseline = dict(list(_of(curves, vanilla["run"].iloc[0]).groupby(keys)))
+        for key, ours in _of(curves, name).groupby(keys, sort=False):
+            rows.append((name, *key, *_gain(ours, baseline[key])))
+    return DataFrame(rows, columns=["run", *keys, *GAINS, "epochs"])
+
+
+def _of(curves: DataFrame, run: str) -> DataFrame:
+    return curves[curves["run"] == run]
+
+
+def _gain(ours: DataFrame, vanilla: DataFrame) -> tuple[float, float, float, float, int]:
+    base = vanilla["value"].mean()
+    at_epoch = ours["value"].mean() - base  # Eq. 7
+    shared = at_equal_loss(ours, vanilla)
+    base_at_loss = shared["vanilla"].mean()
+    at_loss = shared["value"].mean() - base_at_loss
+    return at_epoch, at_loss, at_epoch / base, at_loss / base_at_loss, len(shared)
+
+
+def _variance(sums: DataFrame) -> Series:
+    return sums["signal"] + sums["noise"] - sums["agreement"]
