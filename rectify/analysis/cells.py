@@ -11,8 +11,14 @@ from dataclasses import dataclass, field
 from pandas import DataFrame, Series
 
 from rectify.analysis.metrics import Metric
-from rectify.analysis.published import NOTHING, Label, Printed, PrintedCell
-from rectify.analysis.statistics import summary
+from rectify.analysis.published import (
+    GAINS,
+    NOTHING,
+    Label,
+    Printed,
+    PrintedCell,
+)
+from rectify.analysis.statistics import interval, summary
 from rectify.results.declared import CELLS
 
 Value = str | float | int
@@ -59,7 +65,9 @@ class TableSpec:
 
 
 def fill(spec: TableSpec, frame: DataFrame) -> DataFrame:
-    """Return the rows of a `CELLS` table; a cell without any value is left out.
+    """Return the rows of a `CELLS` table.
+
+    A cell without any value is left out, unless its metric says why there may be none.
 
     Args:
         spec: The table.
@@ -90,7 +98,7 @@ def _cells(spec: TableSpec, frame: DataFrame) -> Iterator[Cell]:
                 if row.shows is not None and metric not in row.shows:
                     continue
                 values = runs[metric.name].astype(float).dropna()
-                if len(values):
+                if len(values) or (len(runs) and metric.absent and _is_treated(runs)):
                     place = {"row_index": row_index, "column_index": column_index}
                     labels = {"row": row.label, "group": column.group, "column": column.label}
                     theirs = _comparable(spec.printed, row, column, metric)
@@ -102,11 +110,15 @@ def _comparable(
 ) -> PrintedCell | None:
     """Return the printed cell of a place, if it has the metric's unit: stand-ins may differ."""
     theirs = printed.cell(row.printed, column.printed, metric.kind)
-    return theirs if theirs is not None and theirs.unit == metric.unit else None
+    is_same = metric.is_printed and theirs is not None and theirs.unit == metric.unit
+    return theirs if is_same else None
 
 
 def _numbers(metric: Metric, values: Series, theirs: PrintedCell | None) -> Cell:
-    mean, std, seeds = summary(values * metric.factor)
+    numbers = values * metric.factor
+    mean, std, seeds = summary(numbers) if len(numbers) else (math.nan, None, 0)
+    ends = interval(numbers) if metric.kind in GAINS and seeds else None
+    low, high = ends or (math.nan, math.nan)
     paper = math.nan if theirs is None else theirs.value * (theirs.scale / metric.scale)
     return {
         "kind": metric.kind,
@@ -114,12 +126,20 @@ def _numbers(metric: Metric, values: Series, theirs: PrintedCell | None) -> Cell
         "scale": metric.scale,
         "mean": mean,
         "std": math.nan if std is None else std,
+        "low": low,
+        "high": high,
         "seeds": seeds,
+        "text": "-" if seeds else metric.absent,
         "paper": paper,
         "difference": mean - paper,
         "paper_row": f"{theirs.row}" if theirs else "-",
         "paper_column": f"{theirs.column}" if theirs else "-",
     }
+
+
+def _is_treated(runs: DataFrame) -> bool:
+    """Whether the runs can have gains over vanilla."""
+    return bool((runs["variant"] != "vanilla").all())
 
 
 def _check_one_run(table: str, runs: DataFrame) -> None:

@@ -74,6 +74,21 @@ def gains(gsnr: DataFrame, by: Sequence[str] = ()) -> DataFrame:
     return DataFrame(rows, columns=["run", *keys, *GAINS, "epochs"])
 
 
+def with_gsnr_gains(runs: DataFrame, gsnr: DataFrame) -> DataFrame:
+    """Return the runs with their ``gains`` in GSNR, ``<gain>_<estimator>``; vanilla has none.
+
+    Args:
+        runs: Rows of `Results.runs`.
+        gsnr: Rows of `Results.gsnr` of the same runs.
+
+    Raises:
+        ValueError: If a vanilla run of the same data and ViT is missing, or its seeds differ.
+    """
+    wide = gains(gsnr).pivot(index=["run", "seed"], columns="estimator", values=list(GAINS))
+    wide.columns = [f"{gain}_{estimator}" for gain, estimator in wide.columns]
+    return runs.join(wide, on=["run", "seed"])
+
+
 def _of(curves: DataFrame, run: str) -> DataFrame:
     return curves[curves["run"] == run]
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 from pandas import DataFrame, Series
 
+from rectify.analysis.published import GAIN, RELATIVE_GAIN
 from rectify.tasks import metrics_of
 from rectify.tasks.entry import Metric as Declared
 from rectify.typed import nearest
@@ -31,6 +32,10 @@ class Metric:
     scale: float = 1.0
     kind: str = "value"
     better: Literal["higher", "lower"] = "higher"
+    is_printed: bool = True
+    """Whether the paper's number of its row and column is the same quantity."""
+    absent: str = ""
+    """What a cell without any value says; such a cell is left out where it is empty."""
 
     @property
     def factor(self) -> float:
@@ -41,7 +46,7 @@ class Metric:
     def gain(self) -> "Metric":
         """The metric's gain over vanilla, positive where it is better."""
         unit = "points" if self.unit == "%" else self.unit
-        return replace(self, name=f"gain_{self.name}", label="gain", unit=unit, kind="gain")
+        return replace(self, name=f"gain_{self.name}", label="gain", unit=unit, kind=GAIN)
 
 
 ACCURACY = Metric("accuracy", "acc@1")
@@ -57,6 +62,22 @@ def gsnr(runs: DataFrame, estimator: str) -> Metric:
     """Return GSNR, in the power of ten that fits the runs."""
     name = f"gsnr_{estimator}"
     return Metric(name, "GSNR", "1", power_of_ten(runs[name]))
+
+
+def coherence_gains(estimator: str) -> tuple[Metric, Metric]:
+    """Return the relative gain over vanilla in GSNR, at equal epoch and at equal loss.
+
+    They are the columns that ``with_gsnr_gains`` adds.
+    """
+    at_epoch = Metric(f"relative_epoch_{estimator}", "GSNR", kind=RELATIVE_GAIN)
+    label = "GSNR gain at equal loss"
+    return at_epoch, replace(
+        at_epoch,
+        name=f"relative_loss_{estimator}",
+        label=label,
+        is_printed=False,
+        absent="no common loss",
+    )
 
 
 def headline(runs: DataFrame) -> Metric:

@@ -1,8 +1,8 @@
 """A table of cells as people read it: Markdown for a screen, LaTeX for a paper.
 
 Both show, for each row, mean ± standard deviation over seeds and below it the number that
-the paper prints. A gain is in brackets behind the value that it belongs to, and columns of one
-group share a head, as in the paper.
+the paper prints. A gain is in brackets behind the value that it belongs to, from three seeds on
+with its 95 % interval, and columns of one group share a head, as in the paper.
 """
 
 import itertools
@@ -13,6 +13,7 @@ import pandas as pd
 from pandas import DataFrame, Series
 
 from rectify.analysis.metrics import DECIMALS
+from rectify.analysis.published import GAINS, RELATIVE_GAIN
 from rectify.analysis.statistics import format_spread, seed_count
 
 NO_CELL = "–"
@@ -66,7 +67,7 @@ def lines(cells: DataFrame) -> Iterator[Line]:
     """Yield the rows of a table, from the top."""
     columns = [heading.index for heading in headings(cells)]
     for _, of_row in cells.groupby("row_index"):
-        in_order = of_row.sort_values("kind", key=lambda kinds: kinds == "gain", kind="stable")
+        in_order = of_row.sort_values("kind", key=lambda kinds: kinds.isin(GAINS), kind="stable")
         places = [
             [cell for _, cell in in_order[in_order["column_index"] == column].iterrows()]
             for column in columns
@@ -120,25 +121,37 @@ def difference_text(place: list[Series]) -> str:
 def number(cell: Series, name: str, signed: bool = False) -> str:
     """Return a number of a cell with the digits of its unit, a gain with its sign."""
     value = cell[name]
-    sign = "+" if signed or cell["kind"] == "gain" else ""
+    sign = "+" if signed or cell["kind"] in GAINS else ""
     if cell["unit"] not in DECIMALS and 0 < abs(value) < 0.1:  # the paper's GSNR on our scale
         return f"{value:{sign}.2g}"
-    return f"{value:{sign}.{_decimals(cell)}f}"
+    return f"{value:{sign}.{_decimals(cell)}f}{_percent(cell)}"
 
 
 def spread(cell: Series) -> str:
-    """Return mean ± standard deviation of a cell; the mean alone for one seed."""
-    sign = "+" if cell["kind"] == "gain" and cell["mean"] >= 0 else ""
-    return sign + format_spread(cell["mean"], cell["std"], _decimals(cell))
+    """Return mean ± standard deviation of a cell, or why there is none.
+
+    A gain has its 95 % interval instead, if it has one; a single seed the mean alone.
+    """
+    if pd.isna(cell["mean"]):
+        return f"{cell['text']}"
+    decimals = _decimals(cell)
+    if pd.notna(cell["low"]):
+        ends = f"[{cell['low']:+.{decimals}f}, {cell['high']:+.{decimals}f}]"
+        return f"{cell['mean']:+.{decimals}f} {ends}{_percent(cell)}"
+    sign = "+" if cell["kind"] in GAINS and cell["mean"] >= 0 else ""
+    return sign + format_spread(cell["mean"], cell["std"], decimals) + _percent(cell)
 
 
 def seeds_text(cells: DataFrame) -> str:
     """Return what a number of the table is, and how many seeds are behind it."""
-    least, most = int(cells["seeds"].min()), int(cells["seeds"].max())
+    seeds = cells.loc[cells["mean"].notna(), "seeds"]
+    least, most = int(seeds.min()), int(seeds.max())
     if most == 0:
         return "One measurement each"
     count = seed_count(most) if least == most else f"n = {least} to {most} seeds"
-    return f"Mean ± standard deviation over seeds, {count}"
+    has_intervals = cells["low"].notna().any()
+    intervals = "; gains over vanilla, seed by seed, with 95 % intervals" if has_intervals else ""
+    return f"Mean ± standard deviation over seeds, {count}{intervals}"
 
 
 def escape(text: str) -> str:
@@ -148,6 +161,11 @@ def escape(text: str) -> str:
 
 def _decimals(cell: Series) -> int:
     return DECIMALS.get(cell["unit"], 2)
+
+
+def _percent(cell: Series) -> str:
+    """Return the unit of what is relative: a table says no other unit either."""
+    return " %" if cell["kind"] == RELATIVE_GAIN else ""
 
 
 def _power(cell: Series) -> str:

@@ -12,6 +12,9 @@ from importlib import resources
 from typing import NamedTuple
 
 SAME_SIZE = 1.4  # a factor; of two printed sizes at most one is as near as that
+GSNR = "GSNR"  # the name of its columns
+GSNR = "GSNR"  # the name of its columns
+GAINS = GAIN, RELATIVE_GAIN = ("gain", "relative gain")  # kinds, over vanilla: in its unit, in %
 LANGUAGE = "LLaMA-7B"  # the model of Table 3, which no label of a table names
 
 
@@ -67,6 +70,18 @@ NOTHING = Printed()
 def printed(target: str) -> Printed:
     """Return what the paper prints of a table; nothing of a table that it does not have."""
     return Printed(tuple(cell for cell in every_cell() if cell.target == target))
+
+
+def with_relative_gains(table: Printed, suffix: str) -> Printed:
+    """Return a table with what GSNR gains in rows that end with ``suffix``, in percent."""
+    derived = []
+    for cell in table.cells:
+        plain = Label(cell.row.name.removesuffix(suffix))
+        base = table.cell(plain, cell.column)
+        if cell.column.name == GSNR and plain != cell.row and base is not None:
+            gain = 100 * (cell.value * cell.scale / (base.value * base.scale) - 1)
+            derived.append(cell._replace(kind=RELATIVE_GAIN, value=gain, unit="%", scale=1.0))
+    return Printed((*table.cells, *derived))
 
 
 @functools.cache

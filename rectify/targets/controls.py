@@ -6,9 +6,10 @@ from pandas import DataFrame
 
 from rectify.analysis.cells import ColumnSpec, RowSpec, TableSpec, fill
 from rectify.analysis.checks import only, with_layer
+from rectify.analysis.coherence import with_gsnr_gains
 from rectify.analysis.collect import Results
 from rectify.analysis.factors import titles
-from rectify.analysis.metrics import ACCURACY, accuracies, gsnr
+from rectify.analysis.metrics import ACCURACY, accuracies, coherence_gains, gsnr
 from rectify.analysis.statistics import with_gains
 from rectify.controls import VARIANTS
 from rectify.targets.contract import TargetSettings
@@ -30,19 +31,21 @@ def table(results: Results, _settings: Settings) -> DataFrame:
 
     The paper has no such table; it tells the block's share from that of the adapters, of a
     block that was never trained, and of more trainable parameters. Every control of the
-    experiment is a row.
+    experiment is a row. Gains in GSNR are in percent of vanilla, at equal epoch behind the value.
     """
-    runs = results.runs
-    treated = with_layer(runs, "controls")
+    treated = with_layer(results.runs, "controls")
     only(treated, "variant", "controls")
-    gain = ACCURACY.gain
+    runs = with_gsnr_gains(with_gains(results.runs, [ACCURACY]), results.gsnr)
+    at_epoch, at_loss = coherence_gains(results.estimator)
     columns = [
-        ColumnSpec(metric.label, (metric,))
-        for metric in (*accuracies(runs), gsnr(runs, results.estimator), gain)
+        *(ColumnSpec(score.label, (score,)) for score in accuracies(runs)),
+        ColumnSpec("gain", (ACCURACY.gain,)),
+        ColumnSpec("GSNR", (gsnr(runs, results.estimator), at_epoch)),
+        ColumnSpec(at_loss.label, (at_loss,)),
     ]
     rows = [RowSpec(VARIANTS["vanilla"].title, {"variant": "vanilla"})]
     rows += [
         RowSpec(title, {"control": control})
         for control, title in titles(treated, "control").items()
     ]
-    return fill(TableSpec("controls", rows, columns), with_gains(runs, [ACCURACY]))
+    return fill(TableSpec("controls", rows, columns), runs)

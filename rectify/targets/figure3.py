@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from pandas import DataFrame
+from pandas import DataFrame, concat
 
 from rectify.analysis import drawing, factors, style
 from rectify.analysis.checks import check_some, only
+from rectify.analysis.coherence import gains
 from rectify.analysis.collect import Results
 from rectify.analysis.drawing import Drawn
 from rectify.controls import VARIANTS
@@ -34,8 +35,12 @@ VALUES = Table(
         Column("gsnr", "float64", "-", "mean over epochs, Eq. 7"),
         Column("vanilla", "float64", "-", "the same without inserted block"),
         Column("difference", "float64", "-", "gsnr less vanilla, same seed"),
+        Column("at_equal_loss", "float64", "-", "the same at equal training loss", True),
+        Column("epochs", "int64", "1", "epochs whose loss vanilla has as well"),
     ),
 )
+AT_EPOCH = {"color": VARIANTS["insert"].colour, "alpha": 0.75}
+AT_LOSS = {"facecolor": "white", "edgecolor": VARIANTS["insert"].colour, "hatch": "/////"}
 DOT = {"marker": "o", "markersize": 2.6, "linestyle": "", "color": "#1a1a1a"}
 INSERTION = {"linestyle": "--", "linewidth": 1.2, "color": "#d55e00"}
 
@@ -55,6 +60,8 @@ def needs(_settings: Settings, runs: Sequence[Run]) -> list[Run]:
 def figure(results: Results, _settings: Settings) -> Drawn:
     """Draw the gain in GSNR of each ViT block, one panel per position of the inserted block.
 
+    Next to the gain at equal epoch, as the paper has it, is that at equal training loss.
+
     The values carry all estimators, of which one is drawn.
 
     Raises:
@@ -70,7 +77,7 @@ def figure(results: Results, _settings: Settings) -> Drawn:
         for axes, position in zip(panels, positions, strict=True):
             _panel(axes, shown[shown["position"] == position], f"{position}")
         panels[0].set_ylabel(f"GSNR ({results.estimator}) less vanilla")
-        drawn.legend(handles=_legend(shown), loc="outside lower center", ncols=3)
+        drawn.legend(handles=_legend(shown), loc="outside lower center", ncols=4)
         drawn.suptitle(drawing.setting(treated), fontsize=8.5)
     return Drawn(drawn, values)
 
@@ -87,15 +94,17 @@ def _differences(treated: DataFrame, vanilla: DataFrame) -> DataFrame:
     baseline = vanilla.groupby(keys)["gsnr"].mean().rename("vanilla")
     values = values.join(baseline, on=keys).astype({"insert_at": "int64"})
     values["difference"] = values["gsnr"] - values["vanilla"]
-    return values
+    at_loss = gains(concat([treated, vanilla]), ["block"]).set_index(["run", *keys])
+    at_loss = at_loss[["equal_loss", "epochs"]].rename(columns={"equal_loss": "at_equal_loss"})
+    return values.join(at_loss, on=["run", *keys])
 
 
 def _panel(axes: "Axes", rows: DataFrame, position: str) -> None:
-    means = rows.groupby("block")["difference"].mean()
-    colour = VARIANTS["insert"].colour
-    axes.bar(means.index, means, width=0.7, color=colour, alpha=0.75)
-    if rows["seed"].nunique() > 1:
-        axes.plot(rows["block"], rows["difference"], **DOT)
+    means = rows.groupby("block")[["difference", "at_equal_loss"]].mean()
+    for name, shift, look in (("difference", -0.2, AT_EPOCH), ("at_equal_loss", 0.2, AT_LOSS)):
+        axes.bar(means.index + shift, means[name], width=0.38, **look)
+        if rows["seed"].nunique() > 1:
+            axes.plot(rows["block"] + shift, rows[name], **DOT)
     axes.axhline(0, color="#1a1a1a", linewidth=0.8)
     insert_at = int(rows["insert_at"].iloc[0])
     axes.axvline(insert_at - 0.5, **INSERTION)
@@ -108,6 +117,9 @@ def _legend(shown: DataFrame) -> list["Artist"]:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    bars = Patch(color=VARIANTS["insert"].colour, alpha=0.75, label=f"mean, {drawing.seeds(shown)}")
+    bars = [
+        Patch(**AT_EPOCH, label=f"at equal epoch, {drawing.seeds(shown)}"),
+        Patch(**AT_LOSS, label="at equal training loss"),
+    ]
     dots = [Line2D([], [], **DOT, label="one seed")] * (shown["seed"].nunique() > 1)
-    return [bars, *dots, Line2D([], [], **INSERTION, label="inserted block")]
+    return [*bars, *dots, Line2D([], [], **INSERTION, label="inserted block")]

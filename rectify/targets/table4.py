@@ -6,7 +6,7 @@ from pandas import DataFrame
 
 from rectify.analysis.auxiliary import auxiliary_table
 from rectify.analysis.collect import Results
-from rectify.analysis.metrics import Metric, accuracies, gsnr
+from rectify.analysis.metrics import Metric, accuracies
 from rectify.targets.contract import TargetSettings
 from rectify.typed import Name, Several
 
@@ -35,12 +35,11 @@ def table(results: Results, _settings: Settings) -> DataFrame:
     evaluated, mCE (in percent of AlexNet's error) is next to it.
     """
 
-    def metrics(runs: DataFrame) -> list[Metric]:
+    def scores(runs: DataFrame) -> list[Metric]:
         shifted = any(runs[name].notna().any() for _, name in SHIFTS if name in runs)
-        accuracy = _shifts(runs) if shifted else accuracies(runs)
-        return [*accuracy, gsnr(runs, results.estimator)]
+        return _shifts(runs) if shifted else accuracies(runs)
 
-    return auxiliary_table("table4", results, metrics)
+    return auxiliary_table("table4", results, scores)
 
 
 def _shifts(runs: DataFrame) -> list[Metric]:

@@ -6,7 +6,7 @@ from pandas import DataFrame
 
 from rectify.analysis.auxiliary import auxiliary_table
 from rectify.analysis.collect import Results
-from rectify.analysis.metrics import Metric, accuracies, gsnr
+from rectify.analysis.metrics import accuracies
 from rectify.targets.contract import TargetSettings
 from rectify.typed import Name, Several
 
@@ -23,8 +23,4 @@ class Settings(TargetSettings):
 
 def table(results: Results, _settings: Settings) -> DataFrame:
     """Return accuracy and GSNR of each data set with and without auxiliary training."""
-
-    def metrics(runs: DataFrame) -> list[Metric]:
-        return [*accuracies(runs), gsnr(runs, results.estimator)]
-
-    return auxiliary_table("table5", results, metrics)
+    return auxiliary_table("table5", results, accuracies)

@@ -28,9 +28,10 @@ def cells(*rows: tuple) -> DataFrame:
     names = list(dict.fromkeys(row[0] for row in rows))
     columns = list(dict.fromkeys(row[1] for row in rows))
     full = [
-        (names.index(row), columns.index(column), row, *column, *rest, rest[3] - rest[6], "r", "c")
-        for row, column, *rest in rows
-    ]
+        (names.index(row), columns.index(column), row, *column, *kind, mean, std,
+         math.nan, math.nan, seeds, "-", paper, mean - paper, "r", "c")
+        for row, column, *kind, mean, std, seeds, paper in rows
+    ]  # fmt: skip
     return DataFrame(full, columns=CELLS.names)
 
 
@@ -62,6 +63,34 @@ def test_a_gain_is_in_brackets_behind_its_value() -> None:
     )  # fmt: skip
     assert difference_text(first) == "-0.16 (-0.01)"
     assert (ours_text(second), paper_text(second)) == ("76.00 (+1.00 ± 0.50)", "")
+
+
+def test_a_gain_over_three_seeds_has_its_interval() -> None:
+    three = GAINS.assign(low=-4.5, high=-2.9).head(1)
+    three.loc[three["kind"] == "value", ["low", "high"]] = math.nan
+    (line,) = lines(three)
+    assert ours_text(line.places[0]) == "-3.70 [-4.50, -2.90]"
+    said = "over seeds, n = 2 seeds; gains over vanilla, seed by seed, with 95 % intervals."
+    assert to_markdown(three).splitlines()[-1].endswith(said)
+    assert r"[-4.50, -2.90]" in to_latex(three)
+
+
+def test_a_relative_gain_says_its_unit_and_a_missing_number_why() -> None:
+    place = ("+AUX", ("Set", "GSNR"))
+    own = cells(
+        (*place, "value", "1", 1e-2, 1.2, 0.1, 2, math.nan),
+        (*place, "relative gain", "%", 1.0, 12.5, 1.5, 2, 11.6),
+        ("+AUX", ("Set", "equal loss"), "relative gain", "%", 1.0, math.nan, math.nan, 0, math.nan),
+    )  # fmt: skip
+    own.loc[2, "text"] = "no common loss"
+    (line,) = lines(own)
+    assert [ours_text(cell) for cell in line.places] == [
+        "1.20 ± 0.10 (+12.50 ± 1.50 %)", "no common loss",
+    ]  # fmt: skip
+    assert paper_text(line.places[0]) == "+11.60 %"
+    assert difference_text(line.places[0]) == "+0.90 %"
+    assert r"(+12.50 $\pm$ 1.50 \%)" in to_latex(own)
+    assert to_markdown(own).splitlines()[-1] == "Mean ± standard deviation over seeds, n = 2 seeds."
 
 
 def test_a_gain_alone_is_not_in_brackets() -> None:

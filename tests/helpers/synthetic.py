@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from pandas import DataFrame
 
 from rectify.analysis.collect import Results
@@ -239,6 +240,22 @@ def seeded(**accuracies: list[float]) -> DataFrame:
         for seed, top1 in enumerate(values)
     ]  # fmt: skip
     return DataFrame(rows)
+
+
+def layers_of(runs: DataFrame) -> DataFrame:
+    """Return the GSNR of `seeded` runs over two epochs, a tenth above vanilla in all others."""
+    columns = ["run", "seed", "data", "vision", "variant"]
+    parts = [
+        runs[columns].assign(
+            epoch=epoch,
+            block=0,
+            estimator="plain",
+            gsnr=runs["gsnr_plain"].where(runs["variant"] == "vanilla", 1.1 * runs["gsnr_plain"]),
+            main_loss=2.0 - epoch,
+        )
+        for epoch in range(2)
+    ]
+    return pd.concat(parts, ignore_index=True)
 
 
 def demo_results(root: Path, seeds: Sequence[int] = (0, 1)) -> Made:

@@ -1,17 +1,27 @@
 """Controls: every one that the experiment has is a row, for either path."""
 
 import pytest
+from pandas import DataFrame
 
+from rectify.analysis.collect import Results
 from rectify.controls import CONTROLS
 from rectify.targets.controls import Settings, table
-from tests.helpers.synthetic import results_of, seeded
+from tests.helpers.synthetic import layers_of, results_of, seeded
 
 ASKED = Settings(reads="controls")
 
 
+def results(runs: DataFrame) -> Results:
+    return results_of(runs=runs, gsnr=layers_of(runs))
+
+
 def test_gain_and_gsnr_are_shown_in_a_fitting_power_of_ten() -> None:
-    cells = table(results_of(runs=seeded(vanilla=[0.5], insert=[0.6], random=[0.45])), ASKED)
-    rows = cells.set_index(["row", "column"])
+    cells = table(results(seeded(vanilla=[0.5], insert=[0.6], random=[0.45])), ASKED)
+    relative = cells[cells["kind"] == "relative gain"].set_index(["row", "column"])["mean"]
+    assert relative[CONTROLS["random"].title].to_dict() == pytest.approx(
+        {"GSNR": 10, "GSNR gain at equal loss": 10}
+    )
+    rows = cells[cells["kind"] != "relative gain"].set_index(["row", "column"])
     assert rows.loc[(CONTROLS["random"].title, "gain"), "mean"] == pytest.approx(-5)
     assert ("vanilla", "gain") not in rows.index
     gsnr = rows.loc[(CONTROLS["frozen"].title, "GSNR")]
@@ -22,7 +32,7 @@ def test_gain_and_gsnr_are_shown_in_a_fitting_power_of_ten() -> None:
 def test_every_control_is_a_row_in_the_order_of_the_registry() -> None:
     names = [name for name, control in CONTROLS.items() if "insert" in control.variants]
     runs = seeded(**{name: [0.5] for name in ("vanilla", *names[::-1])})
-    assert table(results_of(runs=runs), ASKED)["row"].unique().tolist() == [
+    assert table(results(runs), ASKED)["row"].unique().tolist() == [
         "vanilla", *(CONTROLS[name].title for name in names),
     ]  # fmt: skip
 
@@ -30,7 +40,7 @@ def test_every_control_is_a_row_in_the_order_of_the_registry() -> None:
 def test_controls_of_the_auxiliary_path_are_shown_likewise() -> None:
     runs = seeded(vanilla=[0.5], auxiliary=[0.6], head=[0.55], random=[0.5])
     runs.loc[runs["variant"] == "insert", "variant"] = "auxiliary"
-    cells = table(results_of(runs=runs), ASKED)
+    cells = table(results(runs), ASKED)
     assert cells["row"].unique().tolist() == [
         "vanilla", *(CONTROLS[name].title for name in ("frozen", "random", "head")),
     ]  # fmt: skip
@@ -39,9 +49,9 @@ def test_controls_of_the_auxiliary_path_are_shown_likewise() -> None:
 def test_two_variants_at_once_are_an_error() -> None:
     runs = seeded(vanilla=[0.5], auxiliary=[0.6], random=[0.5])
     with pytest.raises(ValueError, match="controls: all runs must have the same variant, got aux"):
-        table(results_of(runs=runs), ASKED)
+        table(results(runs), ASKED)
 
 
 def test_a_control_that_is_not_registered_is_an_error() -> None:
     with pytest.raises(ValueError, match="control: must be a known control, got 'lora'"):
-        table(results_of(runs=seeded(vanilla=[0.5], lora=[0.6])), ASKED)
+        table(results(seeded(vanilla=[0.5], lora=[0.6])), ASKED)

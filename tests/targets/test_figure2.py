@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from rectify.analysis.collect import Results
+from rectify.targets import figure2b
 from rectify.targets.figure2 import Settings, figure
 from tests.helpers import synthetic
 from tests.helpers.synthetic import results_of
@@ -32,6 +33,22 @@ def test_it_draws_the_mean_over_seeds_and_each_seed(ends: Results) -> None:
     ours = values[values["label"] == "ViT-64"].set_index(["seed", "epoch"])["gsnr"]
     assert ours[0, 0] == pytest.approx(first)
     assert set(drawn.values["estimator"]) == {"plain", "debiased", "xi", "unnormalised"}
+
+
+def test_over_the_loss_each_epoch_is_where_its_loss_is(ends: Results) -> None:
+    drawn = figure2b.figure(ends, figure2b.Settings(reads="grid"))
+    (axes,) = drawn.figure.axes
+    values = drawn.values[drawn.values["estimator"] == "plain"]
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    means = values[values["label"] == "ViT-64"].groupby("epoch")[["main_loss", "gsnr"]].mean()
+    assert np.array_equal(lines["ViT-64"].get_xdata(), means["main_loss"])
+    assert np.array_equal(lines["ViT-64"].get_ydata(), means["gsnr"])
+    left, right = axes.get_xlim()
+    assert left > right  # training goes to the right
+    losses = ends.history[ends.history["metric"] == "main_loss"]
+    first = losses[(losses["variant"] == "vanilla") & (losses["seed"] == 1)]
+    ours = values[(values["label"] == "ViT-64") & (values["seed"] == 1)]
+    assert ours["main_loss"].tolist() == first["value"].tolist()
 
 
 def test_the_vanilla_run_comes_first_and_each_control_has_a_colour(ends: Results) -> None:

@@ -26,7 +26,8 @@ def test_it_draws_the_paired_difference_and_marks_the_block(last: Results) -> No
     end = drawn.values[drawn.values["position"] == "end"]
     end = end[end["estimator"] == "debiased"]
     bars = [bar.get_height() for bar in drawn.figure.axes[2].patches]
-    assert bars == pytest.approx(end.groupby("block")["difference"].mean().tolist())
+    means = end.groupby("block")[["difference", "at_equal_loss"]].mean()
+    assert bars == pytest.approx([*means["difference"], *means["at_equal_loss"]])
     marks = [line.get_xdata()[0] for line in drawn.figure.axes[2].get_lines()[-1:]]
     assert marks == [5.5]
     assert (end["difference"] == end["gsnr"] - end["vanilla"]).all()
@@ -44,6 +45,20 @@ def test_a_difference_is_that_of_means_over_epochs_of_one_seed(last: Results) ->
     assert values["difference"]["middle", 1, 2, "plain"] == pytest.approx(by_hand)
 
 
+def test_at_equal_loss_a_gain_is_over_vanilla_at_the_loss_of_each_epoch(last: Results) -> None:
+    """Here the run has the losses of vanilla's next epoch, so it is compared with that."""
+    gsnr = last.gsnr.copy()
+    gsnr.loc[gsnr["variant"] == "insert", "main_loss"] -= 1  # losses fall by 1 an epoch
+    values = figure(results_of(gsnr=gsnr), ASKED).values
+    keys = ["seed", "block", "estimator", "epoch"]
+    vanilla = gsnr[gsnr["variant"] == "vanilla"].set_index(keys)["gsnr"]
+    ours = gsnr[gsnr["position"] == "end"].set_index(keys)["gsnr"]
+    end = values[values["position"] == "end"].set_index(["seed", "block", "estimator"])
+    assert set(end["epochs"]) == {5}
+    expected = [ours[1, 2, "xi", n] - vanilla[1, 2, "xi", n + 1] for n in range(5)]
+    assert end["at_equal_loss"][1, 2, "xi"] == pytest.approx(sum(expected) / 5)
+
+
 def test_panels_are_in_the_order_of_the_positions(last: Results) -> None:
     gsnr = last.gsnr.copy()
     gsnr.loc[gsnr["position"] == "middle", ["position", "insert_at"]] = ["1", 1.0]
@@ -55,7 +70,7 @@ def test_bars_below_zero_are_drawn_below_zero(last: Results) -> None:
     below = last.gsnr.assign(gsnr=last.gsnr["gsnr"].where(last.gsnr["variant"] == "vanilla", -1e-4))
     drawn = figure(results_of(gsnr=below), ASKED)
     heights = [bar.get_height() for axes in drawn.figure.axes for bar in axes.patches]
-    assert len(heights) == 3 * 6
+    assert len(heights) == 3 * 2 * 6
     assert max(heights) < 0
     low, _ = drawn.figure.axes[0].get_ylim()
     assert low < min(heights)

@@ -35,7 +35,7 @@ def draw(kind: str, frames: dict[str, DataFrame]) -> Drawn:
     """Draw a kind of figure from frames that hold what all of them need, and more."""
     gsnr = frames["gsnr"]
     needed = gsnr["layer"].isna() | (gsnr["layer"] == 7)
-    if kind == "figure2":
+    if kind in ("figure2", "figure2b"):
         needed &= gsnr["position"].isna() | (gsnr["position"] == "end")
     target = targets.module_of(kind)
     settings = target.Settings(**SETTINGS.get(kind, {"reads": "grid"}))

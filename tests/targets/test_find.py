@@ -171,6 +171,7 @@ def test_figures_2_and_3_need_the_last_layer_alone() -> None:
     places = [(layer, position) for layer in (0, 7) for position in ("early", "end")]
     runs = placements(*places)
     assert needed("figure2", runs) == [(None, None), (7, "end")]
+    assert needed("figure2b", runs) == [(None, None), (7, "end")]
     assert needed("figure3", runs) == [(None, None), (7, "early"), (7, "end")]
     assert needed("figure5", runs) == [(None, None), *places]
 
