@@ -161,10 +161,12 @@ CELLS = Table(
         Column("row", "str", "-", "row label"),
         Column("group", "str", "-", "common head of some columns, e.g. the data set; or empty"),
         Column("column", "str", "-", "column label, below the common head"),
-        Column("kind", "str", "-", "value, its gain over vanilla, calibrated, or chance"),
+        Column(
+            "kind", "str", "-", "value, its gain over vanilla or p value, calibrated, or chance"
+        ),
         Column("unit", "str", "-", "unit of mean, std, paper and difference, times the scale"),
         Column("scale", "float64", "unit", "power of ten that the numbers are divided by"),
-        Column("mean", "float64", "scale x unit", "mean over seeds"),
+        Column("mean", "float64", "scale x unit", "mean over seeds, or a correlation of means"),
         Column("std", "float64", "scale x unit", "standard deviation, from 2 seeds on", True),
         Column("seeds", "int64", "1", "seeds behind the mean, 0 without training"),
         Column("paper", "float64", "scale x unit", "the value that the paper prints", True),
