@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from pandas import DataFrame
 
-from rectify.analysis import style
+from rectify.analysis import factors, style
 from rectify.analysis.statistics import format_spread, seed_count
 
 if TYPE_CHECKING:
@@ -28,14 +28,18 @@ class Drawn(NamedTuple):
 
 
 def panels(
-    width: float, height: float, count: int = 1, sharey: bool = True, stacked: bool = False
+    width: float, height: float, count: int = 1, sharey: bool = True, columns: int | None = None
 ) -> tuple["Figure", list["Axes"]]:
-    """Return a figure of a size in inches, and its panels side by side or stacked."""
+    """Return a figure of a size in inches, and its panels side by side or in some columns.
+
+    Panels are listed row by row. Those of a row share the vertical axis, unless they shall not.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height))
-    rows, columns = (count, 1) if stacked else (1, count)
-    axes = figure.subplots(rows, columns, sharey=sharey, squeeze=False)
+    columns = columns or count
+    shared = "row" if sharey else "none"
+    axes = figure.subplots(-(-count // columns), columns, sharey=shared, squeeze=False)
     return figure, list(axes.flat)
 
 
@@ -101,6 +105,15 @@ def write_cells(
 def seeds(frame: DataFrame) -> str:
     """Return how many seeds are behind a figure."""
     return seed_count(frame["seed"].nunique())
+
+
+def common(runs: DataFrame) -> str:
+    """Return the titles of language model, ViT and data set, where all runs have the same one."""
+    return ", ".join(
+        factors.title(runs, name, runs[name].dropna().iloc[0])
+        for name in ("language", "vision", "data")
+        if runs[name].nunique() == 1
+    )
 
 
 def setting(runs: DataFrame) -> str:

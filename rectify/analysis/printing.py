@@ -1,8 +1,9 @@
 """A table of cells as people read it: Markdown for a screen, LaTeX for a paper.
 
 Both show, for each row, mean ± standard deviation over seeds and below it the number that
-the paper prints. A gain is in brackets behind the value that it belongs to, from three seeds on
-with its 95 % interval, and columns of one group share a head, as in the paper.
+the paper prints. A gain (from three seeds on with its 95 % interval), or the p value of a
+correlation, is in brackets behind the value that it belongs to, and columns of one group share a
+head, as in the paper.
 """
 
 import itertools
@@ -14,9 +15,10 @@ from pandas import DataFrame, Series
 
 from rectify.analysis.metrics import DECIMALS
 from rectify.analysis.published import GAINS, RELATIVE_GAIN
-from rectify.analysis.statistics import format_spread, seed_count
+from rectify.analysis.statistics import format_p, format_spread, seed_count
 
 NO_CELL = "–"
+BEHIND = (*GAINS, "p")  # kinds of cell that are in brackets behind the value
 
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _LATEX = {
@@ -28,7 +30,9 @@ _LATEX = {
     "×": r"$\times$",
     "–": "--",
     "−": "$-$",
+    "<": "$<$",
     "λ": r"$\lambda$",
+    "ρ": r"$\rho$",
     **{chr(raised): f"$^{{{chr(plain)}}}$" for plain, raised in _RAISED.items()},
 }
 
@@ -42,7 +46,7 @@ class Heading(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A row's label and, for each column, the cells that are there: the value, then its gain."""
+    """A row's label and, for each column, the cells that are there, first the value."""
 
     label: str
     places: list[list[Series]]
@@ -67,7 +71,7 @@ def lines(cells: DataFrame) -> Iterator[Line]:
     """Yield the rows of a table, from the top."""
     columns = [heading.index for heading in headings(cells)]
     for _, of_row in cells.groupby("row_index"):
-        in_order = of_row.sort_values("kind", key=lambda kinds: kinds.isin(GAINS), kind="stable")
+        in_order = of_row.sort_values("kind", key=lambda kinds: kinds.isin(BEHIND), kind="stable")
         places = [
             [cell for _, cell in in_order[in_order["column_index"] == column].iterrows()]
             for column in columns
@@ -103,7 +107,7 @@ def to_latex(cells: DataFrame) -> str:
 
 
 def ours_text(place: list[Series]) -> str:
-    """Return our numbers of a place, a gain in brackets behind its value; empty if none."""
+    """Return our numbers of a place, gain or p in brackets behind the value; empty if none."""
     return _bracketed([spread(cell) for cell in place])
 
 
@@ -128,12 +132,14 @@ def number(cell: Series, name: str, signed: bool = False) -> str:
 
 
 def spread(cell: Series) -> str:
-    """Return mean ± standard deviation of a cell, or why there is none.
+    """Return mean ± standard deviation of a cell, or why there is none; p = 0.012 of a p value.
 
     A gain has its 95 % interval instead, if it has one; a single seed the mean alone.
     """
     if pd.isna(cell["mean"]):
         return f"{cell['text']}"
+    if cell["kind"] == "p":
+        return format_p(cell["mean"])
     decimals = _decimals(cell)
     if pd.notna(cell["low"]):
         ends = f"[{cell['low']:+.{decimals}f}, {cell['high']:+.{decimals}f}]"
@@ -149,6 +155,8 @@ def seeds_text(cells: DataFrame) -> str:
     if most == 0:
         return "One measurement each"
     count = seed_count(most) if least == most else f"n = {least} to {most} seeds"
+    if "p" in set(cells["kind"]):
+        return f"Spearman's ρ (p value) over runs, each the mean over its seeds, {count}"
     has_intervals = cells["low"].notna().any()
     intervals = "; gains over vanilla, seed by seed, with 95 % intervals" if has_intervals else ""
     return f"Mean ± standard deviation over seeds, {count}{intervals}"

@@ -4,6 +4,7 @@ A standard deviation needs two seeds; the number of seeds is always printed next
 Differences between two variants are taken seed by seed, because both saw the same batches.
 """
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from pandas import DataFrame, Series
 
 from rectify.analysis.metrics import Metric
 
-RESAMPLES = 50_000  # all 8! orders of 8 points are fewer: up to there the p value is exact
+RESAMPLES = 50_000  # where there are no more orders, as of 8 points, the p value is exact
 
 
 class Summary(NamedTuple):
@@ -132,6 +133,64 @@ def rank_correlation(
         rng=np.random.default_rng(0),
     )
     return Correlation(float(np.clip(test.statistic, -1, 1)), float(test.pvalue), n)
+
+
+def stratified_correlation(
+    left: Sequence[float] | np.ndarray | Series,
+    right: Sequence[float] | np.ndarray | Series,
+    strata: Sequence[str] | np.ndarray | Series,
+) -> Correlation | None:
+    """Return the rank correlation within strata, with the p value of its permutation test.
+
+    Both sides are ranked within each stratum and the ranks centred there, so that nothing that
+    distinguishes the strata counts. Points change places within their stratum only: all orders
+    are counted where there are at most 50,000, as many random ones otherwise. There is no
+    correlation of fewer than three points, or where all strata are equal on one side.
+
+    Args:
+        left: A value of each point.
+        right: Its other value.
+        strata: The stratum of each point.
+    """
+    names = np.asarray(strata)
+    members = [np.flatnonzero(names == name) for name in np.unique(names)]
+    pairs = [tuple(_centred(np.asarray(side)[m]) for side in (left, right)) for m in members]
+    ours, theirs = (np.concatenate([pair[side] for pair in pairs] or [[]]) for side in (0, 1))
+    size = math.sqrt((ours @ ours) * (theirs @ theirs))
+    if len(names) < 3 or size == 0:
+        return None
+    observed = ours @ theirs
+    sums, is_exact = _reordered(pairs)
+    extra = 0 if is_exact else 1  # the order that was observed, as scipy counts it
+    rarer = min(np.sum(sums <= observed), np.sum(sums >= observed)) + extra
+    p = min(1.0, 2 * rarer / (len(sums) + extra))
+    return Correlation(float(np.clip(observed / size, -1, 1)), float(p), len(names))
+
+
+def _centred(values: np.ndarray) -> np.ndarray:
+    """Return ranks less their mean: multiples of a half, whose products have no rounding."""
+    from scipy import stats
+
+    return stats.rankdata(values) - (len(values) + 1) / 2
+
+
+def _reordered(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, bool]:
+    """Return sums of products over orders within the pairs, and whether these are all orders."""
+    if math.prod(math.factorial(len(ours)) for ours, _ in pairs) > RESAMPLES:
+        rng, sums = np.random.default_rng(0), np.zeros(RESAMPLES)
+        for ours, theirs in pairs:
+            sums += rng.permuted(np.tile(theirs, (RESAMPLES, 1)), axis=1) @ ours
+        return sums, False
+    sums = np.zeros(1)
+    for ours, theirs in pairs:
+        orders = np.array(list(itertools.permutations(theirs)))
+        sums = np.add.outer(sums, orders @ ours).ravel()
+    return sums, True
+
+
+def format_p(p: float) -> str:
+    """Return for example ``p = 0.012``, or ``p < 0.001``."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def format_spread(mean: float, std: float | None, decimals: int = 2) -> str:

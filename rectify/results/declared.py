@@ -165,12 +165,16 @@ CELLS = Table(
             "kind",
             "str",
             "-",
-            "value, its gain or relative gain over vanilla, calibrated, or chance",
+            "value, its gain or relative gain over vanilla, its p value, calibrated, or chance",
         ),
         Column("unit", "str", "-", "unit of mean, std, paper and difference, times the scale"),
         Column("scale", "float64", "unit", "power of ten that the numbers are divided by"),
         Column(
-            "mean", "float64", "scale x unit", "mean over seeds; none where `text` says why", True
+            "mean",
+            "float64",
+            "scale x unit",
+            "mean over seeds, or a correlation of means; none where `text` says why",
+            True,
         ),
         Column("std", "float64", "scale x unit", "standard deviation, from 2 seeds on", True),
         Column("low", "float64", "scale x unit", "95 % interval of a gain, from 3 seeds on", True),

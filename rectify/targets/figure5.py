@@ -12,7 +12,7 @@ from rectify.analysis.collect import Results
 from rectify.analysis.drawing import Drawn
 from rectify.analysis.metrics import Metric, headline
 from rectify.analysis.selection import placement_similarity, predicted_choice
-from rectify.analysis.statistics import Correlation, rank_correlation, with_gains
+from rectify.analysis.statistics import Correlation, format_p, rank_correlation, with_gains
 from rectify.results.tables import Column, Table
 from rectify.targets.contract import Pair, TargetSettings, View
 from rectify.typed import Name, Several
@@ -132,8 +132,7 @@ def _points(axes: "Axes", rows: DataFrame, position: str, index: int) -> None:
 def _correlation(correlation: Correlation | None, n: int) -> str:
     if correlation is None:
         return f"n = {n}"
-    p = "p < 0.001" if correlation.p < 0.001 else f"p = {correlation.p:.3f}"
-    return f"Spearman ρ = {correlation.rho:.2f}, {p}, n = {correlation.n}"
+    return f"Spearman ρ = {correlation.rho:.2f}, {format_p(correlation.p)}, n = {correlation.n}"
 
 
 def _write_layers(drawn: "Figure", axes: "Axes", values: DataFrame) -> None:

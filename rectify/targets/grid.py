@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from pandas import DataFrame
 from pydantic import model_validator
 
-from rectify.analysis import drawing, factors, style
+from rectify.analysis import drawing, style
 from rectify.analysis.cells import fill
 from rectify.analysis.checks import check_some
 from rectify.analysis.collect import Results
@@ -147,10 +147,11 @@ def figure(results: Results, settings: Settings) -> Drawn:
     is_stacked = len(kinds) * columns > MOST_COLUMNS
     height = (0.9 + 0.34 * rows) * (len(kinds) if is_stacked else 1)
     with style.look():
-        drawn, panels = drawing.panels(style.PAGE, height, len(kinds), stacked=is_stacked)
+        across = 1 if is_stacked else len(kinds)
+        drawn, panels = drawing.panels(style.PAGE, height, len(kinds), columns=across)
         for axes, kind in zip(panels, kinds, strict=True):
             _panel(axes, cells, metric if kind == metric.kind else metric.gain)
-            _name_columns(axes, cells, 1 if is_stacked else len(kinds))
+            _name_columns(axes, cells, across)
         drawn.suptitle(_title(runs, metric), fontsize=8.5)
     return Drawn(drawn, cells[VALUES.names])
 
@@ -201,12 +202,8 @@ def _name_columns(axes: "Axes", cells: DataFrame, side_by_side: int) -> None:
 def _title(runs: DataFrame, metric: Metric) -> str:
     """Return what the runs have in common, the vanilla run's metric, and the number of seeds."""
     treated, vanilla = runs[runs["variant"] != "vanilla"], runs[runs["variant"] == "vanilla"]
-    common = [
-        factors.title(runs, name, runs[name].dropna().iloc[0])
-        for name in ("language", "vision", "data")
-        if runs[name].nunique() == 1
-    ]
-    parts = [", ".join(common)] if common else []
+    common = drawing.common(runs)
+    parts = [common] if common else []
     if vanilla["run"].nunique() == 1 and metric.kind == "value" and len(treated):
         mean = vanilla[metric.name].mean() * metric.factor
         parts.append(f"vanilla {mean:.{DECIMALS.get(metric.unit, 2)}f}")

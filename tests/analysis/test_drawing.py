@@ -46,10 +46,16 @@ def test_letters_differ_in_brightness_from_the_cell_below_them(colours: str) -> 
 
 def test_panels_are_side_by_side_or_stacked() -> None:
     rows = {
-        is_stacked: [
+        columns: [
             axes.get_subplotspec().rowspan.start
-            for axes in drawing.panels(6.0, 3.0, 2, stacked=is_stacked)[1]
+            for axes in drawing.panels(6.0, 3.0, 4, columns=columns)[1]
         ]
-        for is_stacked in (False, True)
+        for columns in (None, 1, 2)
     }
-    assert rows == {False: [0, 0], True: [0, 1]}
+    assert rows == {None: [0, 0, 0, 0], 1: [0, 1, 2, 3], 2: [0, 0, 1, 1]}
+
+
+def test_panels_of_a_row_share_their_vertical_axis_alone() -> None:
+    _, (first, second, third, _) = drawing.panels(6.0, 3.0, 4, columns=2)
+    first.set_ylim(0, 9)
+    assert second.get_ylim() == (0, 9) != third.get_ylim()

@@ -48,6 +48,12 @@ GROUPS = cells(
     ("ViT_S & 5%", ("Other #1", "acc@1"), "value", "%", 1.0, 50.0, 1.0, 3, math.nan),
     ("last", ("Other #1", "acc@1"), "value", "%", 1.0, 40.0, 1.0, 3, math.nan),
 )
+CORRELATIONS = cells(
+    ("GSNR", ("equal loss", "gap"), "p", "-", 1.0, 0.0123, math.nan, 2, math.nan),
+    ("GSNR", ("equal loss", "gap"), "value", "rho", 1.0, -0.514, math.nan, 2, math.nan),
+    ("cosine", ("equal loss", "gap"), "value", "rho", 1.0, 0.9, math.nan, 2, math.nan),
+    ("cosine", ("equal loss", "gap"), "p", "-", 1.0, 0.0002, math.nan, 2, math.nan),
+)
 
 
 def flat(text: str) -> list[str]:
@@ -96,6 +102,19 @@ def test_a_relative_gain_says_its_unit_and_a_missing_number_why() -> None:
 def test_a_gain_alone_is_not_in_brackets() -> None:
     (line,) = lines(GAINS[GAINS["kind"] == "gain"])
     assert [ours_text(place) for place in line.places] == ["-3.70 ± 0.50", "+1.00 ± 0.50"]
+
+
+def test_a_p_value_is_in_brackets_behind_its_correlation() -> None:
+    assert [ours_text(line.places[0]) for line in lines(CORRELATIONS)] == [
+        "-0.51 (p = 0.012)", "0.90 (p < 0.001)",
+    ]  # fmt: skip
+    text = flat(to_markdown(CORRELATIONS))
+    assert text[2] == "| **GSNR** | -0.51 (p = 0.012) |"
+    note = "Spearman's ρ (p value) over runs, each the mean over its seeds, n = 2 seeds."
+    assert text[-1] == note
+    latex = to_latex(CORRELATIONS)
+    assert r"cosine & 0.90 (p $<$ 0.001) \\" in latex
+    assert r"Spearman's $\rho$ (p value)" in latex
 
 
 def test_rows_and_columns_come_by_their_index_whatever_the_order_of_the_file() -> None:
@@ -155,7 +174,7 @@ def test_characters_of_latex_are_made_harmless() -> None:
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
-@pytest.mark.parametrize("table", [GAINS, GROUPS])
+@pytest.mark.parametrize("table", [GAINS, GROUPS, CORRELATIONS])
 def test_latex_compiles_inside_a_table(table: DataFrame, tmp_path: Path) -> None:
     start = r"\documentclass{article}\usepackage{booktabs}\begin{document}\begin{table}"
     text = "\n".join([start, to_latex(table), r"\end{table}\end{document}"])

@@ -10,10 +10,12 @@ from pandas import DataFrame, Series
 
 from rectify.analysis.metrics import ACCURACY, Metric
 from rectify.analysis.statistics import (
+    format_p,
     format_spread,
     paired_difference,
     rank_correlation,
     seed_count,
+    stratified_correlation,
     summary,
     with_gains,
 )
@@ -92,6 +94,91 @@ def test_fifteen_points_give_the_same_p_value_each_time() -> None:
 def test_there_is_no_correlation_of_two_points_or_of_equal_ones() -> None:
     assert rank_correlation([1.0, 2.0], [2.0, 1.0]) is None
     assert rank_correlation([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]) is None
+
+
+STRATA = ["a", "b", "a", "b", "b", "a", "c"]
+
+
+def all_orders_within(
+    left: list[float], right: list[float], strata: list[str]
+) -> tuple[float, float]:
+    """The correlation of centred ranks and its p value, by every order that keeps the strata."""
+    frame = DataFrame({"left": left, "right": right, "stratum": strata})
+    ranks = frame.groupby("stratum").rank()
+    ours, theirs = (
+        (ranks[side] - ranks[side].groupby(frame["stratum"]).transform("mean")).tolist()
+        for side in ("left", "right")
+    )
+    correlation, others = np.corrcoef(ours, theirs)[0, 1], []
+    for order in itertools.permutations(range(len(strata))):
+        if all(strata[i] == strata[j] for i, j in enumerate(order)):
+            others.append(np.corrcoef(ours, [theirs[j] for j in order])[0, 1])
+    low = np.mean([other <= correlation + 1e-12 for other in others])
+    high = np.mean([other >= correlation - 1e-12 for other in others])
+    return correlation, min(1.0, 2 * min(low, high))
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [([1, 5, 2, 6, 7, 3, 9], [1, 2, 2, 5, 9, 3, 0]), ([1, 5, 2, 6, 7, 3, 9], [4, 2, 2, 2, 1, 4, 8]),
+     ([3, 3, 1, 4, 3, 2, 0], [0.1, 0.3, 0.2, 0.5, 0.4, 0.0, 0.6])],
+)  # fmt: skip
+def test_the_correlation_within_strata_equals_that_over_all_orders_that_keep_them(
+    left: list[float], right: list[float]
+) -> None:
+    rho, p, n = stratified_correlation(Series(left), Series(right), Series(STRATA))
+    assert (rho, p) == pytest.approx(all_orders_within(left, right, STRATA))
+    assert n == len(left)
+
+
+def test_with_one_stratum_it_is_the_plain_rank_correlation() -> None:
+    left, right = [0.1, 0.4, 0.2, 0.9, 0.5], [1.0, 3.0, 3.0, 4.0, 2.0]
+    within = stratified_correlation(left, right, ["a"] * 5)
+    assert within == pytest.approx(rank_correlation(left, right))
+
+
+def test_what_only_distinguishes_strata_is_no_correlation_within_them() -> None:
+    strata = np.repeat(["a", "b", "c", "d"], 4)
+    level = np.repeat([0.0, 10.0, 20.0, 30.0], 4)
+    left, right = level + np.tile([1, 2, 3, 4], 4), level + np.tile([2, 4, 1, 3], 4)
+    pooled, within = rank_correlation(left, right), stratified_correlation(left, right, strata)
+    assert pooled.rho > 0.9
+    assert pooled.p < 0.001
+    assert (within.rho, within.p) == (0, 1)
+
+
+def test_random_orders_within_strata_come_close_to_all_of_them() -> None:
+    """Two strata of six have 518,400 orders; all sums of products are counted here."""
+    values = np.random.default_rng(3).permuted(np.tile(np.arange(6.0), (4, 1)), axis=1)
+    (ours, more), (theirs, others) = values[:2], values[2:]
+    sums = [
+        np.array([np.dot(side, order) for order in itertools.permutations(other)])
+        for side, other in ((ours, theirs), (more, others))
+    ]
+    every = np.add.outer(*sums)
+    observed = ours @ theirs + more @ others
+    exact = min(1.0, 2 * min(np.mean(every <= observed), np.mean(every >= observed)))
+    sides = (np.concatenate([ours, more]), np.concatenate([theirs, others]))
+    first = stratified_correlation(*sides, ["a"] * 6 + ["b"] * 6)
+    assert first.p == pytest.approx(exact, abs=0.01)
+    assert first == stratified_correlation(*sides, ["a"] * 6 + ["b"] * 6)
+    perfect = stratified_correlation(sides[0], sides[0], ["a"] * 6 + ["b"] * 6)
+    assert perfect.rho == 1
+    assert 2 / 50_001 <= perfect.p < 0.001  # the observed order counts, so p is never 0
+
+
+def test_there_is_no_correlation_within_strata_of_one_point_or_of_equal_ones() -> None:
+    assert stratified_correlation([1.0, 2.0, 3.0], [2.0, 1.0, 3.0], ["a", "b", "c"]) is None
+    assert stratified_correlation([1.0, 1.0, 3.0], [2.0, 1.0, 3.0], ["a", "a", "c"]) is None
+    assert stratified_correlation([1.0, 2.0], [2.0, 1.0], ["a", "a"]) is None
+    assert stratified_correlation([], [], []) is None
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(0.0124, "p = 0.012"), (0.0009, "p < 0.001"), (0.001, "p = 0.001")]
+)
+def test_a_small_p_value_is_printed_as_below_a_thousandth(p: float, text: str) -> None:
+    assert format_p(p) == text
 
 
 LOSS = Metric("loss", "loss", "nats", better="lower")

@@ -49,6 +49,7 @@ def test_each_table_has_as_many_runs_as_the_paper_has_cells(values):
     assert counts["figure2"] == 2
     assert counts["figure3"] == 4  # the last layer at each position, and the baseline
     assert counts["controls"] == 6
+    assert counts["coherence"] == 16
     assert counts["table1"] == counts["figure4"] == counts["cost"] == 0
 
 

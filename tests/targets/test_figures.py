@@ -34,7 +34,7 @@ def frames(demo: synthetic.Made) -> dict[str, DataFrame]:
 def draw(kind: str, frames: dict[str, DataFrame]) -> Drawn:
     """Draw a kind of figure from frames that hold what all of them need, and more."""
     gsnr = frames["gsnr"]
-    needed = gsnr["layer"].isna() | (gsnr["layer"] == 7)
+    needed = gsnr["layer"].isna() | (gsnr["layer"] == 7) | (kind == "coherence")
     if kind in ("figure2", "figure2b"):
         needed &= gsnr["position"].isna() | (gsnr["position"] == "end")
     target = targets.module_of(kind)
