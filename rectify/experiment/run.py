@@ -95,6 +95,9 @@ class GsnrSettings(Closed):
     xi: float
     mode: str
     loss: str
+    group: str
+    model: str
+    parameters: str
 
 
 class VisionSettings(Closed):

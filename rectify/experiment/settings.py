@@ -20,7 +20,14 @@ from pydantic import (
 
 from rectify.controls import CONTROLS, VARIANTS
 from rectify.experiment.run import FROZEN, POSITIONS
-from rectify.results.declared import ESTIMATORS, GSNR_LOSSES, GSNR_MODES
+from rectify.results.declared import (
+    ESTIMATORS,
+    GSNR_GROUPS,
+    GSNR_LOSSES,
+    GSNR_MODELS,
+    GSNR_MODES,
+    GSNR_PARAMETERS,
+)
 from rectify.targets import kind_of
 from rectify.targets import settings_of as target_settings
 from rectify.targets.contract import TargetSettings
@@ -144,14 +151,26 @@ class Gsnr(Closed):
     xi: Annotated[float, Field(gt=0)] = Field(1e-8, description="Added to the variance by `xi`.")
     mode: Annotated[str, _named(GSNR_MODES)] = "observe"
     loss: Annotated[str, _named(GSNR_LOSSES)] = "total"
+    group: Annotated[str, _named(GSNR_GROUPS)] = Field(
+        "batch",
+        description="Samples that are compared: the whole batch, the part of one process, or one "
+        "accumulated slice of it.",
+    )
+    model: Annotated[str, _named(GSNR_MODELS)] = Field(
+        "train", description="With dropout and stochastic depth, or in a pass without them."
+    )
+    parameters: Annotated[str, _named(GSNR_PARAMETERS)] = Field(
+        "all", description="All of a block, or its matrices only, without biases and norms."
+    )
 
     @model_validator(mode="after")
-    def _replaces_the_total(self) -> "Gsnr":
-        if self.mode == "replace" and self.loss != "total":
-            raise ValueError(
-                f"config: gsnr.loss must be total where gsnr.mode is replace, got {self.loss}. "
-                "Set gsnr.mode to observe."
-            )
+    def _replaces_what_trains(self) -> "Gsnr":
+        for key, value, needed in (("loss", self.loss, "total"), ("model", self.model, "train")):
+            if self.mode == "replace" and value != needed:
+                raise ValueError(
+                    f"config: gsnr.{key} must be {needed} where gsnr.mode is replace, got {value}. "
+                    "Set gsnr.mode to observe."
+                )
         return self
 
 

@@ -11,13 +11,16 @@ The key's part of a bias named ``qkv.bias`` is not a parameter here, nor is a ``
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 
 import torch
 from torch import Tensor
 
 from rectify.gsnr.moments import Moments
 from rectify.results import declared
+from rectify.runtime import process, summed
+
+COUNTS = 3  # fields of ``Totals`` that are whole numbers, the first ones
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,21 @@ def totals(moments: Mapping[str, Moments], xi: float, where: str) -> Totals:
             "Use different samples, or a model whose loss is not yet exactly 0."
         )
     return Totals(samples, int(entries), int(entries - varying), *sums)
+
+
+def gathered(own: Sequence[Totals], like: Mapping[str, Moments]) -> list[Totals]:
+    """Return the totals of all processes of ``torch.distributed``, the same in each.
+
+    Args:
+        own: Those of this process, as many as of any other.
+        like: Moments on the device that processes talk through.
+    """
+    rank, ranks = process()
+    device = next(iter(like.values())).mean.device
+    table = torch.zeros(ranks, len(own), len(fields(Totals)), dtype=torch.float64)
+    table[rank] = torch.tensor([astuple(one) for one in own], dtype=torch.float64)
+    rows = summed(table.to(device)).flatten(0, 1).tolist()
+    return [Totals(*map(int, row[:COUNTS]), *row[COUNTS:]) for row in rows]
 
 
 def _sums(name: str, moments: Moments, xi: float) -> Tensor:

@@ -9,10 +9,11 @@ from typing import NamedTuple, TypedDict
 from jaxtyping import Int64
 from torch import Tensor, nn
 
-from rectify.gsnr.estimators import ESTIMATORS, Totals, mean, totals
+from rectify.gsnr.estimators import ESTIMATORS, Totals, gathered, mean, totals
 from rectify.gsnr.links import Links
 from rectify.gsnr.moments import GradientMoments, Moments, across_ranks, merged
-from rectify.results.declared import GSNR_LOSSES
+from rectify.results.declared import GSNR_GROUPS, GSNR_LOSSES, GSNR_MODELS, GSNR_PARAMETERS
+from rectify.runtime import process
 
 
 class GsnrRow(NamedTuple):
@@ -37,7 +38,11 @@ class ObserverState(TypedDict):
     xi: float
     mode: str
     loss: str
-    totals: list[dict[str, int | float]]  # of a batch: epoch, block, fields of ``Totals``
+    group: str
+    model: str
+    parameters: str
+    groups: int  # of a batch
+    totals: list[dict[str, int | float]]  # of a group: epoch, block, fields of ``Totals``
 
 
 class GsnrObserver:
@@ -50,6 +55,10 @@ class GsnrObserver:
         xi: float = 1e-8,
         mode: str = "observe",
         loss: str = "total",
+        *,
+        group: str = "batch",
+        model: str = "train",
+        parameters: str = "all",
     ):
         """Watch ``blocks`` on ``batches`` batches per epoch, T of Eq. 3.
 
@@ -61,20 +70,33 @@ class GsnrObserver:
                 faster, and equal but for rounding.
             loss: Which loss's gradient: the ``total``, or the ``main`` or ``auxiliary`` part of
                 a run with two; a run with one path has one loss, whatever is asked for.
+            group: Samples that are compared: the whole ``batch``, the part of a ``process``, or a
+                ``slice``, what one ``watch`` sees. The values of all are averaged.
+            model: ``train`` measures the pass that trains, with dropout and stochastic depth;
+                ``eval`` a pass without them, which the loop must run apart.
+            parameters: ``all`` of a block, or only its ``weights``: tensors of two axes and more.
 
         Raises:
-            ValueError: If ``mode`` or ``loss`` is unknown, the two do not go together, or a block
+            ValueError: If a choice is unknown, ``mode`` does not go with another one, or a block
                 cannot be measured.
         """
-        if loss not in GSNR_LOSSES or (mode == "replace" and loss != "total"):
-            raise ValueError(
-                f"gsnr: loss must be one of {', '.join(GSNR_LOSSES)}, and total where mode is "
-                f"replace, got {loss!r} and {mode!r}. Change gsnr.loss or gsnr.mode in the config."
-            )
+        for key, value, known in (
+            ("loss", loss, GSNR_LOSSES if mode != "replace" else GSNR_LOSSES[:1]),
+            ("group", group, GSNR_GROUPS),
+            ("model", model, GSNR_MODELS if mode != "replace" else GSNR_MODELS[:1]),
+            ("parameters", parameters, GSNR_PARAMETERS),
+        ):
+            if value not in known:
+                raise ValueError(
+                    f"gsnr: {key} must be one of {', '.join(known)} where mode is {mode}, got "
+                    f"{value!r}. Change gsnr.{key} in the config."
+                )
         self._batches, self._xi, self._mode, self._loss = batches, xi, mode, loss
+        self._group, self._model, self._parameters = group, model, parameters
         self._blocks = _by_name(blocks)
         self._gradients = GradientMoments(self._blocks, mode)
-        self._moments: dict[str, Moments] = {}  # of the parts of a batch that were watched so far
+        self._parts: list[dict[str, Moments]] = []  # of a batch, as far as it was watched
+        self._groups = 1  # of a batch
         self._totals: defaultdict[tuple[int, int], list[Totals]] = defaultdict(list)
 
     def measured_steps(self, steps_per_epoch: int) -> frozenset[int]:
@@ -109,7 +131,19 @@ class GsnrObserver:
             yield
         moments = self._gradients.moments()
         self._gradients.clear()
-        self._moments = merged(self._moments, moments) if self._moments else moments
+        if self._parts and self._group != "slice":
+            moments = merged(self._parts.pop(), moments)
+        self._parts.append(moments)
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether what is measured is not the pass that trains."""
+        return self._model == "eval"
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The parameters whose gradients are measured."""
+        return self._gradients.parameters
 
     def losses(self, main: Tensor, auxiliary: Tensor | None) -> None:
         """Take note of the mean losses of a step with two paths, before its backward pass."""
@@ -126,17 +160,31 @@ class GsnrObserver:
         Raises:
             ValueError: If no batch of ``samples`` samples was watched since the last call.
         """
-        moments, self._moments = across_ranks(self._moments), {}
-        watched = {parameter.samples for parameter in moments.values()}
-        if watched != {samples}:
+        parts, self._parts = self._parts, []
+        if self._group == "batch":
+            parts = [across_ranks(moments) for moments in parts]
+        ranks = 1 if self._group == "batch" else process()[1]
+        watched = ranks * sum(next(iter(part.values())).samples for part in parts)
+        if watched != samples:
             raise ValueError(
                 f"gsnr: record must follow a watched batch of {samples} samples, got "
-                f"{sorted(watched) or 'none'}. Call it once after each watch()."
+                f"{watched or 'none'}. Call it once after each watch()."
             )
         for block, name in enumerate(self._blocks):
-            of_block = {key: value for key, value in moments.items() if key.startswith(f"{name}.")}
-            sums = totals(of_block, self._xi, f"gsnr: epoch {epoch}, block {name}")
-            self._totals[epoch, block].append(sums)
+            where = f"gsnr: epoch {epoch}, block {name}"
+            own = [totals(self._of_block(part, name), self._xi, where) for part in parts]
+            measured = own if self._group == "batch" else gathered(own, parts[0])
+            self._totals[epoch, block] += measured
+            self._groups = len(measured)
+
+    def _of_block(self, moments: Mapping[str, Moments], name: str) -> dict[str, Moments]:
+        """Return the moments of a block's parameters, those that are asked for."""
+        least = 2 if self._parameters == "weights" else 0
+        return {
+            key: value
+            for key, value in moments.items()
+            if key.startswith(f"{name}.") and value.mean.ndim >= least
+        }
 
     def rows(self, epoch: int) -> list[GsnrRow]:
         """Return the rows of an epoch, for each block one per estimator.
@@ -148,10 +196,10 @@ class GsnrObserver:
 
     def _rows(self, epoch: int, block: int) -> Iterator[GsnrRow]:
         measured = self._totals.get((epoch, block), [])
-        if len(measured) != self._batches:
+        if len(measured) != self._batches * self._groups:
             raise ValueError(
                 f"gsnr: epoch {epoch} must have {self._batches} measured batches, got "
-                f"{len(measured)}. Finish the epoch first."
+                f"{len(measured) // self._groups}. Finish the epoch first."
             )
         for name, estimator in ESTIMATORS.items():
             yield GsnrRow(
@@ -173,7 +221,7 @@ class GsnrObserver:
             for (epoch, block), measured in self._totals.items()
             for batch in measured
         ]
-        return {**self._settings(), "totals": batches}
+        return {**self._settings(), "groups": self._groups, "totals": batches}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Resume from what ``state_dict`` returned.
@@ -185,6 +233,7 @@ class GsnrObserver:
         saved = {key: state.get(key) for key in settings}
         if saved != settings:
             raise ValueError(f"gsnr: the state must have {settings}, got {saved}. Train again.")
+        self._groups = state["groups"]
         self._totals.clear()
         for batch in state["totals"]:
             sums = dict(batch)
@@ -197,6 +246,9 @@ class GsnrObserver:
             "xi": self._xi,
             "mode": self._mode,
             "loss": self._loss,
+            "group": self._group,
+            "model": self._model,
+            "parameters": self._parameters,
         }
 
 

@@ -13,6 +13,9 @@ ESTIMATORS = {
 """Estimators of GSNR with their meanings; ``rectify.gsnr.estimators`` has their functions."""
 GSNR_LOSSES = ("total", "main", "auxiliary")
 GSNR_MODES = ("observe", "replace")
+GSNR_GROUPS = ("batch", "process", "slice")
+GSNR_MODELS = ("train", "eval")
+GSNR_PARAMETERS = ("all", "weights")
 
 HISTORY = Table(
     "history",

@@ -43,6 +43,10 @@ class Observer(Protocol):
     def measured_steps(self, steps_per_epoch: int) -> frozenset[int]: ...
     def watch(self, scale: float, origins: Tensor | None) -> contextlib.AbstractContextManager: ...
     def losses(self, main: Tensor, auxiliary: Tensor | None) -> None: ...
+    @property
+    def is_apart(self) -> bool: ...
+    @property
+    def parameters(self) -> list[nn.Parameter]: ...
     def record(self, epoch: int, samples: int) -> None: ...
     def state_dict(self) -> Mapping[str, object]: ...
     def load_state_dict(self, state: Mapping[str, object]) -> None: ...
@@ -192,17 +196,15 @@ class Loop:
         share, means = 1 / slices, torch.zeros(3, device=self.device)
         for number in range(slices):
             batch = next(batches)
+            if is_measured and self.observer.is_apart:
+                self._measure(batch, weight, share)
             with contextlib.ExitStack() as stack:
                 if self.ranks > 1 and number < slices - 1:
                     stack.enter_context(self.eager.no_sync())  # gradients are averaged at the end
-                if is_measured:
+                if is_measured and not self.observer.is_apart:
                     stack.enter_context(self.observer.watch(share, batch.get("origins")))
-                with autocast(self.device, self.recipe.precision):
-                    outputs = forward(batch["inputs"])
-                    paths = outputs if self.two_paths else (outputs,)
-                    losses = [self._mean(self.task.losses(path, batch)) for path in paths]
-                objective = Objective.of(losses[0], losses[1] if self.two_paths else None, weight)
-                if is_measured:
+                objective = self._objective(forward, batch, weight)
+                if is_measured and not self.observer.is_apart:
                     self.observer.losses(objective.main, objective.auxiliary)
                 (share * objective.total).backward()
             means += share * objective.values()
@@ -259,6 +261,25 @@ class Loop:
             "resumed after epoch %d of %d, step %d of %d",
             len(rows), self.recipe.epochs, self.progress.step, self.epochs.steps,
         )  # fmt: skip
+
+    def _objective(self, forward: Callable[..., object], batch: Batch, weight: float) -> Objective:
+        with autocast(self.device, self.recipe.precision):
+            outputs = forward(batch["inputs"])
+            paths = outputs if self.two_paths else (outputs,)
+            losses = [self._mean(self.task.losses(path, batch)) for path in paths]
+        return Objective.of(losses[0], losses[1] if self.two_paths else None, weight)
+
+    def _measure(self, batch: Batch, weight: float, share: float) -> None:
+        """Measure a slice in a pass without dropout and stochastic depth, which trains nothing."""
+        self.model.eval()
+        self.model.training = True  # it still returns both paths
+        with self.observer.watch(share, batch.get("origins")):
+            objective = self._objective(self.model, batch, weight)
+            self.observer.losses(objective.main, objective.auxiliary)
+            torch.autograd.grad(
+                share * objective.total, self.observer.parameters, allow_unused=True
+            )
+        self.model.train()
 
     def _mean(self, losses: Tensor) -> Tensor:
         """Return the mean over a slice, of one loss per sample: GSNR would be wrong otherwise."""

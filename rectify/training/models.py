@@ -37,6 +37,9 @@ class GsnrSettings(Protocol):
     xi: float
     mode: str
     loss: str
+    group: str
+    model: str
+    parameters: str
 
 
 @runtime_checkable

@@ -83,7 +83,16 @@ class Training:
         self.model = untrained(settings, self.task, files.block, seed).to(device)
         gsnr = settings.gsnr
         blocks = trunk_of(self.model).blocks
-        self.observer = GsnrObserver(blocks, gsnr.batches, gsnr.xi, gsnr.mode, gsnr.loss)
+        self.observer = GsnrObserver(
+            blocks,
+            gsnr.batches,
+            gsnr.xi,
+            gsnr.mode,
+            gsnr.loss,
+            group=gsnr.group,
+            model=gsnr.model,
+            parameters=gsnr.parameters,
+        )
         self.code = (*CODE, module_of(settings.task))
 
     def run(self, stop: Callable[[], bool]) -> None:

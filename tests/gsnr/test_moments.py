@@ -1,9 +1,6 @@
 """Moments gathered in a training step, in whatever it may contain: against a loop over samples."""
 
 import contextlib
-import socket
-import subprocess
-import sys
 import weakref
 
 import pytest
@@ -27,6 +24,7 @@ from tests.helpers.moments import (
     loop,
     measured,
     per_sample,
+    run_two_processes,
     vit,
 )
 
@@ -275,19 +273,7 @@ print("equal")
 
 
 def test_two_processes_have_the_moments_of_the_whole_batch() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", RANKS, str(rank), str(port)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    ends = [rank.communicate(timeout=300) for rank in ranks]
-    assert [out.strip() for out, _ in ends] == ["equal", "equal"], ends
+    run_two_processes(RANKS)
 
 
 def test_moments_that_were_let_go_are_gone() -> None:

@@ -1,5 +1,8 @@
 """What the tests of moments share: small models, a batch, and the slow oracle."""
 
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -129,6 +132,23 @@ def assert_agreement(
     for name, stack in stacks.items():
         error = moments[name].agreement - agreement(stack, origins)
         assert error.norm() <= tolerance * stack.square().mean(0).norm(), name
+
+
+def run_two_processes(script: str) -> None:
+    """Run a script in two processes that are told rank and port; each must print "equal"."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(rank), str(port)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    ends = [rank.communicate(timeout=300) for rank in ranks]
+    assert [out.strip() for out, _ in ends] == ["equal", "equal"], ends
 
 
 def assert_close(

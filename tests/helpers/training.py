@@ -112,7 +112,7 @@ class Counter:
 
     def __init__(self, steps: tuple[int, ...] = (1, 3)):
         self.steps, self.watched, self.recorded = frozenset(steps), 0, []
-        self.origins = []
+        self.origins, self.is_apart, self.parameters = [], False, []
 
     def measured_steps(self, steps_per_epoch: int) -> frozenset[int]:
         assert steps_per_epoch == 5

@@ -6,9 +6,12 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
 
+from rectify.gsnr.estimators import totals
+from rectify.gsnr.measure import gradient_moments
 from rectify.gsnr.observer import GsnrObserver
-from rectify.rectified import auxiliary, insert
+from rectify.rectified import auxiliary, insert, trunk_of
 from rectify.runtime import generator, seed_globals
 from rectify.tasks.classification import LabelledSource, mixing, mixup_of
 from rectify.tasks.contract import Machine
@@ -227,6 +230,42 @@ def test_observing_does_not_change_the_training(make_vit, images):
     rows = trained(alone, images, small())
     assert trained(watched, images, small(), observer=observer) == rows
     assert same(weights(alone), weights(watched))
+
+
+@pytest.mark.parametrize("variant", ["vanilla", "auxiliary"])
+@pytest.mark.parametrize("loss", ["total", "main"])
+def test_a_pass_without_stochastic_depth_is_measured_apart(make_vit, block, images, variant, loss):
+    """It changes no weight; the first step against single samples of a model in eval mode."""
+
+    def model():
+        vit = make_vit(drop_path=0.5)
+        if variant == "vanilla":
+            return vit
+        return auxiliary(vit, block, generator=torch.Generator().manual_seed(0))
+
+    values = small(**PLAIN, epochs=1, warmup_epochs=0, label_smoothing=0)
+    second = {"vanilla": 0.0, "auxiliary": 0.4}[variant]
+    alone, watched, start = model(), model(), model()
+    observer = GsnrObserver(trunk_of(watched).blocks, batches=5, loss=loss, model="eval")
+    more = {"change": plain, "lambda_init": second}
+    rows = trained(alone, images, values, **more)
+    assert trained(watched, images, values, observer=observer, **more) == rows
+    assert same(weights(alone), weights(watched))
+    start.eval()
+    start.training = True  # both paths
+
+    def criterion(outputs, labels):
+        paths = outputs if variant == "auxiliary" else (outputs,)
+        main, *rest = [cross_entropy(path, labels, reduction="none") for path in paths]
+        return (1 - second) * main + second * rest[0] if rest and loss == "total" else main
+
+    items = torch.randperm(40, generator=generator(0, "order", 0))[:8]
+    inputs, labels = plain(images.images[items], None), images.labels[items]
+    first = {"0": trunk_of(start).blocks["0"]}
+    expected = totals(gradient_moments(start, inputs, labels, criterion, first), 1e-8, "test")
+    found = next(sums for sums in observer.state_dict()["totals"] if sums["block"] == 0)
+    for name in ("signal", "noise", "agreement"):
+        assert found[name] == pytest.approx(getattr(expected, name), rel=1e-4)
 
 
 @pytest.mark.parametrize("done", [0, 1])
