@@ -84,9 +84,11 @@ def with_gsnr_gains(runs: DataFrame, gsnr: DataFrame) -> DataFrame:
     Raises:
         ValueError: If a vanilla run of the same data and ViT is missing, or its seeds differ.
     """
-    wide = gains(gsnr).pivot(index=["run", "seed"], columns="estimator", values=list(GAINS))
-    wide.columns = [f"{gain}_{estimator}" for gain, estimator in wide.columns]
-    return runs.join(wide, on=["run", "seed"])
+    long, keys = gains(gsnr), ["run", "seed"]
+    for estimator in gsnr["estimator"].unique():
+        own = long[long["estimator"] == estimator].set_index(keys)[list(GAINS)]
+        runs = runs.join(own.add_suffix(f"_{estimator}"), on=keys)
+    return runs
 
 
 def _of(curves: DataFrame, run: str) -> DataFrame:

@@ -16,6 +16,7 @@ from rectify.typed import nearest
 
 TEST_LOSS = "test_loss"  # the column of a task's metric ``loss``
 TOP_K = "topk"
+AT_EQUAL_LOSS = "gsnr_at_equal_loss"
 TRAINING_LOSSES = {"main_loss": "training loss", "train_loss": "total training loss"}
 FACTORS = {"%": 100.0, "points": 100.0}
 """What a unit makes of a share; the numbers of other units stay as they are."""
@@ -99,8 +100,9 @@ def metric_of(name: str, runs: DataFrame, estimator: str) -> Metric:
     """Return a metric by its name in a configuration.
 
     Args:
-        name: A column of the runs, ``gsnr`` for that of the shown estimator, or ``gain`` for that
-            of the task's first metric.
+        name: A column of the runs, ``gsnr`` for that of the shown estimator,
+            ``gsnr_at_equal_loss`` for its gain there, or ``gain`` for that of the task's first
+            metric.
         runs: Rows of `Results.runs`.
         estimator: The estimator of GSNR that is shown.
 
@@ -109,13 +111,15 @@ def metric_of(name: str, runs: DataFrame, estimator: str) -> Metric:
     """
     if name == "gsnr":
         return gsnr(runs, estimator)
+    if name == AT_EQUAL_LOSS:
+        return coherence_gains(estimator)[1]
     if name == "gain":
         return headline(runs).gain
     known = _known(runs)
     if name not in known:
         raise ValueError(
             f"metric: must be one that the runs have, got {name!r}. "
-            f"{nearest(name, [*known, 'gsnr', 'gain'])}"
+            f"{nearest(name, [*known, 'gsnr', AT_EQUAL_LOSS, 'gain'])}"
         )
     return known[name]
 

@@ -1,5 +1,6 @@
 """Any experiment as a table and a heat map: factors against factors, metrics and their gains."""
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pandas import DataFrame
@@ -8,10 +9,12 @@ from pydantic import model_validator
 from rectify.analysis import drawing, style
 from rectify.analysis.cells import fill
 from rectify.analysis.checks import check_some
+from rectify.analysis.coherence import with_gsnr_gains
 from rectify.analysis.collect import Results
 from rectify.analysis.drawing import Drawn
 from rectify.analysis.layout import comparable, layout_of, name_of, shown_runs, spec_of
-from rectify.analysis.metrics import DECIMALS, Metric, headline, metric_of
+from rectify.analysis.metrics import AT_EQUAL_LOSS, DECIMALS, Metric, headline, metric_of
+from rectify.analysis.published import GAIN, GAINS, RELATIVE_GAIN
 from rectify.analysis.statistics import with_gains
 from rectify.results.tables import Column, Table
 from rectify.targets.contract import Factors, TargetSettings, View
@@ -36,12 +39,15 @@ VALUES = Table(
         Column("kind", "str", "-", "value, or its gain over vanilla"),
         Column("unit", "str", "-", "unit of mean and std, times the scale"),
         Column("scale", "float64", "unit", "power of ten that the numbers are divided by"),
-        Column("mean", "float64", "scale x unit", "mean over seeds"),
+        Column("mean", "float64", "scale x unit", "mean over seeds", True),
         Column("std", "float64", "scale x unit", "standard deviation, from 2 seeds on", True),
         Column("seeds", "int64", "1", "seeds behind the mean"),
     ),
 )
-MEASURED = ("corruption_error", "test_loss", "main_loss", "train_loss", "gsnr", "gain")
+MEASURED = (
+    *("corruption_error", "test_loss", "main_loss", "train_loss", "gain"),
+    *("gsnr", AT_EQUAL_LOSS),
+)
 MOST_COLUMNS = 10  # of heat maps side by side
 MOST_LETTERS = 64  # of column labels side by side, above which they are turned
 TURNED = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
@@ -52,7 +58,8 @@ Factor = Literal["data", "vision", "language", "variant", "control", "lambda", "
 class Settings(TargetSettings):
     """What is shown, in which rows and columns.
 
-    Without names they are the factors that vary; the metric is the first of the runs' task.
+    Without names they are the factors that vary; the metric is the first of the runs' task. A table
+    with ``gsnr``, whose gains are at equal epoch, shows its gain at equal training loss as well.
     """
 
     kind: Literal["grid"] = "grid"
@@ -142,7 +149,7 @@ def figure(results: Results, settings: Settings) -> Drawn:
         ValueError: If a factor that varies is in neither rows nor columns, or no run has it.
     """
     cells, runs, metric = _shown(results, settings, most=1)
-    kinds = [kind for kind in ("value", "gain") if kind in set(cells["kind"])]
+    kinds = [kind for kind in ("value", *GAINS) if kind in set(cells["kind"])]
     columns, rows = cells["column_index"].nunique(), cells["row_index"].nunique()
     is_stacked = len(kinds) * columns > MOST_COLUMNS
     height = (0.9 + 0.34 * rows) * (len(kinds) if is_stacked else 1)
@@ -162,13 +169,23 @@ def _shown(results: Results, settings: Settings, most: int | None = None) -> Sho
     treated = runs[runs["variant"] != "vanilla"]
     layout = layout_of(treated if len(treated) else runs, settings.rows, settings.columns)
     first = headline(runs)
-    names = settings.metric or (first.name,)
-    metrics = [metric_of(name, runs, results.estimator) for name in names[:most]]
+    names = list(_both_gains(settings.metric or (first.name,)))[:most]
+    metrics = [metric_of(name, runs, results.estimator) for name in names]
     shown = shown_runs(runs, layout)
     spec = spec_of(shown, layout, metrics, results.order)
-    valued = [first if metric.kind == "gain" else metric for metric in metrics]
-    cells = fill(spec, with_gains(runs, list(dict.fromkeys(valued))).loc[shown.index])
-    return Shown(cells, runs, metrics[0])
+    valued = [first if m.kind == GAIN else m for m in metrics if m.kind != RELATIVE_GAIN]
+    gained = with_gains(runs, list(dict.fromkeys(valued)))
+    if AT_EQUAL_LOSS in names:
+        gained = with_gsnr_gains(gained, results.gsnr)
+    return Shown(fill(spec, gained.loc[shown.index]), runs, metrics[0])
+
+
+def _both_gains(names: Sequence[str]) -> Iterator[str]:
+    """Give the metrics; GSNR, whose gain is at equal epoch, never without that at equal loss."""
+    for name in names:
+        yield name
+        if name == "gsnr" and AT_EQUAL_LOSS not in names:
+            yield AT_EQUAL_LOSS
 
 
 def _panel(axes: "Axes", cells: DataFrame, metric: Metric) -> None:
@@ -180,7 +197,7 @@ def _panel(axes: "Axes", cells: DataFrame, metric: Metric) -> None:
         .reindex(index=range(len(rows)), columns=range(columns))
         for name in ("mean", "std")
     )
-    is_gain = metric.kind == "gain"
+    is_gain = metric.kind in GAINS
     scale = drawing.shades(grid, around_zero=is_gain)
     image = drawing.heat_map(axes, grid, scale, style.GAIN_HEAT if is_gain else style.HEAT)
     drawing.write_cells(image, grid, spread, DECIMALS.get(metric.unit, 2), signed=is_gain)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from rectify.analysis.coherence import gains
 from rectify.analysis.collect import Results
 from rectify.controls import CONTROLS
 from rectify.targets.figure5 import Settings as SimilaritySettings
@@ -69,11 +70,30 @@ def test_several_metrics_are_groups_of_columns(demo: synthetic.Made) -> None:
     grid = results(demo, "insert_llama", estimator="debiased")
     cells = table(grid, settings)
     groups = cells.sort_values("column_index")["group"].unique().tolist()
-    assert groups == ["GSNR", "acc@1 (%)", "test loss (nats)"]
+    at_loss = "GSNR gain at equal loss"
+    assert groups == ["GSNR", f"{at_loss} (%)", "acc@1 (%)", "test loss (nats)"]
     gsnr = cells[(cells["group"] == "GSNR") & (cells["kind"] == "value")]
     place = gsnr.set_index(["row", "column"]).loc[("end", "layer 7")]
     mean, _ = by_hand(grid, "glyphs_vit-s_insert_llama-xl_layer-7_end", "gsnr_debiased")
     assert place["mean"] * place["scale"] == pytest.approx(mean)
+    own = gains(grid.gsnr).groupby(["run", "estimator"])["relative_loss"].mean()
+    shown = cells[cells["group"].str.startswith(at_loss)].set_index(["row", "column"])
+    expected = own["glyphs_vit-s_insert_llama-xl_layer-7_end", "debiased"]
+    assert shown.loc[("end", "layer 7"), "mean"] == pytest.approx(100 * expected)
+    assert set(shown["kind"]) == {"relative gain"}
+
+
+def test_the_gain_at_equal_loss_can_be_shown_alone(grid: Results) -> None:
+    asked = Settings(reads="grid", metric="gsnr_at_equal_loss")
+    cells = table(grid, asked)
+    assert cells["group"].unique().tolist() == ["GSNR gain at equal loss (%)"]
+    (values,) = (axes.get_images()[0].get_array() for axes in figure(grid, asked).figure.axes[:1])
+    assert np.array_equal(values.ravel(), cells["mean"])
+
+
+def test_vanilla_runs_alone_have_no_gain_at_any_loss(demo: synthetic.Made) -> None:
+    cells = table(results(demo), Settings(reads="grid", metric="gsnr"))
+    assert cells["kind"].tolist() == ["value"]
 
 
 def test_a_gain_in_a_loss_is_positive_where_the_loss_is_lower(grid: Results) -> None:
