@@ -175,7 +175,15 @@ def settings_of(
         "lambda_floor": 0.1,
         "final_norm": "unit",
         "recipe": json.loads(values.model_dump_json()),
-        "gsnr": {"batches": 2, "xi": 1e-8, "mode": "observe", "loss": "total"},
+        "gsnr": {
+            "batches": 2,
+            "xi": 1e-8,
+            "mode": "observe",
+            "loss": "total",
+            "group": "batch",
+            "model": "train",
+            "parameters": "all",
+        },
     }
     settings["vision"]["overrides"] = OVERRIDES
     return {**settings, **changes}
