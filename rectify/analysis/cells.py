@@ -138,8 +138,8 @@ def _numbers(metric: Metric, values: Series, theirs: PrintedCell | None) -> Cell
 
 
 def _is_treated(runs: DataFrame) -> bool:
-    """Whether the runs can have gains over vanilla."""
-    return bool((runs["variant"] != "vanilla").all())
+    """Whether no row is of a vanilla run, which has no gains."""
+    return "variant" not in runs or bool((runs["variant"] != "vanilla").all())
 
 
 def _check_one_run(table: str, runs: DataFrame) -> None:

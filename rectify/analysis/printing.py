@@ -150,7 +150,7 @@ def spread(cell: Series) -> str:
 
 def seeds_text(cells: DataFrame) -> str:
     """Return what a number of the table is, and how many seeds are behind it."""
-    seeds = cells.loc[cells["mean"].notna(), "seeds"]
+    seeds = cells.loc[cells["mean"].notna() | (cells["seeds"] > 0), "seeds"]
     least, most = int(seeds.min()), int(seeds.max())
     if most == 0:
         return "One measurement each"

@@ -6,6 +6,7 @@ from pandas import DataFrame, Series
 
 from rectify.analysis.collect import Results
 from rectify.analysis.drawing import Drawn
+from rectify.analysis.printing import to_markdown
 from rectify.targets.coherence import Settings, figure, table
 from tests.helpers import synthetic
 from tests.helpers.synthetic import results_of
@@ -195,15 +196,18 @@ def test_two_runs_are_points_without_a_correlation(grid: Results) -> None:
     assert len(drawn.values) == 2
     title = "all: no correlation, n = 2\nwithin positions: no correlation"
     assert {axes.get_title() for axes in drawn.figure.axes} == {title}
-    with pytest.raises(ValueError, match="coherence: there must be three runs or more whose gains"):
-        table(two, ASKED)
+    cells = table(two, ASKED)
+    assert cells["mean"].isna().all()
+    assert set(cells["text"]) == {"too few runs"}
+    assert "| too few runs" in to_markdown(cells)
 
 
 def test_runs_at_as_many_positions_have_no_correlation_within_them(grid: Results) -> None:
     places = ("early", "middle", "end")
     names = [f"glyphs_vit-s_insert_llama-xl_layer-0_{place}" for place in places]
     cells = table(only_runs(grid, *names), ASKED)
-    assert set(cells["column"]) == {"test gain", "gap"}
+    assert set(cells[cells["mean"].notna()]["column"]) == {"test gain", "gap"}
+    assert set(cells[cells["mean"].isna()]["text"]) == {"too few runs"}
 
 
 def test_what_cannot_be_compared_is_an_error(grid: Results) -> None:
