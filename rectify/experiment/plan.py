@@ -68,7 +68,9 @@ class Plan:
 
     def target_code(self, wildcards: OfTarget) -> str:
         """Return the digest of the code that makes a table or figure."""
-        return targets.code(self.targets[wildcards.target].kind)
+        target = self.targets[wildcards.target]
+        sets = {name for one in target.reads for name in self.config.experiments[one].data}
+        return targets.code(target.kind, sorted({self.config.data[name].task for name in sets}))
 
     def _task(self, wildcards: OfRun) -> str:
         return self.config.data[self.run(wildcards).data].task

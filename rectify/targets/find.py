@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import pkgutil
+from collections.abc import Iterable
 from importlib import resources
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from pydantic import Field, ValidationError
 
 from rectify.results.provenance import source_digest
 from rectify.targets.contract import Target, TargetSettings
+from rectify.tasks import metrics_module
 from rectify.typed import Closed, check_known, one_line, parse
 
 PACKAGE = "rectify.targets"
@@ -105,8 +107,17 @@ def caption(kind: str) -> str:
     return " ".join(text.split())
 
 
-def code(kind: str) -> str:
-    """Return hexadecimal digits that change when a target's code or the printed numbers do."""
-    return source_digest(
-        f"{PACKAGE}.{kind}", "rectify.analysis.printing", "rectify/targets/published.csv"
-    )
+def code_modules(kind: str, tasks: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return the modules and data files that decide what a kind of target shows.
+
+    Args:
+        kind: Of the target.
+        tasks: Of the runs that it reads: they say what is better.
+    """
+    shown = (f"{PACKAGE}.{kind}", "rectify.analysis.printing", "rectify/targets/published.csv")
+    return (*shown, *map(metrics_module, tasks))
+
+
+def code(kind: str, tasks: Iterable[str] = ()) -> str:
+    """Return hexadecimal digits that change when the code or data of ``code_modules`` do."""
+    return source_digest(*code_modules(kind, tasks))

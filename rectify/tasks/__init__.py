@@ -3,6 +3,7 @@
 from rectify.tasks.entry import DEFAULT_TASK, Entry, Metric
 from rectify.tasks.found import (
     find,
+    metrics_module,
     metrics_of,
     module_of,
     names,
@@ -16,6 +17,7 @@ __all__ = [
     "Entry",
     "Metric",
     "find",
+    "metrics_module",
     "metrics_of",
     "module_of",
     "names",

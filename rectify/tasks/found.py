@@ -61,6 +61,15 @@ def metrics_of(name: str) -> tuple[Metric, ...]:
     return _outside(name).TASK.metrics if "." in name else _import(name, "settings").METRICS
 
 
+def metrics_module(name: str) -> str:
+    """Return the module that says what a task is scored by, and what is better.
+
+    Raises:
+        ValueError: If there is no such task.
+    """
+    return name if "." in name else _module(name, "settings")
+
+
 def module_of(name: str) -> str:
     """Return the module whose code, with its imports, decides how a task trains and scores.
 

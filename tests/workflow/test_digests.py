@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rectify import targets
 from rectify.cluster.warm import PRELOADED
 from rectify.experiment.codes import CODE, TASK_CODE
 from rectify.experiment.codes import modules as named
@@ -50,9 +51,9 @@ def modules(plan: Plan, rule: str, words: list[str]) -> set[str]:
     code = {"measure": "cost"}.get(rule, rule)
     if code in CODE:
         return closure(*(name for name in CODE[code] if "/" not in name))
-    return closure(
-        f"rectify.targets.{words[words.index('--target') + 1]}", "rectify.analysis.printing"
-    )
+    tasks = {entry.task for entry in plan.config.data.values()}
+    shown = targets.code_modules(words[words.index("--target") + 1], tasks)
+    return closure(*(name for name in shown if "/" not in name))
 
 
 @pytest.fixture(scope="module")
