@@ -123,6 +123,7 @@ def survived(request):
     return count
 
 
+@pytest.hookimpl(optionalhook=True)  # of a plugin that need not be there
 def pytest_xdist_make_scheduler(config, log):
     """Keep together, in one process of ``pytest -n``, what shares costly fixtures.
 
