@@ -52,8 +52,9 @@ def auxiliary_table(
         for data, title in titles(treated, "data", results.order).items()
         for name, metrics in _columns(runs[runs["data"] == data], scores_of, results.estimator)
     ]
-    compared = [_printed_as(label) for label, (metric, *_), _ in places if _has_column(metric)]
-    columns_there = match_names(list(dict.fromkeys(compared)), theirs.columns)
+    shared = [label for label, (first, *_), _ in places if first.name not in NOT_PRINTED]
+    compared = list(dict.fromkeys(map(_printed_as, shared)))
+    columns_there = match_names(compared, theirs.columns)
     columns = [
         ColumnSpec(
             label.name, metrics, {"data": data}, label.group, columns_there.get(_printed_as(label))
@@ -93,7 +94,3 @@ def _columns(
 def _printed_as(label: Label) -> Label:
     """Return the paper's name of a column; it has one for GSNR."""
     return label._replace(name=GSNR) if label.name.startswith(GSNR) else label
-
-
-def _has_column(metric: Metric) -> bool:
-    return metric.name not in NOT_PRINTED

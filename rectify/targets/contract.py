@@ -102,13 +102,6 @@ def last_layer(runs: Sequence[Run]) -> list[Run]:
     return [run for run in runs if run.layer in (None, last)]
 
 
-def last_layer_at_the_end(runs: Sequence[Run]) -> list[Run]:
-    """Return the vanilla runs, and those with the last layer at the end, or wherever it is."""
-    last = last_layer(runs)
-    at_the_end = [run for run in last if run.position in (None, "end")]
-    return at_the_end if any(run.position == "end" for run in last) else last
-
-
 def check_models(settings: TargetSettings, config: View, where: str) -> None:
     """Check the data set and the models that settings name, where they name some.
 

@@ -8,7 +8,7 @@ from rectify.analysis.collect import Results
 from rectify.analysis.curves import COLUMNS, gsnr_curves
 from rectify.analysis.drawing import Drawn
 from rectify.results.tables import Table
-from rectify.targets.contract import Run, TargetSettings, last_layer_at_the_end
+from rectify.targets.contract import Run, TargetSettings, last_layer
 from rectify.typed import Name, Several
 
 TITLE = "Figure 2: GSNR while training"
@@ -28,9 +28,11 @@ class Settings(TargetSettings):
     reads: Several[Name]
 
 
-def needs(_settings: Settings, runs: Sequence[Run]) -> list[Run]:
+def needs(_settings: TargetSettings, runs: Sequence[Run]) -> list[Run]:
     """Return the vanilla runs and those with the last layer at the end, or wherever it is."""
-    return last_layer_at_the_end(runs)
+    last = last_layer(runs)
+    at_the_end = [run for run in last if run.position in (None, "end")]
+    return at_the_end if any(run.position == "end" for run in last) else last
 
 
 def figure(results: Results, _settings: Settings) -> Drawn:

@@ -1,13 +1,13 @@
 """Figure 2 at equal loss: GSNR over the training loss, without and with an inserted block."""
 
-from collections.abc import Sequence
 from typing import Literal
 
 from rectify.analysis.collect import Results
 from rectify.analysis.curves import COLUMNS, gsnr_curves
 from rectify.analysis.drawing import Drawn
 from rectify.results.tables import Table
-from rectify.targets.contract import Run, TargetSettings, last_layer_at_the_end
+from rectify.targets import figure2
+from rectify.targets.contract import TargetSettings
 from rectify.typed import Name, Several
 
 TITLE = "Figure 2b: GSNR at equal training loss"
@@ -27,9 +27,7 @@ class Settings(TargetSettings):
     reads: Several[Name]
 
 
-def needs(_settings: Settings, runs: Sequence[Run]) -> list[Run]:
-    """Return the vanilla runs and those with the last layer at the end, or wherever it is."""
-    return last_layer_at_the_end(runs)
+needs = figure2.needs
 
 
 def figure(results: Results, _settings: Settings) -> Drawn:
