@@ -83,7 +83,7 @@ def test_only_the_first_word_is_the_command(
     assert "usage: rectify" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["table", "--help", *COLD])
+@pytest.mark.parametrize("name", ["table", "--help", *sorted(COLD)])
 def test_a_warm_process_is_asked_for_all_but_what_starts_it_or_needs_the_network(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
