@@ -10,6 +10,7 @@ from rectify.analysis.checks import check_some
 from rectify.analysis.coherence import with_gsnr_gains
 from rectify.analysis.collect import Results
 from rectify.analysis.factors import models, titles
+from rectify.analysis.items import with_comparisons
 from rectify.analysis.metrics import Metric, coherence_gains, gsnr
 from rectify.analysis.published import (
     GSNR,
@@ -31,8 +32,9 @@ def auxiliary_table(
 ) -> DataFrame:
     """Return metrics of each data set (columns) with and without auxiliary training (rows).
 
-    GSNR follows the scores: that of the shown estimator, with its gain in percent of vanilla;
-    ``unnormalised``, which has the size of the printed values; and the gain at equal loss.
+    Scores have their gains over vanilla. GSNR follows: that of the shown estimator, with its gain
+    in percent of vanilla; ``unnormalised``, which has the size of the printed values; and the gain
+    at equal loss.
 
     Args:
         target: Name of the table.
@@ -45,12 +47,14 @@ def auxiliary_table(
     runs = results.runs[results.runs["variant"].isin(["vanilla", "auxiliary"])]
     treated = runs[runs["variant"] == "auxiliary"]
     check_some(treated, target, "runs of variant auxiliary")
+    scores = {data: scores_of(runs[runs["data"] == data]) for data in treated["data"].unique()}
+    runs = with_comparisons(runs, results, [score for some in scores.values() for score in some])
     runs = with_gsnr_gains(runs, results.gsnr[results.gsnr["run"].isin(runs["run"])])
     theirs = with_relative_gains(printed(target), AUXILIARY)
     places = [
         (Label(name, title), metrics, data)
         for data, title in titles(treated, "data", results.order).items()
-        for name, metrics in _columns(runs[runs["data"] == data], scores_of, results.estimator)
+        for name, metrics in _columns(runs[runs["data"] == data], scores[data], results.estimator)
     ]
     shared = [label for label, (first, *_), _ in places if first.name not in NOT_PRINTED]
     compared = list(dict.fromkeys(map(_printed_as, shared)))
@@ -78,11 +82,11 @@ def auxiliary_table(
 
 
 def _columns(
-    runs: DataFrame, scores_of: Callable[[DataFrame], list[Metric]], estimator: str
+    runs: DataFrame, scores: list[Metric], estimator: str
 ) -> Iterator[tuple[str, tuple[Metric, ...]]]:
     """Give the columns of a data set, each with its name and what it shows."""
-    for score in scores_of(runs):
-        yield score.label, (score,)
+    for score in scores:
+        yield score.label, score.compared
     at_epoch, at_loss = coherence_gains(estimator)
     shown = gsnr(runs, estimator)
     yield GSNR, (replace(shown, is_printed=estimator == AS_PRINTED), at_epoch)

@@ -13,6 +13,7 @@ from pandas import DataFrame, Series
 from rectify.analysis.metrics import Metric
 from rectify.analysis.published import (
     GAINS,
+    ITEM_TEST,
     NOTHING,
     Label,
     Printed,
@@ -125,7 +126,7 @@ def _numbers(metric: Metric, values: Series, theirs: PrintedCell | None) -> Cell
         "unit": metric.unit,
         "scale": metric.scale,
         "mean": mean,
-        "std": math.nan if std is None else std,
+        "std": math.nan if std is None or metric.kind == ITEM_TEST else std,
         "low": low,
         "high": high,
         "seeds": seeds,

@@ -2,8 +2,8 @@
 
 Settings come from ``config.json``, titles from ``labels.json``, scores from ``scores.csv`` (a
 shift with several corruptions and severities counts as their plain mean; mCE is next to it),
-losses of the last epoch from ``history.csv``, and GSNR from ``gsnr.csv``, averaged over epochs
-(Eq. 7) and then over ViT blocks. Shares stay shares, 0 .. 1.
+losses of the last epoch and the best of all epochs from ``history.csv``, and GSNR from
+``gsnr.csv``, averaged over epochs (Eq. 7) and then over ViT blocks. Shares stay shares, 0 .. 1.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,13 +15,24 @@ import pandas as pd
 from pandas import DataFrame, Series
 
 from rectify.analysis.robustness import mean_corruption_error
-from rectify.results.declared import COST, ESTIMATORS, GSNR, HISTORY, SCORES, SIMILARITY
+from rectify.results.declared import (
+    BEST,
+    COST,
+    ESTIMATORS,
+    GSNR,
+    HISTORY,
+    LAST,
+    SCORES,
+    SIMILARITY,
+)
 from rectify.results.files import read_json
 from rectify.results.tables import read_note, read_table
+from rectify.tasks import metrics_of
 
 Value = str | float | int | None
 
 TEST = "test"  # the plain test set; every other set is a shift
+PREDICTIONS = "predictions.parquet"
 LOSSES = ("train_loss", "main_loss")  # of a history, taken from its last epoch
 SETTINGS = (
     *("run", "task", "data", "data_title", "vision", "vision_title", "vision_parameters"),
@@ -49,6 +60,8 @@ class Results:
     cost_files: Sequence[Path] = ()
     estimator: str = "plain"
     """The estimator of GSNR that is shown."""
+    report: str = LAST
+    """The epoch whose headline metric is shown: `REPORTS`."""
     order: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Names of ``data``, ``vision`` and ``language``, each as the configuration lists them."""
     titles: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -61,15 +74,21 @@ class Results:
         """Settings and metrics, one row per run and seed.
 
         A metric has the columns ``<metric>`` (of the best answer where several may count),
-        ``<metric>_topk`` (of the ``k`` best) and ``<metric>_<shift>``; the others are
-        ``test_loss``, ``train_loss``, ``main_loss``, ``corruption_error`` and
+        ``<metric>_topk`` (of the ``k`` best) and ``<metric>_<shift>``; the task's first metric has
+        ``<metric>_last`` and ``<metric>_best``, and ``<metric>`` is the one that is reported. The
+        others are ``test_loss``, ``train_loss``, ``main_loss``, ``corruption_error`` and
         ``gsnr_<estimator>``.
 
         Raises:
             ValueError: If a file is missing, or a run has not reached its last epoch.
         """
         rows = [
-            {**settings, **_scores(place), **_last_losses(history), **_mean_gsnr(place)}
+            {
+                **settings,
+                **self._reported(settings, _scores(place), history),
+                **_last_losses(history),
+                **_mean_gsnr(place),
+            }
             for settings, place, history in self._places()
         ]
         return DataFrame(rows) if rows else DataFrame(columns=list(SETTINGS))
@@ -101,6 +120,18 @@ class Results:
         """
         parts = [history.assign(**settings) for settings, _, history in self._places()]
         return _stacked(parts, [*SETTINGS, *HISTORY.names])
+
+    def items(self, run: str, seed: int) -> DataFrame:
+        """Return the scores of each item of the plain test set, as the last epoch's model has them.
+
+        Raises:
+            ValueError: If there is no such file.
+        """
+        folder = next(folder for folder in map(Path, self.folders) if folder.name == run)
+        path = folder / f"seed-{seed}" / PREDICTIONS
+        if not path.is_file():
+            raise ValueError(f"{path}: must exist, got no file. Evaluate the run again.")
+        return pd.read_parquet(path)
 
     @cached_property
     def similarity(self) -> DataFrame:
@@ -137,6 +168,16 @@ class Results:
         """Return the facts of a similarity table, with the titles that are shown."""
         titles = {f"{factor}_title": self.title(factor, facts[factor]) for factor in MODELS}
         return {**facts, **titles, "vision_parameters": self.parameters.get(facts["vision"], 0)}
+
+    def _reported(
+        self, settings: dict[str, Value], scores: dict[str, Value], history: DataFrame
+    ) -> dict[str, Value]:
+        """Return the scores with the task's first metric of the last epoch and of the best one."""
+        first = metrics_of(f"{settings['task']}")[0]
+        epochs = history.loc[history["metric"] == first.name, "value"]
+        best = float(epochs.max() if first.better == "higher" else epochs.min())
+        both = {f"{first.name}_{LAST}": scores[first.name], f"{first.name}_{BEST}": best}
+        return {**scores, **both, first.name: both[f"{first.name}_{self.report}"]}
 
     def _places(self) -> Iterator[tuple[dict[str, Value], Path, DataFrame]]:
         """Yield settings, folder and history of each run and seed, all of them finished."""

@@ -91,7 +91,7 @@ def spec_of(runs: DataFrame, layout: Layout, metrics: Sequence[Metric], order: O
     columns = [
         ColumnSpec(
             _text(runs, where) or name_of(metric),
-            (metric, metric.gain) if metric.kind == "value" else (metric,),
+            metric.compared if metric.kind == "value" else (metric,),
             where,
             group=name_of(metric) if where else "",
         )

@@ -9,13 +9,14 @@ from typing import Literal
 
 from pandas import DataFrame, Series
 
-from rectify.analysis.published import GAIN, RELATIVE_GAIN
+from rectify.analysis.published import GAIN, ITEM_TEST, RELATIVE_GAIN
 from rectify.tasks import metrics_of
 from rectify.tasks.entry import Metric as Declared
 from rectify.typed import nearest
 
 TEST_LOSS = "test_loss"  # the column of a task's metric ``loss``
 TOP_K = "topk"
+BEST = "best"  # of all epochs
 AT_EQUAL_LOSS = "gsnr_at_equal_loss"
 TRAINING_LOSSES = {"main_loss": "training loss", "train_loss": "total training loss"}
 FACTORS = {"%": 100.0, "points": 100.0}
@@ -48,6 +49,16 @@ class Metric:
         """The metric's gain over vanilla, positive where it is better."""
         unit = "points" if self.unit == "%" else self.unit
         return replace(self, name=f"gain_{self.name}", label="gain", unit=unit, kind=GAIN)
+
+    @property
+    def item_test(self) -> "Metric":
+        """The p value of that gain over the test items."""
+        return Metric(f"items_{self.name}", "p", "-", kind=ITEM_TEST, is_printed=False)
+
+    @property
+    def compared(self) -> tuple["Metric", "Metric", "Metric"]:
+        """The metric, its gain, and the gain's p value, as they share a cell."""
+        return self, self.gain, self.item_test
 
 
 ACCURACY = Metric("accuracy", "acc@1")

@@ -16,7 +16,7 @@ import pandas as pd
 from pandas import DataFrame, Series
 
 from rectify.analysis import printing
-from rectify.results.declared import CELLS
+from rectify.results.declared import CELLS, LAST
 from rectify.results.tables import read_note, read_table
 
 SCALE = 0.7  # page pixels per pixel of a picture: its letters come out as large as the text's
@@ -142,26 +142,27 @@ def _tables(entry: Entry) -> list[Path]:
 
 
 def _section(entry: Entry) -> Section:
+    report = read_note(_tables(entry)[0])["provenance"]["facts"].get("report", LAST)
     first_sentence = f"{entry.caption.partition('. ')[0].rstrip('.')}."
     return Section(
         entry.anchor,
         entry.name,
         entry.title,
         entry.caption,
-        _view(read_table(CELLS, entry.table)) if entry.table else None,
+        _view(read_table(CELLS, entry.table), report) if entry.table else None,
         _picture(entry.picture, first_sentence) if entry.picture else None,
         _provenance(_tables(entry)[0]),
     )
 
 
-def _view(cells: DataFrame) -> TableView:
+def _view(cells: DataFrame, report: str) -> TableView:
     groups = printing.groups(printing.headings(cells))
     is_compared = cells["paper"].notna().any()
     below = "; below: the paper's number and, after Δ, ours less the paper's"
     rows = [
         Row(line.label, [_place(place) for place in line.places]) for line in printing.lines(cells)
     ]
-    note = f"{printing.seeds_text(cells)}{below if is_compared else ''}"
+    note = f"{printing.note(cells, report)}{below if is_compared else ''}"
     return TableView(groups, any(group for group, _ in groups), rows, note)
 
 

@@ -1,9 +1,9 @@
 """A table of cells as people read it: Markdown for a screen, LaTeX for a paper.
 
 Both show, for each row, mean ± standard deviation over seeds and below it the number that
-the paper prints. A gain (from three seeds on with its 95 % interval), or the p value of a
-correlation, is in brackets behind the value that it belongs to, and columns of one group share a
-head, as in the paper.
+the paper prints. A gain (from three seeds on with its 95 % interval) and its p value over the test
+items, or the p value of a correlation, are in brackets behind the value that they belong to, and
+columns of one group share a head, as in the paper.
 """
 
 import itertools
@@ -14,11 +14,15 @@ import pandas as pd
 from pandas import DataFrame, Series
 
 from rectify.analysis.metrics import DECIMALS
-from rectify.analysis.published import GAINS, RELATIVE_GAIN
+from rectify.analysis.published import GAINS, ITEM_TEST, RELATIVE_GAIN, P
 from rectify.analysis.statistics import format_p, format_spread, seed_count
+from rectify.results.declared import BEST, LAST
 
 NO_CELL = "–"
-BEHIND = (*GAINS, "p")  # kinds of cell that are in brackets behind the value
+TESTS = (P, ITEM_TEST)
+BEHIND = (*GAINS, *TESTS)  # kinds of cell that are in brackets behind the value
+REPORTED = {LAST: "", BEST: "; the first metric is that of the epoch that tests best"}
+"""What a note says of the epoch that is shown."""
 
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _LATEX = {
@@ -79,17 +83,17 @@ def lines(cells: DataFrame) -> Iterator[Line]:
         yield Line(of_row["row"].iloc[0], places)
 
 
-def to_markdown(cells: DataFrame) -> str:
+def to_markdown(cells: DataFrame, report: str = LAST) -> str:
     """Return cells as a Markdown table, the paper's number on a second line of each cell."""
     names = [f"{h.group}: {h.name}" if h.group else h.name for h in headings(cells)]
     rows = [[f"**{line.label}**", *map(_markdown, line.places)] for line in lines(cells)]
     escaped = [[text.replace("|", "\\|") for text in row] for row in ([*names], *rows)]
     table = DataFrame(escaped[1:], columns=["", *escaped[0]])
     text = table.to_markdown(index=False, tablefmt="pipe", disable_numparse=True)
-    return f"{text}\n\n{seeds_text(cells)}.\n"
+    return f"{text}\n\n{note(cells, report)}.\n"
 
 
-def to_latex(cells: DataFrame) -> str:
+def to_latex(cells: DataFrame, report: str = LAST) -> str:
     """Return cells as a ``tabular`` for the packages booktabs; it needs nothing else."""
     columns = headings(cells)
     head = [rf"\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\toprule", *_latex_head(columns)]
@@ -101,8 +105,8 @@ def to_latex(cells: DataFrame) -> str:
         if any(theirs):
             slanted = [rf"\textit{{{escape(text)}}}" if text else "" for text in theirs]
             body.append(" & ".join([r"\quad\textit{paper}", *slanted]) + r" \\")
-    note = escape(f"{seeds_text(cells)}.")
-    foot = [rf"\multicolumn{{{len(columns) + 1}}}{{l}}{{\footnotesize {note}}}\\"]
+    text = escape(f"{note(cells, report)}.")
+    foot = [rf"\multicolumn{{{len(columns) + 1}}}{{l}}{{\footnotesize {text}}}\\"]
     return "\n".join([*head, r"\midrule", *body, r"\bottomrule", *foot, r"\end{tabular}", ""])
 
 
@@ -138,7 +142,7 @@ def spread(cell: Series) -> str:
     """
     if pd.isna(cell["mean"]):
         return f"{cell['text']}"
-    if cell["kind"] == "p":
+    if cell["kind"] in TESTS:
         return format_p(cell["mean"])
     decimals = _decimals(cell)
     if pd.notna(cell["low"]):
@@ -148,6 +152,11 @@ def spread(cell: Series) -> str:
     return sign + format_spread(cell["mean"], cell["std"], decimals) + _percent(cell)
 
 
+def note(cells: DataFrame, report: str = LAST) -> str:
+    """Return what is said below a table: what its numbers are, and of which epoch they are."""
+    return f"{seeds_text(cells)}{REPORTED[report]}"
+
+
 def seeds_text(cells: DataFrame) -> str:
     """Return what a number of the table is, and how many seeds are behind it."""
     seeds = cells.loc[cells["mean"].notna() | (cells["seeds"] > 0), "seeds"]
@@ -155,11 +164,14 @@ def seeds_text(cells: DataFrame) -> str:
     if most == 0:
         return "One measurement each"
     count = seed_count(most) if least == most else f"n = {least} to {most} seeds"
-    if "p" in set(cells["kind"]):
+    if P in set(cells["kind"]):
         return f"Spearman's ρ (p value) over runs, each the mean over its seeds, {count}"
-    has_intervals = cells["low"].notna().any()
-    intervals = "; gains over vanilla, seed by seed, with 95 % intervals" if has_intervals else ""
-    return f"Mean ± standard deviation over seeds, {count}{intervals}"
+    texts = [f"Mean ± standard deviation over seeds, {count}"]
+    if cells["low"].notna().any():
+        texts.append("gains over vanilla, seed by seed, with 95 % intervals over seeds")
+    if ITEM_TEST in set(cells["kind"]):
+        texts.append("p of gains: paired test over the test items")
+    return "; ".join(texts)
 
 
 def escape(text: str) -> str:
@@ -186,7 +198,7 @@ def _power(cell: Series) -> str:
 
 
 def _bracketed(texts: list[str]) -> str:
-    return f"{texts[0]} ({texts[1]})" if len(texts) > 1 else "".join(texts)
+    return f"{texts[0]} ({', '.join(texts[1:])})" if len(texts) > 1 else "".join(texts)
 
 
 def _markdown(place: list[Series]) -> str:

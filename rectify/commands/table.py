@@ -1,7 +1,8 @@
 """Make one table from finished runs or measurements.
 
 Reads
-    --runs        run folders: config.json, labels.json and seed-<s>/{history,gsnr,scores}.csv
+    --runs        run folders: config.json, labels.json and seed-<s>/{history,gsnr,scores}.csv,
+                      predictions.parquet
     --similarity  similarity tables (.csv, with their .csv.json)
     --costs       cost tables (.csv, with their .csv.json)
 Writes
@@ -37,12 +38,13 @@ def run(args: argparse.Namespace) -> None:
     request, target, settings = requested(args.settings, args.target, "table")
     results = Results(args.runs, args.seeds, args.similarity, args.costs, **request.labels)
     cells = target.table(results, settings)
-    for suffix, text in ((".md", to_markdown(cells)), (".tex", to_latex(cells))):
+    for suffix, to_text in ((".md", to_markdown), (".tex", to_latex)):
         with atomic_path(Path(f"{args.output}{suffix}")) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_text(to_text(cells, request.report), encoding="utf-8")
     source = provenance(
         None, f"rectify.targets.{request.kind}", "rectify.analysis.printing",
         kind=request.kind, target=args.target, seeds=args.seeds, estimator=request.estimator,
+        report=request.report,
     )  # fmt: skip
     write_table(CELLS, cells, Path(f"{args.output}.csv"), source)
     logging.getLogger(__name__).info("wrote %s: %d cells", args.output, len(cells))

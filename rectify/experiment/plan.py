@@ -224,7 +224,7 @@ class Plan:
     def target_inputs(self, wildcards: OfTarget) -> list[str]:
         """Return everything that a table or figure reads."""
         target = self.targets[wildcards.target]
-        names = ("history.csv", "gsnr.csv", "scores.csv")
+        names = ("history.csv", "gsnr.csv", "scores.csv", "predictions.parquet")
         runs = [
             file
             for folder in self._run_folders(target)
@@ -260,6 +260,7 @@ class Plan:
                 "kind": target.kind,
                 "settings": target.model_dump(mode="json"),
                 "estimator": self.config.gsnr.estimator,
+                "report": self.config.report,
                 "order": order,
                 "titles": {
                     "data": {name: one.title for name, one in self.config.data.items()},

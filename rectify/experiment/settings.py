@@ -27,6 +27,7 @@ from rectify.results.declared import (
     GSNR_MODELS,
     GSNR_MODES,
     GSNR_PARAMETERS,
+    REPORTS,
 )
 from rectify.targets import kind_of
 from rectify.targets import settings_of as target_settings
@@ -255,6 +256,11 @@ class Config(Closed):
     auxiliary: Auxiliary = Auxiliary()
     rectifier: Rectifier = Rectifier()
     gsnr: Gsnr = Gsnr()
+    report: Annotated[str, _named(REPORTS)] = Field(
+        "last",
+        description="Epoch whose headline metric is shown: the last, or the best on the test set, "
+        "as Pang's code reports. Both are always kept.",
+    )
     similarity: Similarity | None = None
     experiments: dict[Name, Experiment] = Field(description="Products of factors by name.")
     targets: dict[Name, SerializeAsAny[TargetSettings]] = Field(

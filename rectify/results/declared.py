@@ -17,6 +17,9 @@ GSNR_GROUPS = ("batch", "process", "slice")
 GSNR_MODELS = ("train", "eval")
 GSNR_PARAMETERS = ("all", "weights")
 
+REPORTS = LAST, BEST = ("last", "best")
+"""Epoch whose headline metric is shown: the last, or the best on the test set that it reports."""
+
 HISTORY = Table(
     "history",
     "One training run, epoch by epoch: losses, rates, and the task's headline metric.",

@@ -9,8 +9,8 @@ from rectify.analysis.checks import only, with_layer
 from rectify.analysis.coherence import with_gsnr_gains
 from rectify.analysis.collect import Results
 from rectify.analysis.factors import titles
-from rectify.analysis.metrics import ACCURACY, accuracies, coherence_gains, gsnr
-from rectify.analysis.statistics import with_gains
+from rectify.analysis.items import with_comparisons
+from rectify.analysis.metrics import accuracies, coherence_gains, gsnr
 from rectify.controls import VARIANTS
 from rectify.targets.contract import TargetSettings
 from rectify.typed import Name, Several
@@ -35,11 +35,11 @@ def table(results: Results, _settings: Settings) -> DataFrame:
     """
     treated = with_layer(results.runs, "controls")
     only(treated, "variant", "controls")
-    runs = with_gsnr_gains(with_gains(results.runs, [ACCURACY]), results.gsnr)
+    scores = accuracies(results.runs)
+    runs = with_gsnr_gains(with_comparisons(results.runs, results, scores), results.gsnr)
     at_epoch, at_loss = coherence_gains(results.estimator)
     columns = [
-        *(ColumnSpec(score.label, (score,)) for score in accuracies(runs)),
-        ColumnSpec("gain", (ACCURACY.gain,)),
+        *(ColumnSpec(score.label, score.compared) for score in scores),
         ColumnSpec("GSNR", (gsnr(runs, results.estimator), at_epoch)),
         ColumnSpec(at_loss.label, (at_loss,)),
     ]

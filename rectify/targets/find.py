@@ -25,6 +25,7 @@ class Request(Closed):
     kind: str
     settings: dict[str, object]
     estimator: str = Field("plain", description="The estimator of GSNR that is shown.")
+    report: str = Field("last", description="The epoch whose headline metric is shown.")
     order: dict[str, tuple[str, ...]] = Field({}, description="Names by factor, as configured.")
     titles: dict[str, dict[str, str]] = Field({}, description="Titles by factor and name.")
     parameters: dict[str, int] = Field({}, description="Parameters of ViTs by name.")
@@ -33,7 +34,8 @@ class Request(Closed):
     def labels(self) -> dict[str, object]:
         """What is only shown, as `Results` takes it."""
         return {
-            name: getattr(self, name) for name in ("estimator", "order", "titles", "parameters")
+            name: getattr(self, name)
+            for name in ("estimator", "report", "order", "titles", "parameters")
         }
 
 

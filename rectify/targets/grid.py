@@ -12,10 +12,10 @@ from rectify.analysis.checks import check_some
 from rectify.analysis.coherence import with_gsnr_gains
 from rectify.analysis.collect import Results
 from rectify.analysis.drawing import Drawn
+from rectify.analysis.items import with_comparisons
 from rectify.analysis.layout import comparable, layout_of, name_of, shown_runs, spec_of
 from rectify.analysis.metrics import AT_EQUAL_LOSS, DECIMALS, Metric, headline, metric_of
 from rectify.analysis.published import GAIN, GAINS, RELATIVE_GAIN
-from rectify.analysis.statistics import with_gains
 from rectify.results.tables import Column, Table
 from rectify.targets.contract import Factors, TargetSettings, View
 from rectify.targets.figure5 import Settings as SimilaritySettings
@@ -174,7 +174,7 @@ def _shown(results: Results, settings: Settings, most: int | None = None) -> Sho
     shown = shown_runs(runs, layout)
     spec = spec_of(shown, layout, metrics, results.order)
     valued = [first if m.kind == GAIN else m for m in metrics if m.kind != RELATIVE_GAIN]
-    gained = with_gains(runs, list(dict.fromkeys(valued)))
+    gained = with_comparisons(runs, results, list(dict.fromkeys(valued)))
     if AT_EQUAL_LOSS in names:
         gained = with_gsnr_gains(gained, results.gsnr)
     return Shown(fill(spec, gained.loc[shown.index]), runs, metrics[0])

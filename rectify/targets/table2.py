@@ -8,9 +8,9 @@ from rectify.analysis.cells import ColumnSpec, RowSpec, TableSpec, fill
 from rectify.analysis.checks import with_layer
 from rectify.analysis.collect import Results
 from rectify.analysis.factors import models, title, values
+from rectify.analysis.items import with_comparisons
 from rectify.analysis.metrics import ACCURACY
 from rectify.analysis.published import Label, labels, match_names, printed
-from rectify.analysis.statistics import with_gains
 from rectify.targets.contract import TargetSettings
 from rectify.typed import Name, Several
 
@@ -28,7 +28,7 @@ class Settings(TargetSettings):
 def table(results: Results, _settings: Settings) -> DataFrame:
     """Return accuracy by size of the inserted language model, with its gain over vanilla."""
     runs = with_layer(results.runs, "table2")
-    gains = with_gains(results.runs, [ACCURACY])
+    compared = with_comparisons(results.runs, results, [ACCURACY])
     names = {
         name: f"+{title(runs, 'language', name)}"
         for name in values(runs, "language", results.order)
@@ -44,10 +44,10 @@ def table(results: Results, _settings: Settings) -> DataFrame:
     columns = [
         ColumnSpec(
             label,
-            (ACCURACY, ACCURACY.gain),
+            ACCURACY.compared,
             {"language": name},
             printed=columns_there[Label(label)],
         )
         for name, label in names.items()
     ]
-    return fill(TableSpec("table2", rows, columns, theirs), gains)
+    return fill(TableSpec("table2", rows, columns, theirs), compared)

@@ -10,6 +10,7 @@ from rectify.analysis.checks import with_layer
 from rectify.analysis.collect import Results
 from rectify.analysis.drawing import Drawn
 from rectify.analysis.factors import titles, values
+from rectify.analysis.items import with_comparisons
 from rectify.analysis.metrics import ACCURACY
 from rectify.analysis.published import LANGUAGE, Label, labels, match, printed
 from rectify.results.tables import Column, Table
@@ -40,8 +41,8 @@ class Settings(TargetSettings):
 
 
 def table(results: Results, _settings: Settings) -> DataFrame:
-    """Return accuracy by position (rows) and layer (columns) of the inserted block."""
-    runs = with_layer(results.runs, "table3")
+    """Return accuracy, and its gain, by position (rows) and layer (columns) of the block."""
+    runs = with_layer(with_comparisons(results.runs, results, [ACCURACY]), "table3")
     theirs = printed("table3")
     layers = labels(f"{layer:.0f}" for layer in values(runs, "layer"))
     columns_there: dict[Label, Label | None] = {label: label for label in layers}
@@ -53,7 +54,10 @@ def table(results: Results, _settings: Settings) -> DataFrame:
     ]
     columns = [
         ColumnSpec(
-            label.name, (ACCURACY,), {"layer": float(label.name)}, printed=columns_there[label]
+            label.name,
+            ACCURACY.compared,
+            {"layer": float(label.name)},
+            printed=columns_there[label],
         )
         for label in layers
     ]

@@ -12,9 +12,10 @@ from rectify.typed import Name, Several
 
 TITLE = "Table 4: images, shifts and video"
 SHOWS = ("table",)
+MCE = "corruption_error"
 SHIFTS = (
     ("-C", "accuracy_c"),
-    ("-C mCE", "corruption_error"),
+    ("-C mCE", MCE),
     ("-A", "accuracy_a"),
     ("-SK", "accuracy_sk"),
     ("-R", "accuracy_r"),
@@ -46,7 +47,7 @@ def _shifts(runs: DataFrame) -> list[Metric]:
     """Return accuracy on the plain set and on those of its shifts that runs were evaluated on."""
     title = runs["data_title"].iloc[0]
     return [
-        Metric(name, f"{title}{suffix}")
+        Metric(name, f"{title}{suffix}", better="lower" if name == MCE else "higher")
         for suffix, name in (("", "accuracy"), *SHIFTS)
         if name in runs
     ]

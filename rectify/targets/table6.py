@@ -8,6 +8,7 @@ from rectify.analysis.cells import ColumnSpec, RowSpec, TableSpec, fill
 from rectify.analysis.checks import check_some
 from rectify.analysis.collect import Results
 from rectify.analysis.factors import titles, values
+from rectify.analysis.items import with_comparisons
 from rectify.analysis.metrics import accuracies
 from rectify.analysis.published import Label, match_names, printed
 from rectify.targets.contract import TargetSettings
@@ -25,7 +26,7 @@ class Settings(TargetSettings):
 
 
 def table(results: Results, _settings: Settings) -> DataFrame:
-    """Return accuracy by first weight of the auxiliary loss; weight 0 is the vanilla run."""
+    """Return accuracy by first weight of the auxiliary loss, and its gain over weight 0."""
     runs = results.runs[results.runs["variant"].isin(["vanilla", "auxiliary"])]
     check_some(runs, "table6", "runs of variant auxiliary")
     theirs = printed("table6")
@@ -34,11 +35,12 @@ def table(results: Results, _settings: Settings) -> DataFrame:
         for data, title in titles(runs, "data", results.order).items()
         for metric in accuracies(runs[runs["data"] == data])
     ]
+    compared = with_comparisons(runs, results, [metric for _, metric, _ in places])
     columns_there = match_names([label for label, _, _ in places], theirs.columns)
     columns = [
-        ColumnSpec(label.name, (metric,), {"data": data}, label.group, columns_there[label])
+        ColumnSpec(label.name, metric.compared, {"data": data}, label.group, columns_there[label])
         for label, metric, data in places
     ]
     weights = {weight: f"{weight:g}" for weight in values(runs, "lambda")}
     rows = [RowSpec(text, {"lambda": weight}, Label(text)) for weight, text in weights.items()]
-    return fill(TableSpec("table6", rows, columns, theirs), runs)
+    return fill(TableSpec("table6", rows, columns, theirs), compared)

@@ -9,8 +9,8 @@ import pytest
 from pandas import DataFrame
 
 from rectify.analysis.collect import Results
-from rectify.results.declared import COST, SCORES
-from rectify.results.tables import write_table
+from rectify.results.declared import COST, HISTORY, SCORES
+from rectify.results.tables import read_table, write_table
 from tests.helpers import synthetic
 from tests.helpers.synthetic import LLAMA, VITS, Model, Run
 
@@ -64,6 +64,19 @@ def test_losses_are_those_of_the_last_epoch_and_of_the_test_set(tmp_path: Path) 
     assert second["main_loss"] == pytest.approx(3.0 - 1 - 0.1)
     assert second["train_loss"] == 3.0
     assert second["test_loss"] == pytest.approx(2.0 - 0.51)
+
+
+def test_the_last_epoch_and_the_best_are_kept_and_one_of_them_is_reported(tmp_path: Path) -> None:
+    folder = synthetic.write_run(tmp_path, a_run(epochs=3), (0,))
+    path = folder / "seed-0" / "history.csv"
+    history = read_table(HISTORY, path)
+    is_accuracy = history["metric"] == "accuracy"
+    history.loc[is_accuracy, "value"] = [0.4, 0.7, 0.5]
+    write_table(HISTORY, history, path, synthetic.SOURCE)
+    last, best = (Results([folder], [0], report=name).runs.iloc[0] for name in ("last", "best"))
+    names = ["accuracy", "accuracy_last", "accuracy_best"]
+    assert last[names].tolist() == [0.5, 0.5, 0.7]
+    assert best[names].tolist() == [0.7, 0.5, 0.7]
 
 
 def test_without_a_second_k_there_is_one_accuracy(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_columns_are_grouped_by_metric_and_rows_are_combinations() -> None:
         ("acc@1 (%)", "layer 0"), ("acc@1 (%)", "layer 7"),
         ("GSNR", "layer 0"), ("GSNR", "layer 7"),
     ]  # fmt: skip
-    assert [metric.kind for metric in spec.columns[0].shows] == ["value", "gain"]
+    assert [metric.kind for metric in spec.columns[0].shows] == ["value", "gain", "item test"]
 
 
 def test_without_a_factor_the_columns_are_the_metrics() -> None:
@@ -106,7 +106,7 @@ def test_without_a_factor_the_columns_are_the_metrics() -> None:
     layout = Layout(("control",))
     spec = spec_of(shown_runs(frame, layout), layout, [ACCURACY, ACCURACY.gain], {})
     assert [(c.group, c.label) for c in spec.columns] == [("", "acc@1 (%)"), ("", "gain (points)")]
-    assert [len(column.shows) for column in spec.columns] == [2, 1]
+    assert [len(column.shows) for column in spec.columns] == [3, 1]
 
 
 def test_combinations_that_no_run_has_are_left_out() -> None:

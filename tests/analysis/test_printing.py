@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from pandas import DataFrame
 
@@ -76,9 +77,24 @@ def test_a_gain_over_three_seeds_has_its_interval() -> None:
     three.loc[three["kind"] == "value", ["low", "high"]] = math.nan
     (line,) = lines(three)
     assert ours_text(line.places[0]) == "-3.70 [-4.50, -2.90]"
-    said = "over seeds, n = 2 seeds; gains over vanilla, seed by seed, with 95 % intervals."
+    said = (
+        "over seeds, n = 2 seeds; gains over vanilla, seed by seed, with 95 % intervals over seeds."
+    )
     assert to_markdown(three).splitlines()[-1].endswith(said)
     assert r"[-4.50, -2.90]" in to_latex(three)
+
+
+def test_the_note_says_what_p_values_are_and_of_which_epoch_the_numbers() -> None:
+    tested = GAINS.head(2).copy()
+    place = tested.iloc[0].to_dict()
+    tested = pd.concat([tested, DataFrame([{**place, "kind": "item test", "mean": 0.0213}])])
+    (line, *_) = lines(tested)
+    assert ours_text(line.places[0]).endswith(", p = 0.021)")
+    text = to_markdown(tested, "best")
+    assert "p of gains: paired test over the test items; the first metric is that of the" in text
+    assert text.endswith("that of the epoch that tests best.\n")
+    assert "epoch" not in to_markdown(tested)
+    assert "tests best" in to_latex(tested, "best")
 
 
 def test_a_relative_gain_says_its_unit_and_a_missing_number_why() -> None:

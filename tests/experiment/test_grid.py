@@ -185,6 +185,7 @@ DISPLAY = {
     "visions.vit-s.hub": "someone/else",
     "languages.llama-7b.title": "Other",
     "gsnr.estimator": "debiased",
+    "report": "best",
     "data.bar.top_k": 2,
     "data.bar.folder": "elsewhere",
     "data.bar.full": False,

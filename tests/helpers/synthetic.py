@@ -133,7 +133,17 @@ def write_run(root: Path, run: Run, seeds: Sequence[int]) -> Path:
         ]
         write_table(GSNR, gsnr, place / "gsnr.csv", SOURCE)
         write_table(SCORES, _scores(run, seed), place / "scores.csv", SOURCE)
+        scored = items(run.accuracy(seed, "test"), run.accuracy(seed, "k"), run.k)
+        scored.to_parquet(place / "predictions.parquet", index=False)
     return folder
+
+
+def items(top1: float, topk: float, k: int, count: int = 100) -> DataFrame:
+    """Return scores of items of which the first have the right answer first, or among k."""
+    right = {f"accuracy@{best}": np.arange(count) < round(share * count)
+             for best, share in {k: topk, 1: top1}.items()}  # fmt: skip
+    frame = DataFrame({"item": range(count), **right, "loss": 2.0 - top1})
+    return frame.astype(dict.fromkeys([*right, "loss"], "float32"))
 
 
 def _scores(run: Run, seed: int) -> list[tuple]:
@@ -176,6 +186,14 @@ def results_of(**frames: DataFrame) -> Results:
     """Return results with given frames, in place of those that files would give."""
     results = Results()
     results.__dict__.update(frames)
+    if "runs" in frames:
+        runs = frames["runs"].set_index(["run", "seed"])
+
+        def scored(run: str, seed: int) -> DataFrame:
+            row = runs.loc[(run, seed)]
+            return items(row["accuracy"], row.get("accuracy_topk", 1.0), 5)
+
+        results.__dict__["items"] = scored
     return results
 
 

@@ -11,6 +11,7 @@ from tests.helpers.printed import CIFAR, INSERTED, exactly
 from tests.helpers.synthetic import VITS, Run, results_of, seeded
 
 ASKED = Settings(reads="grid")
+VANILLA = Run(CIFAR, VITS["ViT-S"], **exactly({"test": 71.62}))
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +35,27 @@ def test_layers_of_the_paper_s_model_are_compared_with_the_same_layers_only(tmp_
         Run(CIFAR, VITS["ViT-S"], **exactly({"test": top1}), **{**INSERTED, "layer": layer})
         for layer, top1 in ((8, 70.0), (31, 74.14))
     ]
-    cells = table(synthetic.collected(tmp_path, runs), ASKED)
-    assert cells["paper_column"].tolist() == ["-", "31"]
-    printed.check_all_compared(cells.iloc[1:], 1)
+    cells = table(synthetic.collected(tmp_path, [VANILLA, *runs]), ASKED)
+    values = cells[cells["kind"] == "value"]
+    assert values["paper_column"].tolist() == ["-", "31"]
+    printed.check_all_compared(values.iloc[1:], 1)
+
+
+def test_each_cell_has_its_gain_over_vanilla_and_the_test_over_the_items(grid: Results) -> None:
+    cells = table(grid, ASKED).set_index(["row", "column", "kind"])
+    accuracies = grid.runs.set_index(["run", "seed"])["accuracy"]
+    ours = accuracies["glyphs_vit-s_insert_llama-xl_layer-7_end"]
+    expected = 100 * (ours - accuracies["glyphs_vit-s_vanilla"])
+    gain = cells.loc[("End", "7", "gain")]
+    assert gain["mean"] == pytest.approx(expected.mean())
+    assert gain["std"] == pytest.approx(expected.std())
+    assert gain["seeds"] == 2
+    assert 0 < cells.loc[("End", "7", "item test"), "mean"] <= 1
 
 
 def test_layers_of_another_model_are_compared_by_rank(grid: Results) -> None:
     cells = table(grid, ASKED)
-    assert len(cells) == 15
+    assert cells["kind"].value_counts().to_dict() == {"value": 15, "gain": 15, "item test": 15}
     columns = cells.drop_duplicates("column").set_index("column")["paper_column"].to_dict()
     assert columns == {"0": "0", "2": "7", "3": "15", "5": "23", "7": "31"}
 
@@ -51,13 +65,14 @@ def test_positions_by_number_are_rows_that_the_paper_lacks(tmp_path: Path) -> No
         Run(CIFAR, VITS["ViT-S"], **exactly({"test": 70.0}), **{**INSERTED, "position": position})
         for position in ("end", "9", "middle")
     ]
-    cells = table(synthetic.collected(tmp_path, runs), ASKED)
-    assert cells["row"].tolist() == ["Middle", "After 9", "End"]
-    assert cells["paper_row"].tolist() == ["Middle", "-", "End"]
+    cells = table(synthetic.collected(tmp_path, [VANILLA, *runs]), ASKED)
+    values = cells[cells["kind"] == "value"]
+    assert values["row"].tolist() == ["Middle", "After 9", "End"]
+    assert values["paper_row"].tolist() == ["Middle", "-", "End"]
 
 
 def test_two_runs_for_one_cell_are_an_error() -> None:
-    twice = seeded(insert=[0.5], random=[0.6])
+    twice = seeded(vanilla=[0.5], insert=[0.5], random=[0.6])
     with pytest.raises(ValueError, match="table3: a cell must show one run, got insert and random"):
         table(results_of(runs=twice), ASKED)
 
@@ -82,6 +97,6 @@ def test_the_heat_map_shows_what_it_saves(grid: Results) -> None:
 
 def test_table_and_heat_map_have_the_same_numbers(grid: Results) -> None:
     values = figure(grid, ASKED).values
-    cells = table(grid, ASKED).set_index(["row", "column"])["mean"]
+    cells = table(grid, ASKED).query("kind == 'value'").set_index(["row", "column"])["mean"]
     for row in values.itertuples(index=False):
         assert cells[row.position.capitalize(), f"{row.layer}"] == pytest.approx(row.mean)

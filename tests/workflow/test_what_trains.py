@@ -17,6 +17,7 @@ LABELS = {
     "visions.vit-64.title": ("Other", LOCAL),
     "languages.llama-m.title": ("Other", LOCAL),
     "gsnr.estimator": ("debiased", LOCAL),
+    "report": ("best", LOCAL),
     "title": ("Other", {"page"}),
     "data.glyphs.top_k": (3, {"evaluate", *LOCAL}),
     "threads": (2, {"page"}),  # which lists the configuration's files
