@@ -35,9 +35,9 @@ TEST = "test"  # the plain test set; every other set is a shift
 PREDICTIONS = "predictions.parquet"
 LOSSES = ("train_loss", "main_loss")  # of a history, taken from its last epoch
 SETTINGS = (
-    *("run", "task", "data", "data_title", "vision", "vision_title", "vision_parameters"),
-    *("variant", "control", "language", "language_title", "layer", "position", "insert_at"),
-    *("depth", "lambda", "seed"),
+    *("run", "task", "data", "data_title", "fraction"),
+    *("vision", "vision_title", "vision_parameters", "variant", "control"),
+    *("language", "language_title", "layer", "position", "insert_at", "depth", "lambda", "seed"),
 )
 FACTS = (
     *("language", "language_parameters"),
@@ -203,6 +203,7 @@ def _settings(folder: Path) -> tuple[dict[str, Value], int]:
         "task": config["task"],
         "data": data["name"],
         "data_title": data["title"],
+        "fraction": float(config["data"].get("fraction", 1.0)),
         "vision": vision["name"],
         "vision_title": vision["title"],
         "vision_parameters": float(vision["parameters"]),

@@ -8,10 +8,10 @@ memory. For a set of files the note next to the manifest says where they are.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jaxtyping import Int64, UInt8
+from jaxtyping import Bool, Int64, UInt8
 from pandas import DataFrame
 from PIL import Image
 from safetensors import SafetensorError, safe_open
@@ -48,6 +48,17 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def only(self, kept: Bool[Tensor, " items"]) -> "ImageSet":
+        """Return the items that are kept."""
+        numbers = kept.nonzero()[:, 0].tolist()
+        return replace(
+            self,
+            images=self.images[kept],
+            labels=self.labels[kept],
+            sources=tuple(self.sources[number] for number in numbers),
+            captions=tuple(self.captions[number] for number in numbers if self.captions),
+        )
 
     @property
     def names(self) -> list[str]:

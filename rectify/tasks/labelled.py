@@ -19,6 +19,14 @@ class Labelled(Entry):
     image_size: int = decides(
         "items", "weights", ge=8, description="Height and width of the model's input in pixels."
     )
+    fraction: float = decides(
+        "items",
+        "weights",
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Share of the training items of each class that is kept.",
+    )
     channels: Literal[1, 3] = decides(
         "weights", default=3, description="Channels of an image as the model takes it."
     )

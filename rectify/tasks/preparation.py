@@ -1,6 +1,6 @@
 """Preparing a set of images, clips or pairs: read, check, count, and only then write.
 
-reader -> rows or arrays -> every item can be read -> counts -> classes -> manifest
+reader -> rows or arrays -> every item can be read -> counts -> classes -> share -> manifest
 """
 
 import logging
@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from pandas import DataFrame
 
 from rectify.data.manifests import class_names, counts, manifest, without
 from rectify.data.sets import ImageSet, listing_of, save_files, save_sets
+from rectify.runtime import generator
 from rectify.tasks import readers
 from rectify.tasks.entry import Entry
 
@@ -98,6 +100,33 @@ def check(
     listing = without(prepared.listing, bad)
     report(name, listing)
     return PreparedImages(listing, prepared.sets, prepared.files, tuple(bad))
+
+
+def reduced(name: str, prepared: PreparedImages, fraction: float) -> PreparedImages:
+    """Return a set with a share of the training items of each class, all others as they are.
+
+    The items of a class are kept in a random order that is the same for every share, one at least:
+    a smaller share is part of each larger one. The manifest says which ones they are.
+
+    Args:
+        name: Of the set, for messages.
+        prepared: All of it.
+        fraction: The share, 0 .. 1.
+    """
+    if fraction == 1:
+        return prepared
+    listing = prepared.listing
+    kept = listing["split"] != "train"
+    for label, items in listing[~kept].groupby("label").groups.items():
+        order = torch.randperm(len(items), generator=generator(0, "fraction", int(label)))
+        kept[items[order[: max(1, round(fraction * len(items)))].numpy()]] = True
+    sets = {
+        split: images.only(torch.tensor(kept[listing["split"] == split].tolist()))
+        for split, images in prepared.sets.items()
+    }
+    chosen = listing[kept].reset_index(drop=True)
+    report(name, chosen)
+    return replace(prepared, listing=chosen.assign(item=range(len(chosen))), sets=sets)
 
 
 def check_classes(name: str, classes: int, listing: DataFrame) -> None:

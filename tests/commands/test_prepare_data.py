@@ -4,13 +4,15 @@ import json
 
 import numpy as np
 import pytest
+from pandas import DataFrame
 from PIL import Image
 
 from rectify.__main__ import main
 from rectify.data.manifests import splits
 from rectify.data.pairs import captions
 from rectify.data.sets import FileSet, load_set
-from rectify.results.tables import read_note
+from rectify.results.declared import MANIFEST
+from rectify.results.tables import read_note, read_table
 from rectify.tasks import settings_of
 from tests.helpers.films import film
 from tests.helpers.trees import picture
@@ -46,7 +48,7 @@ def test_the_note_says_what_made_the_set(tmp_path):
     assert provenance["facts"]["data"] == "small"
     assert provenance["facts"]["settings"] == {
         "task": IMAGES, "reader": "biased", "folder": None, "full": False, "sizes": sizes,
-        "classes": 6, "image_size": 28,
+        "classes": 6, "image_size": 28, "fraction": 1.0,
     }  # fmt: skip
     assert provenance["facts"]["items"] == {"train": 30, "test": 30}
     assert len(provenance["facts"]["classes"]) == 6
@@ -97,6 +99,56 @@ def test_preparing_twice_gives_equal_bytes(tmp_path, task, settings):
     for name in files:
         first, second = ((tmp_path / folder / name).read_bytes() for folder in ("one", "two"))
         assert first == second, name
+
+
+def training_rows(folder) -> DataFrame:
+    listing = read_table(MANIFEST, folder / "manifest.csv")
+    assert listing["item"].tolist() == list(range(len(listing)))
+    return listing[listing["split"] == "train"]
+
+
+def test_a_share_of_a_set_has_that_share_of_each_class_and_is_part_of_larger_ones(tmp_path):
+    sets = {}
+    for share in (0.1, 0.25, 1.0):
+        folder = tmp_path / f"{share}"
+        assert prepare(folder, "digits", reader="digits", classes=10, fraction=share) == 0
+        sets[share] = training_rows(folder)
+    counts = {share: rows["label"].value_counts().sort_index() for share, rows in sets.items()}
+    for share in (0.1, 0.25):
+        expected = [round(share * count) for count in counts[1.0]]
+        assert counts[share].tolist() == expected
+    places = [set(rows["source"]) for rows in sets.values()]
+    assert places[0] < places[1] < places[2]
+
+
+def test_a_share_keeps_images_with_their_labels_and_the_test_set_whole(tmp_path):
+    for share in (0.1, 1.0):
+        prepare(tmp_path / f"{share}", "digits", reader="digits", classes=10, fraction=share)
+    few, every = (load_set(tmp_path / name, "train") for name in ("0.1", "1.0"))
+    whole = {source: number for number, source in enumerate(every.sources)}
+    assert len(whole) == len(every)
+    for item, source in enumerate(few.sources):
+        assert few.labels[item] == every.labels[whole[source]]
+        assert few.images[item].equal(every.images[whole[source]])
+    tests = [load_set(tmp_path / name, "test") for name in ("0.1", "1.0")]
+    assert tests[0].images.equal(tests[1].images)
+    assert tests[0].sources == tests[1].sources
+
+
+def test_a_share_of_a_set_of_files_keeps_one_of_each_class_at_least(tmp_path):
+    for number in range(4):
+        for label in "ab":
+            picture(tmp_path / "bar" / "train" / f"{label}_{number}.jpg")
+            picture(tmp_path / "bar" / "test" / f"{label}_{number}.jpg")
+    settings = {"reader": "bar", "classes": 2, "folder": f"{tmp_path}/bar"}
+    assert prepare(tmp_path / "out", "bar", fraction=0.01, **settings) == 0
+    assert training_rows(tmp_path / "out")["label"].tolist() == [0, 1]
+    assert len(load_set(tmp_path / "out", "test")) == 8
+
+
+def test_a_share_of_nothing_is_one_line(tmp_path, capsys):
+    assert prepare(tmp_path, "digits", reader="digits", classes=10, fraction=0) == 2
+    assert "data.digits.fraction" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_set_of_files_gets_a_manifest_only(tmp_path):

@@ -58,6 +58,7 @@ class Run:
     epochs: int = 2
     k: int = 5
     shifts: tuple[str, ...] = ()
+    fraction: float = 1.0
 
     @property
     def name(self) -> str:
@@ -79,7 +80,7 @@ class Run:
         return {
             "run": self.name,
             "task": "image_classification",
-            "data": {"name": self.data.name},
+            "data": {"name": self.data.name, "fraction": self.fraction},
             "vision": {"name": self.vision.name, "depth": self.depth},
             "variant": self.variant,
             "control": self.control,

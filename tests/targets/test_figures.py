@@ -37,6 +37,10 @@ def draw(kind: str, frames: dict[str, DataFrame]) -> Drawn:
     needed = gsnr["layer"].isna() | (gsnr["layer"] == 7) | (kind == "coherence")
     if kind in ("figure2", "figure2b"):
         needed &= gsnr["position"].isna() | (gsnr["position"] == "end")
+    if kind == "datasize":  # one run for each share and control
+        runs = frames["runs"]
+        is_one = (runs["layer"] == 7) & (runs["position"] == "end")
+        frames = {**frames, "runs": runs[runs["layer"].isna() | is_one]}
     target = targets.module_of(kind)
     settings = target.Settings(**SETTINGS.get(kind, {"reads": "grid"}))
     return target.figure(results_of(**{**frames, "gsnr": gsnr[needed]}), settings)

@@ -57,6 +57,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return project
 
 
+GSNR = ("GSNR", "GSNR, unnormalised", "GSNR gain at equal loss")
+
+
 def cells(finished: Path, table: str) -> pd.DataFrame:
     return pd.read_csv(finished / RESULTS / "tables" / f"{table}.csv")
 
@@ -66,27 +69,42 @@ def columns_of(cells: pd.DataFrame) -> set[tuple[str, str]]:
     return set(zip(cells["group"], cells["column"], strict=True))
 
 
+def kinds_of(cells: pd.DataFrame) -> dict[str, int]:
+    return cells["kind"].value_counts().to_dict()
+
+
+def assert_numbers(cells: pd.DataFrame) -> None:
+    """Check that only a gain at equal loss may be none, since two epochs may share no loss."""
+    is_none = cells["mean"].isna()
+    assert set(cells.loc[is_none, "column"]) <= {"GSNR gain at equal loss"}
+
+
 def test_table_4_has_imagenet_its_shifts_mce_and_the_clips(finished: Path) -> None:
     found = cells(finished, "table4")
     shifts = ("", "-C", "-C mCE", "-A", "-SK", "-R")
-    columns = {*(("ImageNet", f"ImageNet{shift}") for shift in shifts), ("ImageNet", "GSNR")}
-    columns |= {("Something-Something-v2", name) for name in ("acc@1", "acc@2", "GSNR")}
-    assert columns_of(found) == columns
-    assert len(found) == 2 * len(columns)
-    assert found["mean"].notna().all()
+    scores = {("ImageNet", f"ImageNet{shift}") for shift in shifts}
+    scores |= {("Something-Something-v2", name) for name in ("acc@1", "acc@2")}
+    coherence = {(data, name) for data in ("ImageNet", "Something-Something-v2") for name in GSNR}
+    assert columns_of(found) == scores | coherence
+    assert kinds_of(found) == {
+        "value": 2 * (len(scores) + 4), "gain": len(scores), "item test": 3, "relative gain": 4
+    }  # fmt: skip
+    assert_numbers(found)
 
 
 def test_tables_5_and_6_have_every_set_with_its_second_accuracy(finished: Path) -> None:
     fifth, sixth = cells(finished, "table5"), cells(finished, "table6")
     sets = ("CIFAR-100", "Caltech 256")
-    names = ("acc@1", "acc@5", "GSNR")
-    assert columns_of(fifth) == {(data, name) for data in sets for name in names}
-    assert len(fifth) == 4 * 6
-    columns = {(data, name) for data in sets for name in names[:2]}
+    names = ("acc@1", "acc@5")
+    assert columns_of(fifth) == {(data, name) for data in sets for name in (*names, *GSNR)}
+    assert kinds_of(fifth) == {
+        "value": 4 * (4 + 4), "gain": 2 * 4, "item test": 2 * 4, "relative gain": 2 * 4
+    }  # fmt: skip
+    columns = {(data, name) for data in sets for name in names}
     assert columns_of(sixth) == columns | {("BAR", "acc@1"), ("BAR", "acc@3")}
-    assert len(sixth) == 2 * 6
-    assert fifth["mean"].notna().all()
-    assert sixth["mean"].notna().all()
+    assert kinds_of(sixth) == {"value": 2 * 6, "gain": 6, "item test": 6}
+    assert_numbers(fifth)
+    assert_numbers(sixth)
 
 
 def test_every_test_item_is_evaluated_under_every_shift(finished: Path) -> None:

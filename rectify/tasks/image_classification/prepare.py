@@ -20,4 +20,5 @@ def prepare(
     prepared = preparation.check(name, entry, prepared, unreadable, threads)
     if shift is None:
         preparation.check_classes(name, entry.classes, prepared.listing)
+        prepared = preparation.reduced(name, prepared, entry.fraction)
     return prepared

@@ -17,4 +17,4 @@ def prepare(
     accepted = entry.undecodable
     prepared = preparation.check(name, entry, prepared, undecodable, threads, accepted)
     preparation.check_classes(name, entry.classes, prepared.listing)
-    return prepared
+    return preparation.reduced(name, prepared, entry.fraction)
