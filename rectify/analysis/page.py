@@ -16,6 +16,7 @@ import pandas as pd
 from pandas import DataFrame, Series
 
 from rectify.analysis import printing
+from rectify.analysis.findings import Finding
 from rectify.results.declared import CELLS, LAST
 from rectify.results.tables import read_note, read_table
 
@@ -40,6 +41,8 @@ class Entry(NamedTuple):
     """A ``CELLS`` file."""
     picture: Path | None
     """A PNG file, with the ``.csv`` and ``.csv.json`` of its values next to it."""
+    findings: Sequence[Finding] = ()
+    """What it says of the papers' claims."""
 
 
 class Place(NamedTuple):
@@ -107,6 +110,7 @@ def page(title: str, entries: Sequence[Entry], benchmarks: Path, configs: Sequen
         title=title,
         about=ABOUT,
         style=_packaged("page.css"),
+        summary=[(entry, finding) for entry in entries for finding in entry.findings],
         sections=[_section(entry) for entry in entries],
         times=list(times.itertuples(index=False)),
         jobs=int(times["jobs"].sum()),

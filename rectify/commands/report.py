@@ -50,15 +50,19 @@ def run(args: argparse.Namespace) -> None:
 
 def _entry(name: str, table: Path | None, picture: Path | None) -> "Entry":
     from rectify.analysis.page import Entry
-    from rectify.results.tables import read_note
+    from rectify.results.declared import CELLS
+    from rectify.results.tables import read_note, read_table
     from rectify.targets import caption, module_of
 
     path = table or (picture and picture.with_suffix(".csv"))
     if path is None:
         raise ValueError(f"report: {name} must have a file, got none. Pass its table or figure.")
     kind = read_note(path)["provenance"]["facts"]["kind"]
+    target = module_of(kind)
     if name == kind:  # the target that is meant by its name: table3 is Table 3
-        title, short = module_of(kind).TITLE, re.sub(r"(?<=[a-z])(\d+)$", r" \1", name).capitalize()
+        title, short = target.TITLE, re.sub(r"(?<=[a-z])(\d+)$", r" \1", name).capitalize()
     else:
-        title, short = f"{module_of(kind).TITLE} ({name})", name
-    return Entry(name, short, title, caption(kind), table, picture)
+        title, short = f"{target.TITLE} ({name})", name
+    cells = table and read_table(CELLS, table)
+    values = picture and read_table(target.VALUES, picture.with_suffix(".csv"))
+    return Entry(name, short, title, caption(kind), table, picture, target.findings(cells, values))

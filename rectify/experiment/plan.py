@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from rectify import targets
 from rectify.experiment import grid
-from rectify.experiment.codes import digest
+from rectify.experiment.codes import digest, modules
 from rectify.experiment.run import Run
 from rectify.experiment.settings import Config
 from rectify.experiment.wildcards import (
@@ -71,6 +71,11 @@ class Plan:
         target = self.targets[wildcards.target]
         sets = {name for one in target.reads for name in self.config.experiments[one].data}
         return targets.code(target.kind, sorted({self.config.data[name].task for name in sets}))
+
+    def page_code(self) -> str:
+        """Return the digest of the code that makes the page, with the findings of its targets."""
+        kinds = sorted({target.kind for target in self.targets.values()})
+        return source_digest(*modules("page"), *map(targets.module_name, kinds))
 
     def _task(self, wildcards: OfRun) -> str:
         return self.config.data[self.run(wildcards).data].task

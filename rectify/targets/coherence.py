@@ -24,6 +24,7 @@ from rectify.analysis.checks import check_some
 from rectify.analysis.coherence import MEASURES, gains
 from rectify.analysis.collect import Results
 from rectify.analysis.drawing import Drawn
+from rectify.analysis.findings import Finding, correlations, count_positive
 from rectify.analysis.metrics import TEST_LOSS, Metric, headline
 from rectify.analysis.statistics import (
     Correlation,
@@ -215,3 +216,19 @@ def _text(correlation: Correlation | None) -> str:
     if correlation is None:
         return "no correlation"
     return f"ρ = {correlation.rho:.2f}, {format_p(correlation.p)}"
+
+
+def findings(cells: DataFrame, values: DataFrame) -> list[Finding]:
+    """Return how many runs gain GSNR, and how these gains go with those in the results."""
+    counts = [f"at {side} in {count_positive(values[name])}" for side, name in SIDES.items()]
+    row = cells.sort_values("row_index")["row"].iloc[0]  # the shown estimator
+    return [
+        Finding("The gradients of more samples agree: GSNR rises", f"{', '.join(counts)} runs."),
+        *(
+            Finding(claim, f"{correlations(cells, row, [(s, label + WITHIN) for s in SIDES])}.")
+            for claim, label in (
+                ("Runs that gain GSNR test better (correlation within positions)", "test gain"),
+                ("Runs that gain GSNR generalise better (correlation within positions)", "gap"),
+            )
+        ),
+    ]

@@ -9,8 +9,8 @@ A target is a module of this folder, named as in a configuration, with
     figure      (results, settings) -> `Drawn`, where it shows a figure
     VALUES      the declared table of the values that its figure shows
 
-and, where the defaults of `Target` do not hold, ``needs``, ``similarities``, ``costs``, ``check``
-and ``derived``. Its caption is ``captions/<name>.rst``.
+and, where the defaults of `Target` do not hold, ``needs``, ``similarities``, ``costs``, ``check``,
+``derived`` and ``findings``. Its caption is ``captions/<name>.rst``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +21,7 @@ from pandas import DataFrame
 
 from rectify.analysis.collect import Results
 from rectify.analysis.drawing import Drawn
+from rectify.analysis.findings import Finding
 from rectify.results.tables import Table
 from rectify.typed import Closed, Listed, Name, check_known
 
@@ -92,6 +93,10 @@ def _no_check(_settings: TargetSettings, _config: View, _where: str) -> None:
     return
 
 
+def _no_findings(_cells: DataFrame | None, _values: DataFrame | None) -> list[Finding]:
+    return []
+
+
 def _none_derived(_settings: TargetSettings) -> dict[str, TargetSettings]:
     return {}
 
@@ -140,3 +145,5 @@ class Target:
     """Raise a `ValueError` of one line, which begins with the last argument, for wrong settings."""
     derived: Callable[[TargetSettings], dict[str, TargetSettings]] = _none_derived
     """Further targets that come with it, by what is put behind its name and a hyphen."""
+    findings: Callable[[DataFrame | None, DataFrame | None], list[Finding]] = _no_findings
+    """What its cells, and the values of its figure, say of the papers' claims."""

@@ -9,6 +9,7 @@ from rectify.analysis.checks import only, with_layer
 from rectify.analysis.coherence import with_gsnr_gains
 from rectify.analysis.collect import Results
 from rectify.analysis.factors import titles
+from rectify.analysis.findings import Finding, list_gains
 from rectify.analysis.items import with_comparisons
 from rectify.analysis.metrics import accuracies, coherence_gains, gsnr
 from rectify.controls import VARIANTS
@@ -49,3 +50,9 @@ def table(results: Results, _settings: Settings) -> DataFrame:
         for control, title in titles(treated, "control").items()
     ]
     return fill(TableSpec("controls", rows, columns), runs)
+
+
+def findings(cells: DataFrame, _values: DataFrame | None) -> list[Finding]:
+    """Return the gain of the frozen layer and of what is in its place."""
+    claim = "It is the pretrained layer that helps, not what comes with it"
+    return [Finding(claim, list_gains(cells, "row"))]

@@ -11,8 +11,10 @@ from rectify.analysis.checks import check_some, only
 from rectify.analysis.collect import Results
 from rectify.analysis.drawing import Drawn
 from rectify.analysis.factors import titles
+from rectify.analysis.findings import Finding, gains_of
 from rectify.analysis.items import with_comparisons
 from rectify.analysis.metrics import Metric, headline
+from rectify.analysis.printing import spread
 from rectify.analysis.statistics import interval
 from rectify.controls import CONTROLS, VARIANTS
 from rectify.results.tables import Column, Table
@@ -134,3 +136,14 @@ def _panel(axes: "Axes", shown: DataFrame, lines: Mapping[str, str]) -> None:
 
 def _percent(fraction: float) -> str:
     return f"{100 * fraction:g} %"
+
+
+def findings(cells: DataFrame, _values: DataFrame) -> list[Finding]:
+    """Return the gain of each control on the smallest share and on the largest."""
+    gains = gains_of(cells, first_columns_only=False)
+    parts = [
+        f"{row}: {spread(of_row.iloc[0])} with {of_row['column'].iloc[0]} of the training set, "
+        f"{spread(of_row.iloc[-1])} with {of_row['column'].iloc[-1]}"
+        for row, of_row in gains.sort_values("column_index").groupby("row", sort=False)
+    ]
+    return [Finding("It helps most where data are few", f"{'; '.join(parts)}.")]

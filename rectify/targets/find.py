@@ -72,9 +72,14 @@ def module_of(kind: str) -> Target:
         ValueError: If there is no such kind.
     """
     check_known("target", kind, kinds(), "a kind of target")
-    module = vars(importlib.import_module(f"{PACKAGE}.{kind}"))
+    module = vars(importlib.import_module(module_name(kind)))
     names = [field.name for field in dataclasses.fields(Target) if field.name in module]
     return Target(**{name: module[name] for name in names})
+
+
+def module_name(kind: str) -> str:
+    """Return the module of a kind of target."""
+    return f"{PACKAGE}.{kind}"
 
 
 def settings_of(kind: str) -> type[TargetSettings]:
@@ -116,7 +121,7 @@ def code_modules(kind: str, tasks: Iterable[str] = ()) -> tuple[str, ...]:
         kind: Of the target.
         tasks: Of the runs that it reads: they say what is better.
     """
-    shown = (f"{PACKAGE}.{kind}", "rectify.analysis.printing", "rectify/targets/published.csv")
+    shown = (module_name(kind), "rectify.analysis.printing", "rectify/targets/published.csv")
     return (*shown, *map(metrics_module, tasks))
 
 

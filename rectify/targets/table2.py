@@ -8,6 +8,7 @@ from rectify.analysis.cells import ColumnSpec, RowSpec, TableSpec, fill
 from rectify.analysis.checks import with_layer
 from rectify.analysis.collect import Results
 from rectify.analysis.factors import models, title, values
+from rectify.analysis.findings import Finding, list_gains
 from rectify.analysis.items import with_comparisons
 from rectify.analysis.metrics import ACCURACY
 from rectify.analysis.published import Label, labels, match_names, printed
@@ -51,3 +52,9 @@ def table(results: Results, _settings: Settings) -> DataFrame:
         for name, label in names.items()
     ]
     return fill(TableSpec("table2", rows, columns, theirs), compared)
+
+
+def findings(cells: DataFrame, _values: DataFrame | None) -> list[Finding]:
+    """Return the gains by language model."""
+    claim = "An inserted frozen layer helps the more, the larger its language model"
+    return [Finding(claim, list_gains(cells, "column"))]

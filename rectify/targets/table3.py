@@ -10,6 +10,7 @@ from rectify.analysis.checks import with_layer
 from rectify.analysis.collect import Results
 from rectify.analysis.drawing import Drawn
 from rectify.analysis.factors import titles, values
+from rectify.analysis.findings import Finding, count_gains
 from rectify.analysis.items import with_comparisons
 from rectify.analysis.metrics import ACCURACY
 from rectify.analysis.published import LANGUAGE, Label, labels, match, printed
@@ -86,3 +87,8 @@ def figure(results: Results, _settings: Settings) -> Drawn:
         axes.set_title(f"{drawing.setting(runs)}{baseline}, {drawing.seeds(runs)}")
         drawn.colorbar(image, ax=axes, pad=0.02, label="acc@1 (%)")
     return Drawn(drawn, shown)
+
+
+def findings(cells: DataFrame, _values: DataFrame | None) -> list[Finding]:
+    """Return how many placements gain."""
+    return [Finding("Inserting a frozen layer of a language model helps", count_gains(cells))]

@@ -6,6 +6,7 @@ from pandas import DataFrame
 
 from rectify.analysis.auxiliary import auxiliary_table
 from rectify.analysis.collect import Results
+from rectify.analysis.findings import Finding, count_gains
 from rectify.analysis.metrics import Metric, accuracies
 from rectify.targets.contract import TargetSettings
 from rectify.typed import Name, Several
@@ -51,3 +52,9 @@ def _shifts(runs: DataFrame) -> list[Metric]:
         for suffix, name in (("", "accuracy"), *SHIFTS)
         if name in runs
     ]
+
+
+def findings(cells: DataFrame, _values: DataFrame | None) -> list[Finding]:
+    """Return how many runs gain."""
+    claim = "A second loss path through the frozen layer helps, with nothing added at test time"
+    return [Finding(claim, count_gains(cells))]

@@ -8,6 +8,7 @@ from rectify.analysis.cells import ColumnSpec, RowSpec, TableSpec, fill
 from rectify.analysis.checks import check_some
 from rectify.analysis.collect import Results
 from rectify.analysis.factors import titles, values
+from rectify.analysis.findings import Finding, count_gains
 from rectify.analysis.items import with_comparisons
 from rectify.analysis.metrics import accuracies
 from rectify.analysis.published import Label, match_names, printed
@@ -44,3 +45,8 @@ def table(results: Results, _settings: Settings) -> DataFrame:
     weights = {weight: f"{weight:g}" for weight in values(runs, "lambda")}
     rows = [RowSpec(text, {"lambda": weight}, Label(text)) for weight, text in weights.items()]
     return fill(TableSpec("table6", rows, columns, theirs), compared)
+
+
+def findings(cells: DataFrame, _values: DataFrame | None) -> list[Finding]:
+    """Return how many runs gain."""
+    return [Finding("So it does with any weight of that path", count_gains(cells))]

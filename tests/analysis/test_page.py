@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
+from rectify.analysis.findings import Finding
 from rectify.analysis.page import Entry, job_times, page
 from rectify.results.declared import CELLS
 from rectify.results.tables import write_table
@@ -95,6 +96,19 @@ def test_the_page_has_a_section_and_a_link_for_each_part_in_the_given_order(
     assert parts.words.index("Table 5: mine & yours") < parts.words.index("Figure 2: GSNR")
     turned = Parts(page(**{**inputs, "entries": inputs["entries"][::-1]}))
     assert turned.words.index("Figure 2: GSNR") < turned.words.index("Table 5: mine & yours")
+
+
+def test_the_page_opens_with_what_was_found_of_each_claim(inputs: dict[str, object]) -> None:
+    first, second = inputs["entries"]
+    found = Finding("A layer helps", "1 of 2 gain & p < 0.05.")
+    entries = [first, second._replace(findings=(found,))]
+    parts = Parts(page(**{**inputs, "entries": entries}))
+    anchors = [attributes["id"] for tag, attributes in parts.tags if tag == "section"]
+    assert anchors == ["summary", "mine", "figure2", "times", "configuration"]
+    start = parts.words.index("A layer helps.")
+    assert parts.words[start + 1] == "1 of 2 gain & p < 0.05."
+    assert parts.words[start + 2] == "Figure 2"
+    assert start < parts.words.index("Table 5: mine & yours")
 
 
 def test_a_cell_shows_ours_the_paper_s_and_the_difference_with_their_gains(

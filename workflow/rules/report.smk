@@ -21,7 +21,7 @@ rule page:
         targets=PLAN.page_targets(),
         benchmarks=BENCHMARKS,
         configs=list(map(str, workflow.configfiles)),
-        code=PLAN.code("page"),
+        code=PLAN.page_code(),
     shell:
         "python -m rectify report --title {params.title:q} --targets {params.targets:q}"
         " --tables {input.tables:q} --figures {input.figures:q}"

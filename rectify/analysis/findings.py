@@ -1,0 +1,108 @@
+"""What tables and figures say of the papers' claims: sentences with numbers, which open the page.
+
+A sentence counts and quotes what is in the files of its table or figure. It names no verdict: with
+few seeds there is none, and with many the reader sees what the intervals exclude.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from pandas import DataFrame, Series
+
+from rectify.analysis.printing import spread
+from rectify.analysis.published import GAIN, ITEM_TEST, P
+from rectify.analysis.statistics import format_p
+
+LEVEL = 0.05  # of p values that are counted
+
+
+class Finding(NamedTuple):
+    """A claim of the papers, and what was found."""
+
+    claim: str
+    found: str
+
+
+def gains_of(cells: DataFrame, first_columns_only: bool = True) -> DataFrame:
+    """Return the cells with a gain over vanilla, of the first column of each group of columns."""
+    gains = cells[(cells["kind"] == GAIN) & cells["mean"].notna()]
+    if first_columns_only:
+        gains = gains[gains["column_index"].isin(cells.groupby("group")["column_index"].min())]
+    return gains
+
+
+def count_gains(cells: DataFrame) -> str:
+    """Return how many runs gain, the least and the most, and how many differ beyond noise.
+
+    Args:
+        cells: Rows of a `CELLS` table; the gains in the first column of each group are counted.
+    """
+    gains = gains_of(cells)
+    if gains.empty:
+        return "no gain was measured."
+    means = gains["mean"]
+    ends = [gains.loc[index] for index in (means.idxmin(), means.idxmax())]
+    texts = [f"{(means > 0).sum()} of {len(gains)} gain"]
+    if len(gains) > 1:
+        texts[0] += f", from {_quoted(ends[0])} to {_quoted(ends[1])} {gains['unit'].iloc[0]}"
+    else:
+        texts[0] += f": {_quoted(ends[0])} {gains['unit'].iloc[0]}"
+    if gains["low"].notna().any():
+        above, below = (gains["low"] > 0).sum(), (gains["high"] < 0).sum()
+        texts.append(f"95 % interval over seeds above zero in {above}, below zero in {below}")
+    keys = ["row_index", "column_index"]
+    tests = cells[cells["kind"] == ITEM_TEST].set_index(keys)["mean"]
+    if len(tests):
+        p = gains.join(tests.rename("item_p"), on=keys)["item_p"]
+        sure = gains[p < LEVEL]["mean"]
+        texts.append(
+            f"over the test items {(sure > 0).sum()} better and {(sure < 0).sum()} worse with "
+            f"p < {LEVEL}"
+        )
+    return f"{'; '.join(texts)}."
+
+
+def list_gains(cells: DataFrame, by: str) -> str:
+    """Return the gains in the first column of each group, with their labels.
+
+    Args:
+        cells: Rows of a `CELLS` table.
+        by: ``row`` or ``column``, whose labels tell the gains apart.
+    """
+    gains = gains_of(cells, first_columns_only=by == "row")
+    named = (f"{cell[by].removeprefix('+')} {spread(cell)}" for _, cell in gains.iterrows())
+    unit = gains["unit"].iloc[0] if len(gains) else ""
+    return f"{', '.join(named)} {unit}.".strip() if len(gains) else "no gain was measured."
+
+
+def count_positive(values: Series) -> str:
+    """Return how many of the values that there are lie above zero, as "5 of 6"."""
+    known = values.dropna()
+    return f"{(known > 0).sum()} of {len(known)}"
+
+
+def correlations(cells: DataFrame, row: str, columns: Iterable[tuple[str, str]]) -> str:
+    """Return the correlations of a row in some columns, as "equal loss: ρ = 0.51, p = 0.012".
+
+    Args:
+        cells: Rows of a `CELLS` table with values and their p values.
+        row: Its label.
+        columns: The head and the label of each.
+    """
+    texts = []
+    for group, column in columns:
+        place = cells[
+            (cells["row"] == row) & (cells["group"] == group) & (cells["column"] == column)
+        ]
+        numbers = place.set_index("kind")["mean"]
+        if numbers.notna().get("value", False):
+            texts.append(f"{group}: ρ = {numbers['value']:.2f}, {format_p(numbers[P])}")
+        else:
+            texts.append(f"{group}: {place['text'].iloc[0]}")
+    return "; ".join(texts)
+
+
+def _quoted(cell: Series) -> str:
+    """Return a gain and whose it is."""
+    names = [cell["row"], *([cell["group"]] if cell["group"] else []), cell["column"]]
+    return f"{cell['mean']:+.2f} ({', '.join(names)})"
