@@ -265,6 +265,25 @@ def head(place: Place) -> "nn.Module":
     return place.trunk.second_head(place.generator)
 
 
+@control("main gradient scaled", "#bbbbbb", weights=False, bridge=False)
+def scale(place: Place) -> "nn.Module":
+    """No second path at all: its loss is the main one's value, without any gradient.
+
+    What is left of Eq. 10 is the main gradient times 1 - lambda: does its size alone matter?
+    """
+    import torch
+    from torch import nn
+
+    class Detached(nn.Module):
+        """The trunk's own outputs; the trunk is no part of the module."""
+
+        def forward(self, tokens: object) -> object:
+            with torch.no_grad():
+                return place.trunk.decode(tokens)
+
+    return Detached()
+
+
 def _trained(block: "nn.Module") -> "nn.Module":
     """Return the block with float32 weights, the precision that small steps need, trained."""
     return block.float().requires_grad_(True)

@@ -18,6 +18,7 @@ from rectify.controls import CONTROLS, VARIANTS, Inner, control, find, insert_in
 from rectify.language.block import outline_block
 from rectify.rectified import auxiliary, build, insert, trainable_state
 from rectify.runtime import generator, seed_globals
+from rectify.training.objective import Objective
 from rectify.trunks.vit import ViT, create_vit
 from tests.helpers.toy_trunk import ToyTrunk
 
@@ -29,6 +30,7 @@ DRAWN = ("random", "scratch", "shuffled", "matched")
 TRAINED = ("scratch", "tuned")
 WIDTH_ALONE = ("adapter", "norm", "mlp")
 BRIDGED = (*LAYERS, *WIDTH_ALONE)
+BRIDGELESS = ("head", "scale")
 PAIRS = [(variant, name) for variant in ("insert", "auxiliary") for name in BRIDGED]
 ADAPTERS = {"bridge.up.weight", "bridge.down.weight"}
 
@@ -61,9 +63,9 @@ def trunk_names(model):
 
 def test_the_registry_has_the_controls_of_both_papers():
     assert list(VARIANTS) == ["vanilla", "insert", "auxiliary"]
-    assert list(CONTROLS) == [*BRIDGED, "head"]
+    assert list(CONTROLS) == [*BRIDGED, *BRIDGELESS]
     for name, known in CONTROLS.items():
-        assert known.variants == (("auxiliary",) if name == "head" else ("insert", "auxiliary"))
+        assert known.variants == (("auxiliary",) if name in BRIDGELESS else ("insert", "auxiliary"))
     for entries in (CONTROLS.values(), VARIANTS.values()):
         assert len({entry.title for entry in entries}) == len(entries)
         assert len({entry.colour for entry in entries}) == len(entries)
@@ -91,7 +93,7 @@ def test_trunk_adapters_and_norm_are_those_of_the_frozen_layer(make, variant, na
         assert torch.equal(weights["weight"], own.weight)
 
 
-@pytest.mark.parametrize("name", [*BRIDGED, "head"])
+@pytest.mark.parametrize("name", [*BRIDGED, *BRIDGELESS])
 def test_while_training_the_main_path_sees_the_same_whatever_is_in_the_second(make, name):
     outputs = []
     for model in (make("auxiliary", "frozen"), make("auxiliary", name)):
@@ -113,10 +115,12 @@ def test_blocks_before_an_inserted_control_see_the_same(make, name):
     assert same == ([True] * 4 if name in ("frozen", "tuned") else [True, True, False, False])
 
 
-@pytest.mark.parametrize(("variant", "name"), [*PAIRS, ("auxiliary", "head")])
+@pytest.mark.parametrize(
+    ("variant", "name"), [*PAIRS, *(("auxiliary", name) for name in BRIDGELESS)]
+)
 def test_only_what_should_be_trained_is_in_the_optimizer_and_changes(make, variant, name):
     model = make(variant, name).train()
-    expected = trunk_names(model) | (set() if name == "head" else ADAPTERS)
+    expected = trunk_names(model) | (set() if name in BRIDGELESS else ADAPTERS)
     if name in TRAINED:
         expected |= {f"bridge.layer.{key}" for key in layer_of(model)}
     if name == "mlp":
@@ -225,6 +229,19 @@ def test_a_second_head_sees_the_trunks_tokens_and_needs_no_layer(make, make_vit)
     expected = normed[:, 0] @ weights.head.weight.T + weights.head.bias
     torch.testing.assert_close(second, expected)
     assert torch.equal(model.eval()(PIXELS), vit.eval()(PIXELS))
+
+
+def test_a_scaled_main_gradient_is_that_of_the_main_loss_times_one_minus_lambda(make):
+    model, weight = make("auxiliary", "scale", block=None).train(), 0.35
+    seed_globals(0, "step")
+    main, second = (cross_entropy(outputs, TARGETS) for outputs in model(PIXELS))
+    objective = Objective.of(main, second, weight)
+    assert objective.total.item() == pytest.approx(main.item())
+    tensors = [tensor for tensor in model.parameters() if tensor.requires_grad]
+    alone = torch.autograd.grad(main, tensors, retain_graph=True)
+    for ours, theirs in zip(torch.autograd.grad(objective.total, tensors), alone, strict=True):
+        torch.testing.assert_close(ours, (1 - weight) * theirs)
+    assert set(model.state_dict()) == {f"trunk.{name}" for name in model.trunk.state_dict()}
 
 
 def test_a_second_head_must_be_offered_by_the_trunk(block):

@@ -97,6 +97,7 @@ class GsnrSettings(Closed):
     loss: str
     group: str
     model: str
+    labels: str
     parameters: str
 
 

@@ -23,6 +23,7 @@ from rectify.experiment.run import FROZEN, POSITIONS
 from rectify.results.declared import (
     ESTIMATORS,
     GSNR_GROUPS,
+    GSNR_LABELS,
     GSNR_LOSSES,
     GSNR_MODELS,
     GSNR_MODES,
@@ -160,13 +161,19 @@ class Gsnr(Closed):
     model: Annotated[str, _named(GSNR_MODELS)] = Field(
         "train", description="With dropout and stochastic depth, or in a pass without them."
     )
+    labels: Annotated[str, _named(GSNR_LABELS)] = Field(
+        "soft",
+        description="As the batch is trained, or without Mixup, CutMix and smoothed labels: in a "
+        "pass of its own.",
+    )
     parameters: Annotated[str, _named(GSNR_PARAMETERS)] = Field(
         "all", description="All of a block, or its matrices only, without biases and norms."
     )
 
     @model_validator(mode="after")
     def _replaces_what_trains(self) -> "Gsnr":
-        for key, value, needed in (("loss", self.loss, "total"), ("model", self.model, "train")):
+        for key, needed in (("loss", "total"), ("model", "train"), ("labels", "soft")):
+            value = getattr(self, key)
             if self.mode == "replace" and value != needed:
                 raise ValueError(
                     f"config: gsnr.{key} must be {needed} where gsnr.mode is replace, got {value}. "

@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from rectify.gsnr.estimators import ESTIMATORS, Totals, gathered, mean, totals
 from rectify.gsnr.links import Links
 from rectify.gsnr.moments import GradientMoments, Moments, across_ranks, merged
-from rectify.results.declared import GSNR_GROUPS, GSNR_LOSSES, GSNR_MODELS, GSNR_PARAMETERS
+from rectify.results.declared import (
+    GSNR_GROUPS,
+    GSNR_LABELS,
+    GSNR_LOSSES,
+    GSNR_MODELS,
+    GSNR_PARAMETERS,
+)
 from rectify.runtime import process
 
 
@@ -40,6 +46,7 @@ class ObserverState(TypedDict):
     loss: str
     group: str
     model: str
+    labels: str
     parameters: str
     groups: int  # of a batch
     totals: list[dict[str, int | float]]  # of a group: epoch, block, fields of ``Totals``
@@ -58,6 +65,7 @@ class GsnrObserver:
         *,
         group: str = "batch",
         model: str = "train",
+        labels: str = "soft",
         parameters: str = "all",
     ):
         """Watch ``blocks`` on ``batches`` batches per epoch, T of Eq. 3.
@@ -74,6 +82,8 @@ class GsnrObserver:
                 ``slice``, what one ``watch`` sees. The values of all are averaged.
             model: ``train`` measures the pass that trains, with dropout and stochastic depth;
                 ``eval`` a pass without them, which the loop must run apart.
+            labels: ``soft`` measures the batch that is trained; ``hard`` the same items without
+                Mixup, CutMix and smoothed labels, in a pass that the loop must run apart.
             parameters: ``all`` of a block, or only its ``weights``: tensors of two axes and more.
 
         Raises:
@@ -84,6 +94,7 @@ class GsnrObserver:
             ("loss", loss, GSNR_LOSSES if mode != "replace" else GSNR_LOSSES[:1]),
             ("group", group, GSNR_GROUPS),
             ("model", model, GSNR_MODELS if mode != "replace" else GSNR_MODELS[:1]),
+            ("labels", labels, GSNR_LABELS if mode != "replace" else GSNR_LABELS[:1]),
             ("parameters", parameters, GSNR_PARAMETERS),
         ):
             if value not in known:
@@ -92,7 +103,8 @@ class GsnrObserver:
                     f"{value!r}. Change gsnr.{key} in the config."
                 )
         self._batches, self._xi, self._mode, self._loss = batches, xi, mode, loss
-        self._group, self._model, self._parameters = group, model, parameters
+        self._group, self._parameters = group, parameters
+        self._model, self._labels = model, labels
         self._blocks = _by_name(blocks)
         self._gradients = GradientMoments(self._blocks, mode)
         self._parts: list[dict[str, Moments]] = []  # of a batch, as far as it was watched
@@ -138,6 +150,11 @@ class GsnrObserver:
     @property
     def is_apart(self) -> bool:
         """Whether what is measured is not the pass that trains."""
+        return self._model == "eval" or self._labels == "hard"
+
+    @property
+    def is_in_eval(self) -> bool:
+        """Whether the measured pass is without dropout and stochastic depth."""
         return self._model == "eval"
 
     @property
@@ -146,7 +163,16 @@ class GsnrObserver:
         return self._gradients.parameters
 
     def losses(self, main: Tensor, auxiliary: Tensor | None) -> None:
-        """Take note of the mean losses of a step with two paths, before its backward pass."""
+        """Take note of the mean losses of a step with two paths, before its backward pass.
+
+        Raises:
+            ValueError: If the auxiliary loss is to be measured and has no gradient.
+        """
+        if self._loss == "auxiliary" and auxiliary is not None and not auxiliary.requires_grad:
+            raise ValueError(
+                "gsnr: the auxiliary loss must have a gradient to be measured, got one without, as "
+                "control scale has. Set gsnr.loss to total or main."
+            )
         if self._loss != "total" and auxiliary is not None:
             self._gradients.measure(main if self._loss == "main" else auxiliary)
 
@@ -248,6 +274,7 @@ class GsnrObserver:
             "loss": self._loss,
             "group": self._group,
             "model": self._model,
+            "labels": self._labels,
             "parameters": self._parameters,
         }
 

@@ -15,6 +15,7 @@ GSNR_LOSSES = ("total", "main", "auxiliary")
 GSNR_MODES = ("observe", "replace")
 GSNR_GROUPS = ("batch", "process", "slice")
 GSNR_MODELS = ("train", "eval")
+GSNR_LABELS = ("soft", "hard")
 GSNR_PARAMETERS = ("all", "weights")
 
 REPORTS = LAST, BEST = ("last", "best")

@@ -46,6 +46,8 @@ class Observer(Protocol):
     @property
     def is_apart(self) -> bool: ...
     @property
+    def is_in_eval(self) -> bool: ...
+    @property
     def parameters(self) -> list[nn.Parameter]: ...
     def record(self, epoch: int, samples: int) -> None: ...
     def state_dict(self) -> Mapping[str, object]: ...
@@ -94,6 +96,7 @@ class Loop:
         lambda_init: float = 0.0,
         lambda_floor: float = LAMBDA_FLOOR,
         observer: Observer | None = None,
+        unmixed: Source | None = None,
     ):
         """Start nothing yet.
 
@@ -107,13 +110,15 @@ class Loop:
             lambda_init: First weight of the auxiliary loss, 0 for none.
             lambda_floor: What that weight never falls below.
             observer: Measures the gradients of some steps.
+            unmixed: The training set as the observer's own pass is to see it; else as trained.
 
         Raises:
             ValueError: If a batch is larger than the data set or cannot be divided, or a value of
                 the recipe does not suit the model.
         """
         self.model, self.task, self.recipe = model, task, recipe
-        self.seed, self.device, self.observer = seed, device, observer
+        self.seed, self.device = seed, device
+        self.observer, self.unmixed = observer, unmixed
         self.lambda_init, self.lambda_floor = lambda_init, lambda_floor
         self.rank, self.ranks = process()
         self.epochs = Epochs(source, recipe, seed)
@@ -194,10 +199,13 @@ class Loop:
         is_measured, slices = step in self.measured, self.epochs.slices
         forward = self.eager if is_measured else self.quick
         share, means = 1 / slices, torch.zeros(3, device=self.device)
+        apart = None
+        if is_measured and self.unmixed is not None:
+            apart = self.epochs.read(epoch, step, step + 1, self.unmixed)
         for number in range(slices):
             batch = next(batches)
             if is_measured and self.observer.is_apart:
-                self._measure(batch, weight, share)
+                self._measure(batch if apart is None else next(apart), weight, share)
             with contextlib.ExitStack() as stack:
                 if self.ranks > 1 and number < slices - 1:
                     stack.enter_context(self.eager.no_sync())  # gradients are averaged at the end
@@ -270,10 +278,16 @@ class Loop:
         return Objective.of(losses[0], losses[1] if self.two_paths else None, weight)
 
     def _measure(self, batch: Batch, weight: float, share: float) -> None:
-        """Measure a slice in a pass without dropout and stochastic depth, which trains nothing."""
-        self.model.eval()
-        self.model.training = True  # it still returns both paths
-        with self.observer.watch(share, batch.get("origins")):
+        """Measure a slice in a pass of its own, which trains nothing and draws nothing.
+
+        Where it has dropout and stochastic depth, these are as in the pass that trains.
+        """
+        if self.observer.is_in_eval:
+            self.model.eval()
+            self.model.training = True  # it still returns both paths
+        devices = [self.device] if self.device.type == "cuda" else []
+        watch = self.observer.watch(share, batch.get("origins"))
+        with torch.random.fork_rng(devices), watch:
             objective = self._objective(self.model, batch, weight)
             self.observer.losses(objective.main, objective.auxiliary)
             torch.autograd.grad(

@@ -51,15 +51,24 @@ class Epochs:
         self.slices = recipe.accumulate
         self._check_slices()
 
-    def read(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        """Give batches, ``slices`` of them for each step from ``first`` on."""
+    def read(
+        self, epoch: int, first: int = 0, last: int | None = None, source: Source | None = None
+    ) -> Iterator[Batch]:
+        """Give batches, ``slices`` of them for each step from ``first`` on.
+
+        Args:
+            epoch: Counted from 0.
+            first: First step.
+            last: Step before which to end; none: that of the epoch.
+            source: Another source of the same items.
+        """
         order = item_order(len(self._source), self._recipe.repeats, self._seed, epoch)
         order = order.repeat_interleave(self._recipe.augment_repeats)
         draws = draw(len(order), generator(self._seed, "augment", epoch))
         places = torch.arange(self.steps * self.samples)
-        taken = places.view(self.steps, self._ranks, -1)[first:, self._rank].flatten()
+        taken = places.view(self.steps, self._ranks, -1)[first:last, self._rank].flatten()
         size = self.samples // (self._ranks * self.slices)
-        return self._source.read(order[taken], size, draws[taken])
+        return (source or self._source).read(order[taken], size, draws[taken])
 
     def _check_slices(self) -> None:
         mixes = self._recipe.mixes  # in pairs

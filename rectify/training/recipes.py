@@ -139,6 +139,11 @@ class Recipe(Closed, strict=True, allow_inf_nan=False):
         return self
 
     @property
+    def unmixed(self) -> "Recipe":
+        """The recipe without Mixup, CutMix and smoothed labels, and else the same."""
+        return self.model_copy(update={"mixup": 0.0, "cutmix": 0.0, "label_smoothing": 0.0})
+
+    @property
     def mixes(self) -> bool:
         """Whether Mixup or CutMix mixes the images of a batch in pairs."""
         return bool(self.mixup or self.cutmix)

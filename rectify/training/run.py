@@ -26,6 +26,7 @@ from rectify.training.evaluation import headline, item_scores, means
 from rectify.training.loop import Hooks, Loop
 from rectify.training.models import RunSettings, entry_of, save_model, untrained
 from rectify.training.progress import EpochRow
+from rectify.training.recipes import Recipe
 from rectify.training.report import Reporter
 from rectify.training.state import States, identity, sha256
 
@@ -91,6 +92,7 @@ class Training:
             gsnr.loss,
             group=gsnr.group,
             model=gsnr.model,
+            labels=gsnr.labels,
             parameters=gsnr.parameters,
         )
         self.code = (*CODE, module_of(settings.task))
@@ -105,16 +107,18 @@ class Training:
             Interrupted: If ``stop`` said so; the same training resumes from there.
         """
         states = States(self.files.states, self._identity)
+        is_hard = self.settings.gsnr.labels == "hard"
         loop = Loop(
             self.model,
             self.task,
-            self.task.training_source(self.entry, self.files.data, self.recipe, self.machine),
+            self._training_source(self.recipe),
             self.recipe,
             seed=self.seed,
             device=self.machine.device,
             lambda_init=self.settings.lambda_init,
             lambda_floor=self.settings.lambda_floor,
             observer=self.observer,
+            unmixed=self._training_source(self.recipe.unmixed) if is_hard else None,
         )
         if saved := states.load():
             loop.restore(saved)
@@ -145,6 +149,9 @@ class Training:
             "parameters_trained": sum(count for count, trained in counts if trained),
         }
         write_json(output / "summary.json", summary)
+
+    def _training_source(self, recipe: Recipe) -> Source:
+        return self.task.training_source(self.entry, self.files.data, recipe, self.machine)
 
     def _evaluate(self, model: torch.nn.Module) -> dict[str, float]:
         scores = item_scores(

@@ -52,8 +52,8 @@ RELATED = cells(
 def test_gains_of_the_first_column_of_each_group_are_counted() -> None:
     assert count_gains(GAINS) == (
         "2 of 4 gain, from -3.00 (tuned, Other, acc@1) to +2.00 (frozen, Set, acc@1) points; "
-        "95 % interval over seeds above zero for 1, below zero for 2; "
-        "p < 0.05 over the test items for 2 gains and 1 losses."
+        "95 % interval over seeds above zero in 1, below zero in 2; "
+        "over the test items 2 better and 1 worse with p < 0.05."
     )
 
 

@@ -353,6 +353,8 @@ def test_a_group_smaller_than_the_batch_resumes_from_its_state() -> None:
         ({"group": "gpu"}, "group must be one of batch, process, slice where mode is observe"),
         ({"model": "test"}, "model must be one of train, eval where mode is observe, got 'test'"),
         ({"parameters": "bias"}, "parameters must be one of all, weights where mode is observe"),
+        ({"labels": "mild"}, "labels must be one of soft, hard where mode is observe, got 'mild'"),
+        ({"mode": "replace", "labels": "hard"}, "labels must be one of soft where mode is replace"),
         ({"mode": "replace", "model": "eval"}, "model must be one of train where mode is replace"),
         ({"mode": "replace", "loss": "main"}, "loss must be one of total where mode is replace"),
     ],

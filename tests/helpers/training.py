@@ -59,12 +59,13 @@ def trained(
     lambda_init: float = 0.0,
     observer: object | None = None,
     saved: State | None = None,
+    unmixed: LabelledSource | None = None,
     **hooks: Callable,
 ) -> list[dict]:
     """Train a model, and return the rows of its history without times."""
     source = images if isinstance(images, LabelledSource) else source_of(images, values, change)
     more = {"seed": seed, "device": CPU, "lambda_init": lambda_init, "observer": observer}
-    loop = Loop(model, TASK, source, values, **more)
+    loop = Loop(model, TASK, source, values, unmixed=unmixed, **more)
     if saved is not None:
         loop.restore(saved)
     quiet = {"evaluate": lambda model: {"test_loss": 0.5}, "save": lambda state: None}
@@ -112,7 +113,7 @@ class Counter:
 
     def __init__(self, steps: tuple[int, ...] = (1, 3)):
         self.steps, self.watched, self.recorded = frozenset(steps), 0, []
-        self.origins, self.is_apart, self.parameters = [], False, []
+        self.origins, self.is_apart, self.is_in_eval, self.parameters = [], False, False, []
 
     def measured_steps(self, steps_per_epoch: int) -> frozenset[int]:
         assert steps_per_epoch == 5
@@ -182,6 +183,7 @@ def settings_of(
             "loss": "total",
             "group": "batch",
             "model": "train",
+            "labels": "soft",
             "parameters": "all",
         },
     }

@@ -27,6 +27,7 @@ from tests.helpers.training import (
     Recorder,
     same,
     small,
+    source_of,
     stored,
     timeless,
     trained,
@@ -263,6 +264,42 @@ def test_a_pass_without_stochastic_depth_is_measured_apart(make_vit, block, imag
     inputs, labels = plain(images.images[items], None), images.labels[items]
     first = {"0": trunk_of(start).blocks["0"]}
     expected = totals(gradient_moments(start, inputs, labels, criterion, first), 1e-8, "test")
+    found = next(sums for sums in observer.state_dict()["totals"] if sums["block"] == 0)
+    for name in ("signal", "noise", "agreement"):
+        assert found[name] == pytest.approx(getattr(expected, name), rel=1e-4)
+
+
+@pytest.mark.parametrize("drop_path", [0.0, 0.5])
+def test_a_pass_with_hard_labels_sees_the_same_items_unmixed_and_draws_nothing(
+    make_vit, images, drop_path
+):
+    """It changes no weight; its loss is that of the batch's own images and labels."""
+    values = small(mixup=0.8, cutmix=1.0, label_smoothing=0.1, epochs=1, warmup_epochs=0)
+    alone, watched = make_vit(drop_path=drop_path), make_vit(drop_path=drop_path)
+    start = make_vit()
+    observer = GsnrObserver(watched.blocks, batches=5, labels="hard")
+    unmixed, seen = source_of(images, values.unmixed), []
+    source = source_of(images, values)
+    rows = trained(alone, source, values)
+    read = unmixed.read
+
+    def recorded(*places):
+        for batch in read(*places):
+            seen.append(batch)
+            yield batch
+
+    unmixed.read = recorded
+    assert trained(watched, source, values, observer=observer, unmixed=unmixed) == rows
+    assert same(weights(alone), weights(watched))
+    order = torch.randperm(40, generator=generator(0, "order", 0))
+    assert [batch["labels"].tolist() for batch in seen] == images.labels[order].view(5, 8).tolist()
+    assert all("origins" not in batch for batch in seen)
+    if drop_path:
+        return
+    criterion = partial(cross_entropy, reduction="none")
+    inputs, labels = seen[0]["inputs"], seen[0]["labels"]
+    moments = gradient_moments(start.train(), inputs, labels, criterion, {"0": start.blocks[0]})
+    expected = totals(moments, 1e-8, "test")
     found = next(sums for sums in observer.state_dict()["totals"] if sums["block"] == 0)
     for name in ("signal", "noise", "agreement"):
         assert found[name] == pytest.approx(getattr(expected, name), rel=1e-4)

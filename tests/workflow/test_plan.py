@@ -20,11 +20,12 @@ def test_the_papers_grid_is_planned_without_any_data(project: Path) -> None:
     grid = 5 * 3 + 1  # layers x positions, and the plain ViT
     others = {"table2": 5, "table4": 8, "table5": 6, "table6": 11, "controls": 4}
     others["datasize"] = 2 * (1 + 3)  # the other shares: vanilla and controls
+    others["auxiliary-controls"] = 5 - 1  # table5 has the frozen layer
     assert jobs["train"] == seeds * (grid + sum(others.values()))
     assert jobs["evaluate"] == jobs["train"]
     assert jobs["resolve"] == jobs["label"] == jobs["train"] / seeds
     assert jobs["similarity"] == 3 * 4 + 1
-    assert (jobs["table"], jobs["figure"], jobs["page"]) == (10, 8, 1)
+    assert (jobs["table"], jobs["figure"], jobs["page"]) == (11, 8, 1)
     assert jobs["measure"] == 3
     assert (jobs["prepare_data"], jobs["prepare_shift"]) == (8, 4)
     assert planned(project) == jobs  # what a call without a target makes
