@@ -14,6 +14,7 @@ from rectify.analysis.metrics import Metric
 from rectify.analysis.published import (
     GAINS,
     NOTHING,
+    REGRET,
     Label,
     Printed,
     PrintedCell,
@@ -117,7 +118,7 @@ def _comparable(
 def _numbers(metric: Metric, values: Series, theirs: PrintedCell | None) -> Cell:
     numbers = values * metric.factor
     mean, std, seeds = summary(numbers) if len(numbers) else (math.nan, None, 0)
-    ends = interval(numbers) if metric.kind in GAINS and seeds else None
+    ends = interval(numbers) if metric.kind in (*GAINS, REGRET) and seeds else None
     low, high = ends or (math.nan, math.nan)
     paper = math.nan if theirs is None else theirs.value * (theirs.scale / metric.scale)
     return {

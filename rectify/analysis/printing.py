@@ -155,7 +155,7 @@ def seeds_text(cells: DataFrame) -> str:
     if most == 0:
         return "One measurement each"
     count = seed_count(most) if least == most else f"n = {least} to {most} seeds"
-    if "p" in set(cells["kind"]):
+    if "rho" in set(cells["unit"]):
         return f"Spearman's ρ (p value) over runs, each the mean over its seeds, {count}"
     has_intervals = cells["low"].notna().any()
     intervals = "; gains over vanilla, seed by seed, with 95 % intervals" if has_intervals else ""

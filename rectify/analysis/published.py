@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 SAME_SIZE = 1.4  # a factor; of two printed sizes at most one is as near as that
 GSNR = "GSNR"  # the name of its columns
-GSNR = "GSNR"  # the name of its columns
 GAINS = GAIN, RELATIVE_GAIN = ("gain", "relative gain")  # kinds, over vanilla: in its unit, in %
+REGRET = "regret"  # a kind: what the best gains more
 LANGUAGE = "LLaMA-7B"  # the model of Table 3, which no label of a table names
 
 

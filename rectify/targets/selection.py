@@ -1,0 +1,82 @@
+"""What is it worth to choose layer and position by similarity? Gains and regrets of choices."""
+
+from typing import Literal
+
+import pandas as pd
+from pandas import DataFrame
+
+from rectify.analysis.cells import ColumnSpec, RowSpec, TableSpec, fill
+from rectify.analysis.collect import Results
+from rectify.analysis.metrics import Metric, headline
+from rectify.analysis.placements import placed, with_placement_gains
+from rectify.analysis.published import REGRET
+from rectify.analysis.selection import (
+    Choice,
+    best_choice,
+    last_at_the_end,
+    outcome,
+    placement_similarity,
+    predicted_choice,
+)
+from rectify.results.declared import SCORES_OF_LAYERS
+from rectify.targets.contract import ComparedSettings, Score, pairs_of_experiments
+from rectify.typed import Name, Several
+
+TITLE = "Choosing layer and position by similarity"
+SHOWS = ("table",)
+
+
+class Settings(ComparedSettings):
+    """The experiments whose placements can be chosen, and the scores that choose."""
+
+    kind: Literal["selection"] = "selection"
+    reads: Several[Name]
+    score: Several[Score] = ("mutual_knn", "cka", "cknna")
+
+
+similarities = pairs_of_experiments
+
+
+def table(results: Results, settings: Settings) -> DataFrame:
+    """Return gain and regret of what each score would choose, and of choices without similarity.
+
+    Raises:
+        ValueError: If a placement has no similarity or lacks a seed, or a run no vanilla run.
+    """
+    metric = headline(results.runs)
+    gains = with_placement_gains(results.runs, metric, "selection")
+    similarity = placed(results.similarity, gains, "selection")
+    chosen = {
+        f"highest {SCORES_OF_LAYERS[score]}": predicted_choice(
+            placement_similarity(similarity, gains, score)
+        )
+        for score in settings.score
+    }
+    if usual := last_at_the_end(gains):
+        chosen["last layer at the end"] = usual
+    every = [Choice(int(layer), position) for layer, position in _places(gains)]
+    choices = {_label(name, one): [one] for name, one in chosen.items()}
+    choices[f"any of the {len(every)}, at random: expected"] = every
+    best = best_choice(gains)
+    choices[_label("best", best)] = [best]
+    frames = []
+    for name, options in choices.items():
+        gain, regret = outcome(gains, options)
+        frames.append(DataFrame({"choice": name, "gain": gain, "regret": regret}))
+    shown = metric.gain
+    columns = [
+        ColumnSpec(f"gain in {metric.label}", (Metric("gain", "gain", shown.unit, shown.scale,
+                                                      kind=shown.kind),)),
+        ColumnSpec("regret", (Metric("regret", "regret", shown.unit, shown.scale, kind=REGRET),)),
+    ]  # fmt: skip
+    spec = TableSpec("selection", [RowSpec(name, {"choice": name}) for name in choices], columns)
+    return fill(spec, pd.concat(frames, ignore_index=True))
+
+
+def _places(gains: DataFrame) -> list[tuple[float, str]]:
+    return list(gains[["layer", "position"]].drop_duplicates().itertuples(index=False, name=None))
+
+
+def _label(name: str, choice: Choice) -> str:
+    at = f"after {choice.position}" if choice.position.isdecimal() else choice.position
+    return f"{name} (layer {choice.layer}, {at})"
