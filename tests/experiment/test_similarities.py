@@ -1,4 +1,4 @@
-"""Which similarities targets read, of which ViTs, and which jobs a reading of the procedure runs."""
+"""Which similarities targets read, of which ViTs, and what a reading of the procedure runs."""
 
 import json
 
