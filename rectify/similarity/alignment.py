@@ -19,10 +19,10 @@ from rectify.similarity.neighbours import (
     as_tensor,
     check_finite,
     neighbours,
-    precise,
 )
 
-CHUNK_ENTRIES = 2**24  # of kernels (layers, items, items), 128 MiB in fp64
+CHUNK_ENTRIES = 2**24  # of kernels (layers, items, items), 64 MiB in fp32
+STRIPE_ENTRIES = 2**20  # of the neighbours' features, 4 MiB: they stay in the cache
 
 
 class Estimate(NamedTuple):
@@ -72,7 +72,7 @@ def cka_matrix(lefts: Sequence[Array], rights: Sequence[Array]) -> Estimate:
         _check_same_items(items, len(layer))
     if items < 4:
         raise ValueError(f"unbiased_cka: at least 4 items are needed, got {items}. Use more.")
-    left, right = ([normalize(_checked(x).double()) for x in side] for side in (lefts, rights))
+    left, right = ([_unit(layer)[1] for layer in side] for side in (lefts, rights))
     both, own, other = (torch.cat(parts) for parts in zip(*_products(left, right), strict=True))
     size, also = _sizes(own.mean(0)), _sizes(other.mean(0))  # (lefts), (rights)
     scale = (size[:, None] * also).sqrt()
@@ -142,20 +142,23 @@ def cknna_matrix(
 
 
 class _Side:
-    """The layers of one model: unit vectors, lists of neighbours, and the cosines with them."""
+    """The layers of one model: unit vectors, lists of neighbours, and the cosines with them.
+
+    Cosines are less the mean cosine of their row.
+    """
 
     def __init__(self, layers: Sequence[Array], lists: Sequence[Tensor], k: int):
         self.k, self.lists = k, torch.stack(list(lists))
-        self.units = [normalize(as_tensor(layer).double()) for layer in layers]
+        self.units = [_unit(layer) for layer in layers]
         pairs = zip(self.units, self.lists, strict=True)
-        self.cosines = torch.stack([_cosines(unit, near) for unit, near in pairs])
+        self.cosines = torch.stack([_cosines(*unit, near) for unit, near in pairs])
 
     def within(self, half: Tensor) -> tuple[Tensor, Tensor]:
         """Return neighbours within halves, and their cosines less the mean of the row's half."""
         places, near = within(self.lists, half, self.k)
-        parts = torch.stack([half, ~half]).double()
+        parts = torch.stack([half, ~half]).float()
         parts /= parts.sum(1, keepdim=True).clamp(min=1)
-        means = torch.stack([unit @ (parts @ unit).T for unit in self.units])  # (layers, items, 2)
+        means = torch.stack([unit @ (parts @ rest).T for unit, rest in self.units])
         cosines = pad(self.cosines, (0, 1)).gather(2, places)
         cosines -= torch.where(half, means[..., 0], means[..., 1])[..., None]
         return near, cosines.masked_fill_(near == len(half), 0)
@@ -164,8 +167,8 @@ class _Side:
 def _alignments(left: _Side, right: _Side, half: Tensor) -> Iterator[Tensor]:
     """Give the alignment of each pair of layers over each part of a split that has items."""
     (near, cosines), (also, others) = left.within(half), right.within(half)
-    both = common_sums(near, also, cosines, others)
-    own, other = (side.square().mean(2) for side in (cosines, others))  # (layers, items)
+    both = common_sums(near, also, cosines, others).double()
+    own, other = (side.double().square().mean(2) for side in (cosines, others))
     for part in (half, ~half):
         if part.any():
             sizes = _sizes(own[:, part].mean(1))[:, None] * _sizes(other[:, part].mean(1))
@@ -197,27 +200,33 @@ def _products(lefts: list[Tensor], rights: list[Tensor]) -> Iterator[tuple[Tenso
         rows[torch.arange(len(chunk)), :, chunk] = 0
         left, right = rows[:, : len(lefts)], rows[:, len(lefts) :]
         products = left @ right.mT, left.square().sum(2), right.square().sum(2)
-        yield tuple(product / (items - 3) for product in products)
+        yield tuple(product.double() / (items - 3) for product in products)
 
 
 def _margins(unit: Tensor) -> Tensor:
-    """Return what centring takes from each entry for its row, and again for its column."""
+    """Return what centring takes from each entry for its row, and again for its column.
+
+    The kernel of unit vectors and that of what they are less their mean are the same once they
+    are centred; the latter has no large parts that cancel.
+    """
     items = len(unit)
     rows = unit @ unit.sum(0) - unit.square().sum(1)  # without the diagonal
     return rows / (items - 2) - rows.sum() / (2 * (items - 1) * (items - 2))
 
 
-def _cosines(unit: Tensor, near: Tensor) -> Tensor:
-    """Return the cosines (items, k) of each item with its neighbours."""
-    size = max(1, CHUNK_ENTRIES // len(unit))
+def _cosines(unit: Tensor, rest: Tensor, near: Tensor) -> Tensor:
+    """Return the cosines (items, k) of each item with its neighbours, less those with all."""
+    size = max(1, STRIPE_ENTRIES // (near.shape[1] * unit.shape[1]))
     parts = zip(unit.split(size), near.long().split(size), strict=True)
-    return torch.cat([(rows @ unit.T).gather(1, indices) for rows, indices in parts])
+    return torch.cat([(rest[indices] @ item[:, :, None])[..., 0] for item, indices in parts])
 
 
-def _checked(features: Array) -> Tensor:
+def _unit(features: Array) -> tuple[Tensor, Tensor]:
+    """Return unit vectors, and what they are less their mean: rounded to fp32 only then."""
     features = as_tensor(features)
     check_finite(features)
-    return precise(features)
+    unit = normalize(features.double())
+    return unit.float(), (unit - unit.mean(0)).float()
 
 
 def _check_same_items(left: int, right: int) -> None:

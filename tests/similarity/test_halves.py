@@ -49,8 +49,8 @@ def test_sums_over_common_neighbours_are_those_of_loops(monkeypatch: pytest.Monk
         torch.stack([neighbours(features(30, 4, seed=one), 7) for one in seeds])
         for seeds in ((0, 1, 2), (3, 4))
     )
-    weights, others = features(3, 30, 7, seed=5).double(), features(2, 30, 7, seed=6).double()
-    expected = torch.zeros(3, 2, 30, dtype=torch.float64)
+    weights, others = features(3, 30, 7, seed=5), features(2, 30, 7, seed=6)
+    expected = torch.zeros(3, 2, 30)
     counts = torch.zeros(3, 2, 30)
     for i, j, item in torch.cartesian_prod(*map(torch.arange, (3, 2, 30))).tolist():
         for a, one in enumerate(lefts[i, item].tolist()):
