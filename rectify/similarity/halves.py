@@ -65,8 +65,8 @@ def common_sums(
 ) -> Float[Tensor, "lefts rights items"]:
     """Return each item's sum over common neighbours of the product of both sides' weights.
 
-    Weights are fp32; without them it is the number of common neighbours. The neighbour whose index is the number
-    of items is nobody, and common to none.
+    Weights are fp32; without them it is the number of common neighbours. The neighbour whose index
+    is the number of items is nobody, and common to none.
     """
     layers, items, k = lefts.shape
     sums = torch.empty(layers, len(rights), items)
