@@ -4,8 +4,8 @@ Other items would not only be other terms of a mean: they would be other neighbo
 over each item's own share of common neighbours leaves that out and is too narrow. Two halves of
 the items are two samples that share nothing, each with its own neighbours. A score of half the
 items has twice the variance, and the difference of two halves four times that of the score of all;
-so a quarter of the squared difference, averaged over random splits, estimates it. What changes
-with the number of items besides (the level of chance) makes it somewhat large, never small.
+so a quarter of the squared difference, averaged over random splits, estimates it. Near chance it
+is somewhat large, since the level of chance is that of half the items.
 """
 
 from collections.abc import Sequence
