@@ -17,13 +17,13 @@ def with_placement_gains(runs: DataFrame, metric: Metric, target: str) -> DataFr
         target: Name of the table or figure, for errors.
 
     Raises:
-        ValueError: If there is none, there are several data sets, ViTs, language models or
-            variants, or a run has no vanilla run.
+        ValueError: If there is none, there are several data sets, ViTs, language models, variants
+            or weights, or a run has no vanilla run.
     """
     gains = with_gains(runs, [metric])
     gains = gains[gains["control"] == FROZEN]
     check_some(gains, target, "runs of variant insert")
-    for factor in ("data", "vision", "language", "variant"):
+    for factor in ("data", "vision", "language", "variant", "lambda"):
         only(gains, factor, target)
     return gains.assign(gain=gains[metric.gain.name])
 

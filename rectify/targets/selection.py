@@ -1,5 +1,7 @@
 """What is it worth to choose layer and position by similarity? Gains and regrets of choices."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import pandas as pd
@@ -7,7 +9,7 @@ from pandas import DataFrame
 
 from rectify.analysis.cells import ColumnSpec, RowSpec, TableSpec, fill
 from rectify.analysis.collect import Results
-from rectify.analysis.metrics import Metric, headline
+from rectify.analysis.metrics import headline
 from rectify.analysis.placements import placed, with_placement_gains
 from rectify.analysis.published import REGRET
 from rectify.analysis.selection import (
@@ -45,36 +47,38 @@ def table(results: Results, settings: Settings) -> DataFrame:
     """
     metric = headline(results.runs)
     gains = with_placement_gains(results.runs, metric, "selection")
-    similarity = placed(results.similarity, gains, "selection")
-    chosen = {
-        f"highest {SCORES_OF_LAYERS[score]}": predicted_choice(
-            placement_similarity(similarity, gains, score)
-        )
-        for score in settings.score
-    }
-    if usual := last_at_the_end(gains):
-        chosen["last layer at the end"] = usual
-    every = [Choice(int(layer), position) for layer, position in _places(gains)]
-    choices = {_label(name, one): [one] for name, one in chosen.items()}
-    choices[f"any of the {len(every)}, at random: expected"] = every
-    best = best_choice(gains)
-    choices[_label("best", best)] = [best]
+    choices = _choices(gains, placed(results.similarity, gains, "selection"), settings.score)
     frames = []
     for name, options in choices.items():
         gain, regret = outcome(gains, options)
         frames.append(DataFrame({"choice": name, "gain": gain, "regret": regret}))
-    shown = metric.gain
-    columns = [
-        ColumnSpec(f"gain in {metric.label}", (Metric("gain", "gain", shown.unit, shown.scale,
-                                                      kind=shown.kind),)),
-        ColumnSpec("regret", (Metric("regret", "regret", shown.unit, shown.scale, kind=REGRET),)),
-    ]  # fmt: skip
+    gain = replace(metric.gain, name="gain")
+    regret = replace(gain, name="regret", label="regret", kind=REGRET)
+    columns = [ColumnSpec(f"gain in {metric.label}", (gain,)), ColumnSpec("regret", (regret,))]
     spec = TableSpec("selection", [RowSpec(name, {"choice": name}) for name in choices], columns)
     return fill(spec, pd.concat(frames, ignore_index=True))
 
 
-def _places(gains: DataFrame) -> list[tuple[float, str]]:
-    return list(gains[["layer", "position"]].drop_duplicates().itertuples(index=False, name=None))
+def _choices(
+    gains: DataFrame, similarity: DataFrame, scores: Sequence[str]
+) -> dict[str, list[Choice]]:
+    """Return the placements that each way to choose may choose, by its label."""
+    chosen = {
+        f"highest {SCORES_OF_LAYERS[score]}": predicted_choice(
+            placement_similarity(similarity, gains, score)
+        )
+        for score in scores
+    }
+    if usual := last_at_the_end(gains):
+        chosen["last layer at the end"] = usual
+    places = gains[["layer", "position"]].drop_duplicates().itertuples(index=False)
+    every = [Choice(int(layer), position) for layer, position in places]
+    best = best_choice(gains)
+    return {
+        **{_label(name, choice): [choice] for name, choice in chosen.items()},
+        f"any of the {len(every)}, at random: expected": every,
+        _label("best", best): [best],
+    }
 
 
 def _label(name: str, choice: Choice) -> str:
