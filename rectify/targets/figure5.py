@@ -91,9 +91,8 @@ def figure(results: Results, settings: Settings) -> Drawn:
         axes.set(xlabel=f"{SCORES_OF_LAYERS[settings.score]} with the adjacent ViT blocks")
         axes.set(ylabel=f"gain in {metric.label} ({metric.gain.unit})")
         axes.margins(x=0.1, y=0.1)
-        texts = [_correlation(one, len(values)) for one in (overall, within)]
-        title = f"{drawing.setting(gains)}\nall: {texts[0]}\nwithin positions: {texts[1]}"
-        axes.set_title(title)
+        texts = [_correlation(overall, len(values)), _within(within)]
+        axes.set_title("\n".join([drawing.setting(gains), *texts]))
         drawn.legend(*axes.get_legend_handles_labels(), loc="outside lower center")
         _write_layers(drawn, axes, values)
     return Drawn(drawn, values)
@@ -129,6 +128,12 @@ def _correlation(correlation: Correlation | None, n: int) -> str:
     if correlation is None:
         return f"n = {n}"
     return f"Spearman ρ = {correlation.rho:.2f}, {format_p(correlation.p)}, n = {correlation.n}"
+
+
+def _within(correlation: Correlation | None) -> str:
+    if correlation is None:
+        return "within positions: no correlation"
+    return f"within positions: ρ = {correlation.rho:.2f}, {format_p(correlation.p)}"
 
 
 def _write_layers(drawn: "Figure", axes: "Axes", values: DataFrame) -> None:
