@@ -15,6 +15,7 @@ from rectify.analysis.published import (
     GAINS,
     ITEM_TEST,
     NOTHING,
+    REGRET,
     Label,
     Printed,
     PrintedCell,
@@ -118,7 +119,7 @@ def _comparable(
 def _numbers(metric: Metric, values: Series, theirs: PrintedCell | None) -> Cell:
     numbers = values * metric.factor
     mean, std, seeds = summary(numbers) if len(numbers) else (math.nan, None, 0)
-    ends = interval(numbers) if metric.kind in GAINS and seeds else None
+    ends = interval(numbers) if metric.kind in (*GAINS, REGRET) and seeds else None
     low, high = ends or (math.nan, math.nan)
     paper = math.nan if theirs is None else theirs.value * (theirs.scale / metric.scale)
     return {

@@ -21,7 +21,7 @@ AT_EQUAL_LOSS = "gsnr_at_equal_loss"
 TRAINING_LOSSES = {"main_loss": "training loss", "train_loss": "total training loss"}
 FACTORS = {"%": 100.0, "points": 100.0}
 """What a unit makes of a share; the numbers of other units stay as they are."""
-DECIMALS = {"%": 2, "points": 2, "share": 4, "nats": 3}
+DECIMALS = {"%": 2, "points": 2, "share": 4, "alignment": 4, "nats": 3}
 
 
 @dataclass(frozen=True)

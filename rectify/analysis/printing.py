@@ -164,7 +164,7 @@ def seeds_text(cells: DataFrame) -> str:
     if most == 0:
         return "One measurement each"
     count = seed_count(most) if least == most else f"n = {least} to {most} seeds"
-    if P in set(cells["kind"]):
+    if "rho" in set(cells["unit"]):
         return f"Spearman's ρ (p value) over runs, each the mean over its seeds, {count}"
     texts = [f"Mean ± standard deviation over seeds, {count}"]
     if cells["low"].notna().any():

@@ -15,6 +15,7 @@ SAME_SIZE = 1.4  # a factor; of two printed sizes at most one is as near as that
 GSNR = "GSNR"  # the name of its columns
 GAINS = GAIN, RELATIVE_GAIN = ("gain", "relative gain")  # kinds, over vanilla: in its unit, in %
 P, ITEM_TEST = "p", "item test"  # kinds of p value: of a correlation, of a gain over the test items
+REGRET = "regret"  # a kind: what the best gains more
 LANGUAGE = "LLaMA-7B"  # the model of Table 3, which no label of a table names
 
 

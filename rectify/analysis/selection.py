@@ -3,12 +3,35 @@
 The paper's strategy: a block gains the more, the more alike its features are to those of
 the ViT blocks next to the insertion. Placing language layer ``l`` before ViT block ``i`` of
 a ViT of some depth has the neighbours ``i - 1`` and ``i``, as far as they exist, and the
-similarity of the placement is the mean Mutual-KNN of layer ``l`` with its neighbours.
+similarity of the placement is the mean score of layer ``l`` with its neighbours.
+
+A choice is worth what the best placement gains more: its regret. The best placement is the one
+with the highest mean over seeds, and a regret is a difference to it, seed by seed.
 """
 
-from pandas import DataFrame
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pandas import DataFrame, Index, Series
+
+from rectify.controls import insert_index
 
 PLACEMENT = ["layer", "position", "insert_at", "depth"]
+PLACE = ["layer", "position"]  # what names a placement in one ViT
+
+
+class Choice(NamedTuple):
+    """A placement of a layer."""
+
+    layer: int
+    position: str
+
+
+class Outcome(NamedTuple):
+    """What a choice gains, and what the best placement gains more; both by seed."""
+
+    gain: Series
+    regret: Series
 
 
 def adjacent_blocks(insert_at: int, depth: int) -> tuple[int, ...]:
@@ -25,17 +48,20 @@ def adjacent_blocks(insert_at: int, depth: int) -> tuple[int, ...]:
     return tuple(block for block in (insert_at - 1, insert_at) if 0 <= block < depth)
 
 
-def placement_similarity(similarity: DataFrame, placements: DataFrame) -> DataFrame:
-    """Return the distinct placements with the column ``similarity``, 0 .. 1.
+def placement_similarity(
+    similarity: DataFrame, placements: DataFrame, score: str = "mutual_knn"
+) -> DataFrame:
+    """Return the distinct placements with the column ``similarity``.
 
     Args:
         similarity: Rows of one language model and one ViT, any number of seeds.
         placements: Frame with the columns layer, position, insert_at and depth.
+        score: The column of ``similarity`` by which layers are compared.
 
     Raises:
-        ValueError: If a layer was not compared with a neighbour of its place.
+        ValueError: If a layer was not compared with a neighbour of its place, or has no score.
     """
-    scores = similarity.groupby(["language_layer", "vision_block"])["mutual_knn"].mean()
+    scores = similarity.groupby(["language_layer", "vision_block"])[score].mean().dropna()
     distinct = placements[PLACEMENT].drop_duplicates().reset_index(drop=True)
     means = []
     for layer, _, insert_at, depth in distinct.itertuples(index=False):
@@ -50,7 +76,91 @@ def placement_similarity(similarity: DataFrame, placements: DataFrame) -> DataFr
     return distinct.assign(similarity=means)
 
 
-def predicted_choice(placements: DataFrame) -> tuple[int, str]:
+def placements(
+    similarity: DataFrame,
+    layers: Sequence[int] | None,
+    positions: Sequence[str],
+    depth: int | None = None,
+) -> DataFrame:
+    """Return every layer at every position, as ``placement_similarity`` takes them.
+
+    Args:
+        similarity: Rows of one language model and one ViT.
+        layers: Of the language model; all that were compared if there are none.
+        positions: early, middle, end, or numbers of blocks before the layer.
+        depth: Number of blocks of the ViT; those that were compared if there is none.
+
+    Raises:
+        ValueError: If a layer was not compared, or a position is none of the ViT.
+    """
+    known = sorted(int(layer) for layer in similarity["language_layer"].unique() if layer >= 0)
+    depth = depth or int(similarity["vision_block"].max()) + 1
+    for layer in layers or ():
+        if layer not in known:
+            raise ValueError(
+                f"select: a layer must be one that was compared, {known[0]}..{known[-1]}, got "
+                f"{layer}. Correct the layers."
+            )
+    places = [
+        (position, insert_index(int(position) if position.isdecimal() else position, depth))
+        for position in positions
+    ]
+    rows = [
+        (layer, position, insert_at, depth)
+        for position, insert_at in places
+        for layer in layers or known
+    ]
+    return DataFrame(rows, columns=PLACEMENT)
+
+
+def predicted_choice(placements: DataFrame) -> Choice:
     """Return layer and position of the highest similarity; of equals the first."""
-    best = placements.loc[placements["similarity"].idxmax()]
-    return int(best["layer"]), str(best["position"])
+    return _choice(placements.loc[placements["similarity"].idxmax()])
+
+
+def last_at_the_end(placements: DataFrame) -> Choice | None:
+    """Return the last layer at the last place, where the published codes insert.
+
+    None if this placement is not among those that can be chosen.
+    """
+    chosen = placements[
+        (placements["layer"] == placements["layer"].max())
+        & (placements["insert_at"] == placements["depth"])
+    ]
+    return None if chosen.empty else _choice(chosen.iloc[0])
+
+
+def best_choice(gains: DataFrame) -> Choice:
+    """Return the placement with the highest mean gain over seeds; of equals the first.
+
+    Args:
+        gains: Columns layer, position, seed and gain.
+    """
+    means = gains.groupby(PLACE, sort=False)["gain"].mean()
+    return Choice(int(means.idxmax()[0]), str(means.idxmax()[1]))
+
+
+def outcome(gains: DataFrame, choices: Sequence[Choice]) -> Outcome:
+    """Return what a choice gains and regrets: one placement, or a random one of several.
+
+    Args:
+        gains: Columns layer, position, seed and gain, one row for each placement and seed.
+        choices: One placement, or several of which each is chosen with the same probability; the
+            outcome is the expected one.
+
+    Raises:
+        ValueError: If a placement lacks a seed that another one has.
+    """
+    table = gains.pivot(index="seed", columns=PLACE, values="gain")
+    if table.isna().any(axis=None):
+        layer, position = table.columns[table.isna().any()][0]
+        raise ValueError(
+            f"selection: every placement must have the same seeds, got fewer for layer "
+            f"{layer:.0f} at {position}. Run the missing seeds."
+        )
+    gain = table[Index(list(choices))].mean(axis=1)
+    return Outcome(gain, table[best_choice(gains)] - gain)
+
+
+def _choice(placement: Series) -> Choice:
+    return Choice(int(placement["layer"]), str(placement["position"]))

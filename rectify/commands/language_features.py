@@ -8,6 +8,7 @@ Writes
 """
 
 import argparse
+import json
 from pathlib import Path
 
 
@@ -16,21 +17,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--pairs", type=Path, required=True)
     parser.add_argument("--batch-size", type=int, required=True)
+    parser.add_argument("--procedure", type=json.loads, default={}, help="a `Procedure`, as JSON")
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--output", type=Path, required=True)
 
 
 def run(args: argparse.Namespace) -> None:
     from rectify.data.pairs import captions
-    from rectify.language.captions import caption_features
+    from rectify.language.captions import Procedure, caption_features
     from rectify.language.weights import describe
     from rectify.runtime import start
     from rectify.trunks.features import save_features
 
     device = start(args.threads)
     texts = captions(args.pairs)
-    layers, origin = caption_features(args.checkpoint, texts, args.batch_size, device=device)
+    procedure = Procedure(**args.procedure)
+    layers, origin = caption_features(
+        args.checkpoint, texts, args.batch_size, procedure, device=device
+    )
     facts = {
+        "procedure": procedure._asdict(),
+        "first_layer": procedure.first_layer,
         "language": args.language,
         "language_parameters": describe(args.checkpoint).parameters,
         "language_revision": origin.revision,

@@ -1,7 +1,8 @@
-"""Mutual-KNN between every layer of a language model and every block of a ViT (Eq. 4).
+"""Similarity of every layer of a language model with every block of a ViT: Mutual-KNN (Eq. 4).
 
-Features are clamped at a quantile of their absolute values and compared as in Huh et al.
-(2024); the calibrated value is 0 where permuted items would score the same.
+Features are clamped at a quantile of their absolute values and compared as in Huh et al. (2024),
+by Mutual-KNN, unbiased CKA and CKNNA, each with a standard error over items. The calibrated
+Mutual-KNN is 0 where the best pair of layers of permuted items would score the same.
 
 Reads
     --language  features of the captions, one tensor (layers, items, dim)
@@ -19,43 +20,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vision", type=Path, required=True)
     parser.add_argument("--k", type=int, required=True, help="neighbours of an item")
     parser.add_argument("--quantile", type=float, required=True, help="where features are clamped")
+    parser.add_argument("--clamp", default="global", help="global, per_layer or per_sample")
     parser.add_argument("--permutations", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--output", type=Path, required=True)
 
 
 def run(args: argparse.Namespace) -> None:
+    """Compare the features, and write every measure of every pair of layers."""
+    from functools import partial
+
     from rectify.results.declared import SIMILARITY
     from rectify.results.provenance import provenance
     from rectify.results.tables import write_table
     from rectify.runtime import generator, start
-    from rectify.similarity.neighbours import neighbours
-    from rectify.similarity.scores import (
-        calibrated_matrix,
-        chance_level,
-        clamp_outliers,
-        shared_neighbours,
-    )
+    from rectify.similarity.compare import compare
+    from rectify.similarity.scores import chance_level
     from rectify.trunks.features import load_features
 
     start(args.threads)
-    lists, facts = [], {}
-    for path in (args.language, args.vision):
-        layers, about = load_features(path)
-        clamped = clamp_outliers(layers, args.quantile)
-        lists.append([neighbours(layer, args.k) for layer in clamped])
-        facts |= about
-    scores = shared_neighbours(*lists)
-    draws = generator(0, "permutations")
-    corrected, _ = calibrated_matrix(*lists, args.permutations, draws)
+    (language, facts), (vision, more) = map(load_features, (args.language, args.vision))
+    draws = partial(generator, 0)
+    how = {"quantile": args.quantile, "clamp": args.clamp}
+    measures = compare(language, vision, args.k, args.permutations, draws, **how)
+    first = facts["first_layer"]
     rows = [
-        (layer, block, scores[layer, block].item(), corrected[layer, block].item())
-        for layer in range(scores.shape[0])
-        for block in range(scores.shape[1])
+        (first + layer, block, *(measure[layer, block].item() for measure in measures.values()))
+        for layer in range(len(language))
+        for block in range(len(vision))
     ]
-    items = len(lists[0][0])
-    facts |= {"k": args.k, "items": items, "chance": chance_level(args.k, items)}
-    seed = facts["seed"]
-    write_table(
-        SIMILARITY, rows, args.output, provenance(seed, "rectify.similarity.scores", **facts)
-    )
+    items = language.shape[1]
+    facts = {**facts, **more, "k": args.k, "items": items, "chance": chance_level(args.k, items)}
+    source = provenance(facts["seed"], "rectify.similarity.compare", **facts)
+    write_table(SIMILARITY, rows, args.output, source)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from rectify.experiment.run import place
 from rectify.experiment.settings import Config, Experiment
 from rectify.targets import module_of
+from rectify.targets.contract import ComparedSettings
 from rectify.training.recipes import Recipe
 from rectify.typed import check_known, nearest
 
@@ -29,7 +30,10 @@ def check(config: Config) -> None:
         _check_positions(config, experiment, where)
         _check_weights(config, experiment, where)
     for name, target in config.targets.items():
-        module_of(target.kind).check(target, config, f"config: targets.{name}")
+        where = f"config: targets.{name}"
+        module_of(target.kind).check(target, config, where)
+        if isinstance(target, ComparedSettings):
+            _check_features(config, target, where)
 
 
 def _references(config: Config) -> Iterator[tuple[str, str, str]]:
@@ -44,6 +48,8 @@ def _references(config: Config) -> Iterator[tuple[str, str, str]]:
     for name, target in config.targets.items():
         for experiment in target.reads:
             yield f"targets.{name}.reads", experiment, "experiments"
+        if isinstance(target, ComparedSettings) and target.vision_data is not None:
+            yield f"targets.{name}.vision_data", target.vision_data, "data"
     if config.similarity is not None:
         yield "similarity.pairs", config.similarity.pairs, "data"
         if config.similarity.data is not None:
@@ -87,6 +93,25 @@ def _check_positions(config: Config, experiment: Experiment, where: str) -> None
                     f"{where}.position: each place in {vision} must be named once, got {same} and "
                     f"{position}. Delete one of them."
                 )
+
+
+def _check_features(config: Config, target: ComparedSettings, where: str) -> None:
+    """Check that it is known of which ViTs a target shows similarities."""
+    if config.similarity is None:
+        raise ValueError(
+            f"{where}: a target that shows similarities must have pairs of images and captions, "
+            "got no similarity. Add similarity.pairs."
+        )
+    kind, data = target.vision_features or config.similarity.vision, target.vision_data
+    if kind == "pretrained" and data is not None:
+        raise ValueError(
+            f"{where}.vision_data: must go with trained ViTs, got {data} with pretrained ones. "
+            "Add vision_features: trained."
+        )
+    if kind == "trained" and data is None and config.similarity.data is None:
+        raise ValueError(
+            f"{where}.vision_data: must name what the trained ViTs learn, got none. Add it."
+        )
 
 
 def _check_weights(config: Config, experiment: Experiment, where: str) -> None:

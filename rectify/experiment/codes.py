@@ -12,7 +12,7 @@ CODE = {
         "rectify.data.pairs",
         "rectify.runtime",
     ),
-    "similarity": ("rectify.similarity.scores", "rectify.trunks.features", "rectify.runtime"),
+    "similarity": ("rectify.similarity.compare", "rectify.trunks.features", "rectify.runtime"),
     "cost": ("rectify.speed", "rectify/language/sizes.yaml", "rectify.runtime"),
     "page": (
         "rectify.analysis.page",

@@ -20,7 +20,7 @@ from rectify.experiment.run import (
 )
 from rectify.experiment.settings import Config, Experiment, recipe_from
 from rectify.targets import module_of
-from rectify.targets.contract import TargetSettings
+from rectify.targets.contract import ComparedSettings, TargetSettings
 from rectify.training.recipes import Recipe
 from rectify.typed import merge, parse
 
@@ -103,14 +103,25 @@ def all_runs(config: Config) -> list[Run]:
 
 def similarity_runs(config: Config) -> list[Run]:
     """Return the runs whose features similarities are computed of."""
-    if config.similarity is None or config.similarity.data is None:
-        return []
-    pairs = (
-        pair
+    runs = (
+        Run(data, vision)
         for target in targets(config).values()
-        for pair in module_of(target.kind).similarities(target, config)
+        if (data := learnt(config, target)) is not None
+        for _, vision in module_of(target.kind).similarities(target, config)
     )
-    return list(dict.fromkeys(Run(config.similarity.data, vision) for _, vision in pairs))
+    return list(dict.fromkeys(runs))
+
+
+def learnt(config: Config, target: TargetSettings) -> str | None:
+    """Return what the vanilla runs learn whose similarities a target shows.
+
+    None if they are those of pretrained ViTs, or it shows none.
+    """
+    if not isinstance(target, ComparedSettings) or config.similarity is None:
+        return None
+    if (target.vision_features or config.similarity.vision) == "pretrained":
+        return None
+    return target.vision_data or config.similarity.data
 
 
 def run_settings(config: Config, run: Run) -> RunSettings:

@@ -189,6 +189,16 @@ class Plan:
         """Return a value of the similarity's settings; 0 where there are none."""
         return getattr(self.config.similarity, key) if self.config.similarity else 0
 
+    def language_procedure(self) -> str:
+        """Return which states of language models are features, as JSON."""
+        similarity = self.config.similarity
+        kept = {"embedding", "final_norm", "first_token"}
+        return _json(similarity.procedure.model_dump(include=kept) if similarity else {})
+
+    def clamp(self) -> str:
+        """Return over what the quantile is taken at which features are clamped."""
+        return self.config.similarity.procedure.clamp if self.config.similarity else "global"
+
     def cost_settings(self, wildcards: OfPair) -> str:
         """Return everything that decides the cost of a ViT with a layer, as JSON."""
         return _json(grid.cost_settings(self.config, wildcards.vision, wildcards.language))
@@ -290,14 +300,14 @@ class Plan:
 
     def _similarities(self, target: TargetSettings) -> list[str]:
         """Return similarity tables: of trained ViTs one for each seed, of pretrained ones one."""
-        similarity = self.config.similarity
+        data = grid.learnt(self.config, target)
         return [
             f"{self.results}/similarity/{language}--{features}.csv"
             for language, vision in self.similar_pairs(target)
             for features in (
                 [f"{vision}--pretrained"]
-                if similarity.data is None
-                else [f"{similarity.data}_{vision}_vanilla--seed-{s}" for s in self.config.seeds]
+                if data is None
+                else [f"{data}_{vision}_vanilla--seed-{seed}" for seed in self.config.seeds]
             )
         ]
 

@@ -30,9 +30,10 @@ def model_places(plan: Plan) -> dict[str, str]:
     for run in runs:
         if start := grid.run_settings(config, run).vision.start:
             places[f"start of {run.vision} on {run.data}"] = start
-    if config.similarity is not None and config.similarity.data is None:
-        for vision in {vision for _, vision in compared}:
-            if weights := config.visions[vision].weights:
+    for target in plan.targets.values():
+        for _, vision in plan.similar_pairs(target):
+            weights = config.visions[vision].weights
+            if weights and grid.learnt(config, target) is None:
                 places[f"weights of {vision}"] = weights
     return dict(sorted(places.items()))
 

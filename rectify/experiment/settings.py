@@ -182,6 +182,23 @@ class Gsnr(Closed):
         return self
 
 
+class Procedure(Closed):
+    """Where the published command line of Huh et al. (2024) differs from their paper."""
+
+    embedding: bool = Field(False, description="Whether the embedding is a layer, too: layer -1.")
+    final_norm: bool = Field(
+        False, description="Whether the last layer's output passes the model's final norm."
+    )
+    first_token: bool = Field(
+        True, description="Whether a caption's first token is in the mean over its tokens."
+    )
+    clamp: Literal["global", "per_layer", "per_sample"] = Field(
+        "global",
+        description="Over what the quantile is taken: all values, those of a layer, or those of "
+        "an item, whose mean is taken then.",
+    )
+
+
 class Similarity(Closed):
     """Mutual-KNN between language models and vision transformers (Eq. 4)."""
 
@@ -190,8 +207,20 @@ class Similarity(Closed):
     data: Name | None = Field(None, description="With `trained`: what those runs learn.")
     k: PositiveInt = 10
     quantile: Annotated[float, Field(gt=0, le=1)] = 0.95
-    permutations: PositiveInt = 200
+    permutations: Annotated[int, Field(ge=19)] = Field(
+        200, description="Of the items, for p values; at least 19 for one of 0.05."
+    )
     batch_size: PositiveInt = 16
+    procedure: Procedure = Procedure()
+
+    @model_validator(mode="after")
+    def _clamps_what_is_clamped(self) -> "Similarity":
+        if self.quantile == 1 and self.procedure.clamp != "global":
+            raise ValueError(
+                "config: similarity.procedure.clamp must have an effect, got "
+                f"{self.procedure.clamp} with similarity.quantile 1. Lower the quantile."
+            )
+        return self
 
     @model_validator(mode="after")
     def _names_the_data_of_trained_models(self) -> "Similarity":

@@ -22,9 +22,15 @@ from sentencepiece import SentencePieceProcessor
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PretrainedConfig
 
-from rectify.language.families import FAMILIES, empty_layer
+from rectify.language.families import FAMILIES, empty_layer, empty_norm
 from rectify.language.files import read_revision, read_settings
-from rectify.language.weights import layer_tensors, module_tensors, read_config, sha256
+from rectify.language.weights import (
+    layer_tensors,
+    module_tensors,
+    norm_tensors,
+    read_config,
+    sha256,
+)
 from rectify.results.files import read_json
 from rectify.tensors import Tensors
 
@@ -33,17 +39,42 @@ PIECES = "tokenizer.model"  # of SentencePiece
 TOKENIZERS = ("tokenizer.json", PIECES, "vocab.json")  # the first of them that is there is used
 
 
+class Procedure(NamedTuple):
+    """Which states of a language model are features; by default those after its layers.
+
+    The published command line of Huh et al. (2024) has the first two set, since transformers'
+    hidden states begin with the embedding and end after the final norm.
+
+    Attributes:
+        embedding: Whether what enters the first layer counts as a layer before it.
+        final_norm: Whether the last layer's output passes the model's final norm, if it has one.
+        first_token: Whether a caption's first token, often special, is in the mean over tokens.
+    """
+
+    embedding: bool = False
+    final_norm: bool = False
+    first_token: bool = True
+
+    @property
+    def first_layer(self) -> int:
+        """The layer whose features come first: -1 is the embedding."""
+        return -1 if self.embedding else 0
+
+
 class Origin(NamedTuple):
     """What features were computed from.
 
     Attributes:
         revision: Of the checkpoint on its hub; None if unknown.
-        sha256: Digests of its ``config``, of its ``weights`` up to the last layer, and of the
-            captions' ``tokens``.
+        sha256: Digests of its ``config``, of its ``weights`` up to the last layer (and of the
+            final norm where it counts), and of the captions' ``tokens``.
     """
 
     revision: str | None
     sha256: dict[str, str]
+
+
+PUBLISHED = Procedure()
 
 
 class Call(NamedTuple):
@@ -71,7 +102,12 @@ class Recorder(nn.Module):
 
 
 def caption_features(
-    checkpoint: Path, captions: list[str], batch_size: int, *, device: Device = "cpu"
+    checkpoint: Path,
+    captions: list[str],
+    batch_size: int,
+    procedure: Procedure = PUBLISHED,
+    *,
+    device: Device = "cpu",
 ) -> tuple[Float[Tensor, "layers captions dim"], Origin]:
     """Return each decoder layer's output averaged over each caption, and what was read.
 
@@ -79,18 +115,24 @@ def caption_features(
         checkpoint: Folder in Hugging Face format with the model's own tokenizer.
         captions: Texts without a prompt, never cut.
         batch_size: Captions that pass a layer together; changes the result by rounding only.
+        procedure: Which states count; the layers are those of the model, unless it says more.
         device: Where the model runs, in float32; tokens between layers are kept in memory.
 
     Raises:
         ValueError: If the folder is not complete, or a caption has no or too many tokens.
     """
     config = read_config(checkpoint)
-    rows = _token_rows(checkpoint, captions, config)
+    first = 0 if procedure.first_token else 1
+    rows = _token_rows(checkpoint, captions, config, least=first + 1)
     batches = _batches(rows, batch_size)
     texts = [torch.tensor([rows[item] for item in items]) for items in batches]
     states, calls, digest = _first_inputs(checkpoint, config, texts, device)
     digests, in_tuple = [digest], FAMILIES[config.model_type].in_tuple
-    means = torch.empty(config.num_hidden_layers, len(rows), config.hidden_size)
+    before = -procedure.first_layer
+    means = torch.empty(before + config.num_hidden_layers, len(rows), config.hidden_size)
+    if procedure.embedding:
+        for tokens, items in zip(states, batches, strict=True):
+            means[0, items] = tokens[:, first:].mean(1)
     for index in range(config.num_hidden_layers):
         weights = layer_tensors(checkpoint, config, index)
         digests.append(sha256(weights))
@@ -99,14 +141,21 @@ def caption_features(
             call = calls[number][index]
             output = layer(states[number].to(device), *call.arguments, **call.named)
             states[number] = (output[0] if in_tuple else output).cpu()
-            means[index, items] = states[number].mean(1)
+            means[before + index, items] = states[number][:, first:].mean(1)
+    if procedure.final_norm and (weights := norm_tensors(checkpoint, config)):
+        digests.append(sha256(weights))
+        norm = _with_weights(empty_norm(config), weights)
+        for tokens, items in zip(states, batches, strict=True):
+            means[-1, items] = norm(tokens)[:, first:].mean(1)
     settings = json.dumps(read_settings(checkpoint), sort_keys=True)
     read = {"config": settings, "weights": "".join(digests), "tokens": json.dumps(rows)}
     hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in read.items()}
     return means, Origin(read_revision(checkpoint), hashes)
 
 
-def _token_rows(checkpoint: Path, captions: list[str], config: PretrainedConfig) -> list[list[int]]:
+def _token_rows(
+    checkpoint: Path, captions: list[str], config: PretrainedConfig, least: int = 1
+) -> list[list[int]]:
     if not (checkpoint / "config.json").is_file():
         raise ValueError(
             f"{checkpoint}: must be in Hugging Face format for features of captions, got no "
@@ -115,9 +164,9 @@ def _token_rows(checkpoint: Path, captions: list[str], config: PretrainedConfig)
     rows = _tokenized(checkpoint, captions)
     longest = getattr(config, "max_position_embeddings", None)
     for caption, row in zip(captions, rows, strict=True):
-        if not 1 <= len(row) <= (longest or len(row)):
+        if not least <= len(row) <= (longest or len(row)):
             raise ValueError(
-                f"{checkpoint}: a caption must have 1..{longest} tokens, got {len(row)} for "
+                f"{checkpoint}: a caption must have {least}..{longest} tokens, got {len(row)} for "
                 f"{caption[:40]!r}. Change the caption, or use a model with a longer context."
             )
         if max(row) >= config.vocab_size:

@@ -100,17 +100,35 @@ SCORES = Table(
 
 SIMILARITY = Table(
     "similarity",
-    "Mutual-KNN between the layers of a language model and the blocks of a ViT (Eq. 4).",
+    "Similarity of the layers of a language model and the blocks of a ViT; Mutual-KNN is Eq. 4.",
     ("language_layer", "vision_block"),
     (
-        Column("language_layer", "int64", "-", "decoder block, counted from 0"),
+        Column("language_layer", "int64", "-", "decoder block, from 0; -1: the embedding"),
         Column("vision_block", "int64", "-", "ViT block, counted from 0"),
         Column("mutual_knn", "float64", SHARE, "mean share of common neighbours"),
+        Column("mutual_knn_error", "float64", "share", "its standard error over items"),
         Column(
-            "mutual_knn_calibrated", "float64", "share, ..1", "0 = permuted items, 1 = identical"
+            "mutual_knn_calibrated",
+            "float64",
+            SHARE,
+            "0 = within 95 % of the best pairs of permuted items, 1 = identical neighbours",
         ),
+        Column("p", "float64", SHARE, "permutations in which this pair scores as high"),
+        Column("p_maximum", "float64", SHARE, "permutations in which any pair scores as high"),
+        Column("cka", "float64", "-1..1", "unbiased CKA of cosines; none of equal ones", True),
+        Column("cka_error", "float64", "1", "its standard error over items", True),
+        Column("cknna", "float64", "-1..1", "CKA over common neighbours; likewise", True),
+        Column("cknna_error", "float64", "1", "its standard error over items", True),
     ),
 )
+
+SCORES_OF_LAYERS = {
+    "mutual_knn": "Mutual-KNN",
+    "mutual_knn_calibrated": "calibrated Mutual-KNN",
+    "cka": "CKA",
+    "cknna": "CKNNA",
+}
+"""Columns of `SIMILARITY` by which layers are compared, and how people call them."""
 
 MANIFEST = Table(
     "manifest",
@@ -172,7 +190,7 @@ CELLS = Table(
             "kind",
             "str",
             "-",
-            "value, its gain or relative gain over vanilla, its p value, calibrated, or chance",
+            "value, its gain or relative gain over vanilla, p value, calibrated, chance, or regret",
         ),
         Column("unit", "str", "-", "unit of mean, std, paper and difference, times the scale"),
         Column("scale", "float64", "unit", "power of ten that the numbers are divided by"),
@@ -184,7 +202,13 @@ CELLS = Table(
             True,
         ),
         Column("std", "float64", "scale x unit", "standard deviation, from 2 seeds on", True),
-        Column("low", "float64", "scale x unit", "95 % interval of a gain, from 3 seeds on", True),
+        Column(
+            "low",
+            "float64",
+            "scale x unit",
+            "95 % interval of a gain or regret, from 3 seeds on",
+            True,
+        ),
         Column("high", "float64", "scale x unit", "its other end", True),
         Column("seeds", "int64", "1", "seeds behind the mean, 0 without training"),
         Column("text", "str", "-", "why there is no number, else -"),

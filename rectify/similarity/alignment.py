@@ -4,12 +4,35 @@ Both compare cosines of all pairs of items: CKA all of them, CKNNA those of item
 neighbours in both spaces. 1 for equal spaces, around 0 (also below) for unrelated ones.
 """
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-from torch.nn.functional import normalize
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-from rectify.similarity.neighbours import Array, as_tensor, check_finite, neighbours, precise
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import normalize, pad
+
+from rectify.similarity.halves import common_sums, standard_error, within
+from rectify.similarity.neighbours import (
+    TIE,
+    Array,
+    as_tensor,
+    check_finite,
+    neighbours,
+)
+
+CHUNK_ENTRIES = 2**24  # of kernels (layers, items, items), 64 MiB in fp32
+STRIPE_ENTRIES = 2**20  # of the neighbours' features, 4 MiB: they stay in the cache
+
+
+class Estimate(NamedTuple):
+    """A score of each pair of layers, and its standard error over items.
+
+    NaN where the kernel of a side is constant, so that nothing can be aligned.
+    """
+
+    score: Float[Tensor, "lefts rights"]
+    error: Float[Tensor, "lefts rights"]
 
 
 def unbiased_cka(
@@ -25,12 +48,38 @@ def unbiased_cka(
         ValueError: If there are fewer than 4 items, their numbers differ, or a feature is not
             finite.
     """
-    _check_same_items(len(left), len(right))
-    if len(left) < 4:
-        raise ValueError(f"unbiased_cka: at least 4 items are needed, got {len(left)}. Use more.")
-    left, right = (normalize(_checked(side).double()) for side in (left, right))
-    both = _hsic(left, right)
-    return (both / (_hsic(left, left) * _hsic(right, right)).sqrt()).item()
+    return cka_matrix([left], [right]).score.item()
+
+
+def cka_matrix(lefts: Sequence[Array], rights: Sequence[Array]) -> Estimate:
+    """Return ``unbiased_cka`` of every pair of layers, with its standard error over items.
+
+    The unbiased HSIC is the mean product of two kernels whose rows, columns and diagonal are
+    centred as in Székely and Rizzo (2014). Its influence function at an item is twice what the
+    item's row has above the mean, since the centring changes nothing to first order; that of CKA
+    follows by the chain rule, and the error is its root mean square over the root of the number of
+    items (the infinitesimal jackknife).
+
+    Args:
+        lefts: Features ``(items, dim)`` of each layer of one model, tensors or NumPy arrays.
+        rights: Features of the same items from each layer of another.
+
+    Raises:
+        ValueError: As ``unbiased_cka``.
+    """
+    items = len(lefts[0])
+    for layer in (*lefts, *rights):
+        _check_same_items(items, len(layer))
+    if items < 4:
+        raise ValueError(f"unbiased_cka: at least 4 items are needed, got {items}. Use more.")
+    left, right = ([_unit(layer)[1] for layer in side] for side in (lefts, rights))
+    both, own, other = (torch.cat(parts) for parts in zip(*_products(left, right), strict=True))
+    size, also = _sizes(own.mean(0)), _sizes(other.mean(0))  # (lefts), (rights)
+    scale = (size[:, None] * also).sqrt()
+    score = both.mean(0) / scale
+    shares = (own / size)[:, :, None] + (other / also)[:, None]
+    influence = 2 * (both / scale - score * shares / 2)
+    return Estimate(score, (influence.square().mean(0) / items).sqrt())
 
 
 def cknna(
@@ -55,40 +104,129 @@ def cknna(
     """
     _check_same_items(len(left), len(right))
     left, right = as_tensor(left), as_tensor(right)
-    left_list, right_list = neighbours(left, k), neighbours(right, k)
-    left_cosine, right_cosine = _centred(left, left_list), _centred(right, right_list)
-    common = left_list[:, :, None] == right_list[:, None, :]  # (items, k, k)
-    both = (common * left_cosine[:, :, None] * right_cosine[:, None, :]).sum()
-    sizes = (left_cosine.square().sum() * right_cosine.square().sum()).sqrt()
-    if sizes == 0:
+    lists = [neighbours(left, k)], [neighbours(right, k)]
+    value = cknna_matrix([left], [right], *lists, k).score.item()
+    if value != value:
         raise ValueError(
             "cknna: the cosines of each side must differ, got equal ones. Leave the layer out."
         )
-    return (both / sizes).item()
+    return value
 
 
-def _hsic(left: Tensor, right: Tensor) -> Tensor:
-    """Return the unbiased HSIC of linear kernels with an empty diagonal; none is formed."""
-    items = len(left)
-    left_diagonal, right_diagonal = left.square().sum(1), right.square().sum(1)
-    left_rows = left @ left.sum(0) - left_diagonal
-    right_rows = right @ right.sum(0) - right_diagonal
-    trace = (left.T @ right).square().sum() - left_diagonal @ right_diagonal
-    means = left_rows.sum() * right_rows.sum() / ((items - 1) * (items - 2))
-    return (trace + means - 2 / (items - 2) * left_rows @ right_rows) / (items * (items - 3))
+def cknna_matrix(
+    lefts: Sequence[Array],
+    rights: Sequence[Array],
+    left_lists: Sequence[Int[Tensor, "items_left reach_left"]],
+    right_lists: Sequence[Int[Tensor, "items_right reach_right"]],
+    k: int,
+    halves: Bool[Tensor, "splits items"] | None = None,
+) -> Estimate:
+    """Return ``cknna`` of every pair of layers, with its standard error over items.
+
+    Args:
+        lefts: Features ``(items, dim)`` of each layer of one model, tensors or NumPy arrays.
+        rights: Features of the same items from each layer of another.
+        left_lists: Their lists from ``neighbours``, of at least ``k``; for the error, of
+            ``halves.reach``.
+        right_lists: Likewise.
+        k: Neighbours per item.
+        halves: From ``random_halves``; without, the error is NaN.
+    """
+    left, right = _Side(lefts, left_lists, k), _Side(rights, right_lists, k)
+    everybody = torch.ones(left.lists.shape[1], dtype=torch.bool)
+    (score,) = _alignments(left, right, everybody)
+    if halves is None:
+        return Estimate(score, torch.full_like(score, torch.nan))
+    pairs = [tuple(_alignments(left, right, half)) for half in halves]
+    return Estimate(score, standard_error([first - second for first, second in pairs]))
 
 
-def _centred(features: Tensor, near: Tensor) -> Tensor:
-    """Return the cosine of each item with its neighbours, less its mean cosine with all items."""
-    unit = normalize(features.double())
-    rows = [unit[indices] @ item for item, indices in zip(unit, near.long(), strict=True)]
-    return torch.stack(rows) - (unit @ unit.mean(0))[:, None]  # (items, k)
+class _Side:
+    """The layers of one model: unit vectors, lists of neighbours, and the cosines with them.
+
+    Cosines are less the mean cosine of their row.
+    """
+
+    def __init__(self, layers: Sequence[Array], lists: Sequence[Tensor], k: int):
+        self.k, self.lists = k, torch.stack(list(lists))
+        self.units = [_unit(layer) for layer in layers]
+        pairs = zip(self.units, self.lists, strict=True)
+        self.cosines = torch.stack([_cosines(*unit, near) for unit, near in pairs])
+
+    def within(self, half: Tensor) -> tuple[Tensor, Tensor]:
+        """Return neighbours within halves, and their cosines less the mean of the row's half."""
+        places, near = within(self.lists, half, self.k)
+        parts = torch.stack([half, ~half]).float()
+        parts /= parts.sum(1, keepdim=True).clamp(min=1)
+        means = torch.stack([unit @ (parts @ rest).T for unit, rest in self.units])
+        cosines = pad(self.cosines, (0, 1)).gather(2, places)
+        cosines -= torch.where(half, means[..., 0], means[..., 1])[..., None]
+        return near, cosines.masked_fill_(near == len(half), 0)
 
 
-def _checked(features: Array) -> Tensor:
+def _alignments(left: _Side, right: _Side, half: Tensor) -> Iterator[Tensor]:
+    """Give the alignment of each pair of layers over each part of a split that has items."""
+    (near, cosines), (also, others) = left.within(half), right.within(half)
+    both = common_sums(near, also, cosines, others).double()
+    own, other = (side.double().square().mean(2) for side in (cosines, others))
+    for part in (half, ~half):
+        if part.any():
+            sizes = _sizes(own[:, part].mean(1))[:, None] * _sizes(other[:, part].mean(1))
+            yield both[..., part].mean(2) / left.k / sizes.sqrt()
+
+
+def _sizes(squares: Tensor) -> Tensor:
+    """Return mean squares of a kernel's entries; NaN where it is constant but for rounding."""
+    return squares.masked_fill(squares <= TIE**2, torch.nan)
+
+
+def _products(lefts: list[Tensor], rights: list[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Give products of centred kernels by item, whose means over items are the unbiased HSIC.
+
+    For a chunk of items: of each pair (items, lefts, rights), of each left layer with itself
+    (items, lefts), and of each right layer.
+    """
+    items = len(lefts[0])
+    margins = [_margins(unit) for unit in (*lefts, *rights)]
+    size = max(1, CHUNK_ENTRIES // (items * len(margins)))
+    for chunk in torch.arange(items).split(size):
+        rows = torch.stack(
+            [
+                (unit[chunk] @ unit.T).sub_(margin[chunk, None]).sub_(margin)
+                for unit, margin in zip((*lefts, *rights), margins, strict=True)
+            ],
+            dim=1,
+        )  # (chunk, layers, items)
+        rows[torch.arange(len(chunk)), :, chunk] = 0
+        left, right = rows[:, : len(lefts)], rows[:, len(lefts) :]
+        products = left @ right.mT, left.square().sum(2), right.square().sum(2)
+        yield tuple(product.double() / (items - 3) for product in products)
+
+
+def _margins(unit: Tensor) -> Tensor:
+    """Return what centring takes from each entry for its row, and again for its column.
+
+    The kernel of unit vectors and that of what they are less their mean are the same once they
+    are centred; the latter has no large parts that cancel.
+    """
+    items = len(unit)
+    rows = unit @ unit.sum(0) - unit.square().sum(1)  # without the diagonal
+    return rows / (items - 2) - rows.sum() / (2 * (items - 1) * (items - 2))
+
+
+def _cosines(unit: Tensor, rest: Tensor, near: Tensor) -> Tensor:
+    """Return the cosines (items, k) of each item with its neighbours, less those with all."""
+    size = max(1, STRIPE_ENTRIES // (near.shape[1] * unit.shape[1]))
+    parts = zip(unit.split(size), near.long().split(size), strict=True)
+    return torch.cat([(rest[indices] @ item[:, :, None])[..., 0] for item, indices in parts])
+
+
+def _unit(features: Array) -> tuple[Tensor, Tensor]:
+    """Return unit vectors, and what they are less their mean: rounded to fp32 only then."""
     features = as_tensor(features)
     check_finite(features)
-    return precise(features)
+    unit = normalize(features.double())
+    return unit.float(), (unit - unit.mean(0)).float()
 
 
 def _check_same_items(left: int, right: int) -> None:

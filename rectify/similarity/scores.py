@@ -7,7 +7,9 @@ layers are then compared through their lists of neighbours, so nothing is items 
 the lists serve any pair, any smaller k, bootstrap or null.
 """
 
+import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +19,9 @@ from torch.nn.functional import embedding_bag
 from rectify.similarity.neighbours import Array, as_tensor, check_k, neighbours, precise
 
 CHUNK_ENTRIES = 2**24  # of a table (items, items, layers), 64 MiB in fp32
+LEVEL = 0.05  # of the share of unrelated models whose gated score may lie above 0
+LEAST_PERMUTATIONS = 19  # with fewer no p value is as small
+SCOPES = ("global", "per_layer", "per_sample")
 
 
 def mutual_knn(
@@ -71,13 +76,34 @@ def shared_neighbours(
     return counts.double() / lefts[0].numel()
 
 
+class Calibration(NamedTuple):
+    """How scores compare with those of permuted items, for each pair of layers.
+
+    Attributes:
+        score: ``max(0, (s - tau) / (1 - tau))``: 0 where not above the largest score that a search
+            over all pairs finds by chance, 1 for identical neighbours. Its maximum is the gated
+            score of the two models.
+        p: The share of the permutations, and the data themselves, that score at least as high.
+        p_maximum: The same share of the largest score over all pairs. The score is above 0 exactly
+            where this is at most ``LEVEL``; its minimum is the p value of the two models.
+    """
+
+    score: Float[Tensor, "lefts rights"]
+    p: Float[Tensor, "lefts rights"]
+    p_maximum: Float[Tensor, "lefts rights"]
+
+
 def calibrated_matrix(
     lefts: Sequence[Int[Tensor, "items_left k_left"]],
     rights: Sequence[Int[Tensor, "items_right k_right"]],
     permutations: int,
     generator: torch.Generator,
-) -> tuple[Float[Tensor, "lefts rights"], Float[Tensor, "lefts rights"]]:
-    """Compare scores with those of permuted items (Groeger et al., 2026).
+) -> Calibration:
+    """Compare scores with those of permuted items, and of the search over layers (Groeger et al.).
+
+    One permutation is the same for all pairs; its largest score is a draw of what the best pair of
+    two unrelated models scores. ``tau`` is the 95 % quantile of these draws: the smallest score
+    that, as an observed one, would have a p value (Phipson and Smyth, 2010) above 0.05.
 
     Args:
         lefts: Lists from ``neighbours``, one per layer.
@@ -85,18 +111,14 @@ def calibrated_matrix(
         permutations: How often the items of ``rights`` are permuted, the same way for all pairs.
         generator: A CPU generator that draws the permutations.
 
-    Returns:
-        ``(score - mean) / (1 - mean)`` with the mean over the permutations: 0 at chance (it may
-        be negative), 1 for identical neighbours; and the share of the permutations, and the
-        data themselves, that score at least as high: the p-value.
-
     Raises:
-        ValueError: If there is no permutation, the lists differ in items or k, or hold all items.
+        ValueError: If there are too few permutations, the lists differ in items or k, or hold all
+            items.
     """
-    if permutations < 1:
+    if permutations < LEAST_PERMUTATIONS:
         raise ValueError(
-            f"calibrated: permutations must be at least 1, got {permutations}. "
-            "Raise similarity.permutations in the config."
+            f"calibrated: permutations must be at least {LEAST_PERMUTATIONS}, for a p value of "
+            f"{LEVEL}, got {permutations}. Raise similarity.permutations in the config."
         )
     items, k = lefts[0].shape
     if k >= items - 1:
@@ -108,9 +130,19 @@ def calibrated_matrix(
     observed = _counts(_columns(lefts, rights), _columns(rights, lefts)).double()
     orders = [torch.randperm(items, generator=generator) for _ in range(permutations)]
     counts = _permuted_counts(torch.stack(list(lefts)), torch.stack(list(rights)), orders)
-    mean = counts.sum(0) / (permutations * possible)
-    score = (observed / possible - mean) / (1 - mean)
-    return score, ((counts >= observed).sum(0) + 1).double() / (permutations + 1)
+    largest = counts.flatten(1).amax(1)
+    above = math.floor(LEVEL * (permutations + 1) + 1e-9)  # draws and data that may lie above
+    tau = largest.sort(descending=True).values[above - 1] / possible
+    return Calibration(
+        ((observed / possible - tau) / (1 - tau)).clamp(min=0),
+        _p_values(counts, observed),
+        _p_values(largest[:, None, None], observed),
+    )
+
+
+def _p_values(null: Tensor, observed: Tensor) -> Tensor:
+    """Return the share of a null's draws (its first dimension) and the data that are as high."""
+    return ((null >= observed).sum(0) + 1).double() / (len(null) + 1)
 
 
 def chance_level(k: int, items: int) -> float:
@@ -130,24 +162,27 @@ def clamp_outliers(
         layers: Features ``(items, dim)`` of each layer of one model.
         quantile: In 0 .. 1; the threshold is ``sorted(|values|)[int(quantile * numel)]``, and
             1 changes nothing.
-        scope: ``global``: one threshold over all layers, as published; ``per_layer``: one each.
+        scope: ``global``: one threshold over all layers, as published; ``per_layer``: one each;
+            ``per_sample``: one over all layers, the mean over items of the interpolated quantile
+            of an item's values in all layers, as the published command line has it.
 
     Raises:
         ValueError: If quantile or scope is none of these.
     """
-    if not 0 < quantile <= 1 or scope not in ("global", "per_layer"):
+    if not 0 < quantile <= 1 or scope not in SCOPES:
         raise ValueError(
-            "clamp_outliers: quantile must lie in 0..1 and scope be global or per_layer, got "
+            f"clamp_outliers: quantile must lie in 0..1 and scope be {', '.join(SCOPES)}, got "
             f"{quantile} and {scope!r}. Change similarity.quantile in the config."
         )
     layers = [precise(as_tensor(layer)) for layer in layers]
     if quantile == 1:
         return layers
-    groups = [layers] if scope == "global" else [[layer] for layer in layers]
+    magnitude = _magnitude_of_items if scope == "per_sample" else _magnitude
+    groups = [[layer] for layer in layers] if scope == "per_layer" else [layers]
     return [
         layer.clamp(-threshold, threshold)
         for group in groups
-        for threshold in [_magnitude(group, quantile)]
+        for threshold in [magnitude(group, quantile)]
         for layer in group
     ]
 
@@ -209,3 +244,8 @@ def _columns(lists: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
 def _magnitude(group: list[Tensor], quantile: float) -> Tensor:
     values = torch.cat([layer.abs().flatten() for layer in group])
     return values.kthvalue(int(quantile * len(values)) + 1).values
+
+
+def _magnitude_of_items(group: list[Tensor], quantile: float) -> Tensor:
+    rows = (torch.cat([layer[item].abs() for layer in group]) for item in range(len(group[0])))
+    return torch.stack([row.quantile(quantile) for row in rows]).mean()

@@ -15,9 +15,10 @@ and, where the defaults of `Target` do not hold, ``needs``, ``similarities``, ``
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from pandas import DataFrame
+from pydantic import Field
 
 from rectify.analysis.collect import Results
 from rectify.analysis.drawing import Drawn
@@ -31,6 +32,21 @@ class TargetSettings(Closed):
 
     kind: str
     reads: Listed[Name] = ()
+
+
+Score = Literal["mutual_knn", "mutual_knn_calibrated", "cka", "cknna"]
+"""A column of a similarity table by which layers are compared."""
+
+
+class ComparedSettings(TargetSettings):
+    """What a target that shows similarities may be asked: of which ViTs they are."""
+
+    vision_features: Literal["pretrained", "trained"] | None = Field(
+        None, description="Of timm's pretrained ViTs or of vanilla runs; as under similarity."
+    )
+    vision_data: Name | None = Field(
+        None, description="With `trained`: what those runs learn; as under similarity."
+    )
 
 
 @runtime_checkable
@@ -105,6 +121,18 @@ def last_layer(runs: Sequence[Run]) -> list[Run]:
     """Return the vanilla runs, and those with the last of the layers that are inserted."""
     last = max((run.layer for run in runs if run.layer is not None), default=None)
     return [run for run in runs if run.layer in (None, last)]
+
+
+def pairs_of_experiments(settings: TargetSettings, config: View) -> list[Pair]:
+    """Return every pair of language model and ViT of the experiments that a target reads."""
+    experiments = [config.experiments[name] for name in settings.reads]
+    pairs = [
+        (language, vision)
+        for experiment in experiments
+        for language in experiment.language or ()
+        for vision in experiment.vision
+    ]
+    return list(dict.fromkeys(pairs))
 
 
 def check_models(settings: TargetSettings, config: View, where: str) -> None:

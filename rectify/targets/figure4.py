@@ -1,4 +1,4 @@
-"""Figure 4: Mutual-KNN of each layer of a language model with each block of a ViT."""
+"""Figure 4: similarity of each layer of a language model with each block of a ViT."""
 
 from typing import Literal
 
@@ -6,34 +6,38 @@ from rectify.analysis import drawing, style
 from rectify.analysis.checks import check_some, only
 from rectify.analysis.collect import Results
 from rectify.analysis.drawing import Drawn
+from rectify.results.declared import SCORES_OF_LAYERS
 from rectify.results.tables import Column, Table
-from rectify.targets.contract import Pair, TargetSettings, View, check_models
+from rectify.targets.contract import ComparedSettings, Pair, Score, View, check_models
 from rectify.typed import Name, Several
 
 TITLE = "Figure 4: similarity of all layers"
 SHOWS = ("figure",)
 VALUES = Table(
     "figure4",
-    "Mutual-KNN of each pair of layers, mean over seeds.",
+    "Similarity of each pair of layers, means over seeds.",
     ("language", "language_layer", "vision_block"),
     (
         Column("language", "str", "-", "name of the language model"),
-        Column("language_layer", "int64", "-", "layer of the language model, from 0"),
+        Column("language_layer", "int64", "-", "layer of the model, from 0; -1: embedding"),
         Column("vision_block", "int64", "-", "ViT block, counted from 0"),
         Column("mutual_knn", "float64", "share, 0..1", "mean share of common neighbours"),
-        Column("mutual_knn_calibrated", "float64", "share, ..1", "0 = permuted items"),
+        Column("mutual_knn_calibrated", "float64", "share, 0..1", "0 = best of permuted items"),
+        Column("cka", "float64", "-1..1", "unbiased CKA", True),
+        Column("cknna", "float64", "-1..1", "CKA over common neighbours", True),
         Column("chance", "float64", "share, 0..1", "expected for unrelated features"),
         Column("seeds", "int64", "1", "seeds behind the mean"),
     ),
 )
 
 
-class Settings(TargetSettings):
+class Settings(ComparedSettings):
     """The models whose similarity is shown: language models side by side, one ViT."""
 
     kind: Literal["figure4"] = "figure4"
     vision: Name
     languages: Several[Name]
+    score: Score = "mutual_knn"
 
 
 def similarities(settings: Settings, _config: View) -> list[Pair]:
@@ -45,7 +49,7 @@ check = check_models
 
 
 def figure(results: Results, settings: Settings) -> Drawn:
-    """Draw Mutual-KNN between all layers of a language model and all blocks of a ViT.
+    """Draw the similarity between all layers of a language model and all blocks of a ViT.
 
     Several language models are side by side, with the same colours for the same values.
 
@@ -56,23 +60,27 @@ def figure(results: Results, settings: Settings) -> Drawn:
     check_some(similarity, "figure4", "a similarity file")
     only(similarity, "vision", "figure4")
     measured = similarity.groupby(["language", "language_layer", "vision_block"], as_index=False)
-    values = measured[["mutual_knn", "mutual_knn_calibrated", "chance"]].mean()
+    values = measured[[*SCORES_OF_LAYERS, "chance"]].mean()
     values["seeds"] = measured["seed"].nunique()["seed"]
     titles = dict(zip(similarity["language"], similarity["language_title"], strict=True))
     languages = [name for name in settings.languages if name in titles]
-    scale = drawing.shades(values[["mutual_knn"]])
+    scale = drawing.shades(values[[settings.score]])
     with style.look():
         width = style.COLUMN if len(languages) == 1 else style.PAGE
         drawn, panels = drawing.panels(width, 3.1, len(languages), sharey=False)
         for axes, language in zip(panels, languages, strict=True):
             rows = values[values["language"] == language]
-            grid = rows.pivot(index="language_layer", columns="vision_block", values="mutual_knn")
+            grid = rows.pivot(index="language_layer", columns="vision_block", values=settings.score)
             image = drawing.heat_map(axes, grid, scale, lower=True)
+            low, high = grid.index[[0, -1]]  # -1: the embedding, where it counts
+            image.set_extent((-0.5, grid.shape[1] - 0.5, low - 0.5, high + 0.5))
             axes.set(xlabel=f"block of {similarity['vision_title'].iloc[0]}")
             title = titles[language]
             axes.set(ylabel=f"layer of {title}", title=f"{title}, {drawing.seeds(similarity)}")
             drawing.whole_numbers(axes, "x")
             drawing.whole_numbers(axes, "y")
-        chance = values["chance"].mean()
-        drawn.colorbar(image, ax=panels, pad=0.02, label=f"Mutual-KNN (chance {chance:.4f})")
-    return Drawn(drawn, values)
+        label = SCORES_OF_LAYERS[settings.score]
+        if settings.score == "mutual_knn":  # chance is 0 for the others
+            label += f" (chance {values['chance'].mean():.4f})"
+        drawn.colorbar(image, ax=panels, pad=0.02, label=label)
+    return Drawn(drawn, values[VALUES.names])

@@ -7,14 +7,21 @@ import numpy as np
 from pandas import DataFrame
 
 from rectify.analysis import drawing, factors, style
-from rectify.analysis.checks import check_some, only
 from rectify.analysis.collect import Results
 from rectify.analysis.drawing import Drawn
+from rectify.analysis.findings import Finding
 from rectify.analysis.metrics import Metric, headline
+from rectify.analysis.placements import placed, with_placement_gains
 from rectify.analysis.selection import placement_similarity, predicted_choice
-from rectify.analysis.statistics import Correlation, format_p, rank_correlation, with_gains
+from rectify.analysis.statistics import (
+    Correlation,
+    format_p,
+    rank_correlation,
+    stratified_correlation,
+)
+from rectify.results.declared import SCORES_OF_LAYERS
 from rectify.results.tables import Column, Table
-from rectify.targets.contract import Pair, TargetSettings, View
+from rectify.targets.contract import ComparedSettings, Score, pairs_of_experiments
 from rectify.typed import Name, Several
 
 if TYPE_CHECKING:
@@ -30,7 +37,7 @@ VALUES = Table(
     (
         Column("layer", "int64", "-", "layer of the language model, from 0"),
         Column("position", "str", "-", "early, middle, end, or blocks before it"),
-        Column("similarity", "float64", "share, 0..1", "mean Mutual-KNN, neighbours, seeds"),
+        Column("similarity", "float64", "of the score", "mean over adjacent blocks and seeds"),
         Column("gain", "float64", "points, or of the metric", "over vanilla, mean over seeds"),
         Column("least", "float64", "as the gain", "smallest gain of a seed"),
         Column("most", "float64", "as the gain", "largest gain of a seed"),
@@ -49,38 +56,31 @@ CHOICE = {
 }
 
 
-class Settings(TargetSettings):
+class Settings(ComparedSettings):
     """The experiments that are shown: one language model in one ViT, positions and layers."""
 
     kind: Literal["figure5"] = "figure5"
     reads: Several[Name]
+    score: Score = "mutual_knn"
 
 
-def similarities(settings: Settings, config: View) -> list[Pair]:
-    """Return every pair of language model and ViT of the experiments."""
-    experiments = [config.experiments[name] for name in settings.reads]
-    pairs = [
-        (language, vision)
-        for experiment in experiments
-        for language in experiment.language or ()
-        for vision in experiment.vision
-    ]
-    return list(dict.fromkeys(pairs))
+similarities = pairs_of_experiments
 
 
-def figure(results: Results, _settings: Settings) -> Drawn:
+def figure(results: Results, settings: Settings) -> Drawn:
     """Draw the gain over vanilla against the similarity at the place of insertion.
 
-    Runs with a control in place of the frozen layer are not shown.
+    Runs with a control in place of the frozen layer are not shown. A position may change gain and
+    similarity at once, so the correlation is also taken within positions.
 
     Raises:
         ValueError: If a placement has no similarity, or a run no vanilla run.
     """
     metric = headline(results.runs)
-    gains = with_gains(results.runs, [metric])
-    gains = gains[gains["control"] == factors.FROZEN]
-    values = _gains_by_similarity(gains, metric.gain, results.similarity)
+    gains = with_placement_gains(results.runs, metric, "figure5")
+    values = _gains_by_similarity(gains, metric.gain, results.similarity, settings.score)
     overall = rank_correlation(values["similarity"], values["gain"])
+    within = stratified_correlation(values["similarity"], values["gain"], values["position"])
     with style.look():
         drawn, (axes,) = drawing.panels(style.COLUMN, 3.4)
         axes.axhline(0, color="#9a9a9a", linewidth=0.8)
@@ -89,29 +89,25 @@ def figure(results: Results, _settings: Settings) -> Drawn:
         layer, position = predicted_choice(values)
         best = values[(values["layer"] == layer) & (values["position"] == position)].iloc[0]
         axes.plot(best["similarity"], best["gain"], **CHOICE, label="highest similarity")
-        axes.set(xlabel="Mutual-KNN with the adjacent ViT blocks")
+        axes.set(xlabel=f"{SCORES_OF_LAYERS[settings.score]} with the adjacent ViT blocks")
         axes.set(ylabel=f"gain in {metric.label} ({metric.gain.unit})")
         axes.margins(x=0.1, y=0.1)
-        axes.set_title(f"{drawing.setting(gains)}\nall: {_correlation(overall, len(values))}")
+        texts = [_correlation(overall, len(values)), _within(within)]
+        axes.set_title("\n".join([drawing.setting(gains), *texts]))
         drawn.legend(*axes.get_legend_handles_labels(), loc="outside lower center")
         _write_layers(drawn, axes, values)
     return Drawn(drawn, values)
 
 
-def _gains_by_similarity(gains: DataFrame, gain: Metric, similarity: DataFrame) -> DataFrame:
-    check_some(gains, "figure5", "runs of variant insert")
-    for factor in ("data", "vision", "language", "variant"):
-        only(gains, factor, "figure5")
-    first = gains.iloc[0]
-    same = similarity["vision"] == first["vision"]
-    same &= similarity["language"] == first["language"]
-    check_some(similarity[same], "figure5", f"similarity of {first['language']}, {first['vision']}")
-    placed = placement_similarity(similarity[same], gains)
-    points = gains.assign(gain=gain.factor * gains[gain.name])
+def _gains_by_similarity(
+    gains: DataFrame, gain: Metric, similarity: DataFrame, score: str
+) -> DataFrame:
+    placements = placement_similarity(placed(similarity, gains, "figure5"), gains, score)
+    points = gains.assign(gain=gain.factor * gains["gain"])
     measured = points.groupby(["layer", "position"])["gain"].agg(
         gain="mean", least="min", most="max", seeds="count"
     )
-    values = placed.join(measured, on=["layer", "position"]).astype({"layer": "int64"})
+    values = placements.join(measured, on=["layer", "position"]).astype({"layer": "int64"})
     return values[VALUES.names].sort_values(["layer", "position"], ignore_index=True)
 
 
@@ -133,6 +129,12 @@ def _correlation(correlation: Correlation | None, n: int) -> str:
     if correlation is None:
         return f"n = {n}"
     return f"Spearman ρ = {correlation.rho:.2f}, {format_p(correlation.p)}, n = {correlation.n}"
+
+
+def _within(correlation: Correlation | None) -> str:
+    if correlation is None:
+        return "within positions: no correlation"
+    return f"within positions: ρ = {correlation.rho:.2f}, {format_p(correlation.p)}"
 
 
 def _write_layers(drawn: "Figure", axes: "Axes", values: DataFrame) -> None:
@@ -171,3 +173,12 @@ def _heights(values: DataFrame) -> Iterator[np.ndarray]:
 def _crowd(spot: np.ndarray, taken: np.ndarray) -> int:
     near = np.abs(taken - spot)
     return int(np.sum((near[:, 0] < 6) & (near[:, 1] < 6)))
+
+
+def findings(_cells: DataFrame | None, values: DataFrame) -> list[Finding]:
+    """Return how gain goes with similarity, over all placements and within positions."""
+    overall = rank_correlation(values["similarity"], values["gain"])
+    within = stratified_correlation(values["similarity"], values["gain"], values["position"])
+    texts = [_correlation(one, len(values)) for one in (overall, within)]
+    claim = "The more alike a layer is to the adjacent ViT blocks, the more it helps there"
+    return [Finding(claim, f"all placements: {texts[0]}; within positions: {texts[1]}.")]

@@ -10,16 +10,29 @@ from rectify.analysis.cells import ColumnSpec, RowSpec, TableSpec, fill
 from rectify.analysis.checks import check_some
 from rectify.analysis.collect import Results
 from rectify.analysis.factors import models
+from rectify.analysis.findings import LEVEL, Finding
 from rectify.analysis.metrics import Metric
+from rectify.analysis.printing import spread
 from rectify.analysis.published import Label, match_sizes, printed
-from rectify.targets.contract import Pair, TargetSettings, View, check_models
+from rectify.results.declared import SCORES_OF_LAYERS
+from rectify.targets.contract import ComparedSettings, Pair, Score, View, check_models
 from rectify.typed import Name, Several
 
 TITLE = "Table 1: similarity by model size"
 SHOWS = ("table",)
 SCORE = Metric("mutual_knn", "Mutual-KNN", "share")
 CALIBRATED = Metric("mutual_knn_calibrated", "calibrated", "share", kind="calibrated")
+P = Metric("p_maximum", "p", "-", kind="p")
 CHANCE = Metric("chance", "chance", "share", kind="chance")
+SHOWN = {
+    "mutual_knn": {"": (SCORE, CHANCE), ", calibrated": (CALIBRATED, P)},
+    "mutual_knn_calibrated": {", calibrated": (CALIBRATED, P)},
+    **{
+        name: {f", {SCORES_OF_LAYERS[name]}": (Metric(name, name, "alignment", is_printed=False),)}
+        for name in ("cka", "cknna")
+    },
+}
+"""By score: the rows of each ViT, with what is put behind its name, and their metrics."""
 NO_LANGUAGE = "-"  # the language model of a chance level
 VISIONS = {Label("vit@5.7M"): 5.7e6, Label("vit@22M"): 22e6, Label("vit@86M"): 86e6}
 LANGUAGES = {
@@ -30,12 +43,13 @@ LANGUAGES = {
 }
 
 
-class Settings(TargetSettings):
+class Settings(ComparedSettings):
     """The models whose similarity is shown."""
 
     kind: Literal["table1"] = "table1"
     visions: Several[Name]
     languages: Several[Name]
+    score: Score = "mutual_knn"
 
 
 def similarities(settings: Settings, _config: View) -> list[Pair]:
@@ -46,11 +60,11 @@ def similarities(settings: Settings, _config: View) -> list[Pair]:
 check = check_models
 
 
-def table(results: Results, _settings: Settings) -> DataFrame:
-    """Return the best Mutual-KNN over all pairs of layers, by size of ViT and language model.
+def table(results: Results, settings: Settings) -> DataFrame:
+    """Return the best score over all pairs of layers, by size of ViT and language model.
 
-    Below each score is its calibrated value (0 for permuted items), at the end of the row the
-    chance level.
+    Below Mutual-KNN is the calibrated score of the two models, with its p value: both against
+    the best pair of layers of permuted items. At the end of the row is the chance level.
 
     Raises:
         ValueError: If there is no similarity, or two of the same models and seed.
@@ -59,21 +73,27 @@ def table(results: Results, _settings: Settings) -> DataFrame:
     check_some(similarity, "table1", "similarity files")
     visions = _sized(similarity, "vision", VISIONS)
     languages = _sized(similarity, "language", LANGUAGES)
+    shown = SHOWN[settings.score]
     rows = [
         RowSpec(f"{label}{suffix}", {"vision": name}, theirs, shows)
         for name, label, theirs in visions
-        for suffix, shows in (("", (SCORE, CHANCE)), (", calibrated", (CALIBRATED,)))
+        for suffix, shows in shown.items()
     ]
+    metrics = [metric for shows in shown.values() for metric in shows if metric != CHANCE]
     columns = [
-        ColumnSpec(label, (SCORE, CALIBRATED), {"language": name}, printed=theirs)
+        ColumnSpec(label, metrics, {"language": name}, printed=theirs)
         for name, label, theirs in languages
     ]
-    columns.append(ColumnSpec("chance", (CHANCE,), {"language": NO_LANGUAGE}))
+    if settings.score == SCORE.name:
+        columns.append(ColumnSpec("chance", (CHANCE,), {"language": NO_LANGUAGE}))
     return fill(TableSpec("table1", rows, columns, printed("table1")), _best(similarity))
 
 
 def _best(similarity: DataFrame) -> DataFrame:
-    """Return the highest scores of each pair of models and seed, and each ViT's chance level."""
+    """Return the highest scores of each pair of models and seed, and each ViT's chance level.
+
+    The p value of two models is that of their best pair of layers, the largest of the seeds'.
+    """
     pairs = similarity.groupby(["vision", "language", "seed"], sort=False)
     copies = pairs.size() / pairs[["language_layer", "vision_block"]].nunique().prod(axis=1)
     if (copies > 1).any():
@@ -82,7 +102,9 @@ def _best(similarity: DataFrame) -> DataFrame:
             f"table1: each pair of models must be compared once per seed, got {models} twice. "
             "Leave one of the two files out."
         )
-    best = pairs[[SCORE.name, CALIBRATED.name, CHANCE.name]].max().reset_index()
+    best = pairs[[*SCORES_OF_LAYERS, CHANCE.name]].max()
+    best = best.join(pairs[P.name].min()).reset_index()
+    best[P.name] = best.groupby(["vision", "language"])[P.name].transform("max")  # over seeds
     chance = best.groupby(["vision", "seed"], as_index=False)[CHANCE.name].max()
     return pd.concat([best, chance.assign(language=NO_LANGUAGE)], ignore_index=True)
 
@@ -114,3 +136,15 @@ def _size_text(parameters: float) -> str:
             scaled = parameters / factor
             return f"{scaled:.0f}{letter}" if scaled >= 10 else f"{scaled:.2g}{letter}"
     return f"{parameters:.0f}"
+
+
+def findings(cells: DataFrame, _values: DataFrame | None) -> list[Finding]:
+    """Return the similarity of the smallest and largest models, and how many are above chance."""
+    values = cells[cells["kind"] == "value"].sort_values(["row_index", "column_index"])
+    ends = [values.iloc[0], values.iloc[-1]]
+    texts = [f"{cell['row']} with {cell['column']}: {spread(cell)}" for cell in ends]
+    p = cells.loc[cells["kind"] == P.kind, "mean"]
+    if len(p):
+        texts.append(f"above chance with p < {LEVEL} for {(p < LEVEL).sum()} of {len(p)} pairs")
+    claim = "Features of vision and language models are the more alike, the larger the models"
+    return [Finding(claim, f"{'; '.join(texts)}.")]

@@ -93,6 +93,8 @@ def test_features_of_the_captions_come_with_what_they_were_computed_from(tmp_pat
     assert torch.equal(layers, expected)
     parameters = json.loads((folder / "pretraining.csv.json").read_text())["provenance"]["facts"]
     assert facts == {
+        "procedure": {"embedding": False, "final_norm": False, "first_token": True},
+        "first_layer": 0,
         "language": "tiny-llama",
         "language_parameters": parameters["parameters"],
         "language_revision": "0123abcd",

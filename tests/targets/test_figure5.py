@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from rectify.analysis.collect import Results
+from rectify.analysis.statistics import format_p, rank_correlation, stratified_correlation
+from rectify.results.declared import SCORES_OF_LAYERS
 from rectify.targets.figure5 import Settings, figure
 from tests.helpers import synthetic
 from tests.helpers.synthetic import results_of
@@ -33,9 +35,41 @@ def test_it_draws_each_placement_and_rings_the_predicted_one(grid: Results) -> N
         assert np.array_equal(points[position], rows[["similarity", "gain"]])
     best = values.loc[values["similarity"].idxmax()]
     assert points["highest similarity"].tolist() == [[best["similarity"], best["gain"]]]
-    assert "Spearman ρ = " in axes.get_title()
-    assert "n = 15" in axes.get_title()
+    _, overall, within = axes.get_title().split("\n")
+    rho, p, _ = rank_correlation(values["similarity"], values["gain"])
+    assert overall == f"Spearman ρ = {rho:.2f}, {format_p(p)}, n = 15"
+    rho, p, _ = stratified_correlation(values["similarity"], values["gain"], values["position"])
+    assert within == f"within positions: ρ = {rho:.2f}, {format_p(p)}"
     assert axes.get_ylabel() == "gain in acc@1 (points)"
+
+
+def test_the_title_is_not_cut(grid: Results) -> None:
+    drawn = figure(grid, ASKED).figure
+    drawn.draw_without_rendering()
+    title, whole = drawn.axes[0].title.get_window_extent(), drawn.bbox
+    assert (whole.x0 <= title.x0, title.x1 <= whole.x1) == (True, True)
+
+
+def test_a_gain_that_only_positions_explain_is_none_within_them(grid: Results) -> None:
+    runs = grid.runs.copy()
+    places = {"early": 0.0, "middle": 0.1, "end": 0.2}
+    runs["accuracy"] = runs["position"].map(places).fillna(0.3) + 0.01 * (runs["layer"] % 3 == 0)
+    frame = grid.similarity.copy()
+    frame["mutual_knn"] = frame["vision_block"] / 10 - frame["language_layer"] / 1000
+    title = figure(results_of(runs=runs, similarity=frame), ASKED).figure.axes[0].get_title()
+    overall, within = (line.partition("ρ = ")[2] for line in title.split("\n")[1:])
+    assert float(overall.partition(",")[0]) > 0.8
+    assert abs(float(within.partition(",")[0])) < 0.6
+
+
+@pytest.mark.parametrize("score", ["mutual_knn_calibrated", "cka", "cknna"])
+def test_placements_are_compared_by_the_score_that_is_asked_for(grid: Results, score: str) -> None:
+    drawn = figure(grid, Settings(reads="grid", score=score))
+    same = grid.similarity.query("vision == 'vit-s' and language == 'llama-xl'")
+    means = same.groupby(["language_layer", "vision_block"])[score].mean()
+    row = drawn.values.set_index(["layer", "position"]).loc[(3, "middle")]
+    assert row["similarity"] == pytest.approx((means[3, 2] + means[3, 3]) / 2)
+    assert SCORES_OF_LAYERS[score] in drawn.figure.axes[0].get_xlabel()
 
 
 def test_a_gain_is_the_mean_over_seeds_of_paired_differences(grid: Results) -> None:

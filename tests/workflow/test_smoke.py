@@ -17,7 +17,8 @@ from tests.workflow.project import SMOKE, call, planned, warm
 
 ALL = ("--configfile", *SMOKE, "--", "all")
 RESULTS = Path("results") / "smoke"
-TABLES = [*(f"table{number}" for number in range(1, 7)), "controls", "cost", "coherence"]
+TABLES = [*(f"table{number}" for number in range(1, 7)), "controls", "cost"]
+TABLES += ["coherence", "selection"]
 FIGURES = [*(f"figure{name}" for name in (2, "2b", 3, 4, 5)), "table3", "coherence"]
 TIMES = ["train_seconds", "items_per_second"]
 

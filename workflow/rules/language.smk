@@ -75,9 +75,10 @@ rule language_features:
         checkpoint=PLAN.checkpoint,
         pairs=pairs_folder,
         batch_size=PLAN.similarity("batch_size"),
+        procedure=PLAN.language_procedure(),
         code=PLAN.code("language_features"),
     shell:
         "python -m rectify language-features --language {wildcards.language:q}"
         " --checkpoint {params.checkpoint:q} --pairs {params.pairs:q}"
-        " --batch-size {params.batch_size} --threads {threads}"
+        " --batch-size {params.batch_size} --procedure {params.procedure:q} --threads {threads}"
         " --output {output.features:q} > {log:q} 2>&1"

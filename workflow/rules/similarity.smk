@@ -56,7 +56,7 @@ rule pretrained_features:
 
 
 rule similarity:
-    """Mutual-KNN between every layer of a language model and every block of a ViT."""
+    """Similarity of every layer of a language model with every block of a ViT."""
     input:
         language="<results>/features/language/{language}.safetensors",
         vision="<results>/features/vision/{features}.safetensors",
@@ -76,9 +76,11 @@ rule similarity:
     params:
         k=PLAN.similarity("k"),
         quantile=PLAN.similarity("quantile"),
+        clamp=PLAN.clamp(),
         permutations=PLAN.similarity("permutations"),
         code=PLAN.code("similarity"),
     shell:
         "python -m rectify similarity --language {input.language:q} --vision {input.vision:q}"
-        " --k {params.k} --quantile {params.quantile} --permutations {params.permutations}"
-        " --threads {threads} --output {output.scores:q} > {log:q} 2>&1"
+        " --k {params.k} --quantile {params.quantile} --clamp {params.clamp}"
+        " --permutations {params.permutations} --threads {threads}"
+        " --output {output.scores:q} > {log:q} 2>&1"

@@ -1,0 +1,86 @@
+"""Which similarities targets read, of which ViTs, and what a reading of the procedure runs."""
+
+import json
+
+import pytest
+
+from rectify.experiment.grid import all_runs, read, targets
+from rectify.experiment.plan import Plan
+from rectify.experiment.required import model_places
+from tests.helpers.configs import DEMO, PAPER, changed
+
+TRAINED = {"vision_features": "trained", "vision_data": "cifar100"}
+
+
+class Wildcards:
+    def __init__(self, target: str):
+        self.target = target
+
+
+def similarities(plan: Plan, target: str) -> list[str]:
+    """Return the names of the similarity tables that a target reads."""
+    files = plan.target_inputs(Wildcards(target))
+    return [file.rpartition("/")[2] for file in files if "/similarity/" in file]
+
+
+def test_each_target_has_its_own_vits_and_the_others_those_of_all() -> None:
+    plan = Plan(read(changed(PAPER, "targets.figure5", TRAINED)))
+    assert similarities(plan, "figure5") == [
+        f"llama-7b--cifar100_vit-s_vanilla--seed-{seed}.csv" for seed in (0, 1, 2)
+    ]
+    for target in ("figure4", "selection"):
+        assert similarities(plan, target) == ["llama-7b--vit-s--pretrained.csv"]
+    assert len(similarities(plan, "table1")) == 12
+    assert plan.target_options(Wildcards("figure5"))[-3:] == [
+        f"results/paper/similarity/{name}" for name in similarities(plan, "figure5")
+    ]
+
+
+def test_a_target_can_show_pretrained_vits_where_others_show_trained_ones() -> None:
+    plan = Plan(read(changed(DEMO, "targets.figure4.vision_features", "pretrained")))
+    assert similarities(plan, "figure4") == [
+        f"{name}--vit-64--pretrained.csv" for name in ("llama-xl", "llama-untrained")
+    ]
+    assert similarities(plan, "selection") == [
+        f"llama-xl--scripts_vit-64_vanilla--seed-{seed}.csv" for seed in (0, 1)
+    ]
+    other = Plan(read(changed(DEMO, "targets.figure4.vision_data", "digits")))
+    assert similarities(other, "figure4")[0] == "llama-xl--digits_vit-64_vanilla--seed-0.csv"
+
+
+def test_the_runs_and_weights_of_each_target_s_vits_are_needed() -> None:
+    overlay = {name: TRAINED | {"vision_data": "bar"} for name in ("table1", "figure4", "figure5")}
+    plan = Plan(read(changed(PAPER, "targets", overlay)))
+    names = {run.name for run in all_runs(plan.config)}
+    assert {f"bar_vit-{size}_vanilla" for size in "tsb"} <= names
+    places = [place for place in model_places(plan) if place.startswith("weights")]
+    assert places == ["weights of vit-s"]  # of selection alone
+    assert len([place for place in model_places(Plan(read(PAPER))) if "weights of" in place]) == 3
+
+
+def test_similarities_without_pairs_are_one_line() -> None:
+    alone = {key: value for key, value in PAPER.items() if key != "similarity"}
+    message = r"^config: targets\.table1: a target that shows similarities .* got no similarity"
+    with pytest.raises(ValueError, match=message) as caught:
+        read(alone)
+    assert "\n" not in f"{caught.value}"
+    kept = read(alone | {"targets": {"table3": PAPER["targets"]["table3"]}})
+    assert "table3" in targets(kept)
+
+
+READINGS = {"embedding": True, "final_norm": True, "first_token": False, "clamp": "per_sample"}
+
+
+@pytest.mark.parametrize("key", READINGS)
+def test_a_reading_changes_what_its_own_jobs_are_given(key: str) -> None:
+    """Language features again, or the comparison alone; what a job is given makes it run again."""
+    plan = Plan(read(PAPER))
+    other = Plan(read(changed(PAPER, f"similarity.procedure.{key}", READINGS[key])))
+    given = json.loads(plan.language_procedure())
+    assert given == {"embedding": False, "final_norm": False, "first_token": True}
+    if key == "clamp":
+        assert other.language_procedure() == plan.language_procedure()
+        assert (plan.clamp(), other.clamp()) == ("global", "per_sample")
+    else:
+        assert json.loads(other.language_procedure()) == given | {key: READINGS[key]}
+        assert other.clamp() == plan.clamp()
