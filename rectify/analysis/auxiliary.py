@@ -13,10 +13,11 @@ from rectify.analysis.factors import models, titles
 from rectify.analysis.metrics import Metric, coherence_gains, gsnr
 from rectify.analysis.published import (
     GSNR,
+    LANGUAGE,
     Label,
     labels,
     match_names,
-    printed,
+    printed_for,
     with_relative_gains,
 )
 
@@ -46,7 +47,7 @@ def auxiliary_table(
     treated = runs[runs["variant"] == "auxiliary"]
     check_some(treated, target, "runs of variant auxiliary")
     runs = with_gsnr_gains(runs, results.gsnr[results.gsnr["run"].isin(runs["run"])])
-    theirs = with_relative_gains(printed(target), AUXILIARY)
+    theirs = with_relative_gains(printed_for(target, runs, language=LANGUAGE), AUXILIARY)
     places = [
         (Label(name, title), metrics, data)
         for data, title in titles(treated, "data", results.order).items()

@@ -11,7 +11,7 @@ from rectify.analysis.collect import Results
 from rectify.analysis.drawing import Drawn
 from rectify.analysis.factors import titles, values
 from rectify.analysis.metrics import ACCURACY
-from rectify.analysis.published import LANGUAGE, Label, labels, match, printed
+from rectify.analysis.published import LANGUAGE, Label, labels, match_names, printed_for
 from rectify.results.tables import Column, Table
 from rectify.targets.contract import TargetSettings
 from rectify.typed import Name, Several
@@ -42,11 +42,10 @@ class Settings(TargetSettings):
 def table(results: Results, _settings: Settings) -> DataFrame:
     """Return accuracy by position (rows) and layer (columns) of the inserted block."""
     runs = with_layer(results.runs, "table3")
-    theirs = printed("table3")
+    model = {"language": LANGUAGE, "vision": "ViT-S", "data": "CIFAR-100"}
+    theirs = printed_for("table3", runs, **model)
     layers = labels(f"{layer:.0f}" for layer in values(runs, "layer"))
-    columns_there: dict[Label, Label | None] = {label: label for label in layers}
-    if set(runs["language_title"]) != {LANGUAGE}:  # its depth may differ
-        columns_there = match(layers, theirs.columns)
+    columns_there = match_names(layers, theirs.columns)
     rows = [
         RowSpec(name.capitalize(), {"position": position}, Label(name.capitalize()))
         for position, name in titles(runs, "position").items()

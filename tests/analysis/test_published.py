@@ -1,15 +1,17 @@
 """The printed numbers, and with which of them one of ours is compared."""
 
 import pytest
+from pandas import DataFrame
 
 from rectify.analysis.published import (
     Label,
     every_cell,
     labels,
-    match,
     match_names,
     match_sizes,
     printed,
+    printed_for,
+    with_gains_over,
 )
 from rectify.targets.table1 import LANGUAGES, VISIONS
 
@@ -116,23 +118,6 @@ def test_the_text_and_the_tables_agree() -> None:
     ]
 
 
-def test_labels_that_the_paper_prints_are_matched_by_name() -> None:
-    three, two = printed("table3").columns, printed("table2").columns
-    assert match(labels(["15", "31"]), three) == {
-        Label("15"): Label("15"),
-        Label("31"): Label("31"),
-    }
-    assert match(labels(["+OPT-350M"]), two) == {Label("+OPT-350M"): Label("+Opt-350M")}
-
-
-def test_other_labels_are_matched_by_rank_and_the_rest_by_none() -> None:
-    rows = printed("table1").rows
-    assert match(labels(["0", "2", "7"]), rows) == dict(
-        zip(labels(["0", "2", "7"]), rows, strict=True)
-    )
-    assert list(match(labels(["a", "b", "c"]), rows[:2]).values()) == [*rows[:2], None]
-
-
 def test_what_the_paper_has_is_matched_by_name_however_few_and_in_any_order() -> None:
     four, five, six = (printed(name).columns for name in ("table4", "table5", "table6"))
     assert match_names(six[::-1], six) == dict(zip(six, six, strict=True))
@@ -168,34 +153,42 @@ def test_what_the_paper_lacks_is_not_compared_where_it_has_others_of_ours(
     assert list(match_names(ours, printed(table).columns).values()) == theirs
 
 
-def test_stand_ins_are_matched_by_rank() -> None:
-    ours = [
-        Label(name, group)
-        for group, names in (
-            ("Glyphs", ("acc@1", "acc@5")),
-            ("Digits", ("acc@1", "acc@3")),
-            ("Biased", ("acc@1",)),
-        )
-        for name in names
-    ]
-    columns = printed("table6").columns
-    assert list(match_names(ours, columns).values()) == columns[:5]
-    assert match_names(labels(["ViT-48"]), labels(["ViT-T", "ViT-S"])) == {
-        Label("ViT-48"): Label("ViT-T")
-    }
+def test_stand_ins_are_compared_with_nothing() -> None:
+    ours = [Label("acc@1", "Glyphs"), Label("acc@5", "Glyphs"), Label("acc@1", "Digits")]
+    assert set(match_names(ours, printed("table6").columns).values()) == {None}
+    assert match_names(labels(["ViT-48"]), labels(["ViT-T"])) == {Label("ViT-48"): None}
 
 
-def test_models_of_the_paper_s_sizes_are_matched_by_size_and_others_by_rank() -> None:
+def test_models_of_the_printed_sizes_are_matched_by_size_and_others_not() -> None:
     assert match_sizes({"vit-s": 21.7e6}, VISIONS) == {"vit-s": Label("vit@22M")}
     sizes = (559e6, 1065e6, 3003e6, 7069e6)
     for size, column in zip(sizes, printed("table1").columns, strict=True):
         assert match_sizes({"bloomz": size}, LANGUAGES) == {"bloomz": column}
-    assert match_sizes({"opt": 6.7e9, "bloomz": 7.07e9, "large": 6.5e10}, LANGUAGES) == {
-        "opt": None, "bloomz": Label("LLM@7B"), "large": None,
+    assert match_sizes({"llama": 6.74e9, "bloomz": 7.07e9, "large": 6.5e10}, LANGUAGES) == {
+        "llama": None, "bloomz": Label("LLM@7B"), "large": None,
     }  # fmt: skip
-    assert match_sizes({"a": 4e4, "b": 2e5}, LANGUAGES) == {
-        "a": Label("LLM@560M"), "b": Label("LLM@1.1B"),
-    }  # fmt: skip
+    assert match_sizes({"opt": 6.7e9}, LANGUAGES) == {"opt": None}
+    assert match_sizes({"a": 4e4, "b": 2e5}, LANGUAGES) == {"a": None, "b": None}
+
+
+def frame(**titles: list[str | None]) -> DataFrame:
+    return DataFrame({f"{factor}_title": values for factor, values in titles.items()})
+
+
+def test_a_table_is_compared_only_if_every_run_is_of_its_models_and_data() -> None:
+    runs = frame(language=[None, "LLaMA-7B"], data=["CIFAR-100", "Cifar 100"])
+    assert printed_for("table3", runs, language="LLaMA-7B", data="CIFAR-100").cells
+    assert not printed_for("table3", runs, language="LLaMA-13B").cells
+    assert not printed_for("table3", frame(vision=["ViT-S", "ViT-T"]), vision="ViT-S").cells
+
+
+def test_gains_over_another_row_follow_from_the_printed_values() -> None:
+    three = printed("table3")
+    gained = with_gains_over(three, {Label("End"): Label("Early")})
+    derived = [cell for cell in gained.cells if cell.kind == "gain"]
+    assert [round(cell.value, 2) for cell in derived] == [2.53, 3.85, 4.17, 6.88, 5.41]
+    assert {(cell.row.name, cell.unit) for cell in derived} == {("End", "points")}
+    assert gained.cells[: len(three.cells)] == three.cells
 
 
 def test_the_sizes_of_table_1_are_those_of_its_labels() -> None:

@@ -1,5 +1,6 @@
 """Table 3: the paper's own numbers, the same layers only, and its heat map."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tests.helpers.printed import CIFAR, INSERTED, exactly
 from tests.helpers.synthetic import VITS, Run, results_of, seeded
 
 ASKED = Settings(reads="grid")
+OTHER = synthetic.Model("llama-13b", "LLaMA-13B", 1.3e10)
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +41,20 @@ def test_layers_of_the_paper_s_model_are_compared_with_the_same_layers_only(tmp_
     printed.check_all_compared(cells.iloc[1:], 1)
 
 
-def test_layers_of_another_model_are_compared_by_rank(grid: Results) -> None:
+def test_another_model_is_not_compared(grid: Results) -> None:
     cells = table(grid, ASKED)
     assert len(cells) == 15
-    columns = cells.drop_duplicates("column").set_index("column")["paper_column"].to_dict()
-    assert columns == {"0": "0", "2": "7", "3": "15", "5": "23", "7": "31"}
+    assert cells["paper"].isna().all()
+
+
+@pytest.mark.parametrize(
+    "changed", [{"vision": VITS["ViT-T"]}, {"data": printed.BAR}, {"language": OTHER}]
+)
+def test_vit_data_and_language_model_must_all_be_the_papers(
+    tmp_path: Path, changed: dict[str, synthetic.Model]
+) -> None:
+    runs = [dataclasses.replace(run, **changed) for run in printed.grid()]
+    assert table(synthetic.collected(tmp_path, runs), ASKED)["paper"].isna().all()
 
 
 def test_positions_by_number_are_rows_that_the_paper_lacks(tmp_path: Path) -> None:
