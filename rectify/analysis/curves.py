@@ -9,7 +9,7 @@ from rectify.analysis import drawing, style
 from rectify.analysis.checks import check_some, only
 from rectify.analysis.collect import Results
 from rectify.analysis.drawing import Drawn
-from rectify.analysis.factors import FROZEN
+from rectify.analysis.factors import FROZEN, layer_text
 from rectify.controls import CONTROLS, VARIANTS
 from rectify.results.tables import Column
 
@@ -70,7 +70,7 @@ def gsnr_curves(results: Results, target: str, over: str) -> Drawn:
 def _label(run: Series) -> str:
     if run["variant"] == "vanilla":
         return str(run["vision_title"])
-    layer = f"{run['language_title']} layer {int(run['layer'])}"
+    layer = f"{run['language_title']} layer {layer_text(run['layer'])}"
     control = "" if run["control"] == FROZEN else f", {CONTROLS[run['control']].title}"
     return f"{run['vision_title']} + {layer}, {run['position']}{control}"
 

@@ -8,6 +8,8 @@ similarity of the placement is the mean Mutual-KNN of layer ``l`` with its neigh
 
 from pandas import DataFrame
 
+from rectify.analysis.checks import with_one_layer
+
 PLACEMENT = ["layer", "position", "insert_at", "depth"]
 
 
@@ -33,8 +35,10 @@ def placement_similarity(similarity: DataFrame, placements: DataFrame) -> DataFr
         placements: Frame with the columns layer, position, insert_at and depth.
 
     Raises:
-        ValueError: If a layer was not compared with a neighbour of its place.
+        ValueError: If a layer was not compared with a neighbour of its place, or a run has several
+            layers.
     """
+    with_one_layer(placements, "placement_similarity")
     scores = similarity.groupby(["language_layer", "vision_block"])["mutual_knn"].mean()
     distinct = placements[PLACEMENT].drop_duplicates().reset_index(drop=True)
     means = []

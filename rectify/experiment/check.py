@@ -6,7 +6,7 @@ from rectify.experiment.run import place
 from rectify.experiment.settings import Config, Experiment
 from rectify.targets import module_of
 from rectify.training.recipes import Recipe
-from rectify.typed import check_known, nearest
+from rectify.typed import check_known, layers_of, nearest
 
 
 def check(config: Config) -> None:
@@ -64,7 +64,7 @@ def _check_layers(config: Config, experiment: Experiment, where: str) -> None:
     for language in experiment.language or ():
         layers = config.languages[language].layers
         for layer in experiment.layer or ():
-            if layer >= layers:
+            if max(layers_of(layer)) >= layers:
                 raise ValueError(
                     f"{where}.layer: a layer of {language} must lie in 0..{layers - 1}, got "
                     f"{layer}. Correct the list."

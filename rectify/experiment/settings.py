@@ -34,7 +34,7 @@ from rectify.targets.contract import TargetSettings
 from rectify.tasks import settings_of as task_settings
 from rectify.tasks.entry import DEFAULT_TASK, Entry, Hub, Text
 from rectify.training.recipes import Recipe, recipe
-from rectify.typed import Closed, Name, Several, parse
+from rectify.typed import Closed, Layer, Name, Several, parse
 
 
 def _position(value: object) -> str:
@@ -203,8 +203,8 @@ class Experiment(Closed):
     variant: Several[Variant] = ("vanilla",)
     control: Several[Control] | None = None
     language: Several[Name] | None = None
-    layer: Several[Annotated[int, Field(ge=0)]] | None = Field(
-        None, description="Decoder layers, from 0; the last one unless given."
+    layer: Several[Layer] | None = Field(
+        None, description="Decoder layers, from 0, or rows as 30-31; the last one unless given."
     )
     position: Several[Position] | None = Field(
         None, description="early, middle, end, or the number of blocks before it; end unless given."

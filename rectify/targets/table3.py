@@ -6,7 +6,7 @@ from pandas import DataFrame
 
 from rectify.analysis import drawing, style
 from rectify.analysis.cells import ColumnSpec, RowSpec, TableSpec, fill
-from rectify.analysis.checks import with_layer
+from rectify.analysis.checks import with_layer, with_one_layer
 from rectify.analysis.collect import Results
 from rectify.analysis.drawing import Drawn
 from rectify.analysis.factors import titles, values
@@ -41,7 +41,7 @@ class Settings(TargetSettings):
 
 def table(results: Results, _settings: Settings) -> DataFrame:
     """Return accuracy by position (rows) and layer (columns) of the inserted block."""
-    runs = with_layer(results.runs, "table3")
+    runs = with_one_layer(with_layer(results.runs, "table3"), "table3")
     model = {"language": LANGUAGE, "vision": "ViT-S", "data": "CIFAR-100"}
     theirs = printed_for("table3", runs, **model)
     layers = labels(f"{layer:.0f}" for layer in values(runs, "layer"))
@@ -61,7 +61,7 @@ def table(results: Results, _settings: Settings) -> DataFrame:
 
 def figure(results: Results, _settings: Settings) -> Drawn:
     """Draw accuracy by position (rows) and layer (columns) of the inserted block."""
-    runs = with_layer(results.runs, "table3")
+    runs = with_one_layer(with_layer(results.runs, "table3"), "table3")
     measured = runs.assign(percent=100 * runs["accuracy"]).astype({"layer": "int64"})
     groups = measured.groupby(["layer", "position"], as_index=False)["percent"]
     shown = groups.mean().rename(columns={"percent": "mean"})

@@ -55,7 +55,7 @@ wildcard_constraints:
     language=NAME,
     vision=NAME,
     features=f"{NAME}(_{NAME})*--(seed-\\d+|pretrained)",
-    layer=r"\d+",
+    layer=r"\d+(-\d+)?",
     seed=r"\d+",
     target=NAME,
 
