@@ -26,6 +26,10 @@ NAME = r"[a-z0-9]+([.-][a-z0-9]+)*"
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
 """Small letters and digits, with single points or hyphens between them: a field of a run's name."""
 
+TARGET = f"{NAME}(_{NAME})*"
+TargetName = Annotated[str, StringConstraints(pattern=f"^{TARGET}$")]
+"""The same, with single underscores too: a table or figure."""
+
 
 def layers_of(layer: int | str) -> tuple[int, ...]:
     """Return the decoder layers that one index, or ``30-31`` for some in a row, names."""
@@ -43,7 +47,8 @@ def layer_by(text: str) -> int | str:
         return int(text)
     if not re.fullmatch(f"{INDEX}-{INDEX}", text) or len(layers_of(text)) < 2:
         raise ValueError(
-            f"a layer must be an index from 0 on, or some in a row as 30-31, got {text}. Correct it."
+            f"a layer must be an index from 0 on, or some in a row as 30-31, got {text}. "
+            "Correct it."
         )
     return text
 

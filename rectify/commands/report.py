@@ -11,7 +11,6 @@ Writes
 
 import argparse
 import logging
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,7 +57,8 @@ def _entry(name: str, table: Path | None, picture: Path | None) -> "Entry":
         raise ValueError(f"report: {name} must have a file, got none. Pass its table or figure.")
     kind = read_note(path)["provenance"]["facts"]["kind"]
     if name == kind:  # the target that is meant by its name: table3 is Table 3
-        title, short = module_of(kind).TITLE, re.sub(r"(?<=[a-z])(\d+)$", r" \1", name).capitalize()
+        title = module_of(kind).TITLE
+        short = title.partition(":")[0] if ":" in title else name.capitalize()
     else:
         title, short = f"{module_of(kind).TITLE} ({name})", name
     return Entry(name, short, title, caption(kind), table, picture)

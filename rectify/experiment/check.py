@@ -8,6 +8,8 @@ from rectify.targets import module_of
 from rectify.training.recipes import Recipe
 from rectify.typed import check_known, layers_of, nearest
 
+RULES = ("all", "report", "index", "fetch")  # names that the workflow itself has for targets
+
 
 def check(config: Config) -> None:
     """Check the names and places that a configuration uses.
@@ -28,6 +30,7 @@ def check(config: Config) -> None:
         _check_layers(config, experiment, where)
         _check_positions(config, experiment, where)
         _check_weights(config, experiment, where)
+    _check_pages(config)
     for name, target in config.targets.items():
         module_of(target.kind).check(target, config, f"config: targets.{name}")
 
@@ -44,6 +47,9 @@ def _references(config: Config) -> Iterator[tuple[str, str, str]]:
     for name, target in config.targets.items():
         for experiment in target.reads:
             yield f"targets.{name}.reads", experiment, "experiments"
+    for name, page in config.pages.items():
+        for target in page.targets:
+            yield f"pages.{name}.targets", target, "targets"
     if config.similarity is not None:
         yield "similarity.pairs", config.similarity.pairs, "data"
         if config.similarity.data is not None:
@@ -58,6 +64,23 @@ def _trainings(config: Config) -> Iterator[tuple[str, Mapping[str, object]]]:
         yield f"data.{name}.training", entry.training
         for vision, special in entry.visions.items():
             yield f"data.{name}.visions.{vision}.training", special.training
+
+
+def _check_pages(config: Config) -> None:
+    taken = {*config.targets, *config.experiments, *RULES}
+    for name, page in config.pages.items():
+        if name in taken:
+            raise ValueError(
+                f"config: pages.{name}: a page must have a name of its own, got that of another "
+                "target, experiment or rule. Rename it."
+            )
+        for other, second in config.pages.items():
+            both = set(page.targets) & set(second.targets)
+            if other != name and both:
+                raise ValueError(
+                    f"config: pages.{name}.targets: a target must be on one page, got {min(both)} "
+                    f"on {other} too. Take it out of one."
+                )
 
 
 def _check_layers(config: Config, experiment: Experiment, where: str) -> None:

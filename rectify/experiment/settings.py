@@ -34,7 +34,7 @@ from rectify.targets.contract import TargetSettings
 from rectify.tasks import settings_of as task_settings
 from rectify.tasks.entry import DEFAULT_TASK, Entry, Hub, Text
 from rectify.training.recipes import Recipe, recipe
-from rectify.typed import Closed, Layer, Name, Several, parse
+from rectify.typed import Closed, Layer, Name, Several, TargetName, parse
 
 
 def _position(value: object) -> str:
@@ -238,6 +238,13 @@ class Experiment(Closed):
         return self
 
 
+class Page(Closed):
+    """Tables and figures that are asked for together, and not with ``all``."""
+
+    title: str = Field(description="Title of the page.")
+    targets: Several[TargetName] = Field(description="Tables and figures, by name.")
+
+
 class Config(Closed):
     """Everything about the experiments of one results folder."""
 
@@ -257,8 +264,11 @@ class Config(Closed):
     gsnr: Gsnr = Gsnr()
     similarity: Similarity | None = None
     experiments: dict[Name, Experiment] = Field(description="Products of factors by name.")
-    targets: dict[Name, SerializeAsAny[TargetSettings]] = Field(
+    targets: dict[TargetName, SerializeAsAny[TargetSettings]] = Field(
         {}, description="Tables and figures by name; what each reads and shows."
+    )
+    pages: dict[Name, Page] = Field(
+        {}, description="Pages beside that of `all`, whose tables and figures are not in it."
     )
 
     @field_validator("data", mode="before")

@@ -37,6 +37,7 @@ class Placed(Protocol):
     """A run, as far as a target chooses by it."""
 
     variant: str
+    control: str
     layer: int | str | None
     position: str | None
 

@@ -23,9 +23,12 @@ def value(table: str, row: str, column: str, group: str = "", kind: str = "value
 
 
 def test_every_cell_of_every_table_is_there_once() -> None:
-    counts = {name: len(printed(name).cells) for name in (*TABLES, "cost")}
+    names = (*TABLES, "cost", *PANG)
+    counts = {name: len(printed(name).cells) for name in names}
     expected = {"table1": 12, "table2": 8, "table3": 15, "table4": 36, "table5": 24, "table6": 30}
-    assert counts == {**expected, "cost": 6}
+    pang = {"pang_table1": 30, "pang_table3": 8, "pang_table6": 4, "pang_table_a": 8,
+            "pang_table_b": 12, "pang_table_c": 6, "pang_table_d": 5}  # fmt: skip
+    assert counts == {**expected, "cost": 6, **pang}
     places = [(cell.target, cell.row, cell.column, cell.kind) for cell in every_cell()]
     assert len(set(places)) == len(places) == sum(counts.values())
 
@@ -64,6 +67,71 @@ TEXT = {  # the body of each table as the paper's text has it, label first
         0.45 72.75 91.47 47.61 69.02 34.63 67.58
     """,
 }
+
+
+PANG = {  # the same of Pang et al., in rows as they print them
+    "pang_table1": """
+        72.1 43.9 7.7 19.6 32.3
+        73.2 45.8 8.7 20.6 33.8
+        80.1 57.2 20.5 28.9 42.1
+        80.7 58.7 22.7 30.5 42.8
+        80.6 60.5 23.4 31.9 43.5
+        81.7 62.1 26.9 33.2 44.3
+    """,
+    "pang_table3": """
+        64.71 89.15
+        65.89 89.93
+        64.97 89.50
+        66.03 90.25
+    """,
+    "pang_table6": """
+        80.1
+        80.7
+        80.4
+        78.9
+    """,
+    "pang_table_a": """
+        75.3 80.1
+        75.8 80.7
+        75.5 80.4
+        76.8 78.9
+    """,
+    "pang_table_b": """
+        80.1 64.7 89.2
+        80.7 65.9 89.9
+        80.4 63.8 88.9
+        76.9 64.1 88.8
+    """,
+    "pang_table_c": """
+        75.25
+        71.63
+        71.56
+        75.62
+        75.74
+        76.29
+    """,
+    "pang_table_d": """
+        75.32
+        75.84
+        75.55
+        72.66
+        77.10
+    """,
+}
+
+
+@pytest.mark.parametrize("table", PANG)
+def test_the_numbers_of_pang_et_al_are_those_of_their_text(table: str) -> None:
+    theirs = printed(table)
+    lines = [[float(word) for word in line.split()] for line in PANG[table].strip().splitlines()]
+    for row, numbers in zip(theirs.rows, lines, strict=True):
+        assert [theirs.cell(row, column).value for column in theirs.columns] == numbers
+
+
+@pytest.mark.parametrize(("other", "row"), [("pang_table6", 0), ("pang_table_b", 0)])
+def test_pang_et_al_agree_with_themselves(other: str, row: int) -> None:
+    first = printed("pang_table1").cell(Label("ViT-S"), Label("clean", "ImageNet, 300 epochs"))
+    assert printed(other).cells[row].value == first.value
 
 
 @pytest.mark.parametrize("table", TABLES)
