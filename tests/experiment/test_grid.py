@@ -21,7 +21,7 @@ from rectify.experiment.grid import (
 from rectify.experiment.plan import Plan
 from rectify.experiment.run import POSITIONS, Run
 from rectify.trunks.vit import create_vit
-from tests.helpers.configs import DEMO, PAPER, SMOKE, changed, replaced
+from tests.helpers.configs import DEMO, DEMO_PANG, PAPER, SMOKE, changed, replaced
 
 BOTH = pytest.mark.parametrize("values", [PAPER, DEMO], ids=["paper", "demo"])
 LAYER = {"language": "llama-7b", "layer": 31, "position": "end"}
@@ -52,6 +52,18 @@ def test_each_table_has_as_many_runs_as_the_paper_has_cells(values):
     assert counts["controls"] == 6
     assert counts["coherence"] == 16
     assert counts["table1"] == counts["figure4"] == counts["cost"] == 0
+
+
+def test_the_demo_of_pang_et_al_has_every_target_of_their_page(paper):
+    small = read(DEMO_PANG)
+    assert list(targets(small)) == pages(paper)["pang"]
+    counts = {name: len(runs_of(small, target)) for name, target in targets(small).items()}
+    assert counts == {
+        "pang_table1": 4, "pang_table3": 3, "pang_table6": 4, "pang_table_a": 8,
+        "pang_table_b": 8, "pang_table_c": 3, "pang_table_d": 5, "pang_figure2": 7,
+        "pang_figure_f": 4,
+    }  # fmt: skip
+    assert len(all_runs(small)) == 25
 
 
 def test_the_grid_of_table_3_is_complete(paper):
