@@ -33,7 +33,9 @@ TargetName = Annotated[str, StringConstraints(pattern=f"^{TARGET}$")]
 
 def layers_of(layer: int | str) -> tuple[int, ...]:
     """Return the decoder layers that one index, or ``30-31`` for some in a row, names."""
-    first, _, last = f"{layer}".partition("-")
+    if isinstance(layer, int):
+        return (layer,)
+    first, _, last = layer.partition("-")
     return tuple(range(int(first), int(last or first) + 1))
 
 
