@@ -18,7 +18,7 @@ SAME_SIZE = 1.04  # a factor: sizes are printed with one or two digits
 GSNR = "GSNR"  # the name of its columns
 GAINS = GAIN, RELATIVE_GAIN = ("gain", "relative gain")  # kinds, over vanilla: in its unit, in %
 LANGUAGE = "LLaMA-7B"  # the model of both papers, which hardly a label of a table names
-SHORT, LONG = "ImageNet, 100 epochs", "ImageNet, 300 epochs"  # Pang et al.'s two schedules
+SHORT = "ImageNet, 100 epochs"  # the data and schedule of Pang et al.'s ablations
 
 
 class Label(NamedTuple):
