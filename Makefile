@@ -14,7 +14,7 @@ WITH_ENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-fast check smoke bench bench-test lock clean
+.PHONY: help setup demo demo-pang test test-fast check smoke bench bench-test lock clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -24,6 +24,10 @@ setup: $(READY) ## install the locked packages and rectify into .venv
 demo: setup ## every table and figure on embedded data, without downloads, on a laptop
 	$(WITH_ENV) .venv/bin/rectify warm snakemake --cores $(CORES) --configfile demo.yaml -- all
 	@echo "The report: results/demo/report/index.html (open it in a browser)"
+
+demo-pang: setup ## the tables and figures of Pang et al. in miniature, on embedded data
+	$(WITH_ENV) .venv/bin/rectify warm snakemake --cores $(CORES) --configfile demo-pang.yaml -- all
+	@echo "The report: results/demo-pang/report/index.html (open it in a browser)"
 
 test: setup ## all tests
 	$(WITH_ENV) .venv/bin/python -m pytest -n $(CORES)
@@ -56,8 +60,9 @@ lock: $(UV) ## resolve pyproject.toml and uv again into envs/
 	sed -i.old '/  - pip:/q' envs/rectify.yaml && rm envs/rectify.yaml.old
 	sed -n "s/^\([a-z0-9].*[^ ]\) *\\\\$$/      - \"\1\"/p" envs/requirements.lock >> envs/rectify.yaml
 
-clean: ## remove .venv, .venv-bench, .tools, caches and results/demo (never results/paper)
-	rm -rf .venv .venv-bench .tools .pytest_cache .ruff_cache .hypothesis rectify.egg-info results/demo results/smoke
+clean: ## remove .venv, .venv-bench, .tools, caches and the demos' results (never results/paper)
+	rm -rf .venv .venv-bench .tools .pytest_cache .ruff_cache .hypothesis rectify.egg-info
+	rm -rf results/demo results/demo-pang results/smoke
 	find rectify tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(UV): envs/uv.lock

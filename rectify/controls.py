@@ -193,7 +193,7 @@ def frozen(place: Place) -> Inner:
 @control("random frozen layer", "#56b4e9")
 def random(place: Place) -> Inner:
     """A layer of the same shape as it is before any training, frozen."""
-    from rectify.language.block import redrawn
+    from rectify.language.untrained import redrawn
 
     return Inner(redrawn(place.block, place.generator), place.norm())
 
@@ -201,7 +201,7 @@ def random(place: Place) -> Inner:
 @control("random layer, trained", "#882255")
 def scratch(place: Place) -> Inner:
     """The random layer, trained along: "Random LLM" of Pang et al. (2024), App. B.2."""
-    from rectify.language.block import redrawn
+    from rectify.language.untrained import redrawn
 
     return Inner(_trained(redrawn(place.block, place.generator)), place.norm())
 
@@ -215,15 +215,15 @@ def tuned(place: Place) -> Inner:
 @control("shuffled frozen layer", "#44aa99")
 def shuffled(place: Place) -> Inner:
     """The pretrained layer with the entries of each tensor permuted, frozen."""
-    from rectify.language import block
+    from rectify.language import untrained
 
-    return Inner(block.shuffled(place.block, place.generator), place.norm())
+    return Inner(untrained.shuffled(place.block, place.generator), place.norm())
 
 
 @control("moment-matched frozen layer", "#999933")
 def matched(place: Place) -> Inner:
     """A layer drawn with the mean and the deviation of each pretrained tensor, frozen."""
-    from rectify.language.block import moment_matched
+    from rectify.language.untrained import moment_matched
 
     return Inner(moment_matched(place.block, place.generator), place.norm())
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from rectify import controls
 from rectify.controls import FINAL_NORMS, Control, Inner, Place, insert_index
-from rectify.language.block import Block, outline_block, read_block
+from rectify.language.block import Block, Stack, outline_block, read_block
 from rectify.runtime import generator as seeded
 from rectify.tensors import check_same_tensors
 from rectify.trunks.trunk import Groups, Inputs, Outputs, Tokens, Trunk, as_trunk, groups_within
@@ -278,7 +278,7 @@ def _plain(model: nn.Module) -> nn.Module:
     return getattr(model, "plain", model)
 
 
-def _layer(path: Path | None, control: Control, what: str) -> Block | None:
+def _layer(path: Path | None, control: Control, what: str) -> Block | Stack | None:
     """Return the frozen layer, or only its shape where the control needs no more."""
     if not control.bridge:
         return None

@@ -5,6 +5,7 @@ unknown key is an error that names the nearest right spelling.
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, TypeVar, get_args
 
@@ -16,6 +17,7 @@ from pydantic import (
     GetJsonSchemaHandler,
     StringConstraints,
     ValidationError,
+    WithJsonSchema,
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
@@ -23,6 +25,54 @@ from pydantic_core import CoreSchema
 NAME = r"[a-z0-9]+([.-][a-z0-9]+)*"
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
 """Small letters and digits, with single points or hyphens between them: a field of a run's name."""
+
+TARGET = f"{NAME}(_{NAME})*"
+TargetName = Annotated[str, StringConstraints(pattern=f"^{TARGET}$")]
+"""The same, with single underscores too: a table or figure."""
+
+
+def layers_of(layer: int | str) -> tuple[int, ...]:
+    """Return the decoder layers that one index, or ``30-31`` for some in a row, names."""
+    if isinstance(layer, int):
+        return (layer,)
+    first, _, last = layer.partition("-")
+    return tuple(range(int(first), int(last or first) + 1))
+
+
+def layer_by(text: str) -> int | str:
+    """Return the layer that a text names: an index, or some in a row.
+
+    Raises:
+        ValueError: If it names none.
+    """
+    if re.fullmatch(INDEX, text):
+        return int(text)
+    if not re.fullmatch(f"{INDEX}-{INDEX}", text) or len(layers_of(text)) < 2:
+        raise ValueError(
+            f"a layer must be an index from 0 on, or some in a row as 30-31, got {text}. "
+            "Correct it."
+        )
+    return text
+
+
+def _layer(value: object) -> object:
+    return layer_by(f"{value}") if isinstance(value, int | str) else value
+
+
+INDEX = r"(?:0|[1-9]\d*)"
+Layer = Annotated[
+    int | str,
+    BeforeValidator(_layer),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0},
+                {"type": "string", "pattern": f"^{INDEX}-{INDEX}$"},
+            ]
+        }
+    ),
+]
+"""A decoder layer by its index, counted from 0, or some in a row: ``30-31``."""
 
 
 Item = TypeVar("Item")

@@ -14,10 +14,11 @@ from rectify.analysis.items import with_comparisons
 from rectify.analysis.metrics import Metric, coherence_gains, gsnr
 from rectify.analysis.published import (
     GSNR,
+    LANGUAGE,
     Label,
     labels,
     match_names,
-    printed,
+    printed_for,
     with_relative_gains,
 )
 
@@ -50,7 +51,7 @@ def auxiliary_table(
     scores = {data: scores_of(runs[runs["data"] == data]) for data in treated["data"].unique()}
     runs = with_comparisons(runs, results, [score for some in scores.values() for score in some])
     runs = with_gsnr_gains(runs, results.gsnr[results.gsnr["run"].isin(runs["run"])])
-    theirs = with_relative_gains(printed(target), AUXILIARY)
+    theirs = with_relative_gains(printed_for(target, runs, language=LANGUAGE), AUXILIARY)
     places = [
         (Label(name, title), metrics, data)
         for data, title in titles(treated, "data", results.order).items()

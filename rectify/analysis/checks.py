@@ -40,3 +40,17 @@ def with_layer(runs: DataFrame, target: str) -> DataFrame:
     check_some(treated, target, "runs of variant insert or auxiliary")
     only(treated, "data", target)
     return treated
+
+
+def with_one_layer(runs: DataFrame, target: str) -> DataFrame:
+    """Return the runs, none of which has several layers in a row.
+
+    Raises:
+        ValueError: If one has.
+    """
+    rows = [layer for layer in runs["layer"] if isinstance(layer, str)]
+    if rows:
+        raise ValueError(
+            f"{target}: each run must have one layer, got layers {rows[0]}. Leave that run out."
+        )
+    return runs

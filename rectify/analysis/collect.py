@@ -211,7 +211,7 @@ def _settings(folder: Path) -> tuple[dict[str, Value], int]:
         "control": None if config["variant"] == "vanilla" else config["control"],
         "language": language.get("name"),
         "language_title": language.get("title"),
-        "layer": _number(config["layer"]),
+        "layer": _layer(config["layer"]),
         "position": config["position"],
         "insert_at": _number(config["insert_at"]),
         "depth": int(config["vision"]["depth"]),
@@ -222,6 +222,10 @@ def _settings(folder: Path) -> tuple[dict[str, Value], int]:
 
 def _number(value: int | None) -> float:
     return float("nan") if value is None else float(value)
+
+
+def _layer(value: int | str | None) -> float | str:
+    return value if isinstance(value, str) else _number(value)
 
 
 def _check_finished(history: DataFrame, epochs: int, place: Path) -> None:

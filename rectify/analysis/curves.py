@@ -1,4 +1,4 @@
-"""GSNR while training, as curves: over epochs or over the training loss."""
+"""Curves of trainings: one for each run, through the means of its seeds."""
 
 from collections import defaultdict
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ from rectify.analysis import drawing, style
 from rectify.analysis.checks import check_some, only
 from rectify.analysis.collect import Results
 from rectify.analysis.drawing import Drawn
-from rectify.analysis.factors import FROZEN
+from rectify.analysis.factors import FROZEN, layer_text
 from rectify.controls import CONTROLS, VARIANTS
 from rectify.results.tables import Column
 
@@ -50,42 +50,55 @@ def gsnr_curves(results: Results, target: str, over: str) -> Drawn:
         gsnr=("gsnr", "mean"), main_loss=("main_loss", "first")
     )
     runs = gsnr.drop_duplicates("run").set_index("run")
-    labels = {run: _label(settings) for run, settings in runs.iterrows()}
+    labels = {run: label_of(settings) for run, settings in runs.iterrows()}
     values.insert(1, "label", values["run"].map(labels))
     with style.look():
         drawn, (axes,) = drawing.panels(style.COLUMN, 2.6)
         curves: dict[str, int] = defaultdict(int)
         for run, settings in runs.iterrows():
-            colour = _colour(settings)
+            colour = colour_of(settings)
             dashes = DASHES[curves[colour] % len(DASHES)]
             curves[colour] += 1
             rows = values[(values["run"] == run) & (values["estimator"] == results.estimator)]
-            _curve(axes, rows, over, {"color": colour, "linestyle": dashes}, labels[run])
+            curve(axes, rows, (over, "gsnr"), {"color": colour, "linestyle": dashes}, labels[run])
         axes.set_ylabel(f"GSNR ({results.estimator})")
         axes.set_title(f"{gsnr['data_title'].iloc[0]}, {drawing.seeds(gsnr)}")
         drawn.legend(*axes.get_legend_handles_labels(), loc="outside lower center")
     return Drawn(drawn, values)
 
 
-def _label(run: Series) -> str:
+def label_of(run: Series) -> str:
+    """Return what a run is called in a legend."""
     if run["variant"] == "vanilla":
         return str(run["vision_title"])
-    layer = f"{run['language_title']} layer {int(run['layer'])}"
+    layer = f"{run['language_title']} layer {layer_text(run['layer'])}"
     control = "" if run["control"] == FROZEN else f", {CONTROLS[run['control']].title}"
     return f"{run['vision_title']} + {layer}, {run['position']}{control}"
 
 
-def _colour(run: Series) -> str:
+def colour_of(run: Series) -> str:
+    """Return the colour of a run: that of its control, or of its variant."""
     if run["control"] in (None, FROZEN):
         return VARIANTS[run["variant"]].colour
     return CONTROLS[run["control"]].colour
 
 
-def _curve(axes: "Axes", rows: DataFrame, over: str, look: dict[str, str], label: str) -> None:
-    """Draw a thin line for each seed, and a thick one through the means of each epoch."""
+def curve(
+    axes: "Axes", rows: DataFrame, sides: tuple[str, str], look: dict[str, str], label: str
+) -> None:
+    """Draw a thin line for each seed, and a thick one through the means of each epoch.
+
+    Args:
+        axes: Where.
+        rows: Seed, epoch and values of one run.
+        sides: Columns that go to the right and up; to the right may be ``epoch``.
+        look: Colour and dashes.
+        label: In the legend.
+    """
+    over, up = sides
     seeds = list(rows.groupby("seed"))
     for _, of_seed in seeds if len(seeds) > 1 else ():
-        axes.plot(of_seed[over], of_seed["gsnr"], linewidth=0.6, alpha=0.5, **look)
-    means = rows.groupby("epoch")[[over, "gsnr"] if over != "epoch" else ["gsnr"]].mean()
+        axes.plot(of_seed[over], of_seed[up], linewidth=0.6, alpha=0.5, **look)
+    means = rows.groupby("epoch")[[over, up] if over != "epoch" else [up]].mean()
     places = means.index if over == "epoch" else means[over]
-    axes.plot(places, means["gsnr"], label=label, **look)
+    axes.plot(places, means[up], label=label, **look)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pandas import DataFrame
 
 from rectify.controls import CONTROLS, VARIANTS
-from rectify.typed import check_known
+from rectify.typed import check_known, layers_of
 
 FACTORS = ("data", "vision", "language", "variant", "control", "lambda", "position", "layer")
 FROZEN = "frozen"  # the control of a run with the pretrained layer itself
@@ -32,8 +32,10 @@ def values(
             those that it lacks follow as they come.
     """
     present = list(runs[factor].dropna().unique())
-    if factor in ("lambda", "layer"):
+    if factor == "lambda":
         return sorted(present)
+    if factor == "layer":
+        return sorted(present, key=lambda value: layers_of(layer_text(value)))
     if factor == "position":
         places = runs.groupby("position")["insert_at"].min()
         return sorted(present, key=lambda name: (ENDS.get(name, 1), places[name]))
@@ -47,13 +49,19 @@ def title(runs: DataFrame, factor: str, value: Value) -> str:
     if factor == "lambda":
         return f"λ = {value:g}"
     if factor == "layer":
-        return f"layer {value:.0f}"
+        text = layer_text(value)
+        return f"layer{'s' if '-' in text else ''} {text}"
     if factor == "position":
         return f"{value}" if not f"{value}".isdecimal() else f"after {value}"
     if factor in REGISTRIES:
         check_known(factor, value, REGISTRIES[factor], f"a known {factor}")
         return REGISTRIES[factor][f"{value}"].title
     return f"{runs.loc[runs[factor] == value, f'{factor}_title'].iloc[0]}"
+
+
+def layer_text(value: float | str) -> str:
+    """Return a layer as it is written: its index, or ``30-31`` for some in a row."""
+    return value if isinstance(value, str) else f"{value:.0f}"
 
 
 def titles(

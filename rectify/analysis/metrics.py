@@ -70,6 +70,14 @@ def accuracies(runs: DataFrame) -> list[Metric]:
     return [ACCURACY, Metric("accuracy_topk", f"acc@{k}")] if k > 1 else [ACCURACY]
 
 
+def scores(runs: DataFrame) -> list[Metric]:
+    """Return the metrics of the runs' task but its loss, each also of the k best answers, if so."""
+    known = _known(runs)
+    declared = [one.name for task in runs["task"].unique() for one in metrics_of(task)]
+    names = [name for one in dict.fromkeys(declared) for name in (one, f"{one}_{TOP_K}")]
+    return [known[name] for name in names if name in known]
+
+
 def gsnr(runs: DataFrame, estimator: str) -> Metric:
     """Return GSNR, in the power of ten that fits the runs."""
     name = f"gsnr_{estimator}"

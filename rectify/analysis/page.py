@@ -22,11 +22,9 @@ from rectify.results.tables import read_note, read_table
 
 SCALE = 0.7  # page pixels per pixel of a picture: its letters come out as large as the text's
 ABOUT = (
-    "Numbers marked “paper” are those that the paper prints, measured by its authors on their "
-    "own data sets and models. The numbers above them were measured here, on the data and models "
-    "that this page's title and labels name. Where these are not the paper's, the two are next to "
-    "each other for orientation, matched by rank (the smallest model with the smallest, the i-th "
-    "layer with the i-th), and their difference is no error of reproduction."
+    "Numbers marked “paper” are those that a paper prints, measured by its authors on their own "
+    "machines. The numbers above them were measured here. The two are next to each other only "
+    "where a paper has a number for the same model on the same data; no other number is compared."
 )
 
 

@@ -1,7 +1,8 @@
-"""Every number that the paper prints, and with which of its cells one of ours is compared.
+"""Every number that the papers print, and with which of their cells one of ours is compared.
 
-``targets/published.csv`` holds the printed cells digit by digit, each with its source. Where the
-paper prints a bare ``+AUX`` under a model, the row there carries the model's name as well.
+``targets/published.csv`` holds the printed cells digit by digit, each with its source. Where a
+paper prints a bare ``+AUX`` under a model, the row there carries the model's name as well. A
+printed number is next to ours only where model and data are the same: nothing is matched by rank.
 """
 
 import csv
@@ -11,12 +12,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import NamedTuple
 
-SAME_SIZE = 1.4  # a factor; of two printed sizes at most one is as near as that
+from pandas import DataFrame
+
+SAME_SIZE = 1.04  # a factor: sizes are printed with one or two digits
 GSNR = "GSNR"  # the name of its columns
 GAINS = GAIN, RELATIVE_GAIN = ("gain", "relative gain")  # kinds, over vanilla: in its unit, in %
 P, ITEM_TEST = "p", "item test"  # kinds of p value: of a correlation, of a gain over the test items
 REGRET = "regret"  # a kind: what the best gains more
-LANGUAGE = "LLaMA-7B"  # the model of Table 3, which no label of a table names
+LANGUAGE = "LLaMA-7B"  # the model of both papers, which hardly a label of a table names
+SHORT = "ImageNet, 100 epochs"  # the data and schedule of Pang et al.'s ablations
 
 
 class Label(NamedTuple):
@@ -73,6 +77,37 @@ def printed(target: str) -> Printed:
     return Printed(tuple(cell for cell in every_cell() if cell.target == target))
 
 
+def printed_for(target: str, runs: DataFrame, **titles: str) -> Printed:
+    """Return what the paper prints of a table, if all runs are of its models and data.
+
+    Args:
+        target: Name of the table.
+        runs: Rows of `Results.runs`; those without a language model have none that could differ.
+        titles: Title of the paper's ``data``, ``vision`` or ``language`` where no label names it.
+    """
+    same = all(
+        {_key(title) for title in runs[f"{factor}_title"].dropna()} <= {_key(theirs)}
+        for factor, theirs in titles.items()
+    )
+    return printed(target) if same else NOTHING
+
+
+def with_gains_over(table: Printed, plain: Mapping[Label, Label]) -> Printed:
+    """Return a table with what its rows gain over others, from its printed values.
+
+    Args:
+        table: Values as they are printed.
+        plain: For each row that has a gain, the one over which.
+    """
+    derived = []
+    for cell in table.cells:
+        base = table.cell(plain.get(cell.row), cell.column)
+        if base is not None:
+            unit = "points" if cell.unit == "%" else cell.unit
+            derived.append(cell._replace(kind=GAIN, value=cell.value - base.value, unit=unit))
+    return Printed((*table.cells, *derived))
+
+
 def with_relative_gains(table: Printed, suffix: str) -> Printed:
     """Return a table with what GSNR gains in rows that end with ``suffix``, in percent."""
     derived = []
@@ -106,11 +141,8 @@ def every_cell() -> tuple[PrintedCell, ...]:
 def match_names(ours: Sequence[Label], theirs: Sequence[Label]) -> dict[Label, Label | None]:
     """Return for each label of ours the printed one of the same name, whatever the order.
 
-    The others have none. Only where no table of the paper has any of our models or data sets
-    are they stand-ins for the paper's, and matched by rank.
+    The others have none.
     """
-    if not any(_key(label.group or label.name) in _known_names() for label in ours):
-        return match(ours, theirs)
     names = {_keys(label): label for label in theirs}
     return {label: names.get(_keys(label)) for label in ours}
 
@@ -118,14 +150,13 @@ def match_names(ours: Sequence[Label], theirs: Sequence[Label]) -> dict[Label, L
 def match_sizes(
     ours: Mapping[str, float], theirs: Mapping[Label, float]
 ) -> dict[str, Label | None]:
-    """Return for each model of ours the label of the paper's model of its size.
+    """Return for each model of ours the printed label that gives its size.
 
-    The nearest of ours has the label, and no other. Where none of ours is within a factor of
-    ``SAME_SIZE`` of any, all are matched by rank.
+    Of several within a factor of ``SAME_SIZE`` the nearest has the label; all others have none.
 
     Args:
-        ours: Number of parameters by name, from the smallest to the largest.
-        theirs: Number of parameters by label of the paper, likewise.
+        ours: Number of parameters by name.
+        theirs: Number of parameters by label of the paper.
     """
     sized: dict[str, Label | None] = dict.fromkeys(ours)
     for label, size in theirs.items():
@@ -133,33 +164,12 @@ def match_sizes(
         nearest = min(distances, key=distances.__getitem__)
         if distances[nearest] < math.log(SAME_SIZE):
             sized[nearest] = label
-    if any(sized.values()):
-        return sized
-    ranked = match([Label(name) for name in ours], list(theirs))
-    return {name: ranked[Label(name)] for name in ours}
-
-
-def match(ours: Sequence[Label], theirs: Sequence[Label]) -> dict[Label, Label | None]:
-    """Return for each label of ours the printed one of the same role, where names may mislead.
-
-    Both sequences run from the smallest to the largest model, or from the first to the last
-    layer. Where the paper prints all of our labels they are the same thing, and matched by
-    name; otherwise the i-th of ours is compared with the i-th of the paper.
-    """
-    names = {_lower(label): label for label in theirs}
-    if all(_lower(label) in names for label in ours):
-        return {label: names[_lower(label)] for label in ours}
-    padded = [*theirs, *[None] * len(ours)]
-    return dict(zip(ours, padded, strict=False))
+    return sized
 
 
 def labels(names: Iterable[str]) -> list[Label]:
     """Return labels without a group."""
     return [Label(name) for name in names]
-
-
-def _lower(label: Label) -> Label:
-    return Label(label.name.lower(), label.group.lower())
 
 
 def _key(name: str) -> str:
@@ -169,12 +179,3 @@ def _key(name: str) -> str:
 
 def _keys(label: Label) -> Label:
     return Label(_key(label.name), _key(label.group))
-
-
-@functools.cache
-def _known_names() -> frozenset[str]:
-    """Return the models and data sets of all tables."""
-    cells = every_cell()
-    names = {name for cell in cells for name in (cell.row.name, cell.column.group)}
-    names |= {cell.column.name for cell in cells if not cell.column.group}
-    return frozenset(_key(name) for name in {*names, LANGUAGE} - {""})

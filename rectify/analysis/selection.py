@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from pandas import DataFrame, Index, Series
 
+from rectify.analysis.checks import with_one_layer
 from rectify.controls import insert_index
 
 PLACEMENT = ["layer", "position", "insert_at", "depth"]
@@ -59,8 +60,10 @@ def placement_similarity(
         score: The column of ``similarity`` by which layers are compared.
 
     Raises:
-        ValueError: If a layer was not compared with a neighbour of its place, or has no score.
+        ValueError: If a layer was not compared with a neighbour of its place, or has no score, or a
+            run has several layers.
     """
+    with_one_layer(placements, "placement_similarity")
     scores = similarity.groupby(["language_layer", "vision_block"])[score].mean().dropna()
     distinct = placements[PLACEMENT].drop_duplicates().reset_index(drop=True)
     means = []

@@ -17,6 +17,8 @@ POSITION_COLOURS = {"early": "#e69f00", "middle": "#009e73", "end": "#0072b2"}
 POSITION_MARKERS = {"early": "s", "middle": "^", "end": "o"}
 OTHER_COLOURS = ("#cc79a7", "#d55e00", "#56b4e9", "#999999")  # of positions that are numbers
 OTHER_MARKERS = ("D", "v", "P", "X")
+SERIES = (("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "^"), ("#cc79a7", "D"))
+"""Colours and markers of what has none of its own."""
 HEAT = "viridis"  # even in brightness, so it also survives a black-and-white print
 GAIN_HEAT = "RdBu"  # white at zero, blue where there is a gain
 

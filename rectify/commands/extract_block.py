@@ -10,12 +10,14 @@ import argparse
 import logging
 from pathlib import Path
 
+from rectify.typed import layer_by
+
 log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--layer", type=int, required=True)
+    parser.add_argument("--layer", type=layer_by, required=True, help="index, or a row as 30-31")
     parser.add_argument("--output", type=Path, required=True)
 
 
@@ -24,4 +26,4 @@ def run(args: argparse.Namespace) -> None:
 
     extract_block(args.checkpoint, args.layer, args.output)
     parameters = sum(parameter.numel() for parameter in read_block(args.output).parameters())
-    log.info("block %d of %s: %d parameters", args.layer, args.checkpoint.name, parameters)
+    log.info("block %s of %s: %d parameters", args.layer, args.checkpoint.name, parameters)

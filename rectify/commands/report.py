@@ -11,7 +11,6 @@ Writes
 
 import argparse
 import logging
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,7 +59,8 @@ def _entry(name: str, table: Path | None, picture: Path | None) -> "Entry":
     kind = read_note(path)["provenance"]["facts"]["kind"]
     target = module_of(kind)
     if name == kind:  # the target that is meant by its name: table3 is Table 3
-        title, short = target.TITLE, re.sub(r"(?<=[a-z])(\d+)$", r" \1", name).capitalize()
+        title = target.TITLE
+        short = title.partition(":")[0] if ":" in title else name.capitalize()
     else:
         title, short = f"{target.TITLE} ({name})", name
     cells = table and read_table(CELLS, table)

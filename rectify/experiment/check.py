@@ -7,7 +7,9 @@ from rectify.experiment.settings import Config, Experiment
 from rectify.targets import module_of
 from rectify.targets.contract import ComparedSettings
 from rectify.training.recipes import Recipe
-from rectify.typed import check_known, nearest
+from rectify.typed import check_known, layers_of, nearest
+
+RULES = ("all", "report", "index", "fetch")  # names that the workflow itself has for targets
 
 
 def check(config: Config) -> None:
@@ -29,6 +31,7 @@ def check(config: Config) -> None:
         _check_layers(config, experiment, where)
         _check_positions(config, experiment, where)
         _check_weights(config, experiment, where)
+    _check_pages(config)
     for name, target in config.targets.items():
         where = f"config: targets.{name}"
         module_of(target.kind).check(target, config, where)
@@ -50,6 +53,9 @@ def _references(config: Config) -> Iterator[tuple[str, str, str]]:
             yield f"targets.{name}.reads", experiment, "experiments"
         if isinstance(target, ComparedSettings) and target.vision_data is not None:
             yield f"targets.{name}.vision_data", target.vision_data, "data"
+    for name, page in config.pages.items():
+        for target in page.targets:
+            yield f"pages.{name}.targets", target, "targets"
     if config.similarity is not None:
         yield "similarity.pairs", config.similarity.pairs, "data"
         if config.similarity.data is not None:
@@ -66,11 +72,28 @@ def _trainings(config: Config) -> Iterator[tuple[str, Mapping[str, object]]]:
             yield f"data.{name}.visions.{vision}.training", special.training
 
 
+def _check_pages(config: Config) -> None:
+    taken = {*config.targets, *config.experiments, *RULES}
+    for name, page in config.pages.items():
+        if name in taken:
+            raise ValueError(
+                f"config: pages.{name}: a page must have a name of its own, got that of another "
+                "target, experiment or rule. Rename it."
+            )
+        for other, second in config.pages.items():
+            both = set(page.targets) & set(second.targets)
+            if other != name and both:
+                raise ValueError(
+                    f"config: pages.{name}.targets: a target must be on one page, got {min(both)} "
+                    f"on {other} too. Take it out of one."
+                )
+
+
 def _check_layers(config: Config, experiment: Experiment, where: str) -> None:
     for language in experiment.language or ():
         layers = config.languages[language].layers
         for layer in experiment.layer or ():
-            if layer >= layers:
+            if max(layers_of(layer)) >= layers:
                 raise ValueError(
                     f"{where}.layer: a layer of {language} must lie in 0..{layers - 1}, got "
                     f"{layer}. Correct the list."

@@ -1,5 +1,7 @@
 """Which code decides what the jobs of a rule write: the modules that its digest begins with."""
 
+import functools
+
 from rectify.results.provenance import source_digest
 from rectify.tasks import module_of
 
@@ -45,6 +47,7 @@ def modules(rule: str, task: str | None = None) -> tuple[str, ...]:
     return CODE[rule] if task is None else (*TASK_CODE[rule], module_of(task))
 
 
+@functools.cache
 def digest(rule: str, task: str | None = None) -> str:
     """Return the digest of the code that decides what a rule's jobs write."""
     return source_digest(*modules(rule, task))

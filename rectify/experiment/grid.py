@@ -24,6 +24,7 @@ from rectify.targets.contract import ComparedSettings, TargetSettings
 from rectify.training.recipes import Recipe
 from rectify.typed import merge, parse
 
+MAIN_PAGE = "index"  # its file, as web servers expect it
 HOW = ("precision", "compile")  # of a training; a recipe named later keeps these
 
 
@@ -54,8 +55,16 @@ def read(values: Mapping[str, object]) -> Config:
     """
     config = parse(Config, dict(values), "")
     check(config)
-    for run in all_runs(config):
+    runs = all_runs(config)
+    for run in runs:
         recipe_of(config, run)
+    used = {run.language for run in runs}
+    for name, language in config.languages.items():
+        if language.training and name not in used:
+            raise ValueError(
+                f"config: languages.{name}.training must have an effect, got no run with {name}. "
+                "Name it in an experiment, or leave the key out."
+            )
     return config
 
 
@@ -87,6 +96,21 @@ def targets(config: Config) -> dict[str, TargetSettings]:
         for suffix, derived in module_of(target.kind).derived(target).items():
             every[f"{name}-{suffix}"] = derived
     return every
+
+
+def pages(config: Config) -> dict[str, list[str]]:
+    """Return the targets of each page by its name, in order; the main page is ``index``.
+
+    What comes with a target (``derived``) is on its page.
+    """
+    page_of = {target: name for name, page in config.pages.items() for target in page.targets}
+    found: dict[str, list[str]] = {MAIN_PAGE: [], **{name: [] for name in config.pages}}
+    for name, target in config.targets.items():
+        with_it = [f"{name}-{suffix}" for suffix in module_of(target.kind).derived(target)]
+        found[page_of.get(name, MAIN_PAGE)] += [name, *with_it]
+    placed = {name for names in found.values() for name in names}
+    found[MAIN_PAGE] += [name for name in targets(config) if name not in placed]
+    return found
 
 
 def runs_of(config: Config, target: TargetSettings) -> list[Run]:

@@ -17,6 +17,7 @@ from rectify.experiment.settings import Config
 from rectify.experiment.wildcards import (
     OfFolder,
     OfLanguage,
+    OfPage,
     OfPair,
     OfRun,
     OfSeed,
@@ -39,7 +40,7 @@ class Plan:
 
     def __init__(self, config: Config):
         self.config, self.results = config, config.results.rstrip("/")
-        self.targets = grid.targets(config)
+        self.targets, self.pages = grid.targets(config), grid.pages(config)
         self.made_here = [name for name, one in config.languages.items() if one.pretraining]
         self.repositories = _repositories(config)
 
@@ -218,23 +219,41 @@ class Plan:
         figure = [f"{self.results}/figures/{name}.{suffix}" for suffix in FIGURE_FILES]
         return ("table" in shows) * table + ("figure" in shows) * figure
 
-    def page_targets(self) -> list[str]:
-        """Return the names of all targets, in the order of the page."""
-        return list(self.targets)
+    def page_targets(self, wildcards: OfPage) -> list[str]:
+        """Return the names of the targets of a page, in its order."""
+        return self.pages[wildcards.page]
 
-    def everything(self) -> list[str]:
-        """Return the files of all tables and figures."""
-        return [file for name in self.targets for file in self.target_files(name)]
+    def page_title(self, wildcards: OfPage) -> str:
+        """Return the title of a page."""
+        page = self.config.pages.get(wildcards.page)
+        return self.config.title if page is None else page.title
+
+    def page_tables(self, wildcards: OfPage) -> list[str]:
+        """Return the tables of a page."""
+        return self._page_files(wildcards.page, "/tables/", ".csv")
+
+    def page_figures(self, wildcards: OfPage) -> list[str]:
+        """Return the pictures of a page."""
+        return self._page_files(wildcards.page, "/figures/", ".png")
+
+    def _page_files(self, page: str, folder: str, suffix: str) -> list[str]:
+        files = [file for name in self.pages[page] for file in self.target_files(name)]
+        return [file for file in files if folder in file and file.endswith(suffix)]
+
+    def everything(self, page: str = grid.MAIN_PAGE) -> list[str]:
+        """Return the files of all tables and figures of a page, and the page."""
+        files = [file for name in self.pages[page] for file in self.target_files(name)]
+        return [*files, f"{self.results}/report/{page}.html"]
 
     def requests(self) -> dict[str, list[str]]:
-        """Return the files by what people ask for: a target, or an experiment with its targets."""
+        """Return the files by what people ask for: a target, experiment with its targets, page."""
         asked = {name: self.target_files(name) for name in self.targets}
         for experiment in self.config.experiments:
             readers = [name for name, one in self.targets.items() if experiment in one.reads]
             named = [experiment, *readers] if experiment in asked else readers
             files = dict.fromkeys(file for name in named for file in self.target_files(name))
             asked[experiment] = list(files)
-        return asked
+        return asked | {page: self.everything(page) for page in self.config.pages}
 
     def target_inputs(self, wildcards: OfTarget) -> list[str]:
         """Return everything that a table or figure reads."""

@@ -5,6 +5,7 @@ A run's name can be read back:
     glyphs_vit-64_vanilla
     glyphs_vit-64_insert_llama-7b_layer-31_end
     glyphs_vit-64_insert-random_llama-7b_layer-31_5
+    glyphs_vit-64_insert_llama-7b_layer-30-31_end
     glyphs_vit-64_auxiliary_llama-7b_layer-31_end_lambda-0.35
 """
 
@@ -16,7 +17,7 @@ from pydantic import SerializeAsAny
 
 from rectify.controls import CONTROLS, VARIANTS, insert_index
 from rectify.training.recipes import Recipe
-from rectify.typed import NAME, Closed
+from rectify.typed import NAME, Closed, Layer, layer_by
 
 FROZEN = "frozen"  # the pretrained layer itself: no control
 POSITIONS = ("early", "middle", "end")  # from the image towards the head; or a number of blocks
@@ -31,7 +32,7 @@ class Run:
     variant: str = "vanilla"
     control: str = FROZEN
     language: str | None = None
-    layer: int | None = None
+    layer: int | str | None = None
     position: str | None = None
     lambda_init: float = 0.0
 
@@ -78,7 +79,6 @@ class Run:
             and self.control in CONTROLS
             and (self.control == FROZEN or self.variant in CONTROLS[self.control].variants)
             and len(set(bare)) == 1
-            and (self.layer or 0) >= 0
             and (0 < self.lambda_init <= 1 or self.variant != "auxiliary")
         )
 
@@ -126,7 +126,7 @@ class RunSettings(Closed):
     variant: str
     control: str
     language: str | None
-    layer: int | None
+    layer: Layer | None
     position: str | None
     insert_at: int | None
     lambda_init: float
@@ -158,5 +158,5 @@ def _parse_layer(fields: list[str]) -> tuple:
     if not fields:
         return ()
     language, layer, position, *weight = fields
-    parsed = language, int(layer.removeprefix("layer-")), position
+    parsed = language, layer_by(layer.removeprefix("layer-")), position
     return (*parsed, float(weight[0].removeprefix("lambda-"))) if weight else parsed

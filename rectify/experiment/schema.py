@@ -4,7 +4,6 @@ from pydantic import TypeAdapter
 
 from rectify import targets, tasks
 from rectify.experiment.settings import Config
-from rectify.typed import NAME
 
 
 def json_schema() -> dict[str, object]:
@@ -20,7 +19,8 @@ def json_schema() -> dict[str, object]:
             found = TypeAdapter(model).json_schema(ref_template="#/$defs/{model}")
             schema["$defs"] |= found.pop("$defs", {})
             choices.append(found)
+        (pattern,) = schema["properties"][section]["patternProperties"]  # of the names
         group = {key: schema["properties"][section][key] for key in ("title", "description")}
-        named = {"type": "object", "patternProperties": {f"^{NAME}$": {"anyOf": choices}}}
+        named = {"type": "object", "patternProperties": {pattern: {"anyOf": choices}}}
         schema["properties"][section] = {**group, **named, "additionalProperties": False}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

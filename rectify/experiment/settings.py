@@ -36,7 +36,7 @@ from rectify.targets.contract import TargetSettings
 from rectify.tasks import settings_of as task_settings
 from rectify.tasks.entry import DEFAULT_TASK, Entry, Hub, Text
 from rectify.training.recipes import Recipe, recipe
-from rectify.typed import Closed, Name, Several, parse
+from rectify.typed import Closed, Layer, Name, Several, TargetName, parse
 
 
 def _position(value: object) -> str:
@@ -240,8 +240,8 @@ class Experiment(Closed):
     variant: Several[Variant] = ("vanilla",)
     control: Several[Control] | None = None
     language: Several[Name] | None = None
-    layer: Several[Annotated[int, Field(ge=0)]] | None = Field(
-        None, description="Decoder layers, from 0; the last one unless given."
+    layer: Several[Layer] | None = Field(
+        None, description="Decoder layers, from 0, or rows as 30-31; the last one unless given."
     )
     position: Several[Position] | None = Field(
         None, description="early, middle, end, or the number of blocks before it; end unless given."
@@ -275,6 +275,13 @@ class Experiment(Closed):
         return self
 
 
+class Page(Closed):
+    """Tables and figures that are asked for together, and not with ``all``."""
+
+    title: str = Field(description="Title of the page.")
+    targets: Several[TargetName] = Field(description="Tables and figures, by name.")
+
+
 class Config(Closed):
     """Everything about the experiments of one results folder."""
 
@@ -299,8 +306,11 @@ class Config(Closed):
     )
     similarity: Similarity | None = None
     experiments: dict[Name, Experiment] = Field(description="Products of factors by name.")
-    targets: dict[Name, SerializeAsAny[TargetSettings]] = Field(
+    targets: dict[TargetName, SerializeAsAny[TargetSettings]] = Field(
         {}, description="Tables and figures by name; what each reads and shows."
+    )
+    pages: dict[Name, Page] = Field(
+        {}, description="Pages beside that of `all`, whose tables and figures are not in it."
     )
 
     @field_validator("data", mode="before")

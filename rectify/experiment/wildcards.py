@@ -49,3 +49,8 @@ class OfTarget(Protocol):
 @runtime_checkable
 class OfFolder(Protocol):
     folder: str
+
+
+@runtime_checkable
+class OfPage(Protocol):
+    page: str

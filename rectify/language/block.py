@@ -1,4 +1,4 @@
-"""One frozen decoder block of a language model.
+"""One frozen decoder block of a language model, or some in a row.
 
 A block is the decoder layer of Hugging Face's implementation, run on visual tokens: without
 rotary or learned positions, without ALiBi and without a causal mask, so that each token sees
@@ -9,7 +9,7 @@ those who ask for it.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TypedDict
@@ -39,6 +39,7 @@ from rectify.language.weights import (
 )
 from rectify.results.files import atomic_path
 from rectify.tensors import Tensors, copied_tensor, read_safetensors
+from rectify.typed import layers_of
 
 FINAL_NORM = "final_norm."  # before the names of the model's own norm in an extracted file
 AGAIN = "Extract the block again."
@@ -49,7 +50,7 @@ class Facts(TypedDict):
 
     family: str
     language: str
-    layer: int
+    layer: int | str
     config: dict[str, object]
     revision: str | None
     sha256: str
@@ -135,34 +136,66 @@ class Block(nn.Module):
         return super().train(False)
 
 
-def load_block(checkpoint: Path, layer: int) -> Block:
+class Stack(nn.Module):
+    """Blocks of one language model in a row, as one; attributes are those of `Block`.
+
+    The final norm is that of the last block, ``layer`` for example ``"30-31"``.
+    """
+
+    def __init__(self, blocks: Sequence[Block]):
+        super().__init__()
+        first, last = blocks[0], blocks[-1]
+        self.hidden, self.family, self.language = first.hidden, first.family, first.language
+        self.layer = f"{first.layer}-{last.layer}"
+        self.blocks = nn.ModuleList(blocks)
+
+    @property
+    def final_norm(self) -> nn.RMSNorm | nn.LayerNorm | None:
+        """The language model's own norm after its last layer, as `Block` has it."""
+        return self.blocks[-1].final_norm
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "batch tokens dim"],
+        padding: Bool[Tensor, "batch tokens"] | None = None,
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Return the tokens after all blocks; arguments as in `Block`."""
+        for block in self.blocks:
+            tokens = block(tokens, padding)
+        return tokens
+
+
+def load_block(checkpoint: Path, layer: int | str) -> Block | Stack:
     """Return decoder block ``layer`` of a checkpoint, frozen.
 
     Args:
         checkpoint: Folder in Hugging Face format (``config.json`` and one or many
             ``.safetensors`` or ``.bin`` files) or Meta's (``params.json``, one or many
             ``consolidated.<n>.pth``).
-        layer: Index of the decoder block, counted from 0.
+        layer: Index of the decoder block, counted from 0; ``"30-31"`` for some in a row.
 
     Raises:
         ValueError: If the folder, the layer, the architecture or a tensor is not as it must be.
     """
     config = read_config(checkpoint)
-    tensors = layer_tensors(checkpoint, config, layer)
-    norm = partial(norm_tensors, checkpoint, config)
-    return Block(config, checkpoint.name, layer, tensors, norm)
+    layers = {one: layer_tensors(checkpoint, config, one) for one in layers_of(layer)}
+    return _in_a_row(config, checkpoint.name, layers, partial(norm_tensors, checkpoint, config))
 
 
-def extract_block(checkpoint: Path, layer: int, output: Path) -> None:
+def extract_block(checkpoint: Path, layer: int | str, output: Path) -> None:
     """Write decoder block ``layer`` of a checkpoint to one ``.safetensors`` file, bit by bit.
 
-    The model's final norm is written next to it, if there is one.
+    The model's final norm is written next to it, if there is one. Of some layers in a row, names
+    begin with the layer's index.
 
     Raises:
         ValueError: As ``load_block``.
     """
     config = read_config(checkpoint)
-    tensors = layer_tensors(checkpoint, config, layer)
+    tensors: Tensors = {}
+    for one, prefix in _prefixes(layer).items():
+        weights = layer_tensors(checkpoint, config, one)
+        tensors |= {f"{prefix}{name}": tensor for name, tensor in weights.items()}
     norm = norm_tensors(checkpoint, config)
     tensors |= {f"{FINAL_NORM}{name}": tensor for name, tensor in norm.items()}
     facts = Facts(
@@ -177,7 +210,7 @@ def extract_block(checkpoint: Path, layer: int, output: Path) -> None:
         save_file(tensors, temporary, {"block": json.dumps(facts, sort_keys=True)})
 
 
-def read_block(path: Path) -> Block:
+def read_block(path: Path) -> Block | Stack:
     """Return the frozen block that ``extract_block`` wrote.
 
     Raises:
@@ -193,14 +226,19 @@ def read_block(path: Path) -> Block:
         )
     config = parse_config(facts["config"], path)
     norm = {name: tensor for name, tensor in tensors.items() if name.startswith(FINAL_NORM)}
-    layer = {name: tensor for name, tensor in tensors.items() if name not in norm}
+    rest = {name: tensor for name, tensor in tensors.items() if name not in norm}
     norm = {name.removeprefix(FINAL_NORM): tensor for name, tensor in norm.items()}
-    check_layer(layer, config, facts["layer"], path)
+    layers = {
+        one: {n.removeprefix(prefix): w for n, w in rest.items() if n.startswith(prefix)}
+        for one, prefix in _prefixes(facts["layer"]).items()
+    }
+    for one, weights in layers.items():
+        check_layer(weights, config, one, path)
     check_norm(norm, config, path)
-    return Block(config, facts["language"], facts["layer"], layer, partial(dict, norm))
+    return _in_a_row(config, facts["language"], layers, partial(dict, norm))
 
 
-def outline_block(path: Path) -> Block:
+def outline_block(path: Path) -> Block | Stack:
     """Return an extracted block without its weights: its shapes alone, on torch's ``meta`` device.
 
     The model's own norm is read when it is asked for.
@@ -211,13 +249,31 @@ def outline_block(path: Path) -> Block:
     mapped, metadata = read_safetensors(path, AGAIN)
     facts = _facts(metadata, path)
     config = parse_config(facts["config"], path)
-    shapes = dict(empty_layer(config, facts["layer"]).state_dict())
+    layers = layers_of(facts["layer"])
+    shapes = {one: dict(empty_layer(config, one).state_dict()) for one in layers}
     names = [name for name in mapped if name.startswith(FINAL_NORM)]
 
     def norm() -> Tensors:
         return {name.removeprefix(FINAL_NORM): copied_tensor(path, name) for name in names}
 
-    return Block(config, facts["language"], facts["layer"], shapes, norm)
+    return _in_a_row(config, facts["language"], shapes, norm)
+
+
+def _in_a_row(
+    config: PretrainedConfig, language: str, layers: dict[int, Tensors], norm: Callable[[], Tensors]
+) -> Block | Stack:
+    """Return one block, or some in a row, of which the last has the norm."""
+    *before, last = (
+        Block(config, language, layer, tensors, norm if layer == max(layers) else dict)
+        for layer, tensors in layers.items()
+    )
+    return Stack([*before, last]) if before else last
+
+
+def _prefixes(layer: int | str) -> dict[int, str]:
+    """Return what the names of each layer begin with in an extracted file: nothing of a single."""
+    layers = layers_of(layer)
+    return {one: f"{one}." if len(layers) > 1 else "" for one in layers}
 
 
 def block_facts(path: Path) -> dict[str, str | int | None]:
@@ -233,66 +289,6 @@ def block_facts(path: Path) -> dict[str, str | int | None]:
 def empty_block(config: PretrainedConfig, language: str) -> Block:
     """Return a block with shapes but without weights, on torch's ``meta`` device."""
     return Block(config, language, 0, dict(empty_layer(config, 0).state_dict()))
-
-
-def redrawn(block: Block, generator: torch.Generator) -> Block:
-    """Return a new frozen block of the same shape that was never trained.
-
-    Matrices are drawn from a normal distribution with standard deviation 0.02 (timm's truncated
-    normal, as in Pang et al.), in the precision that the block's have; norms, the final one too,
-    are one and biases zero.
-    """
-    return _changed(block, partial(_initial, generator=generator))
-
-
-def shuffled(block: Block, generator: torch.Generator) -> Block:
-    """Return a new frozen block in which the entries of each tensor are permuted.
-
-    Biases, norms and the final norm too; a constant tensor remains as it is.
-    """
-    return _changed(block, partial(_permuted, generator=generator))
-
-
-def moment_matched(block: Block, generator: torch.Generator) -> Block:
-    """Return a new frozen block whose tensors are normal with the block's mean and deviation.
-
-    Each tensor, biases, norms and the final norm too, is drawn, then scaled and moved, so that
-    its mean and its (population) standard deviation are those of the block's tensor but for
-    rounding; a constant tensor remains as it is.
-    """
-    return _changed(block, partial(_matched, generator=generator))
-
-
-def _changed(block: Block, change: Callable[[str, Tensor], Tensor]) -> Block:
-    """Return a new block of changed tensors: the layer's by name, then those of the final norm."""
-    states = (block.decoder, block.final_norm or nn.Identity())
-    layer, norm = (
-        {name: change(name, tensor) for name, tensor in sorted(module.state_dict().items())}
-        for module in states
-    )
-    return Block(block._config, block.language, block.layer, layer, partial(dict, norm))
-
-
-def _initial(name: str, tensor: Tensor, generator: torch.Generator) -> Tensor:
-    if tensor.ndim < 2:
-        return torch.full_like(tensor, 1.0 if name.endswith("weight") else 0.0)
-    drawn = nn.init.trunc_normal_(torch.empty(tensor.shape), std=0.02, generator=generator)
-    return drawn.to(tensor)
-
-
-def _permuted(name: str, tensor: Tensor, generator: torch.Generator) -> Tensor:
-    order = torch.randperm(tensor.numel(), generator=generator).to(tensor.device)
-    return tensor.flatten()[order].view(tensor.shape)
-
-
-def _matched(name: str, tensor: Tensor, generator: torch.Generator) -> Tensor:
-    if tensor.amin() == tensor.amax():
-        return tensor.clone()
-    variance, mean = torch.var_mean(tensor.double(), correction=0)
-    drawn = torch.randn(tensor.shape, dtype=torch.float64, generator=generator)
-    drawn_variance, drawn_mean = torch.var_mean(drawn, correction=0)
-    scale = (variance.to(drawn) / drawn_variance).sqrt()
-    return drawn.sub_(drawn_mean).mul_(scale).add_(mean.to(drawn)).to(tensor)
 
 
 def _mask(

@@ -20,7 +20,7 @@ from pandas import DataFrame
 
 from rectify.analysis import drawing, factors, style
 from rectify.analysis.cells import ColumnSpec, RowSpec, TableSpec, fill
-from rectify.analysis.checks import check_some
+from rectify.analysis.checks import check_some, with_one_layer
 from rectify.analysis.coherence import MEASURES, gains
 from rectify.analysis.collect import Results
 from rectify.analysis.drawing import Drawn
@@ -130,7 +130,7 @@ def figure(results: Results, _settings: Settings) -> Drawn:
 
 def _points(results: Results) -> DataFrame:
     """Return position, layer, control and gains in the results of each run, by its name."""
-    runs = results.runs
+    runs = with_one_layer(results.runs, "coherence")
     check_some(runs[runs["variant"] != "vanilla"], "coherence", "runs of variant insert, auxiliary")
     check_some(runs.filter(items=[TEST_LOSS]), "coherence", "runs with a loss on the test set")
     metric = headline(runs)

@@ -24,7 +24,7 @@ from rectify.analysis.collect import Results
 from rectify.analysis.drawing import Drawn
 from rectify.analysis.findings import Finding
 from rectify.results.tables import Table
-from rectify.typed import Closed, Listed, Name, check_known
+from rectify.typed import Closed, Listed, Name, check_known, layers_of
 
 
 class TargetSettings(Closed):
@@ -54,7 +54,8 @@ class Placed(Protocol):
     """A run, as far as a target chooses by it."""
 
     variant: str
-    layer: int | None
+    control: str
+    layer: int | str | None
     position: str | None
 
 
@@ -67,7 +68,7 @@ class Factors(Protocol):
     variant: tuple[str, ...]
     control: tuple[str, ...] | None
     language: tuple[str, ...] | None
-    layer: tuple[int, ...] | None
+    layer: tuple[int | str, ...] | None
     position: tuple[str, ...] | None
     weights: tuple[float, ...] | None
 
@@ -119,7 +120,8 @@ def _none_derived(_settings: TargetSettings) -> dict[str, TargetSettings]:
 
 def last_layer(runs: Sequence[Run]) -> list[Run]:
     """Return the vanilla runs, and those with the last of the layers that are inserted."""
-    last = max((run.layer for run in runs if run.layer is not None), default=None)
+    layers = [run.layer for run in runs if run.layer is not None]
+    last = max(layers, key=lambda layer: layers_of(layer)[::-1], default=None)
     return [run for run in runs if run.layer in (None, last)]
 
 

@@ -11,7 +11,7 @@ from rectify.analysis.factors import models, title, values
 from rectify.analysis.findings import Finding, list_gains
 from rectify.analysis.items import with_comparisons
 from rectify.analysis.metrics import ACCURACY
-from rectify.analysis.published import Label, labels, match_names, printed
+from rectify.analysis.published import SHORT, Label, labels, match_names, printed_for
 from rectify.targets.contract import TargetSettings
 from rectify.typed import Name, Several
 
@@ -34,7 +34,7 @@ def table(results: Results, _settings: Settings) -> DataFrame:
         name: f"+{title(runs, 'language', name)}"
         for name in values(runs, "language", results.order)
     }
-    theirs = printed("table2")
+    theirs = printed_for("table2", runs, data=SHORT)
     visions = models(runs, "vision")
     rows_there = match_names(labels(visions.values()), theirs.rows)
     columns_there = match_names(labels(names.values()), theirs.columns)

@@ -6,14 +6,14 @@ from pandas import DataFrame
 
 from rectify.analysis import drawing, style
 from rectify.analysis.cells import ColumnSpec, RowSpec, TableSpec, fill
-from rectify.analysis.checks import with_layer
+from rectify.analysis.checks import with_layer, with_one_layer
 from rectify.analysis.collect import Results
 from rectify.analysis.drawing import Drawn
 from rectify.analysis.factors import titles, values
 from rectify.analysis.findings import Finding, count_gains
 from rectify.analysis.items import with_comparisons
 from rectify.analysis.metrics import ACCURACY
-from rectify.analysis.published import LANGUAGE, Label, labels, match, printed
+from rectify.analysis.published import LANGUAGE, Label, labels, match_names, printed_for
 from rectify.results.tables import Column, Table
 from rectify.targets.contract import TargetSettings
 from rectify.typed import Name, Several
@@ -43,12 +43,12 @@ class Settings(TargetSettings):
 
 def table(results: Results, _settings: Settings) -> DataFrame:
     """Return accuracy, and its gain, by position (rows) and layer (columns) of the block."""
-    runs = with_layer(with_comparisons(results.runs, results, [ACCURACY]), "table3")
-    theirs = printed("table3")
+    compared = with_comparisons(results.runs, results, [ACCURACY])
+    runs = with_one_layer(with_layer(compared, "table3"), "table3")
+    model = {"language": LANGUAGE, "vision": "ViT-S", "data": "CIFAR-100"}
+    theirs = printed_for("table3", runs, **model)
     layers = labels(f"{layer:.0f}" for layer in values(runs, "layer"))
-    columns_there: dict[Label, Label | None] = {label: label for label in layers}
-    if set(runs["language_title"]) != {LANGUAGE}:  # its depth may differ
-        columns_there = match(layers, theirs.columns)
+    columns_there = match_names(layers, theirs.columns)
     rows = [
         RowSpec(name.capitalize(), {"position": position}, Label(name.capitalize()))
         for position, name in titles(runs, "position").items()
@@ -67,7 +67,7 @@ def table(results: Results, _settings: Settings) -> DataFrame:
 
 def figure(results: Results, _settings: Settings) -> Drawn:
     """Draw accuracy by position (rows) and layer (columns) of the inserted block."""
-    runs = with_layer(results.runs, "table3")
+    runs = with_one_layer(with_layer(results.runs, "table3"), "table3")
     measured = runs.assign(percent=100 * runs["accuracy"]).astype({"layer": "int64"})
     groups = measured.groupby(["layer", "position"], as_index=False)["percent"]
     shown = groups.mean().rename(columns={"percent": "mean"})

@@ -11,7 +11,7 @@ from rectify.analysis.factors import titles, values
 from rectify.analysis.findings import Finding, count_gains
 from rectify.analysis.items import with_comparisons
 from rectify.analysis.metrics import accuracies
-from rectify.analysis.published import Label, match_names, printed
+from rectify.analysis.published import LANGUAGE, Label, match_names, printed_for
 from rectify.targets.contract import TargetSettings
 from rectify.typed import Name, Several
 
@@ -30,7 +30,7 @@ def table(results: Results, _settings: Settings) -> DataFrame:
     """Return accuracy by first weight of the auxiliary loss, and its gain over weight 0."""
     runs = results.runs[results.runs["variant"].isin(["vanilla", "auxiliary"])]
     check_some(runs, "table6", "runs of variant auxiliary")
-    theirs = printed("table6")
+    theirs = printed_for("table6", runs, language=LANGUAGE, vision="ViT-S")
     places = [
         (Label(metric.label, title), metric, data)
         for data, title in titles(runs, "data", results.order).items()

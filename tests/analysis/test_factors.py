@@ -65,3 +65,10 @@ def test_a_control_that_is_not_registered_is_an_error() -> None:
 
 def test_models_come_from_the_smallest_to_the_largest() -> None:
     assert models(RUNS, "vision") == {"tiny": "ViT-T", "small": "ViT-S", "large": "ViT-L"}
+
+
+def test_layers_in_a_row_follow_the_layer_that_they_begin_with():
+    runs = DataFrame({"layer": [31.0, "30-31", 7.0, 30.0, None]}, dtype=object)
+    assert titles(runs, "layer") == {
+        7.0: "layer 7", 30.0: "layer 30", "30-31": "layers 30-31", 31.0: "layer 31",
+    }  # fmt: skip

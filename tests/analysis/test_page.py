@@ -130,7 +130,7 @@ def test_a_cell_shows_ours_the_paper_s_and_the_difference_with_their_gains(
 
 def test_the_page_says_whose_numbers_are_whose(inputs: dict[str, object]) -> None:
     text = " ".join(Parts(page(**inputs)).words)
-    assert "measured by its authors on their own data sets" in text
+    assert "only where a paper has a number for the same model on the same data" in text
     assert "n = 1 to 2 seeds" in text
 
 

@@ -1,15 +1,17 @@
 """The printed numbers, and with which of them one of ours is compared."""
 
 import pytest
+from pandas import DataFrame
 
 from rectify.analysis.published import (
     Label,
     every_cell,
     labels,
-    match,
     match_names,
     match_sizes,
     printed,
+    printed_for,
+    with_gains_over,
 )
 from rectify.targets.table1 import LANGUAGES, VISIONS
 
@@ -21,9 +23,12 @@ def value(table: str, row: str, column: str, group: str = "", kind: str = "value
 
 
 def test_every_cell_of_every_table_is_there_once() -> None:
-    counts = {name: len(printed(name).cells) for name in (*TABLES, "cost")}
+    names = (*TABLES, "cost", *PANG)
+    counts = {name: len(printed(name).cells) for name in names}
     expected = {"table1": 12, "table2": 8, "table3": 15, "table4": 36, "table5": 24, "table6": 30}
-    assert counts == {**expected, "cost": 6}
+    pang = {"pang_table1": 30, "pang_table3": 8, "pang_table6": 4, "pang_table_a": 8,
+            "pang_table_b": 12, "pang_table_c": 6, "pang_table_d": 5}  # fmt: skip
+    assert counts == {**expected, "cost": 6, **pang}
     places = [(cell.target, cell.row, cell.column, cell.kind) for cell in every_cell()]
     assert len(set(places)) == len(places) == sum(counts.values())
 
@@ -62,6 +67,71 @@ TEXT = {  # the body of each table as the paper's text has it, label first
         0.45 72.75 91.47 47.61 69.02 34.63 67.58
     """,
 }
+
+
+PANG = {  # the same of Pang et al., in rows as they print them
+    "pang_table1": """
+        72.1 43.9 7.7 19.6 32.3
+        73.2 45.8 8.7 20.6 33.8
+        80.1 57.2 20.5 28.9 42.1
+        80.7 58.7 22.7 30.5 42.8
+        80.6 60.5 23.4 31.9 43.5
+        81.7 62.1 26.9 33.2 44.3
+    """,
+    "pang_table3": """
+        64.71 89.15
+        65.89 89.93
+        64.97 89.50
+        66.03 90.25
+    """,
+    "pang_table6": """
+        80.1
+        80.7
+        80.4
+        78.9
+    """,
+    "pang_table_a": """
+        75.3 80.1
+        75.8 80.7
+        75.5 80.4
+        76.8 78.9
+    """,
+    "pang_table_b": """
+        80.1 64.7 89.2
+        80.7 65.9 89.9
+        80.4 63.8 88.9
+        76.9 64.1 88.8
+    """,
+    "pang_table_c": """
+        75.25
+        71.63
+        71.56
+        75.62
+        75.74
+        76.29
+    """,
+    "pang_table_d": """
+        75.32
+        75.84
+        75.55
+        72.66
+        77.10
+    """,
+}
+
+
+@pytest.mark.parametrize("table", PANG)
+def test_the_numbers_of_pang_et_al_are_those_of_their_text(table: str) -> None:
+    theirs = printed(table)
+    lines = [[float(word) for word in line.split()] for line in PANG[table].strip().splitlines()]
+    for row, numbers in zip(theirs.rows, lines, strict=True):
+        assert [theirs.cell(row, column).value for column in theirs.columns] == numbers
+
+
+@pytest.mark.parametrize(("other", "row"), [("pang_table6", 0), ("pang_table_b", 0)])
+def test_pang_et_al_agree_with_themselves(other: str, row: int) -> None:
+    first = printed("pang_table1").cell(Label("ViT-S"), Label("clean", "ImageNet, 300 epochs"))
+    assert printed(other).cells[row].value == first.value
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -116,23 +186,6 @@ def test_the_text_and_the_tables_agree() -> None:
     ]
 
 
-def test_labels_that_the_paper_prints_are_matched_by_name() -> None:
-    three, two = printed("table3").columns, printed("table2").columns
-    assert match(labels(["15", "31"]), three) == {
-        Label("15"): Label("15"),
-        Label("31"): Label("31"),
-    }
-    assert match(labels(["+OPT-350M"]), two) == {Label("+OPT-350M"): Label("+Opt-350M")}
-
-
-def test_other_labels_are_matched_by_rank_and_the_rest_by_none() -> None:
-    rows = printed("table1").rows
-    assert match(labels(["0", "2", "7"]), rows) == dict(
-        zip(labels(["0", "2", "7"]), rows, strict=True)
-    )
-    assert list(match(labels(["a", "b", "c"]), rows[:2]).values()) == [*rows[:2], None]
-
-
 def test_what_the_paper_has_is_matched_by_name_however_few_and_in_any_order() -> None:
     four, five, six = (printed(name).columns for name in ("table4", "table5", "table6"))
     assert match_names(six[::-1], six) == dict(zip(six, six, strict=True))
@@ -168,34 +221,42 @@ def test_what_the_paper_lacks_is_not_compared_where_it_has_others_of_ours(
     assert list(match_names(ours, printed(table).columns).values()) == theirs
 
 
-def test_stand_ins_are_matched_by_rank() -> None:
-    ours = [
-        Label(name, group)
-        for group, names in (
-            ("Glyphs", ("acc@1", "acc@5")),
-            ("Digits", ("acc@1", "acc@3")),
-            ("Biased", ("acc@1",)),
-        )
-        for name in names
-    ]
-    columns = printed("table6").columns
-    assert list(match_names(ours, columns).values()) == columns[:5]
-    assert match_names(labels(["ViT-48"]), labels(["ViT-T", "ViT-S"])) == {
-        Label("ViT-48"): Label("ViT-T")
-    }
+def test_stand_ins_are_compared_with_nothing() -> None:
+    ours = [Label("acc@1", "Glyphs"), Label("acc@5", "Glyphs"), Label("acc@1", "Digits")]
+    assert set(match_names(ours, printed("table6").columns).values()) == {None}
+    assert match_names(labels(["ViT-48"]), labels(["ViT-T"])) == {Label("ViT-48"): None}
 
 
-def test_models_of_the_paper_s_sizes_are_matched_by_size_and_others_by_rank() -> None:
+def test_models_of_the_printed_sizes_are_matched_by_size_and_others_not() -> None:
     assert match_sizes({"vit-s": 21.7e6}, VISIONS) == {"vit-s": Label("vit@22M")}
     sizes = (559e6, 1065e6, 3003e6, 7069e6)
     for size, column in zip(sizes, printed("table1").columns, strict=True):
         assert match_sizes({"bloomz": size}, LANGUAGES) == {"bloomz": column}
-    assert match_sizes({"opt": 6.7e9, "bloomz": 7.07e9, "large": 6.5e10}, LANGUAGES) == {
-        "opt": None, "bloomz": Label("LLM@7B"), "large": None,
+    assert match_sizes({"llama": 6.74e9, "bloomz": 7.07e9, "large": 6.5e10}, LANGUAGES) == {
+        "llama": None, "bloomz": Label("LLM@7B"), "large": None,
     }  # fmt: skip
-    assert match_sizes({"a": 4e4, "b": 2e5}, LANGUAGES) == {
-        "a": Label("LLM@560M"), "b": Label("LLM@1.1B"),
-    }  # fmt: skip
+    assert match_sizes({"opt": 6.7e9}, LANGUAGES) == {"opt": None}
+    assert match_sizes({"a": 4e4, "b": 2e5}, LANGUAGES) == {"a": None, "b": None}
+
+
+def frame(**titles: list[str | None]) -> DataFrame:
+    return DataFrame({f"{factor}_title": values for factor, values in titles.items()})
+
+
+def test_a_table_is_compared_only_if_every_run_is_of_its_models_and_data() -> None:
+    runs = frame(language=[None, "LLaMA-7B"], data=["CIFAR-100", "Cifar 100"])
+    assert printed_for("table3", runs, language="LLaMA-7B", data="CIFAR-100").cells
+    assert not printed_for("table3", runs, language="LLaMA-13B").cells
+    assert not printed_for("table3", frame(vision=["ViT-S", "ViT-T"]), vision="ViT-S").cells
+
+
+def test_gains_over_another_row_follow_from_the_printed_values() -> None:
+    three = printed("table3")
+    gained = with_gains_over(three, {Label("End"): Label("Early")})
+    derived = [cell for cell in gained.cells if cell.kind == "gain"]
+    assert [round(cell.value, 2) for cell in derived] == [2.53, 3.85, 4.17, 6.88, 5.41]
+    assert {(cell.row.name, cell.unit) for cell in derived} == {("End", "points")}
+    assert gained.cells[: len(three.cells)] == three.cells
 
 
 def test_the_sizes_of_table_1_are_those_of_its_labels() -> None:

@@ -10,6 +10,7 @@ from rectify.experiment.grid import (
     all_runs,
     expand,
     load,
+    pages,
     read,
     recipe_of,
     run_labels,
@@ -20,7 +21,7 @@ from rectify.experiment.grid import (
 from rectify.experiment.plan import Plan
 from rectify.experiment.run import POSITIONS, Run
 from rectify.trunks.vit import create_vit
-from tests.helpers.configs import DEMO, PAPER, SMOKE, changed, replaced
+from tests.helpers.configs import DEMO, DEMO_PANG, PAPER, SMOKE, changed, replaced
 
 BOTH = pytest.mark.parametrize("values", [PAPER, DEMO], ids=["paper", "demo"])
 LAYER = {"language": "llama-7b", "layer": 31, "position": "end"}
@@ -53,6 +54,18 @@ def test_each_table_has_as_many_runs_as_the_paper_has_cells(values):
     assert counts["table1"] == counts["figure4"] == counts["cost"] == 0
 
 
+def test_the_demo_of_pang_et_al_has_every_target_of_their_page(paper):
+    small = read(DEMO_PANG)
+    assert list(targets(small)) == pages(paper)["pang"]
+    counts = {name: len(runs_of(small, target)) for name, target in targets(small).items()}
+    assert counts == {
+        "pang_table1": 4, "pang_table3": 3, "pang_table6": 4, "pang_table_a": 8,
+        "pang_table_b": 8, "pang_table_c": 3, "pang_table_d": 5, "pang_figure2": 7,
+        "pang_figure_f": 4,
+    }  # fmt: skip
+    assert len(all_runs(small)) == 25
+
+
 def test_the_grid_of_table_3_is_complete(paper):
     runs = runs_of(paper, targets(paper)["table3"])
     cells = {(run.layer, run.position) for run in runs if run.layer is not None}
@@ -76,7 +89,9 @@ def test_an_experiment_is_the_product_of_its_factors_by_another_count(paper):
         "position": ["early", 3, "end"],
         "lambda": [0, 0.2],
     }
-    config = read(replaced(PAPER, "experiments", {"mine": factors}) | {"targets": {}})
+    languages = {"llama-7b": PAPER["languages"]["llama-7b"]}
+    alone = {"experiments": {"mine": factors}, "targets": {}, "pages": {}, "languages": languages}
+    config = read(PAPER | alone)
     runs = expand(config, config.experiments["mine"])
     pairs = 2 * 2
     inserted = pairs * 2 * 2 * 3  # two controls (head is for auxiliary alone), layers, positions
@@ -179,6 +194,36 @@ def test_a_language_model_may_have_a_rate_of_its_own():
     assert set(rates.values()) == {5e-4}
 
 
+def test_the_smallest_language_models_learn_at_a_fifth_of_the_rate(paper):
+    runs = [run for run in runs_of(paper, targets(paper)["pang_table_c"]) if run.language]
+    rates = {run.language: run_settings(paper, run).recipe.lr for run in runs}
+    usual = recipe_of(paper, Run("imagenet-short", "vit-s")).lr
+    slow = {"opt-125m": usual / 5, "opt-350m": usual / 5}
+    same = dict.fromkeys(("opt-1.3b", "opt-2.7b", "opt-6.7b"), usual)
+    assert rates == pytest.approx(slow | same)
+
+
+@pytest.mark.parametrize(("data", "epochs"), [("imagenet-pang", 300), ("imagenet-short", 100)])
+def test_pang_et_al_train_with_their_own_recipe(paper, data, epochs):
+    theirs = recipe_of(paper, Run(data, "vit-s"))
+    assert (theirs.epochs, theirs.batch_size, theirs.weight_decay) == (epochs, 1024, 0.05)
+    assert (theirs.warmup_epochs, theirs.repeats, theirs.mixup_mode) == (20, 3, "batch")
+    assert theirs.precision == "bfloat16"
+
+
+def test_a_page_holds_its_targets_with_what_comes_with_them():
+    asked = {"reads": "grid", "rows": "position", "columns": "layer", "similarity": True}
+    values = changed(PAPER, "targets.mine", asked)
+    values = changed(values, "experiments.new", PAPER["experiments"]["sizes"])
+    config = read(changed(values, "pages.own", {"title": "Own", "targets": ["mine", "table3"]}))
+    found = pages(config)
+    assert found["own"] == ["table3", "mine", "mine-similarity"]
+    assert sorted(name for names in found.values() for name in names) == sorted(targets(config))
+    assert "new" in found["index"]
+    assert all(name.startswith("pang_") for name in found["pang"])
+    assert not any(name.startswith("pang_") for name in found["index"])
+
+
 DISPLAY = {
     "data.bar.title": "Other",
     "visions.vit-s.title": "Other",
@@ -225,8 +270,8 @@ def test_what_decides_weights_changes_the_settings_of_exactly_its_runs(path, pap
     concerned = {
         "data": {run for run in runs if run.data == "bar"},
         "visions": {run for run in runs if run.vision == "vit-s"},
-        # VideoMAE's recipe starts anew
-        "training": {run for run in runs if run.data != "ssv2"},
+        # a recipe that a set names starts anew
+        "training": {run for run in runs if "recipe" not in paper.data[run.data].training},
     }.get(path.partition(".")[0], set(runs))
     assert differ == concerned
 
@@ -295,6 +340,10 @@ MISTAKES = [
     ("targets.cost.languages", "llama", ["targets.cost.languages", "llama-7b?"]),
     ("experiments.grid.layer", [0, 32], ["experiments.grid.layer", "0..31, got 32"]),
     ("experiments.grid.layer", [-1], ["experiments.grid.layer", "got -1"]),
+    ("experiments.grid.layer", ["30-31"], []),
+    ("experiments.grid.layer", ["31-32"], ["experiments.grid.layer", "0..31, got 31-32"]),
+    ("experiments.grid.layer", ["31-30"], ["experiments.grid.layer", "got 31-30"]),
+    ("experiments.grid.layer", ["end"], ["experiments.grid.layer", "got end"]),
     ("experiments.grid.layers", [1], ["'layers' at experiments.grid", "Did you mean layer?"]),
     ("experiments.grid.position", ["ende"], ["experiments.grid.position", "early"]),
     ("experiments.grid.position", ["middle", 6], ["named once, got middle and 6"]),
@@ -309,6 +358,13 @@ MISTAKES = [
     ("experiments.weights.lambda", [0.05], ["auxiliary.lambda_floor, 0.1, got 0.05"]),
     ("experiments.weights.layer", [1], []),
     ("experiments.weights.position", ["end"], ["position has none"]),
+    ("pages.pang.targets", ["pang_table7"], ["pages.pang.targets", "Did you mean pang_table6?"]),
+    ("pages.mine", {"title": "m", "targets": ["table1", "pang_table1"]}, ["got pang_table1 on"]),
+    ("pages.grid", {"title": "m", "targets": ["table1"]}, ["pages.grid", "name of its own"]),
+    ("pages.index", {"title": "m", "targets": ["table1"]}, ["pages.index", "name of its own"]),
+    ("pages.mine", {"title": "m", "targets": []}, ["pages.mine.targets", "at least one"]),
+    ("languages.bloomz-3b.training", {"lr": 1e-4}, ["languages.bloomz-3b.training", "no run with"]),
+    ("targets.pang-_x", {"reads": "grid"}, ["targets"]),
     ("seeds", [0, 0], ["seeds", "each once", "[0, 0]"]),
     ("seeds", [], ["seeds", "at least one"]),
     ("seeds", [0.5], ["seeds", "got 0.5"]),

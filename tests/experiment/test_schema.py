@@ -4,7 +4,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from rectify.experiment.schema import json_schema
-from tests.helpers.configs import DEMO, PAPER, ROOT, SMOKE, changed
+from tests.helpers.configs import DEMO, DEMO_PANG, PAPER, ROOT, SMOKE, changed
 
 
 def test_the_committed_schema_is_that_of_the_settings():
@@ -14,7 +14,9 @@ def test_the_committed_schema_is_that_of_the_settings():
     )
 
 
-@pytest.mark.parametrize("values", [PAPER, DEMO, SMOKE], ids=["paper", "demo", "smoke"])
+@pytest.mark.parametrize(
+    "values", [PAPER, DEMO, DEMO_PANG, SMOKE], ids=["paper", "demo", "demo-pang", "smoke"]
+)
 def test_the_given_configurations_suit_the_schema(values):
     schema = json_schema()
     Draft202012Validator.check_schema(schema)

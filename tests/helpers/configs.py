@@ -16,6 +16,7 @@ def read_yaml(name: str) -> dict:
 
 PAPER = read_yaml("config.yaml")
 DEMO = read_yaml("demo.yaml")
+DEMO_PANG = read_yaml("demo-pang.yaml")
 SMOKE = merge(DEMO, read_yaml("tests/smoke.yaml"))
 
 

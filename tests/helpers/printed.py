@@ -12,6 +12,8 @@ from tests.helpers import synthetic
 from tests.helpers.synthetic import LLAMA, VITS, Model, Run
 
 IMAGENET = Model("imagenet", "ImageNet", 0)
+SHORT = Model("imagenet-short", "ImageNet, 100 epochs", 0)
+LONG = Model("imagenet-pang", "ImageNet, 300 epochs", 0)
 SSV2 = Model("ssv2", "Something-Something-v2", 0)
 CIFAR = Model("cifar100", "CIFAR-100", 0)
 CALTECH = Model("caltech256", "Caltech 256", 0)
@@ -79,11 +81,11 @@ def similarity(root: Path) -> dict[tuple[str, str], Path]:
 def sizes() -> list[Run]:
     """Return the runs of Table 2."""
     languages = {"350M": 3.5e8, "1.3B": 1.3e9, "2.7B": 2.7e9, "6.7B": 6.7e9}
-    runs = [Run(IMAGENET, VITS["ViT-S"], **exactly({"test": 75.25}))]
+    runs = [Run(SHORT, VITS["ViT-S"], **exactly({"test": 75.25}))]
     for (name, size), top1 in zip(languages.items(), numbers("table2", "ViT-S"), strict=True):
         language = Model(f"opt-{name.lower()}", f"OPT-{name}", size)
         settings = {**INSERTED, "language": language}
-        runs.append(Run(IMAGENET, VITS["ViT-S"], **exactly({"test": top1}), **settings))
+        runs.append(Run(SHORT, VITS["ViT-S"], **exactly({"test": top1}), **settings))
     return runs
 
 
@@ -135,3 +137,48 @@ def weights() -> list[Run]:
             exact = exactly({"test": top1, "k": topk})
             runs.append(Run(data, VITS["ViT-S"], **exact, k=k, **settings))
     return runs
+
+
+PANG_CONTROLS = {
+    "": None, "LLaMA": "frozen", "MLP": "mlp", "LLaMA, fine-tuned": "tuned",
+    "random LLM": "scratch",
+}  # fmt: skip
+PANG_PLACES = {
+    "LLaMA, head": (31, "early"), "LLaMA, middle": (31, "middle"), "LLaMA, tail": (31, "end"),
+    "two LLaMA blocks, tail": ("30-31", "end"),
+}  # fmt: skip
+PANG_LAYERS = {"125M": 11, "350M": 23, "1.3B": 23, "2.7B": 31, "6.7B": 31}
+PANG_NAMES = {"clean": "test", "-C": "c", "-A": "a", "-SK": "sk", "-R": "r", "acc@1": "test",
+              "acc@5": "k"}  # fmt: skip
+
+
+def pang(table: str) -> list[Run]:
+    """Return the runs of a table of Pang et al., from its printed rows and column heads."""
+    theirs, runs = printed(table), []
+    for row in theirs.rows:
+        model, _, added = row.name.partition(" +")
+        for group in dict.fromkeys(column.group for column in theirs.columns):
+            percent = {
+                PANG_NAMES[cell.column.name]: cell.value
+                for cell in theirs.cells
+                if (cell.row, cell.column.group) == (row, group) and cell.kind == "value"
+            }
+            data = next(one for one in (SHORT, LONG, SSV2) if group.startswith(one.title))
+            vit = VITS[model if model in VITS else "ViT-S"]
+            shifts = ("c", "a", "sk", "r") if "c" in percent else ()
+            run = Run(data, vit, **exactly(percent), shifts=shifts, **_inserted(added))
+            runs.append(run)
+    return runs
+
+
+def _inserted(added: str) -> dict[str, object]:
+    """Return what Pang et al. insert by what they call it."""
+    if added.startswith("OPT"):
+        size = added.removeprefix("OPT-")
+        language = Model(added.lower(), added, 1e9)
+        return {**INSERTED, "language": language, "layer": PANG_LAYERS[size]}
+    if added in PANG_PLACES:
+        layer, position = PANG_PLACES[added]
+        return {**INSERTED, "layer": layer, "position": position}
+    control = PANG_CONTROLS[added]
+    return {**INSERTED, "control": control} if control else {}

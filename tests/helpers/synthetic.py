@@ -51,7 +51,7 @@ class Run:
     variant: str = "vanilla"
     control: str = "frozen"
     language: Model | None = None
-    layer: int | None = None
+    layer: int | str | None = None
     position: str | None = None
     lambda_init: float = 0.0
     depth: int = 12
@@ -120,6 +120,7 @@ def write_run(root: Path, run: Run, seeds: Sequence[int]) -> Path:
             for epoch in range(run.epochs)
             for metric, value in (
                 ("accuracy", run.accuracy(seed, "test")),
+                ("test_loss", 2.5 - epoch / 2 - seed / 20),
                 ("main_loss", 3.0 - epoch - seed / 10),
                 ("train_loss", 4.0 - epoch),
                 ("lr", 1e-3),

@@ -156,8 +156,9 @@ class Placement(SimpleNamespace):
 
 
 def placements(*places: tuple[int, str]) -> list[Placement]:
-    vanilla = Placement(variant="vanilla", layer=None, position=None)
-    inserted = [Placement(variant="insert", layer=n, position=p) for n, p in places]
+    usual = {"control": "frozen"}
+    vanilla = Placement(variant="vanilla", layer=None, position=None, **usual)
+    inserted = [Placement(variant="insert", layer=n, position=p, **usual) for n, p in places]
     return [vanilla, *inserted]
 
 

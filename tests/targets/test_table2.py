@@ -1,5 +1,6 @@
 """Table 2: the paper's own numbers but for its slip, and gains that are paired."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -31,7 +32,12 @@ def test_gains_are_paired_by_seed() -> None:
     cells = table(results_of(runs=seeded(vanilla=[0.70, 0.74], insert=[0.73, 0.75])), ASKED)
     gain = cells[cells["kind"] == "gain"].iloc[0]
     assert (gain["mean"], gain["std"]) == pytest.approx((2.0, math.sqrt(2)))
-    assert (gain["row"], gain["unit"], gain["paper_row"]) == ("ViT-64", "points", "ViT-S")
+    assert (gain["row"], gain["unit"], gain["paper_row"]) == ("ViT-64", "points", "-")
+
+
+def test_another_schedule_is_not_compared(tmp_path: Path) -> None:
+    runs = [dataclasses.replace(run, data=printed.IMAGENET) for run in printed.sizes()]
+    assert table(synthetic.collected(tmp_path, runs), ASKED)["paper"].isna().all()
 
 
 def test_runs_on_two_data_sets_are_an_error() -> None:

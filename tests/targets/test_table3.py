@@ -1,5 +1,6 @@
 """Table 3: the paper's own numbers, the same layers only, and its heat map."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tests.helpers.synthetic import VITS, Run, results_of, seeded
 
 ASKED = Settings(reads="grid")
 VANILLA = Run(CIFAR, VITS["ViT-S"], **exactly({"test": 71.62}))
+OTHER = synthetic.Model("llama-13b", "LLaMA-13B", 1.3e10)
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +55,20 @@ def test_each_cell_has_its_gain_over_vanilla_and_the_test_over_the_items(grid: R
     assert 0 < cells.loc[("End", "7", "item test"), "mean"] <= 1
 
 
-def test_layers_of_another_model_are_compared_by_rank(grid: Results) -> None:
+def test_another_model_is_not_compared(grid: Results) -> None:
     cells = table(grid, ASKED)
     assert cells["kind"].value_counts().to_dict() == {"value": 15, "gain": 15, "item test": 15}
-    columns = cells.drop_duplicates("column").set_index("column")["paper_column"].to_dict()
-    assert columns == {"0": "0", "2": "7", "3": "15", "5": "23", "7": "31"}
+    assert cells["paper"].isna().all()
+
+
+@pytest.mark.parametrize(
+    "changed", [{"vision": VITS["ViT-T"]}, {"data": printed.BAR}, {"language": OTHER}]
+)
+def test_vit_data_and_language_model_must_all_be_the_papers(
+    tmp_path: Path, changed: dict[str, synthetic.Model]
+) -> None:
+    runs = [dataclasses.replace(run, **changed) for run in printed.grid()]
+    assert table(synthetic.collected(tmp_path, runs), ASKED)["paper"].isna().all()
 
 
 def test_positions_by_number_are_rows_that_the_paper_lacks(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ PARTS = (
     "Snakefile",
     "config.yaml",
     "demo.yaml",
+    "demo-pang.yaml",
     "workflow",
     "rectify",
     "profiles",

@@ -18,7 +18,7 @@ def test_the_papers_grid_is_planned_without_any_data(project: Path) -> None:
     jobs = planned(project, "all")
     seeds = 3
     grid = 5 * 3 + 1  # layers x positions, and the plain ViT
-    others = {"table2": 5, "table4": 8, "table5": 6, "table6": 11, "controls": 4}
+    others = {"table2": 5, "table4": 8, "table5": 7, "table6": 11, "controls": 4}
     others["datasize"] = 2 * (1 + 3)  # the other shares: vanilla and controls
     others["auxiliary-controls"] = 5 - 1  # table5 has the frozen layer
     assert jobs["train"] == seeds * (grid + sum(others.values()))
@@ -27,8 +27,30 @@ def test_the_papers_grid_is_planned_without_any_data(project: Path) -> None:
     assert jobs["similarity"] == 3 * 4 + 1
     assert (jobs["table"], jobs["figure"], jobs["page"]) == (12, 8, 1)
     assert jobs["measure"] == 3
-    assert (jobs["prepare_data"], jobs["prepare_shift"]) == (8, 4)
+    assert (jobs["prepare_data"], jobs["prepare_shift"]) == (9, 4)
     assert planned(project) == jobs  # what a call without a target makes
+
+
+def test_the_grid_of_pang_et_al_is_a_page_of_its_own(project: Path) -> None:
+    jobs = planned(project, "pang")
+    runs = {
+        "table 1, figure F": 6,  # three ViTs, with and without
+        "table 3": 6,  # two ViTs, two layers
+        "tables 6 and A": 2 + 4,  # MLP and tuned; the same and vanilla, frozen with 100 epochs
+        "table B": 1 + 2,  # the random block; it and the MLP for clips
+        "table C": 5,
+        "table D": 3,  # head, middle, and two layers
+        "figure 2": 4 + 4,  # its last layers are those of tables D and C
+    }
+    assert jobs["train"] == jobs["evaluate"] == 3 * sum(runs.values())
+    assert (jobs["table"], jobs["figure"], jobs["page"]) == (7, 2, 1)
+    assert (jobs["prepare_data"], jobs["prepare_shift"]) == (3, 4)
+    both = planned(project, "all", "pang")
+    shared = 5  # Table 2 is a part of Table C
+    clips = 2  # the vanilla ones of Tables 3 and 4
+    images = planned(project, "all")["train"] + jobs["train"] - both["train"]
+    assert images == 3 * (shared + clips)
+    assert both["page"] == 2
 
 
 def test_figure4_of_the_demo_needs_one_run_and_two_language_models(project: Path) -> None:
@@ -45,7 +67,7 @@ def test_figure2_needs_only_the_last_layer_at_the_end(project: Path) -> None:
 
 def test_every_target_every_experiment_and_the_report_can_be_asked_for(project: Path) -> None:
     config = Config.model_validate(DEMO_VALUES)
-    names = {*targets(config), *config.experiments, "report"}
+    names = {*targets(config), *config.experiments, *config.pages, "report"}
     assert names <= set(planned(project, *DEMO, *names))
 
 

@@ -1,14 +1,16 @@
 rule page:
-    """One page with all tables and figures, their captions, provenance and job times."""
+    """A page with its tables and figures, their captions, provenance and job times."""
     input:
-        tables=expand("<results>/tables/{target}.csv", target=TABLES),
-        figures=expand("<results>/figures/{target}.png", target=FIGURES),
+        tables=PLAN.page_tables,
+        figures=PLAN.page_figures,
     output:
-        page="<results>/report/index.html",
+        page="<results>/report/{page}.html",
     log:
-        "<results>/logs/report.log",
+        "<results>/logs/report/{page}.log",
     benchmark:
-        "<results>/benchmarks/report.tsv"
+        "<results>/benchmarks/report/{page}.tsv"
+    wildcard_constraints:
+        page="|".join(PLAN.pages),
     localrule: True
     conda:
         "../../envs/rectify.yaml"
@@ -17,8 +19,8 @@ rule page:
         mem_mb=1_000,
         runtime=10,
     params:
-        title=CONFIG.title,
-        targets=PLAN.page_targets(),
+        title=PLAN.page_title,
+        targets=PLAN.page_targets,
         benchmarks=BENCHMARKS,
         configs=list(map(str, workflow.configfiles)),
         code=PLAN.page_code(),

@@ -1,0 +1,170 @@
+"""Tables of what is inserted: a row for each ViT alone and for each thing in it, with its gain.
+
+Pang et al. (2024) print such tables. A row of theirs is compared with one of ours if a target says
+which, and a column if its data set has their title; gains are next to those of their values.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from pandas import DataFrame, Series
+
+from rectify.analysis.cells import ColumnSpec, RowSpec, TableSpec, fill
+from rectify.analysis.checks import check_some
+from rectify.analysis.collect import Results
+from rectify.analysis.factors import FROZEN, models, title, titles, values
+from rectify.analysis.metrics import Metric, scores
+from rectify.analysis.published import (
+    LANGUAGE,
+    Label,
+    Printed,
+    match_names,
+    printed,
+    with_gains_over,
+)
+from rectify.analysis.statistics import with_gains
+from rectify.controls import CONTROLS
+
+ADDED = " +"  # in the name of a printed row, before what is inserted
+PLACE = ["language", "control", "layer", "position"]
+PRINTED_AS = {
+    "frozen": "LLaMA",
+    "mlp": "MLP",
+    "tuned": "LLaMA, fine-tuned",
+    "scratch": "random LLM",
+}
+"""What Pang et al. call it, by control."""
+
+Scores = Callable[[DataFrame], list[Metric]]
+Named = Callable[[Series], str | None]
+
+
+def of_llama(run: Series, layers: Sequence[int] = (31,)) -> str | None:
+    """Return what Pang et al. call a run's insertion, if it is theirs: LLaMA-7B, at the end."""
+    is_theirs = run["language_title"] == LANGUAGE and run["position"] == "end"
+    return PRINTED_AS.get(run["control"]) if is_theirs and run["layer"] in layers else None
+
+
+def inserted_table(
+    target: str, results: Results, named: Named = of_llama, scores_of: Scores = scores
+) -> DataFrame:
+    """Return the scores of each ViT alone and with each insertion, and the gains of these.
+
+    Args:
+        target: Name of the table.
+        results: Its runs.
+        named: Returns what Pang et al. call the insertion of a run; nothing if it is not theirs.
+        scores_of: Returns the scores that are shown of the runs of one data set.
+
+    Raises:
+        ValueError: If there are no insertions, or two of them share a row.
+    """
+    runs, treated = _runs(target, results)
+    theirs = _with_gains(printed(target))
+    sets = titles(treated, "data", results.order)
+    shown = {name: scores_of(runs[runs["data"] == name]) for name in sets}
+    columns = [
+        column
+        for name, label in sets.items()
+        for column in _columns(shown[name], label, {"data": name}, theirs)
+    ]
+    rows = []
+    for vision, label in models(treated, "vision").items():
+        rows.append(RowSpec(label, {"vision": vision, "variant": "vanilla"}, Label(label)))
+        of_vision = treated[treated["vision"] == vision]
+        for run in _insertions(of_vision, results.order):
+            name = named(run)
+            rows.append(
+                RowSpec(
+                    f"{label}{_added(run, of_vision)}",
+                    {"vision": vision, **run[PLACE].to_dict()},
+                    name and Label(f"{label}{ADDED}{name}"),
+                )
+            )
+    return _filled(target, rows, columns, theirs, runs, shown)
+
+
+def controls_table(target: str, results: Results, vanilla: str) -> DataFrame:
+    """Return the scores of each task (columns) without an insertion and with each control (rows).
+
+    Args:
+        target: Name of the table.
+        results: Its runs: one model for each data set.
+        vanilla: Label of the first row.
+
+    Raises:
+        ValueError: As ``inserted_table``.
+    """
+    runs, treated = _runs(target, results)
+    theirs = _with_gains(printed(target))
+    sets = titles(treated, "data", results.order)
+    shown = {name: scores(runs[runs["data"] == name]) for name in sets}
+    columns = [
+        column
+        for name, label in sets.items()
+        for vision, model in models(treated[treated["data"] == name], "vision").items()
+        for column in _columns(
+            shown[name], f"{label}, {model}", {"data": name, "vision": vision}, theirs
+        )
+    ]
+    rows = [RowSpec(vanilla, {"variant": "vanilla"}, Label(vanilla))]
+    for control, label in titles(treated, "control").items():
+        names = {of_llama(run) for _, run in treated[treated["control"] == control].iterrows()}
+        name = names.pop() if len(names) == 1 else None
+        there = name and Label(f"{vanilla}{ADDED}{name}")
+        rows.append(RowSpec(label, {"control": control}, there))
+    return _filled(target, rows, columns, theirs, runs, shown)
+
+
+def _runs(target: str, results: Results) -> tuple[DataFrame, DataFrame]:
+    """Return the vanilla runs and the insertions, and these alone."""
+    runs = results.runs[results.runs["variant"].isin(["vanilla", "insert"])]
+    treated = runs[runs["variant"] == "insert"]
+    check_some(treated, target, "runs of variant insert")
+    return runs, treated
+
+
+def _with_gains(theirs: Printed) -> Printed:
+    added = [row for row in theirs.rows if ADDED in row.name]
+    return with_gains_over(theirs, {row: Label(row.name.partition(ADDED)[0]) for row in added})
+
+
+def _columns(
+    metrics: Sequence[Metric], group: str, where: Mapping[str, str], theirs: Printed
+) -> list[ColumnSpec]:
+    labels = [Label(metric.label, group) for metric in metrics]
+    there = match_names(labels, theirs.columns)
+    return [
+        ColumnSpec(label.name, (metric, metric.gain), where, group, there[label])
+        for label, metric in zip(labels, metrics, strict=True)
+    ]
+
+
+def _insertions(treated: DataFrame, order: Mapping[str, Sequence[str]]) -> list[Series]:
+    """Return one run for each insertion in a ViT, in the order of the factors."""
+    distinct = treated.drop_duplicates(PLACE)
+    ranks = {factor: values(distinct, factor, order).index for factor in PLACE}
+    runs = [run for _, run in distinct.iterrows()]
+    return sorted(runs, key=lambda run: [ranks[factor](run[factor]) for factor in PLACE])
+
+
+def _added(run: Series, treated: DataFrame) -> str:
+    """Return what is inserted, and the places in which the runs with its model differ."""
+    model = f"{ADDED}{run['language_title']}"
+    if run["control"] != FROZEN:
+        several = treated["language"].nunique() > 1
+        model = f", {CONTROLS[run['control']].title}{model if several else ''}"
+    same = treated[treated["language"] == run["language"]]
+    differ = [name for name in ("layer", "position") if same[name].nunique() > 1]
+    return ", ".join([model, *(title(same, name, run[name]) for name in differ)])
+
+
+def _filled(
+    target: str,
+    rows: Sequence[RowSpec],
+    columns: Sequence[ColumnSpec],
+    theirs: Printed,
+    runs: DataFrame,
+    shown: Mapping[str, Sequence[Metric]],
+) -> DataFrame:
+    metrics = list(dict.fromkeys(metric for of_set in shown.values() for metric in of_set))
+    return fill(TableSpec(target, rows, columns, theirs), with_gains(runs, metrics))
