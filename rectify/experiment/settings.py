@@ -20,6 +20,7 @@ from pydantic import (
 
 from rectify.controls import CONTROLS, VARIANTS
 from rectify.experiment.run import FROZEN, POSITIONS
+from rectify.filtering.settings import Filtering
 from rectify.results.declared import (
     ESTIMATORS,
     GSNR_GROUPS,
@@ -34,7 +35,7 @@ from rectify.targets.contract import TargetSettings
 from rectify.tasks import settings_of as task_settings
 from rectify.tasks.entry import DEFAULT_TASK, Entry, Hub, Text
 from rectify.training.recipes import Recipe, recipe
-from rectify.typed import Closed, Name, Several, parse
+from rectify.typed import Closed, Name, Several, TargetName, parse
 
 
 def _position(value: object) -> str:
@@ -257,7 +258,8 @@ class Config(Closed):
     gsnr: Gsnr = Gsnr()
     similarity: Similarity | None = None
     experiments: dict[Name, Experiment] = Field(description="Products of factors by name.")
-    targets: dict[Name, SerializeAsAny[TargetSettings]] = Field(
+    filtering: Filtering = Filtering()
+    targets: dict[TargetName, SerializeAsAny[TargetSettings]] = Field(
         {}, description="Tables and figures by name; what each reads and shows."
     )
 

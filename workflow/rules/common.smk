@@ -14,7 +14,7 @@ from rectify.experiment import grid
 from rectify.experiment.plan import Plan, is_filled_by_hand
 from rectify.tasks import DEFAULT_TASK
 from rectify.training.folders import remove_states
-from rectify.typed import NAME
+from rectify.typed import NAME, TARGET
 
 slurm_fixes.apply()
 if workflow.is_main_process:  # not in jobs, which evaluate this file too
@@ -57,7 +57,7 @@ wildcard_constraints:
     features=f"{NAME}(_{NAME})*--(seed-\\d+|pretrained)",
     layer=r"\d+",
     seed=r"\d+",
-    target=NAME,
+    target=TARGET,
 
 
 def begin():
