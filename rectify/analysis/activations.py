@@ -21,11 +21,11 @@ LAYER = "F_A"
 
 def run_title(run: Series, runs: DataFrame) -> str:
     """Return what distinguishes a run from the others: its variant or control, its layer."""
-    is_plain = run["control"] in (None, factors.FROZEN)
-    kind = VARIANTS[run["variant"]].title if is_plain else CONTROLS[run["control"]].title
-    words = [kind]
-    if not is_plain and runs.loc[runs["control"] != factors.FROZEN, "variant"].nunique() > 1:
-        words.append(VARIANTS[run["variant"]].title)
+    variant = VARIANTS[run["variant"]].title
+    words = [CONTROLS[run["control"]].title if _has_control(run) else variant]
+    controlled = runs[runs.apply(_has_control, axis=1)]
+    if _has_control(run) and controlled["variant"].nunique() > 1:
+        words.append(variant)
     for factor in ("language", "layer", "position", "lambda"):
         if run["variant"] != "vanilla" and _varies(run, runs, factor):
             words.append(factors.title(runs, factor, run[factor]))
@@ -34,9 +34,13 @@ def run_title(run: Series, runs: DataFrame) -> str:
 
 def run_colour(run: Series) -> str:
     """Return the colour of a run: its control's, else its variant's."""
-    if run["control"] in (None, factors.FROZEN):
-        return VARIANTS[run["variant"]].colour
-    return CONTROLS[run["control"]].colour
+    if _has_control(run):
+        return CONTROLS[run["control"]].colour
+    return VARIANTS[run["variant"]].colour
+
+
+def _has_control(run: Series) -> bool:
+    return run["variant"] != "vanilla" and run["control"] != factors.FROZEN
 
 
 def _varies(run: Series, runs: DataFrame, factor: str) -> bool:
