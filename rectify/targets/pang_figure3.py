@@ -82,7 +82,7 @@ def needs(_settings: Settings, runs: Sequence[Run]) -> list[Run]:
 def figure(results: Results, _settings: Settings) -> Drawn:
     """Draw magnitude and frequency of a few images at each place, then heads of attention.
 
-    The mask is outlined in the image; the maps are of the first seed.
+    The mask is outlined; the maps are of the first seed.
 
     Raises:
         ValueError: If there is no run.
@@ -117,7 +117,8 @@ def figure(results: Results, _settings: Settings) -> Drawn:
             _image(first, runs[0], image, kind)
             has_titles = row == 0 or is_head
             for axes, cell in zip(others, cells, strict=False):
-                _map(axes, cell.values[image], cell.title if has_titles else "")
+                mask = runs[0].arrays["mask"][image]
+                _map(axes, cell.values[image], mask, cell.title if has_titles else "")
             for axes in others[len(cells) :]:
                 axes.set_axis_off()
         first_run = runs[-1].run
@@ -134,7 +135,7 @@ def _attention(runs: Sequence[Maps]) -> list[tuple[Maps, str]]:
     return [
         (maps, name.removeprefix("heads/"))
         for maps in runs
-        for name in sorted(maps.arrays)
+        for name in sorted(maps.arrays, reverse=True)  # the ViT's before the layer's
         if name.startswith("heads/")
     ]
 
@@ -162,9 +163,12 @@ def _image(axes: "Axes", maps: Maps, image: int, kind: str) -> None:
     axes.set_ylabel(kind)
 
 
-def _map(axes: "Axes", values: np.ndarray, title: str) -> None:
+def _map(axes: "Axes", values: np.ndarray, mask: np.ndarray, title: str) -> None:
+    """Draw a map of tokens, with the outline at the place that it has in the image."""
+    height, width = mask.shape
     _bare(axes)
-    axes.imshow(values, cmap=style.HEAT)
+    axes.imshow(values, cmap=style.HEAT, extent=(-0.5, width - 0.5, height - 0.5, -0.5))
+    axes.contour(mask, levels=[0.5], **OUTLINE)
     axes.set_title(title, fontsize=7)
 
 

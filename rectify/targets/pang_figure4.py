@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from pandas import DataFrame
+from pandas import DataFrame, Series
 
 from rectify.analysis import activations, drawing, style
 from rectify.analysis.activations import ATTENTION, FEATURES, LAYER
@@ -98,14 +98,14 @@ def _panel(axes: "Axes", rows: DataFrame, activation: str) -> None:
                 axes.plot(np.full(len(values), at), values, **DOT)
     for column, (_, line) in FLOORS.items():
         axes.axhline(shown[column].mean(), linewidth=1.0, **line)
-    axes.set_xticks(range(len(places)), [titles[place] for place in places])
+    axes.set_xticks(range(len(places)), [titles[place] for place in places], fontsize=6.5)
     axes.grid(False, axis="x")
     axes.tick_params(axis="x", length=0)
     axes.set_xlim(-0.6, len(places) - 0.4)
     axes.set_title("attention of the class token" if activation == ATTENTION else activation)
 
 
-def _runs(rows: DataFrame) -> Iterator[tuple["object", float, np.ndarray]]:
+def _runs(rows: DataFrame) -> Iterator[tuple[Series, float, np.ndarray]]:
     """Give each run, the strength of its colour, and its IoU by seed.
 
     Runs of the same colour are the fainter the later they come.

@@ -57,8 +57,8 @@ def test_the_last_rows_are_attention_summed_and_by_head(maps: list[Maps]) -> Non
     titles = [panel.get_title() for panel in axes if panel.get_title()]
     assert titles == [
         "vanilla\nblock 5: sum", "head 0", "head 1",
-        "inserted\nlayer: sum", "head 0", "head 1",
         "inserted\nblock 5: sum", "head 0", "head 1",
+        "inserted\nlayer: sum", "head 0", "head 1",
     ]  # fmt: skip
     (shown,) = pictures(axes[3])
     assert np.array_equal(shown, maps[0].arrays["heads/block-5"][0, 1])
