@@ -23,12 +23,11 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 NAME = r"[a-z0-9]+([.-][a-z0-9]+)*"
+TARGET = r"[a-z0-9]+([._-][a-z0-9]+)*"
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
 """Small letters and digits, with single points or hyphens between them: a field of a run's name."""
-
-TARGET = f"{NAME}(_{NAME})*"
 TargetName = Annotated[str, StringConstraints(pattern=f"^{TARGET}$")]
-"""The same, with single underscores too: a table or figure."""
+"""The same, with underscores too: the name of a table or figure."""
 
 
 def layers_of(layer: int | str) -> tuple[int, ...]:

@@ -10,15 +10,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 from pandas import DataFrame, Series
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 from rectify.analysis.robustness import mean_corruption_error
 from rectify.results.declared import (
     BEST,
     COST,
     ESTIMATORS,
+    FILTERING,
     GSNR,
     HISTORY,
     LAST,
@@ -46,6 +51,14 @@ FACTS = (
 SUMS = ("signal", "noise", "agreement")
 MODELS = ("vision", "language")
 SHOWN = ("language_title", "vision_title", "vision_parameters")
+
+
+class Maps(NamedTuple):
+    """What ``rectify.filtering.measure`` kept for pictures of one run: arrays by name."""
+
+    run: Series
+    """The settings, as a row of `Results.runs`."""
+    arrays: Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -134,6 +147,32 @@ class Results:
         return pd.read_parquet(path)
 
     @cached_property
+    def filtering(self) -> DataFrame:
+        """How well activations outline objects, one row per run, seed, place and activation.
+
+        Raises:
+            ValueError: If a file is missing, or a run has not reached its last epoch.
+        """
+        parts = [
+            read_table(FILTERING, place / "filtering.csv").assign(**settings)
+            for settings, place, _ in self._places()
+        ]
+        return _stacked(parts, [*SETTINGS, *FILTERING.names])
+
+    @cached_property
+    def maps(self) -> list[Maps]:
+        """Activations of a few images, of each run with the first seed.
+
+        Raises:
+            ValueError: If a file is missing or damaged, or a run has not reached its last epoch.
+        """
+        return [
+            Maps(Series(settings), _arrays(place / "maps.safetensors"))
+            for settings, place, _ in self._places()
+            if settings["seed"] == self.seeds[0]
+        ]
+
+    @cached_property
     def similarity(self) -> DataFrame:
         """Similarity tables one below the other, each with the facts of its description.
 
@@ -188,6 +227,16 @@ class Results:
                 history = read_table(HISTORY, place / "history.csv")
                 _check_finished(history, epochs, place)
                 yield {**settings, "seed": seed}, place, history
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return load_file(path)
+    except (SafetensorError, FileNotFoundError) as error:
+        raise ValueError(
+            f"{path}: must be an intact file of arrays, got {str(error).splitlines()[0]}. "
+            "Delete it and make it again."
+        ) from None
 
 
 def _stacked(parts: list[DataFrame], columns: list[str]) -> DataFrame:

@@ -12,6 +12,7 @@ from rectify.analysis.cells import ColumnSpec, RowSpec, TableSpec, fill
 from rectify.analysis.checks import check_some
 from rectify.analysis.collect import Results
 from rectify.analysis.factors import FROZEN, models, title, titles, values
+from rectify.analysis.items import with_comparisons
 from rectify.analysis.metrics import Metric, scores
 from rectify.analysis.published import (
     LANGUAGE,
@@ -21,7 +22,6 @@ from rectify.analysis.published import (
     printed,
     with_gains_over,
 )
-from rectify.analysis.statistics import with_gains
 from rectify.controls import CONTROLS
 
 ADDED = " +"  # in the name of a printed row, before what is inserted
@@ -80,7 +80,7 @@ def inserted_table(
                     name and Label(f"{label}{ADDED}{name}"),
                 )
             )
-    return _filled(target, rows, columns, theirs, runs, shown)
+    return _filled(target, rows, columns, theirs, runs, shown, results)
 
 
 def controls_table(target: str, results: Results, vanilla: str) -> DataFrame:
@@ -112,7 +112,7 @@ def controls_table(target: str, results: Results, vanilla: str) -> DataFrame:
         name = names.pop() if len(names) == 1 else None
         there = name and Label(f"{vanilla}{ADDED}{name}")
         rows.append(RowSpec(label, {"control": control}, there))
-    return _filled(target, rows, columns, theirs, runs, shown)
+    return _filled(target, rows, columns, theirs, runs, shown, results)
 
 
 def _runs(target: str, results: Results) -> tuple[DataFrame, DataFrame]:
@@ -134,7 +134,7 @@ def _columns(
     labels = [Label(metric.label, group) for metric in metrics]
     there = match_names(labels, theirs.columns)
     return [
-        ColumnSpec(label.name, (metric, metric.gain), where, group, there[label])
+        ColumnSpec(label.name, metric.compared, where, group, there[label])
         for label, metric in zip(labels, metrics, strict=True)
     ]
 
@@ -165,6 +165,8 @@ def _filled(
     theirs: Printed,
     runs: DataFrame,
     shown: Mapping[str, Sequence[Metric]],
+    results: Results,
 ) -> DataFrame:
     metrics = list(dict.fromkeys(metric for of_set in shown.values() for metric in of_set))
-    return fill(TableSpec(target, rows, columns, theirs), with_gains(runs, metrics))
+    compared = with_comparisons(runs, results, metrics)
+    return fill(TableSpec(target, rows, columns, theirs), compared)

@@ -168,7 +168,7 @@ def _drawings(
     for label, character in enumerate(CHARACTERS):
         for face in (face for face in faces if character in characters(face)):
             for _ in range(drawings):
-                pose = _hard_pose(random) if hard else _pose(random)
+                pose = _hard_pose(random) if hard else upright(random)
                 stroke = OUTLINE if outline else int(random.integers(3))
                 image = draw(character, face, image_size, pose, stroke=stroke, outline=outline)
                 items.append((image, label, f"{face.name}, {_described(pose, stroke)}"))
@@ -185,7 +185,7 @@ def _biased_drawings(
         for item in range(items):
             style = label if item < round(aligned * items) else others[item % len(others)]
             face, background = BIASED_STYLES[style]
-            pose, stroke = _pose(random), int(random.integers(3))
+            pose, stroke = upright(random), int(random.integers(3))
             glyph = draw(character, face, image_size, pose, stroke=stroke)
             image = grey(background + glyph * (1 - background / 255))
             source = f"{face.name}, background {background}, {_described(pose, stroke)}"
@@ -193,7 +193,8 @@ def _biased_drawings(
     return drawn
 
 
-def _pose(random: np.random.Generator) -> Pose:
+def upright(random: np.random.Generator) -> Pose:
+    """Return a pose that is drawn near the plain one."""
     angle, shear, right, down = random.uniform(-1, 1, 4) * (1.5, 0.02, 0.01, 0.01)
     return Pose(float(angle), float(random.uniform(0.95, 1.0)), float(shear), right, down)
 

@@ -27,6 +27,7 @@ CODE = {
 TASK_CODE = {
     "train": ("rectify.training.run",),
     "evaluate": ("rectify.training.scoring",),
+    "filtering": ("rectify.filtering.measure", "rectify.training.models"),
     "vision_features": (
         "rectify.trunks.features",
         "rectify.training.models",

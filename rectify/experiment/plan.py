@@ -28,7 +28,7 @@ from rectify.experiment.wildcards import (
 )
 from rectify.results.provenance import source_digest
 from rectify.targets.contract import TargetSettings
-from rectify.tasks import preparation_modules
+from rectify.tasks import masks_modules, preparation_modules
 from rectify.typed import check_known
 
 TABLE_FILES = ("csv", "md", "tex")
@@ -62,6 +62,10 @@ class Plan:
     def evaluate_code(self, wildcards: OfRun) -> str:
         """Return the digest of the code that scores a run."""
         return self.code("evaluate", self._task(wildcards))
+
+    def filtering_code(self, wildcards: OfRun) -> str:
+        """Return the digest of the code that compares a run's activations with masks."""
+        return self.code("filtering", self._task(wildcards))
 
     def features_code(self, wildcards: OfRun) -> str:
         """Return the digest of the code that computes a run's features."""
@@ -99,6 +103,15 @@ class Plan:
         """Return the manifests of a set's shifted versions in files."""
         shifts = self.config.data[name].shift_names
         return [f"{self.results}/data/{name}/shift-{shift}/manifest.csv" for shift in shifts]
+
+    def mask_settings(self, wildcards: OfSet) -> str:
+        """Return what decides the masks of a set, as JSON."""
+        return _json(self.config.data[wildcards.set].that_decides("items", "masks"))
+
+    def mask_code(self, wildcards: OfSet) -> str:
+        """Return the digest of the code that finds or draws the masks of a set."""
+        entry = self.config.data[wildcards.set]
+        return source_digest(*masks_modules(entry.task, entry))
 
     def pairs(self) -> list[str]:
         """Return the manifest of the image-caption pairs, if similarities are asked for."""
@@ -155,6 +168,14 @@ class Plan:
     def evaluation(self, wildcards: OfRun) -> str:
         """Return what decides a run's scores besides its weights, as JSON."""
         return _json(self.config.data[self.run(wildcards).data].that_decides("scores"))
+
+    def run_masks(self, wildcards: OfRun) -> str:
+        """Return the listing of the masks of a run's test images."""
+        return f"{self.run_data_folder(wildcards)}/masks/masks.csv"
+
+    def filtering(self) -> str:
+        """Return how activations are compared with masks, as JSON."""
+        return _json(self.config.filtering)
 
     # Language models
 
@@ -258,7 +279,8 @@ class Plan:
     def target_inputs(self, wildcards: OfTarget) -> list[str]:
         """Return everything that a table or figure reads."""
         target = self.targets[wildcards.target]
-        names = ("history.csv", "gsnr.csv", "scores.csv", "predictions.parquet")
+        further = targets.module_of(target.kind).files
+        names = ("history.csv", "gsnr.csv", "scores.csv", "predictions.parquet", *further)
         runs = [
             file
             for folder in self._run_folders(target)

@@ -1,5 +1,6 @@
 """What must be there before the first job: folders of data sets, published models."""
 
+from rectify import targets
 from rectify.experiment import grid
 from rectify.experiment.plan import Plan
 
@@ -9,9 +10,19 @@ def data_folders(plan: Plan) -> dict[str, list[str]]:
     used = {run.data for run in grid.all_runs(plan.config)}
     if _compared(plan):
         used.add(plan.config.similarity.pairs)
+    masked = {
+        run.data
+        for target in plan.targets.values()
+        if targets.module_of(target.kind).files
+        for run in grid.runs_of(plan.config, target)
+    }
     entries = {name: entry for name, entry in plan.config.data.items() if name in used}
     return {
-        name: [entry.folder, *(entry.preparation(s)["shifts"][s] for s in entry.shift_names)]
+        name: [
+            entry.folder,
+            *(entry.preparation(shift)["shifts"][shift] for shift in entry.shift_names),
+            *([entry.masks] if name in masked else []),
+        ]
         for name, entry in entries.items()
         if entry.folder is not None
     }

@@ -20,6 +20,7 @@ from pydantic import (
 
 from rectify.controls import CONTROLS, VARIANTS
 from rectify.experiment.run import FROZEN, POSITIONS
+from rectify.filtering.settings import Filtering
 from rectify.results.declared import (
     ESTIMATORS,
     GSNR_GROUPS,
@@ -306,6 +307,7 @@ class Config(Closed):
     )
     similarity: Similarity | None = None
     experiments: dict[Name, Experiment] = Field(description="Products of factors by name.")
+    filtering: Filtering = Filtering()
     targets: dict[TargetName, SerializeAsAny[TargetSettings]] = Field(
         {}, description="Tables and figures by name; what each reads and shows."
     )

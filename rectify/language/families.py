@@ -44,6 +44,8 @@ class Family:
         embedding: Name of the table of token embeddings.
         buffers: Endings of tensors in old checkpoints that are constants, not weights.
         in_tuple: Whether the layer returns its tokens as the first of a tuple.
+        attention: Name of the attention in the layer.
+        attention_adds: Whether the attention itself adds its result to the layer's tokens.
     """
 
     layer: str
@@ -53,11 +55,20 @@ class Family:
     embedding: str = "embed_tokens"
     buffers: tuple[str, ...] = ()
     in_tuple: bool = False
+    attention: str = "self_attn"
+    attention_adds: bool = False
 
 
 FAMILIES = {
     "bloom": Family(
-        "BloomBlock", _alibi, stem="h", norm="ln_f", embedding="word_embeddings", in_tuple=True
+        "BloomBlock",
+        _alibi,
+        stem="h",
+        norm="ln_f",
+        embedding="word_embeddings",
+        in_tuple=True,
+        attention="self_attention",
+        attention_adds=True,
     ),
     "gpt2": Family(
         "GPT2Block",
@@ -66,6 +77,7 @@ FAMILIES = {
         norm="ln_f",
         embedding="wte",
         buffers=(".attn.bias", ".attn.masked_bias"),
+        attention="attn",
     ),
     "llama": Family("LlamaDecoderLayer", _rotary, buffers=("rotary_emb.inv_freq",)),
     "mistral": Family("MistralDecoderLayer", _rotary),
@@ -105,6 +117,29 @@ def without_causal_mask(layer: nn.Module) -> nn.Module:
         if hasattr(module, "is_causal"):
             module.is_causal = False
     return layer
+
+
+def eager_attention(
+    attention: nn.Module, args: tuple, kwargs: Mapping[str, object]
+) -> Float[Tensor, "batch heads to from"]:
+    """Return the weights of a decoder layer's attention, which fused kernels do not give.
+
+    The attention is called once more, with the kernel that keeps its weights.
+
+    Args:
+        attention: Of a decoder layer.
+        args: What it is called with.
+        kwargs: Likewise, by name.
+    """
+    config = getattr(attention, "config", None)  # BLOOM's has one kernel only
+    before = config and config._attn_implementation
+    if config is not None:
+        config._attn_implementation = "eager"
+    try:
+        return attention.forward(*args, **kwargs)[1]  # without its hooks
+    finally:
+        if config is not None:
+            config._attn_implementation = before
 
 
 def empty_norm(config: PretrainedConfig) -> nn.RMSNorm | nn.LayerNorm:

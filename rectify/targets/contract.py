@@ -10,7 +10,7 @@ A target is a module of this folder, named as in a configuration, with
     VALUES      the declared table of the values that its figure shows
 
 and, where the defaults of `Target` do not hold, ``needs``, ``similarities``, ``costs``, ``check``,
-``derived`` and ``findings``. Its caption is ``captions/<name>.rst``.
+``files``, ``derived`` and ``findings``. Its caption is ``captions/<name>.rst``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -78,6 +78,7 @@ class DataSet(Protocol):
     """A data set, as far as a target asks for it."""
 
     task: str
+    has_masks: bool
 
 
 @runtime_checkable
@@ -155,6 +156,21 @@ def check_models(settings: TargetSettings, config: View, where: str) -> None:
             check_known(f"{where}.{key}", name, known, f"a name under {section}")
 
 
+def check_masks(settings: TargetSettings, config: View, where: str) -> None:
+    """Check that the objects in the test images of every data set are known.
+
+    Raises:
+        ValueError: Names the first set without masks.
+    """
+    for name in settings.reads:
+        for data in config.experiments[name].data:
+            if not config.data[data].has_masks:
+                raise ValueError(
+                    f"{where}.reads: the sets of {name} must have masks, got {data} without. "
+                    f"Name their folder as data.{data}.masks, or read another experiment."
+                )
+
+
 @dataclass(frozen=True)
 class Target:
     """A module of this folder, with defaults for what it does not define."""
@@ -173,6 +189,8 @@ class Target:
     """Pairs of ViT and language model whose cost it reads."""
     check: Callable[[TargetSettings, View, str], None] = _no_check
     """Raise a `ValueError` of one line, which begins with the last argument, for wrong settings."""
+    files: tuple[str, ...] = ()
+    """Further files of each run and seed that it reads."""
     derived: Callable[[TargetSettings], dict[str, TargetSettings]] = _none_derived
     """Further targets that come with it, by what is put behind its name and a hyphen."""
     findings: Callable[[DataFrame | None, DataFrame | None], list[Finding]] = _no_findings

@@ -3,6 +3,8 @@
 from rectify.tasks.entry import DEFAULT_TASK, Entry, Metric
 from rectify.tasks.found import (
     find,
+    masks_modules,
+    masks_preparation_of,
     metrics_module,
     metrics_of,
     module_of,
@@ -17,6 +19,8 @@ __all__ = [
     "Entry",
     "Metric",
     "find",
+    "masks_modules",
+    "masks_preparation_of",
     "metrics_module",
     "metrics_of",
     "module_of",

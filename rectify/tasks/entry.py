@@ -7,6 +7,7 @@ only what concerns it, and a change of anything else starts nothing again:
     weights   the model, and what its training sees
     recipe    values of the recipe, for the set or for one of its trunks
     scores    how a trained model is tested
+    masks     what its activations are compared with
     display   what tables and figures show
     source    where the files are downloaded from
 """
@@ -29,7 +30,7 @@ from rectify.typed import Closed, Name, one_line
 DEFAULT_TASK = "image_classification"
 RUN = "run"  # validation context of an entry that is not complete
 
-Mark = Literal["items", "weights", "recipe", "scores", "display", "source"]
+Mark = Literal["items", "weights", "recipe", "scores", "masks", "display", "source"]
 Text = Annotated[str, StringConstraints(min_length=1)]
 Hub = Annotated[str, StringConstraints(pattern="^[^/ ]+/[^/ ]+$")]
 
@@ -140,6 +141,11 @@ class Entry(Closed, strict=True):
     def shift_names(self) -> tuple[str, ...]:
         """Shifted test sets that are prepared one by one, each from a folder of its own."""
         return ()
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether the objects in test images are known, pixel by pixel."""
+        return False
 
     def that_decides(self, *marks: Mark) -> dict[str, object]:
         """Return the fields with one of the marks, ready for JSON, defaults included."""

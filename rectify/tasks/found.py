@@ -1,8 +1,9 @@
 """Tasks by name: a folder of ``rectify.tasks``, or a module from outside the package.
 
 A folder has ``settings.py`` (``SETTINGS`` and ``METRICS``, without torch), ``prepare.py``
-(``prepare``) and ``task.py`` (``TASK``; not where nothing is trained). A name with a dot is a
-module whose attribute ``TASK`` has all of it.
+(``prepare``) and ``task.py`` (``TASK``; not where nothing is trained), and ``prepare_masks.py``
+where test images may have masks. A name with a dot is a module whose attribute ``TASK`` has all but
+the masks.
 """
 
 import importlib
@@ -15,6 +16,8 @@ from rectify.tasks.entry import Entry, Metric
 from rectify.typed import check_known
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from rectify.tasks.contract import Prepared, Task
 
 FOLDER = Path(__file__).parent
@@ -88,6 +91,35 @@ def preparation_modules(name: str, entry: Entry) -> tuple[str, ...]:
     if "." in name:
         return (name,)
     return (_module(name, "prepare"), f"{entry.READERS}.{entry.reader}")
+
+
+def masks_preparation_of(name: str) -> Callable[..., "DataFrame"]:
+    """Return the function that lists the masks of a set's test images, and draws them if need be.
+
+    Raises:
+        ValueError: If there is no such task, or its sets have no masks.
+    """
+    return importlib.import_module(_masks_module(name)).prepare
+
+
+def masks_modules(name: str, entry: Entry) -> tuple[str, ...]:
+    """Return the modules whose code, with its imports, decides the masks of a set.
+
+    Raises:
+        ValueError: If there is no such task, or its sets have no masks.
+    """
+    return (_masks_module(name), f"{entry.READERS}.{entry.reader}")
+
+
+def _masks_module(name: str) -> str:
+    module = FOLDER / name / "prepare_masks.py"
+    if not module.is_file():
+        known = [path.parent.name for path in FOLDER.glob("*/prepare_masks.py")]
+        raise ValueError(
+            f"config: task must be one whose sets may have masks, {', '.join(known)}, got {name}. "
+            "Choose another set."
+        )
+    return f"{__package__}.{name}.prepare_masks"
 
 
 def _import(name: str, file: str) -> ModuleType:

@@ -59,7 +59,7 @@ def read(name: str, entry: Entry, shift: str | None, place: Path | None) -> Prep
         listing = manifest(reader.read_shift(folder, shift, place))
         prepared = PreparedImages(listing, {}, place)
     else:
-        made = reader.read(**_arguments(entry))
+        made = reader.read(**arguments(entry))
         if reader.IN_MEMORY:
             made = {
                 split: replace(images, final_size=reader.EMBEDDED) for split, images in made.items()
@@ -143,21 +143,21 @@ def check_classes(name: str, classes: int, listing: DataFrame) -> None:
         )
 
 
-def report(name: str, listing: DataFrame) -> None:
-    """Log how many items each split has, and the classes."""
-    for split, items in counts(listing).items():
-        log.info("%s: %s: %d items", name, split, items)
-    classes = class_names(listing)
-    log.info("%s: %d classes: %s", name, len(classes), readers.few(classes) or "-")
-
-
-def _arguments(entry: Entry) -> dict[str, object]:
+def arguments(entry: Entry) -> dict[str, object]:
     """Return what the reader takes of the settings."""
     known = readers.arguments(entry.reader_module)
     given = {key: getattr(entry, key, None) for key in readers.GIVEN if key in known}
     if "folder" in given:
         given["folder"] = Path(entry.folder)
     return {key: value for key, value in given.items() if value is not None} | dict(entry.sizes)
+
+
+def report(name: str, listing: DataFrame) -> None:
+    """Log how many items each split has, and the classes."""
+    for split, items in counts(listing).items():
+        log.info("%s: %s: %d items", name, split, items)
+    classes = class_names(listing)
+    log.info("%s: %d classes: %s", name, len(classes), readers.few(classes) or "-")
 
 
 def _bad(

@@ -8,6 +8,7 @@ A reader is one file, ``readers/<name>.py``, with
     COMPLETE    optional: counts of the published set, by splits that are counted together
     check       optional: check(data, listing), what else holds for the published set
     read_shift  optional: read_shift(folder, shift, place), rows of a shifted test set
+    draw_masks  optional, of an embedded set: draw_masks(**sizes), the masks of its test images
 
 Readers are imported when a configuration is checked, so they import torch inside ``read``.
 """

@@ -2,14 +2,16 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pandas import DataFrame
+from safetensors.numpy import save_file
 
 from rectify.analysis.collect import Results
-from rectify.results.declared import COST, HISTORY, SCORES
+from rectify.results.declared import COST, FILTERING, HISTORY, SCORES
 from rectify.results.tables import read_table, write_table
 from tests.helpers import synthetic
 from tests.helpers.synthetic import LLAMA, VITS, Model, Run
@@ -186,3 +188,34 @@ def test_a_similarity_without_its_facts_is_refused(tmp_path: Path) -> None:
     file.with_suffix(".csv.json").write_text(json.dumps(note))
     with pytest.raises(ValueError, match="the facts must name chance, got language,"):
         Results(similarity_files=[file]).similarity  # noqa: B018
+
+
+def test_activations_are_read_for_every_seed_and_maps_for_the_first(demo, tmp_path):
+    names = ("glyphs_vit-s_vanilla", "glyphs_vit-s_insert_llama-xl_layer-7_end")
+    folders = [folder for folder in demo.runs if folder.name in names]
+    made = synthetic.filtering_of(Results(folders, [0, 1]).runs)
+    kept = synthetic.maps_of(Results(folders, [0, 1]).runs)
+    copies = []
+    for folder, maps in zip(folders, kept, strict=True):
+        copy = Path(shutil.copytree(folder, tmp_path / folder.name))
+        for seed in (0, 1):
+            rows = made[(made["run"] == folder.name) & (made["seed"] == seed)]
+            file = copy / f"seed-{seed}" / "filtering.csv"
+            write_table(FILTERING, rows[FILTERING.names], file, synthetic.SOURCE)
+        save_file(dict(maps.arrays), copy / "seed-0" / "maps.safetensors")
+        copies.append(copy)
+    results = Results(copies, [0, 1])
+    keys = ["run", "seed", "place", "activation"]
+    expected = made.set_index(keys)["iou"].sort_index()
+    found = results.filtering.set_index(keys)["iou"].sort_index()
+    assert found.index.tolist() == expected.index.tolist()
+    assert found.tolist() == pytest.approx(expected.tolist())
+    assert [maps.run["run"] for maps in results.maps] == [copy.name for copy in copies]
+    assert all(maps.run["seed"] == 0 for maps in results.maps)
+    for maps, written in zip(results.maps, kept, strict=True):
+        assert maps.arrays.keys() == written.arrays.keys()
+        assert all((maps.arrays[name] == written.arrays[name]).all() for name in maps.arrays)
+    (copies[0] / "seed-0" / "maps.safetensors").write_bytes(b"cut")
+    with pytest.raises(ValueError, match="must be an intact file of arrays, got ") as told:
+        _ = Results(copies, [0, 1]).maps
+    assert "\n" not in f"{told.value}"

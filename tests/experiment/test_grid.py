@@ -291,6 +291,8 @@ def test_the_visions_have_the_depth_and_parameters_that_they_are_said_to_have(va
         sizes = (100, 28, 1) if overrides else (1000, 224, 3)
         if overrides.get("patch_size") == 4:
             sizes = (100, 32, 3)  # of CIFAR-100
+        if overrides.get("patch_size") == 7:
+            sizes = (8, 56, 1)  # of scenes
         classes, size, channels = sizes
         with torch.device("meta"):
             vit = create_vit(

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 from pandas import DataFrame
 
-from rectify.analysis.collect import Results
+from rectify.analysis.collect import SETTINGS, Maps, Results
 from rectify.controls import VARIANTS
-from rectify.results.declared import ESTIMATORS, GSNR, HISTORY, SCORES, SIMILARITY
+from rectify.results.declared import ESTIMATORS, FILTERING, GSNR, HISTORY, SCORES, SIMILARITY
 from rectify.results.files import write_json
 from rectify.results.tables import read_note, write_table
 
@@ -197,6 +197,59 @@ def results_of(**frames: DataFrame) -> Results:
 
         results.__dict__["items"] = scored
     return results
+
+
+PLACES = ("F_E", "F_L1", "F_A", "F_F", "F_L2")
+FLOORS = (0.14, 0.29, 0.12)  # permuted, pixels, share
+DEPTH = 6
+
+
+def filtering_of(runs: DataFrame) -> DataFrame:
+    """Return what `Results.filtering` has of runs: made-up IoU that differ by run, seed and place.
+
+    Vanilla runs have the places of the ViT alone.
+    """
+    parts = []
+    for number, (_, run) in enumerate(runs.iterrows()):
+        last = f"block-{DEPTH - 1}"
+        places = PLACES[:1] if run["variant"] == "vanilla" else PLACES
+        names = [(place, kind) for place in places for kind in ("magnitude", "frequency")]
+        names += [
+            (last, "attention"),
+            *((place, "attention") for place in places if place == "F_A"),
+        ]
+        rows = [
+            (*name, 100, 2, iou, iou - 0.05, 0.3, FLOORS[0], (iou - FLOORS[0]) / (1 - FLOORS[0]),
+             *FLOORS[1:], 0.7)
+            for index, name in enumerate(names)
+            for iou in [0.2 + 0.01 * index + 0.005 * number]
+        ]  # fmt: skip
+        settings = {**run[list(SETTINGS)].to_dict(), "depth": DEPTH}
+        parts.append(DataFrame(rows, columns=FILTERING.names).assign(**settings))
+    return pd.concat(parts, ignore_index=True)
+
+
+def maps_of(runs: DataFrame, seed: int = 0, grid: int = 4) -> list[Maps]:
+    """Return what `Results.maps` has of runs: a bump that moves from image to image."""
+    made, pixels = [], 4 * grid
+    for _, run in runs[runs["seed"] == seed].iterrows():
+        rng = np.random.default_rng(1)
+        arrays = {
+            "items": np.array([3, 1, 4, 5]),
+            "image": rng.integers(0, 256, (4, 1, pixels, pixels), dtype=np.uint8),
+            "mask": np.zeros((4, pixels, pixels), np.uint8),
+        }
+        for image in range(4):
+            arrays["mask"][image, 4 * image : 4 * image + 4, 4:12] = 1
+        for place in PLACES[:1] if run["variant"] == "vanilla" else PLACES:
+            for kind in ("magnitude", "frequency"):
+                arrays[f"map/{place}/{kind}"] = rng.random((4, grid, grid), dtype=np.float32)
+        attended = [f"block-{DEPTH - 1}", *(["F_A"] if run["variant"] != "vanilla" else [])]
+        for place in attended:
+            arrays[f"heads/{place}"] = rng.random((4, 2, grid, grid), dtype=np.float32)
+            arrays[f"map/{place}/attention"] = rng.random((4, grid, grid), dtype=np.float32)
+        made.append(Maps(run, arrays))
+    return made
 
 
 def write_similarity(

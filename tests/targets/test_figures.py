@@ -41,6 +41,12 @@ def draw(kind: str, frames: dict[str, DataFrame]) -> Drawn:
         runs = frames["runs"]
         is_one = (runs["layer"] == 7) & (runs["position"] == "end")
         frames = {**frames, "runs": runs[runs["layer"].isna() | is_one]}
+    if kind in ("pang_figure3", "pang_figure4"):
+        runs = frames["runs"]
+        shown = runs[runs["layer"].isna() | ((runs["layer"] == 7) & (runs["position"] == "end"))]
+        made = {"filtering": synthetic.filtering_of(shown), "maps": synthetic.maps_of(shown)}
+        target = targets.module_of(kind)
+        return target.figure(results_of(**made), target.Settings(reads="grid"))
     target = targets.module_of(kind)
     settings = target.Settings(**SETTINGS.get(kind, {"reads": "grid"}))
     return target.figure(results_of(**{**frames, "gsnr": gsnr[needed]}), settings)
@@ -84,5 +90,6 @@ def test_figures_are_drawn_for_one_two_or_three_seeds(
     figure = draw(kind, {name: with_seeds(frame, seeds) for name, frame in frames.items()}).figure
     figure.draw_without_rendering()
     texts = [text.get_text() for text in figure.findobj(Text)]
-    count = "n = 15" if kind == "figure5" else f"n = {len(seeds)} seed"  # placements, or seeds
+    shown = {"figure5": "n = 15", "pang_figure3": "seed 0"}  # placements; one seed alone
+    count = shown.get(kind, f"n = {len(seeds)} seed")
     assert any(count in text for text in texts)

@@ -119,7 +119,7 @@ def experiment(**factors: object) -> SimpleNamespace:
 def config(**experiments: SimpleNamespace) -> SimpleNamespace:
     return SimpleNamespace(
         experiments=experiments,
-        data={"a": SimpleNamespace(task="image_classification")},
+        data={"a": SimpleNamespace(task="image_classification", has_masks=False)},
         visions={"v": None, "w": None},
         languages={"l": None, "m": None},
     )

@@ -10,7 +10,7 @@ import pytest
 from pandas import DataFrame
 from timm.data import ImageNetInfo
 
-from rectify.demo import glyphs, motions, pairs, scripts
+from rectify.demo import glyphs, motions, pairs, scenes, scripts
 from rectify.tasks import names, readers, settings_of
 from rectify.tasks.image_classification.readers import bar, imagenet
 from rectify.tasks.image_classification.readers.imagenet import CORRUPTIONS, synsets
@@ -67,6 +67,7 @@ def test_all_readers_are_known_without_torch():
         (IMAGES, "digits", glyphs.digits),
         (IMAGES, "biased", glyphs.biased),
         (IMAGES, "scripts", scripts.scripts),
+        (IMAGES, "scenes", scenes.scenes),
         (CLIPS, "motions", motions.motions),
         (PAIRS, "pairs", pairs.pairs),
     ],

@@ -15,7 +15,7 @@ from rectify.experiment.codes import modules as named
 from rectify.experiment.grid import read
 from rectify.experiment.plan import Plan
 from rectify.results.provenance import closure
-from rectify.tasks import preparation_modules
+from rectify.tasks import masks_modules, preparation_modules
 from tests.helpers.configs import SMOKE as VALUES
 from tests.workflow.project import SMOKE, call
 
@@ -46,6 +46,9 @@ def modules(plan: Plan, rule: str, words: list[str]) -> set[str]:
     if rule == "prepare_data":
         entry = plan.config.data[words[words.index("--data") + 1]]
         return closure(*preparation_modules(entry.task, entry))
+    if rule == "prepare_masks":
+        entry = plan.config.data[words[words.index("--data") + 1]]
+        return closure(*masks_modules(entry.task, entry))
     if rule in TASK_CODE:
         return closure(*named(rule, "image_classification"))
     code = {"measure": "cost"}.get(rule, rule)
@@ -97,6 +100,7 @@ def imported(
 
 RULES = [
     *("prepare_data", "train", "evaluate", "vision_features", "pretrain", "extract_block"),
+    *("prepare_masks", "filtering"),
     *("language_features", "similarity", "measure", "table", "figure"),
 ]
 

@@ -28,6 +28,7 @@ def test_the_papers_grid_is_planned_without_any_data(project: Path) -> None:
     assert (jobs["table"], jobs["figure"], jobs["page"]) == (12, 8, 1)
     assert jobs["measure"] == 3
     assert (jobs["prepare_data"], jobs["prepare_shift"]) == (9, 4)
+    assert "filtering" not in jobs
     assert planned(project) == jobs  # what a call without a target makes
 
 
@@ -59,6 +60,24 @@ def test_figure4_of_the_demo_needs_one_run_and_two_language_models(project: Path
     assert jobs["pretrain"] == 2
     assert "evaluate" not in jobs
     assert "extract_block" not in jobs
+
+
+def test_information_filtering_is_planned_without_any_data(project: Path) -> None:
+    jobs = planned(project, "pang_figure4")
+    assert jobs["filtering"] == jobs["train"] == 3 * 8
+    assert (jobs["prepare_masks"], jobs["figure"]) == (1, 1)
+    jobs = planned(project, *DEMO, "pang_figure3")
+    assert jobs["filtering"] == jobs["train"] == 2 * 2
+
+
+def test_a_set_without_masks_has_no_information_filtering(project: Path) -> None:
+    (project / "mine.yaml").write_text("data: {imagenet: {masks: null}}\n")
+    configs = ("--configfile", "config.yaml", "mine.yaml", "--")
+    said = call(project, "snakemake", "-n", *configs, "table2")
+    assert said.returncode != 0
+    assert "the sets of sizes must have masks, got imagenet without" in said.stdout
+    (project / "mine.yaml").write_text("data: {imagenet: {masks: other/place}}\n")
+    assert planned(project, *configs, "pang_figure3")["prepare_masks"] == 1
 
 
 def test_figure2_needs_only_the_last_layer_at_the_end(project: Path) -> None:

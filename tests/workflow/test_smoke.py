@@ -18,8 +18,9 @@ from tests.workflow.project import SMOKE, call, planned, warm
 ALL = ("--configfile", *SMOKE, "--", "all")
 RESULTS = Path("results") / "smoke"
 TABLES = [*(f"table{number}" for number in range(1, 7)), "controls", "cost"]
-TABLES += ["coherence", "selection"]
-FIGURES = [*(f"figure{name}" for name in (2, "2b", 3, 4, 5)), "table3", "coherence"]
+TABLES += ["auxiliary-controls", "coherence", "selection", "datasize"]
+FIGURES = [*(f"figure{name}" for name in (2, "2b", 3, 4, 5)), "table3", "coherence", "datasize"]
+FIGURES += ["pang_figure3", "pang_figure4"]
 TIMES = ["train_seconds", "items_per_second"]
 
 
@@ -102,6 +103,11 @@ EDITS = {
     "controls.py": ({"train", "evaluate"}, {"pretrain", "prepare_data"}),
     "training/evaluation.py": ({"train"}, {"prepare_data", "measure"}),
     "training/scoring.py": ({"evaluate"}, {"train", "prepare_data", "measure"}),
+    "filtering/overlap.py": ({"filtering"}, {"train", "evaluate", "prepare_masks"}),
+    "tasks/image_classification/prepare_masks.py": (
+        {"prepare_masks"},
+        {"prepare_data", "train", "evaluate"},
+    ),
     "demo/fonts.py": ({"prepare_data", "pretrain"}, {"resolve", "label"}),
     "analysis/statistics.py": ({"table", "figure"}, {"train", "evaluate", "similarity"}),
     "targets/figure5.py": ({"figure", "page"}, {"train", "similarity"}),

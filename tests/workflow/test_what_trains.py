@@ -20,6 +20,7 @@ LABELS = {
     "report": ("best", LOCAL),
     "title": ("Other", {"page"}),
     "data.glyphs.top_k": (3, {"evaluate", *LOCAL}),
+    "filtering.cover": (0.5, {"filtering", *LOCAL}),
     "threads": (2, {"page"}),  # which lists the configuration's files
 }
 WEIGHTS = {

@@ -117,3 +117,39 @@ rule evaluate:
         "python -m rectify evaluate --config {input.config:q} --model {input.model:q}"
         " {params.layer:q} --data {params.data:q} --evaluation {params.evaluation:q}"
         " --seed {wildcards.seed} --threads {threads} --output {output.scores:q} > {log:q} 2>&1"
+
+
+rule filtering:
+    """Activations of a trained run's tokens against masks of the objects in test images."""
+    input:
+        config="<results>/runs/{run}/config.json",
+        model="<results>/runs/{run}/seed-{seed}/model.safetensors",
+        data=PLAN.run_data,
+        masks=PLAN.run_masks,
+        layer=PLAN.kept_layer,
+    output:
+        table="<results>/runs/{run}/seed-{seed}/filtering.csv",
+        note="<results>/runs/{run}/seed-{seed}/filtering.csv.json",
+        maps="<results>/runs/{run}/seed-{seed}/maps.safetensors",
+    log:
+        "<results>/logs/filtering/{run}--{seed}.log",
+    benchmark:
+        "<results>/benchmarks/filtering/{run}--{seed}.tsv"
+    conda:
+        "../../envs/rectify.yaml"
+    threads: THREADS
+    resources:
+        mem_mb=memory(32_000 if GPUS else 3_000),
+        runtime=minutes(60),
+        gpu=ONE_GPU,
+    params:
+        data=PLAN.run_data_folder,
+        masks=subpath(input.masks, parent=True),
+        layer=layer_option,
+        filtering=PLAN.filtering(),
+        code=PLAN.filtering_code,
+    shell:
+        "python -m rectify filtering --config {input.config:q} --model {input.model:q}"
+        " {params.layer:q} --data {params.data:q} --masks {params.masks:q}"
+        " --filtering {params.filtering:q} --seed {wildcards.seed} --threads {threads}"
+        " --output {output.table:q} > {log:q} 2>&1"

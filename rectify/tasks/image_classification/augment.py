@@ -135,6 +135,13 @@ def evaluation_transform(image_size: int, crop: float) -> Compose:
     )
 
 
+def mask_transform(image_size: int, crop: float) -> Compose:
+    """Return the same crop for a mask stored as RGB: each pixel is one of the stored ones."""
+    return create_transform(
+        input_size=image_size, interpolation="nearest", crop_pct=crop, normalize=False
+    )
+
+
 def published_transform(
     vit: nn.Module,
 ) -> tuple[Compose, Callable[[UInt8[Tensor, " batch *pixels"]], Float[Tensor, " batch *pixels"]]]:

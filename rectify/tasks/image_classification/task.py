@@ -17,6 +17,7 @@ from rectify.tasks import classification
 from rectify.tasks.classification import LabelledSource
 from rectify.tasks.contract import Batch, Machine, Recipe, TestSet, Vision
 from rectify.tasks.image_classification import augment
+from rectify.tasks.image_classification.masks import Masks
 from rectify.tasks.image_classification.settings import METRICS, Settings
 from rectify.tasks.shifts import prepared_sets
 from rectify.trunks.vit import create_vit
@@ -81,7 +82,7 @@ class ImageClassification:
             name: Of the test set.
         """
         prepare = None
-        if recipe.crop == "resized" and not items.final_size:
+        if _is_resized(items, recipe):
             crop = 1.0 if name in KEPT_WHOLE else CROP
             prepare = augment.evaluation_transform(entry.image_size, crop)
         more = {"ks": torch.tensor([entry.top_k])}
@@ -90,6 +91,19 @@ class ImageClassification:
         return LabelledSource(
             items.images, items.labels, machine, prepare=prepare, change=normalised, more=more
         )
+
+    def masks(self, entry: Settings, folder: Path, prepared: Path, recipe: Recipe) -> Masks:
+        """Return the masks of test images, at the place where the model sees what they show.
+
+        Args:
+            entry: Of the set that the model learnt.
+            folder: Of the prepared set.
+            prepared: Of its prepared masks.
+            recipe: How the model was trained.
+        """
+        is_resized = _is_resized(load_set(folder, "test"), recipe)
+        prepare = augment.mask_transform(entry.image_size, CROP) if is_resized else None
+        return Masks(prepared, prepare)
 
     def trunk(self, entry: Settings, vision: Vision, recipe: Recipe | None) -> VisionTransformer:
         """Return a timm ViT; its first weights are drawn from torch's global generator."""
@@ -122,6 +136,10 @@ class ImageClassification:
         """Return accuracy and loss of each item."""
         more = (batch.get("ks"), batch.get("candidates"))
         return classification.scores(outputs, batch["labels"], *more)
+
+
+def _is_resized(items: ImageSet | FileSet, recipe: Recipe) -> bool:
+    return recipe.crop == "resized" and not items.final_size
 
 
 def normalised(images: Tensor, draws: Draws | None) -> Tensor:

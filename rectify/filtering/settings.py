@@ -1,0 +1,25 @@
+"""What is chosen where the paper on information filtering leaves it open; no torch."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from rectify.typed import Closed
+
+
+class Filtering(Closed):
+    """How activations are compared with masks (Pang et al., 2024, Sec. 6 and A.3)."""
+
+    cover: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5, description="Share of a token's pixels that must be of the object; 0: any pixel."
+    )
+    center: Literal["image", "column"] = Field(
+        "image",
+        description="Tokens whose mean is subtracted: all of the image, as the paper's text says, "
+        "or those of a column, as its pseudo-code does.",
+    )
+    after_attention: Literal["stream", "update"] = Field(
+        "stream",
+        description="Tokens after the frozen layer's attention: with what it is added to, or what "
+        "it adds alone.",
+    )
