@@ -28,7 +28,8 @@ def frames(demo: synthetic.Made) -> dict[str, DataFrame]:
     ]  # fmt: skip
     files = [file for file in demo.similarity if "--vit-s--" in file.name]
     results = synthetic.compared(files, grid)
-    return {"runs": results.runs, "gsnr": results.gsnr, "similarity": results.similarity}
+    names = ("runs", "gsnr", "history", "similarity")
+    return {name: getattr(results, name) for name in names}
 
 
 def draw(kind: str, frames: dict[str, DataFrame]) -> Drawn:
@@ -37,10 +38,13 @@ def draw(kind: str, frames: dict[str, DataFrame]) -> Drawn:
     needed = gsnr["layer"].isna() | (gsnr["layer"] == 7) | (kind == "coherence")
     if kind in ("figure2", "figure2b"):
         needed &= gsnr["position"].isna() | (gsnr["position"] == "end")
-    if kind == "datasize":  # one run for each share and control
+    if kind in ("datasize", "pang_figure2", "pang_figure_f"):  # at one place
         runs = frames["runs"]
         is_one = (runs["layer"] == 7) & (runs["position"] == "end")
-        frames = {**frames, "runs": runs[runs["layer"].isna() | is_one]}
+        chosen = runs[runs["layer"].isna() | is_one]
+        history = frames["history"]
+        history = history[history["run"].isin(chosen["run"])]
+        frames = {**frames, "runs": chosen, "history": history}
     if kind in ("pang_figure3", "pang_figure4"):
         runs = frames["runs"]
         shown = runs[runs["layer"].isna() | ((runs["layer"] == 7) & (runs["position"] == "end"))]
