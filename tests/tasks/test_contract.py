@@ -141,7 +141,7 @@ def test_what_decides_weights_and_scores_gives_back_the_entry_of_a_run(name):
     run = settings_of(name).for_run(json.loads(json.dumps(chosen)))
     assert run.that_decides("weights", "scores") == chosen
     assert set(chosen) & {"reader", "folder", "sizes", "title", "training"} == set()
-    marks = ("items", "weights", "recipe", "scores", "display", "source")
+    marks = ("items", "weights", "recipe", "scores", "masks", "display", "source")
     assert set(entry.that_decides(*marks)) == set(type(entry).model_fields)  # each has a mark
 
 
