@@ -31,13 +31,14 @@ def gains_of(cells: DataFrame, first_columns_only: bool = True) -> DataFrame:
     return gains
 
 
-def count_gains(cells: DataFrame) -> str:
+def count_gains(cells: DataFrame, first_columns_only: bool = True) -> str:
     """Return how many runs gain, the least and the most, and how many differ beyond noise.
 
     Args:
-        cells: Rows of a `CELLS` table; the gains in the first column of each group are counted.
+        cells: Rows of a `CELLS` table.
+        first_columns_only: Whether only the first column of each group is counted.
     """
-    gains = gains_of(cells)
+    gains = gains_of(cells, first_columns_only)
     if gains.empty:
         return "no gain was measured."
     means = gains["mean"]

@@ -91,4 +91,5 @@ def figure(results: Results, _settings: Settings) -> Drawn:
 
 def findings(cells: DataFrame, _values: DataFrame | None) -> list[Finding]:
     """Return how many placements gain."""
-    return [Finding("Inserting a frozen layer of a language model helps", count_gains(cells))]
+    claim = "Inserting a frozen layer of a language model helps"
+    return [Finding(claim, count_gains(cells, first_columns_only=False))]

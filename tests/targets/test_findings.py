@@ -1,0 +1,94 @@
+"""What each target says of the papers' claims, from its cells and values alone."""
+
+from pathlib import Path
+
+import pytest
+
+from rectify import targets
+from rectify.analysis.collect import Results
+from rectify.analysis.findings import Finding
+from tests.helpers import printed, synthetic
+from tests.helpers.synthetic import layers_of, results_of, seeded
+from tests.targets.test_datasize import runs as shares
+
+
+def findings(kind: str, results: Results, **settings: object) -> list[Finding]:
+    """Return the findings of a kind of target, as the page has them."""
+    target = targets.module_of(kind)
+    asked = target.Settings(**(settings or {"reads": "any"}))
+    cells = target.table(results, asked) if "table" in target.SHOWS else None
+    values = target.figure(results, asked).values if "figure" in target.SHOWS else None
+    return target.findings(cells, values)
+
+
+def the(kind: str, results: Results, **settings: object) -> str:
+    """Return what the single finding of a kind of target is."""
+    (finding,) = findings(kind, results, **settings)
+    return finding.found
+
+
+def test_table_2_lists_the_gains_by_language_model(tmp_path: Path) -> None:
+    found = the("table2", synthetic.collected(tmp_path, printed.sizes()))
+    assert found == "OPT-350M -3.69, OPT-1.3B +0.37, OPT-2.7B +0.49, OPT-6.7B +1.04 points."
+
+
+def test_table_3_counts_the_placements_that_gain(tmp_path: Path) -> None:
+    found = the("table3", synthetic.collected(tmp_path, printed.grid()))
+    gains = {
+        (row.name, column): value - 71.62
+        for row in printed.printed("table3").rows
+        for column, value in zip(
+            (0, 7, 15, 23, 31), printed.numbers("table3", row.name), strict=True
+        )
+    }
+    best = max(gains, key=gains.__getitem__)
+    assert found.startswith(f"{sum(gain > 0 for gain in gains.values())} of 15 gain, from ")
+    assert f"to {gains[best]:+.2f} ({best[0]}, {best[1]}) points" in found
+
+
+@pytest.mark.parametrize(
+    ("kind", "runs", "count"),
+    [
+        ("table4", printed.images_and_video(), "3 of 4 gain"),
+        ("table5", printed.small_sets(), "4 of 4 gain"),
+        ("table6", printed.weights(), "of 12 gain"),
+    ],
+)
+def test_gains_of_the_second_path_are_counted(
+    tmp_path: Path, kind: str, runs: list[synthetic.Run], count: str
+) -> None:
+    assert count in the(kind, synthetic.collected(tmp_path, runs))
+
+
+def test_controls_are_listed_with_their_gains() -> None:
+    runs = seeded(vanilla=[0.5], insert=[0.6], random=[0.45])
+    found = the("controls", results_of(runs=runs, gsnr=layers_of(runs)))
+    assert found == "frozen layer +10.00, random frozen layer -5.00 points."
+
+
+def test_shares_of_the_training_set_are_compared(tmp_path: Path) -> None:
+    found = the("datasize", synthetic.collected(tmp_path, shares(), (0,)))
+    assert found == (
+        "frozen layer: +6.00 with 10 % of the training set, -1.00 with 100 %; "
+        "random frozen layer: +1.00 with 10 % of the training set, -2.00 with 100 %."
+    )
+
+
+def test_coherence_counts_runs_and_quotes_correlations_within_positions(
+    demo: synthetic.Made,
+) -> None:
+    folders = [
+        folder for folder in demo.runs
+        if folder.name.startswith(("glyphs_vit-s_vanilla", "glyphs_vit-s_insert_llama-xl"))
+    ]  # fmt: skip
+    results = Results(folders, [0, 1])
+    rises, better, closer = findings("coherence", results)
+    coherence = targets.module_of("coherence")
+    values = coherence.figure(results, coherence.Settings(reads="any")).values
+    counts = [int((values[name] > 0).sum()) for name in ("equal_epoch", "equal_loss")]
+    assert rises.found == (
+        f"at equal epoch in {counts[0]} of 15, at equal loss in {counts[1]} of "
+        f"{values['equal_loss'].notna().sum()} runs."
+    )
+    assert better.found.startswith("equal epoch: ρ = ")
+    assert "; equal loss: " in closer.found
