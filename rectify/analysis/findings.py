@@ -73,7 +73,7 @@ def list_gains(cells: DataFrame, by: str) -> str:
     gains = gains_of(cells, first_columns_only=by == "row")
     named = (f"{cell[by].removeprefix('+')} {spread(cell)}" for _, cell in gains.iterrows())
     unit = gains["unit"].iloc[0] if len(gains) else ""
-    return f"{', '.join(named)} {unit}.".strip() if len(gains) else "no gain was measured."
+    return f"{'; '.join(named)} {unit}.".strip() if len(gains) else "no gain was measured."
 
 
 def count_positive(values: Series) -> str:

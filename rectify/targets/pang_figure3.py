@@ -18,7 +18,7 @@ from rectify.typed import Name, Several
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-TITLE = "Pang et al., Figure 3: activations of a few images"
+TITLE = "Pang, Figure 3: activations of a few images"
 SHOWS = ("figure",)
 VALUES = Table(
     "pang_figure3",

@@ -11,6 +11,7 @@ from rectify.analysis.activations import ATTENTION, FEATURES, LAYER
 from rectify.analysis.checks import check_some
 from rectify.analysis.collect import Results
 from rectify.analysis.drawing import Drawn
+from rectify.analysis.findings import Finding
 from rectify.results.declared import FILTERING
 from rectify.results.tables import Column, Table
 from rectify.targets.contract import TargetSettings, check_masks
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-TITLE = "Pang et al., Figures 4 and D: information filtering"
+TITLE = "Pang, Figures 4 and D: information filtering"
 SHOWS = ("figure",)
 RUN = (
     Column("run", "str", "-", "name of the run"),
@@ -133,3 +134,19 @@ def _legend(drawn: "Figure", filtering: DataFrame) -> None:
     count = drawing.seeds(filtering)
     handles = [*bars.values(), *lines, *dots]
     drawn.legend(handles=handles, loc="outside lower center", ncols=4, title=count)
+
+
+def findings(_cells: DataFrame | None, values: DataFrame) -> list[Finding]:
+    """Return the best IoU without and with a frozen layer, next to the floors."""
+    is_feature = values["place"].isin(FEATURES) & (values["activation"] != ATTENTION)
+    features = values[is_feature]
+    texts = []
+    for part, name in (("_vanilla", "the ViT alone"), ("_insert_", "with a frozen layer")):
+        rows = features[features["run"].str.contains(part, regex=False)]
+        if len(rows):
+            means = rows.groupby(["place", "activation"])["iou"].mean()
+            place, activation = means.idxmax()
+            texts.append(f"{name} at best {means.max():.3f} ({place}, {activation})")
+    floors = [f"{name} {features[column].mean():.3f}" for column, (name, _) in FLOORS.items()]
+    claim = "A frozen layer filters information: its features concentrate on the object"
+    return [Finding(claim, f"IoU with masks: {', '.join(texts)}; floors: {', '.join(floors)}.")]

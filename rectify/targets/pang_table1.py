@@ -5,6 +5,7 @@ from typing import Literal
 from pandas import DataFrame
 
 from rectify.analysis.collect import Results
+from rectify.analysis.findings import Finding, count_gains
 from rectify.analysis.inserted import inserted_table
 from rectify.analysis.metrics import Metric
 from rectify.targets.contract import TargetSettings
@@ -36,3 +37,9 @@ def table(results: Results, _settings: Settings) -> DataFrame:
 
 def _shifts(runs: DataFrame) -> list[Metric]:
     return [metric for metric in SHIFTS if metric.name in runs and runs[metric.name].notna().any()]
+
+
+def findings(cells: DataFrame, _values: DataFrame | None) -> list[Finding]:
+    """Return how many ViTs gain."""
+    claim = "A frozen layer at the end of a ViT helps"
+    return [Finding(claim, count_gains(cells))]

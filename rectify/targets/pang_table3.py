@@ -6,6 +6,7 @@ from typing import Literal
 from pandas import DataFrame
 
 from rectify.analysis.collect import Results
+from rectify.analysis.findings import Finding, count_gains
 from rectify.analysis.inserted import inserted_table, of_llama
 from rectify.targets.contract import TargetSettings
 from rectify.typed import Name, Several
@@ -25,3 +26,9 @@ class Settings(TargetSettings):
 def table(results: Results, _settings: Settings) -> DataFrame:
     """Return accuracy by ViT and layer; which one the printed numbers are of is not known."""
     return inserted_table("pang_table3", results, partial(of_llama, layers=LAYERS))
+
+
+def findings(cells: DataFrame, _values: DataFrame | None) -> list[Finding]:
+    """Return how many ViTs and layers gain."""
+    claim = "It helps on clips as well"
+    return [Finding(claim, count_gains(cells))]

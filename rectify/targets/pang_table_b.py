@@ -5,6 +5,7 @@ from typing import Literal
 from pandas import DataFrame
 
 from rectify.analysis.collect import Results
+from rectify.analysis.findings import Finding, count_gains
 from rectify.analysis.inserted import controls_table
 from rectify.targets.contract import TargetSettings
 from rectify.typed import Name, Several
@@ -27,3 +28,9 @@ def table(results: Results, _settings: Settings) -> DataFrame:
     Each data set has columns for the metrics of its task.
     """
     return controls_table("pang_table_b", results, VANILLA)
+
+
+def findings(cells: DataFrame, _values: DataFrame | None) -> list[Finding]:
+    """Return how many controls and tasks gain."""
+    claim = "The pretrained weights help on every task"
+    return [Finding(claim, count_gains(cells))]

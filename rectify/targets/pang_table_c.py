@@ -6,6 +6,7 @@ from pandas import DataFrame, Series
 
 from rectify.analysis.collect import Results
 from rectify.analysis.factors import FROZEN
+from rectify.analysis.findings import Finding, list_gains
 from rectify.analysis.inserted import inserted_table
 from rectify.targets.contract import TargetSettings
 from rectify.typed import Name, Several
@@ -32,3 +33,9 @@ def _named(run: Series) -> str | None:
     language = run["language_title"]
     place = (run["control"], run["layer"], run["position"])
     return language if place == (FROZEN, LAST.get(language), "end") else None
+
+
+def findings(cells: DataFrame, _values: DataFrame | None) -> list[Finding]:
+    """Return the gain of each language model."""
+    claim = "Language models help from some size on"
+    return [Finding(claim, list_gains(cells, "row"))]

@@ -6,6 +6,7 @@ from pandas import DataFrame, Series
 
 from rectify.analysis.collect import Results
 from rectify.analysis.factors import FROZEN
+from rectify.analysis.findings import Finding, list_gains
 from rectify.analysis.inserted import inserted_table
 from rectify.analysis.published import LANGUAGE
 from rectify.targets.contract import TargetSettings
@@ -37,3 +38,9 @@ def table(results: Results, _settings: Settings) -> DataFrame:
 def _named(run: Series) -> str | None:
     is_theirs = (run["language_title"], run["control"]) == (LANGUAGE, FROZEN)
     return PLACES.get((run["layer"], run["position"])) if is_theirs else None
+
+
+def findings(cells: DataFrame, _values: DataFrame | None) -> list[Finding]:
+    """Return the gain of each place."""
+    claim = "The end is the best place, and two layers are better than one"
+    return [Finding(claim, list_gains(cells, "row"))]

@@ -68,13 +68,13 @@ def test_without_intervals_and_tests_there_is_only_the_count() -> None:
 def test_gains_are_listed_by_row_or_column() -> None:
     first = GAINS[GAINS["group"] == "Set"]
     assert list_gains(first, "row") == (
-        "frozen +2.00 [+1.00, +3.00], random -1.50 [-2.00, -1.00], tuned +0.50 [-1.00, +2.00] "
+        "frozen +2.00 [+1.00, +3.00]; random -1.50 [-2.00, -1.00]; tuned +0.50 [-1.00, +2.00] "
         "points."
     )
     one = GAINS[GAINS["row"] == "frozen"]
     assert (
         list_gains(one, "column")
-        == "acc@1 +2.00 [+1.00, +3.00], acc@5 +9.00 [+8.00, +10.00] points."
+        == "acc@1 +2.00 [+1.00, +3.00]; acc@5 +9.00 [+8.00, +10.00] points."
     )
 
 

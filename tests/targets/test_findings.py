@@ -29,7 +29,7 @@ def the(kind: str, results: Results, **settings: object) -> str:
 
 def test_table_2_lists_the_gains_by_language_model(tmp_path: Path) -> None:
     found = the("table2", synthetic.collected(tmp_path, printed.sizes()))
-    assert found == "OPT-350M -3.69, OPT-1.3B +0.37, OPT-2.7B +0.49, OPT-6.7B +1.04 points."
+    assert found == "OPT-350M -3.69; OPT-1.3B +0.37; OPT-2.7B +0.49; OPT-6.7B +1.04 points."
 
 
 def test_table_3_counts_the_placements_that_gain(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_gains_of_the_second_path_are_counted(
 def test_controls_are_listed_with_their_gains() -> None:
     runs = seeded(vanilla=[0.5], insert=[0.6], random=[0.45])
     found = the("controls", results_of(runs=runs, gsnr=layers_of(runs)))
-    assert found == "frozen layer +10.00, random frozen layer -5.00 points."
+    assert found == "frozen layer +10.00; random frozen layer -5.00 points."
 
 
 def test_shares_of_the_training_set_are_compared(tmp_path: Path) -> None:
@@ -92,3 +92,31 @@ def test_coherence_counts_runs_and_quotes_correlations_within_positions(
     )
     assert better.found.startswith("equal epoch: ρ = ")
     assert "; equal loss: " in closer.found
+
+
+@pytest.mark.parametrize(
+    ("kind", "found"),
+    [
+        ("pang_table1", "3 of 3 gain, from +0.60 (ViT-S +LLaMA-7B"),
+        ("pang_table6", "ViT-S +LLaMA-7B +0.60; "),
+        ("pang_table_c", "ViT-S +OPT-125M -3.62; ViT-S +OPT-350M -3.69; "),
+        ("pang_table_d", "layers 30-31, end +1.78; "),
+    ],
+)
+def test_pang_et_al_s_numbers_are_counted_or_listed(tmp_path: Path, kind: str, found: str) -> None:
+    assert found in the(kind, synthetic.collected(tmp_path, printed.pang(kind)))
+
+
+def test_the_best_activations_are_quoted_with_their_floors(demo: synthetic.Made) -> None:
+    folders = [
+        folder for folder in demo.runs
+        if folder.name.startswith("glyphs_vit-s_vanilla") or folder.name.endswith("layer-7_end")
+    ]  # fmt: skip
+    runs = Results(folders, [0]).runs
+    filtering = synthetic.filtering_of(runs[runs["vision"] == "vit-s"])
+    found = the("pang_figure4", results_of(filtering=filtering))
+    is_vanilla = filtering["run"] == "glyphs_vit-s_vanilla"
+    plain = filtering[is_vanilla & (filtering["place"] == "F_E")].set_index("activation")["iou"]
+    best = plain[["magnitude", "frequency"]].idxmax()
+    assert f"the ViT alone at best {plain[best]:.3f} (F_E, {best})" in found
+    assert f"pixels {filtering['iou_pixels'].mean():.3f}." in found
