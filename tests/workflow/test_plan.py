@@ -44,7 +44,7 @@ def test_the_grid_of_pang_et_al_is_a_page_of_its_own(project: Path) -> None:
         "figure 2": 4 + 4,  # its last layers are those of tables D and C
     }
     assert jobs["train"] == jobs["evaluate"] == 3 * sum(runs.values())
-    assert (jobs["table"], jobs["figure"], jobs["page"]) == (7, 2, 1)
+    assert (jobs["table"], jobs["figure"], jobs["page"]) == (7, 4, 1)
     assert (jobs["prepare_data"], jobs["prepare_shift"]) == (3, 4)
     both = planned(project, "all", "pang")
     shared = 5  # Table 2 is a part of Table C
@@ -71,12 +71,12 @@ def test_information_filtering_is_planned_without_any_data(project: Path) -> Non
 
 
 def test_a_set_without_masks_has_no_information_filtering(project: Path) -> None:
-    (project / "mine.yaml").write_text("data: {imagenet: {masks: null}}\n")
+    (project / "mine.yaml").write_text("data: {imagenet-pang: {masks: null}}\n")
     configs = ("--configfile", "config.yaml", "mine.yaml", "--")
     said = call(project, "snakemake", "-n", *configs, "table2")
     assert said.returncode != 0
-    assert "the sets of sizes must have masks, got imagenet without" in said.stdout
-    (project / "mine.yaml").write_text("data: {imagenet: {masks: other/place}}\n")
+    assert "the sets of pang-images must have masks, got imagenet-pang without" in said.stdout
+    (project / "mine.yaml").write_text("data: {imagenet-pang: {masks: other/place}}\n")
     assert planned(project, *configs, "pang_figure3")["prepare_masks"] == 1
 
 
