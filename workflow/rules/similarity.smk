@@ -81,6 +81,6 @@ rule similarity:
         code=PLAN.code("similarity"),
     shell:
         "python -m rectify similarity --language {input.language:q} --vision {input.vision:q}"
-        " --k {params.k} --quantile {params.quantile} --clamp {params.clamp}"
+        " --k {params.k} --quantile {params.quantile} --clamp {params.clamp:q}"
         " --permutations {params.permutations} --threads {threads}"
         " --output {output.scores:q} > {log:q} 2>&1"
