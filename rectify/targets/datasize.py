@@ -1,6 +1,6 @@
 """Gain by size of the training set: does what is inserted help where data are few?"""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pandas import DataFrame
@@ -13,9 +13,9 @@ from rectify.analysis.drawing import Drawn
 from rectify.analysis.factors import titles
 from rectify.analysis.findings import Finding, gains_of
 from rectify.analysis.items import with_comparisons
-from rectify.analysis.metrics import Metric, headline
+from rectify.analysis.metrics import headline
 from rectify.analysis.printing import spread
-from rectify.analysis.statistics import interval
+from rectify.analysis.published import GAIN
 from rectify.controls import CONTROLS, VARIANTS
 from rectify.results.tables import Column, Table
 from rectify.targets.contract import TargetSettings
@@ -73,10 +73,9 @@ def figure(results: Results, settings: Settings) -> Drawn:
         ValueError: If there are several ViTs or variants, or two runs for one share and control.
     """
     metric = headline(results.runs)
-    table(results, settings)  # whose checks hold here, too
-    runs = _comparable(with_comparisons(results.runs, results, [metric]))
+    runs = _comparable(results.runs)
     lines = _lines(runs)
-    shown = _summaries(runs, (metric, metric.gain))
+    shown = _values(table(results, settings), sorted(runs["fraction"].unique()))
     with style.look():
         drawn, panels = drawing.panels(style.PAGE, 2.7, 2, sharey=False)
         for axes, one in zip(panels, (metric, metric.gain), strict=True):
@@ -87,7 +86,7 @@ def figure(results: Results, settings: Settings) -> Drawn:
         drawn.legend(*handles, loc="outside lower center", ncols=min(len(lines), 4))
         largest = runs[runs["fraction"] == runs["fraction"].max()]
         drawn.suptitle(f"{drawing.common(largest)}; {drawing.seeds(runs)}", fontsize=8.5)
-    return Drawn(drawn, shown.assign(control=shown["control"].map(lines)))
+    return Drawn(drawn, shown)
 
 
 def _comparable(runs: DataFrame) -> DataFrame:
@@ -105,22 +104,17 @@ def _lines(runs: DataFrame) -> dict[str, str]:
     return {"vanilla": VARIANTS["vanilla"].title, **titles(treated, "control")}
 
 
-def _summaries(runs: DataFrame, metrics: tuple[Metric, Metric]) -> DataFrame:
-    rows = []
-    for (line, fraction), of_place in runs.groupby(["line", "fraction"]):
-        for metric in metrics:
-            values = of_place[metric.name].dropna() * metric.factor
-            if len(values):
-                low, high = (metric.kind == "gain" and interval(values)) or (None, None)
-                numbers = (values.mean(), values.std(), low, high, len(values))
-                rows.append((line, fraction, metric.kind, *numbers))
-    types = {"mean": float, "std": float, "low": float, "high": float}
-    return DataFrame(rows, columns=VALUES.names).astype(types)
+def _values(cells: DataFrame, fractions: Sequence[float]) -> DataFrame:
+    """Return the values and gains of the table's cells, each with its share."""
+    shown = cells[cells["kind"].isin(["value", GAIN])].rename(columns={"row": "control"})
+    return shown.assign(fraction=shown["column_index"].map(dict(enumerate(fractions))))[
+        VALUES.names
+    ]
 
 
 def _panel(axes: "Axes", shown: DataFrame, lines: Mapping[str, str]) -> None:
     for name, text in lines.items():
-        rows = shown[shown["control"] == name].sort_values("fraction")
+        rows = shown[shown["control"] == text].sort_values("fraction")
         colour = (VARIANTS | CONTROLS)[name].colour
         axes.plot(rows["fraction"], rows["mean"], "o-", color=colour, label=text)
         ends = [(rows["mean"] - rows["low"]).fillna(rows["std"]),
