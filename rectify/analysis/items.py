@@ -8,6 +8,7 @@ further test items; the interval over seeds speaks of further trainings.
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from pandas import DataFrame, Series
@@ -38,9 +39,10 @@ def with_comparisons(runs: DataFrame, results: Results, metrics: Sequence[Metric
     """
     runs = with_gains(runs, metrics)
     tests = {metric.item_test.name: Series(math.nan, runs.index) for metric in metrics}
+    items = cache(results.items)  # a vanilla run is compared with many
     for name, run in runs[runs["variant"] != "vanilla"].groupby("run", sort=False):
         vanilla = vanilla_of(run, runs)["run"].iloc[0]
-        both = [[results.items(one, seed) for seed in run["seed"]] for one in (name, vanilla)]
+        both = [[items(one, seed) for seed in run["seed"]] for one in (name, vanilla)]
         for metric in metrics:
             column = _column(metric.name, both[0][0], results.report)
             if column is not None:
