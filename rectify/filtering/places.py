@@ -139,10 +139,11 @@ class _Keeper:
 
     def layer_attention(self, layer: Block, has_class_token: bool) -> Callable[..., None]:
         """Keep what the layer's attention gives, and its weights."""
-        adds = FAMILIES[layer.family].attention_adds
+        adds, norm = FAMILIES[layer.family].attention_adds, FAMILIES[layer.family].attention_norm
+        normed = layer.decoder.get_submodule(norm) if norm else nn.Identity()
 
         def read(module: nn.Module, args: tuple, kwargs: dict, output: tuple) -> None:
-            given = output[0]  # with the tokens that it is added to, if the attention adds it
+            given = normed(output[0])  # with what it is added to, if the attention adds it
             self._attended = (given, given - args[1]) if adds else (None, given)
             if has_class_token:
                 self._attend(ATTENDED, eager_attention(module, args, kwargs))

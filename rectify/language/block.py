@@ -28,7 +28,7 @@ from rectify.language.families import (
     parse_config,
     without_causal_mask,
 )
-from rectify.language.files import read_revision, read_settings
+from rectify.language.files import name_of, read_revision, read_settings
 from rectify.language.weights import (
     check_layer,
     check_norm,
@@ -85,7 +85,7 @@ class Block(nn.Module):
         self.eval()
 
     @cached_property
-    def final_norm(self) -> nn.RMSNorm | nn.LayerNorm | None:
+    def final_norm(self) -> nn.Module | None:
         """The language model's own norm after its last layer, frozen; None if it has none.
 
         It is not a part of this module (a cached property is not registered): only a model that
@@ -150,7 +150,7 @@ class Stack(nn.Module):
         self.blocks = nn.ModuleList(blocks)
 
     @property
-    def final_norm(self) -> nn.RMSNorm | nn.LayerNorm | None:
+    def final_norm(self) -> nn.Module | None:
         """The language model's own norm after its last layer, as `Block` has it."""
         return self.blocks[-1].final_norm
 
@@ -171,7 +171,7 @@ def load_block(checkpoint: Path, layer: int | str) -> Block | Stack:
     Args:
         checkpoint: Folder in Hugging Face format (``config.json`` and one or many
             ``.safetensors`` or ``.bin`` files) or Meta's (``params.json``, one or many
-            ``consolidated.<n>.pth``).
+            ``consolidated.<n>.pth``), or a ``.gguf`` file, quantised or not.
         layer: Index of the decoder block, counted from 0; ``"30-31"`` for some in a row.
 
     Raises:
@@ -179,7 +179,7 @@ def load_block(checkpoint: Path, layer: int | str) -> Block | Stack:
     """
     config = read_config(checkpoint)
     layers = {one: layer_tensors(checkpoint, config, one) for one in layers_of(layer)}
-    return _in_a_row(config, checkpoint.name, layers, partial(norm_tensors, checkpoint, config))
+    return _in_a_row(config, name_of(checkpoint), layers, partial(norm_tensors, checkpoint, config))
 
 
 def extract_block(checkpoint: Path, layer: int | str, output: Path) -> None:
@@ -200,7 +200,7 @@ def extract_block(checkpoint: Path, layer: int | str, output: Path) -> None:
     tensors |= {f"{FINAL_NORM}{name}": tensor for name, tensor in norm.items()}
     facts = Facts(
         family=config.model_type,
-        language=checkpoint.name,
+        language=name_of(checkpoint),
         layer=layer,
         config=read_settings(checkpoint),
         revision=read_revision(checkpoint),

@@ -20,8 +20,14 @@ import torch
 from jaxtyping import Float
 from sentencepiece import SentencePieceProcessor
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer, PretrainedConfig
+from transformers import AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerFast
+from transformers.integrations.gguf.gguf_tokenizer_mapping import (
+    GGUF_PRE_TOKENIZER_SPLITS,
+    convert_gguf_tokenizer,
+    get_gguf_tokenizer,
+)
 
+from rectify.language import gguf_format
 from rectify.language.families import FAMILIES, empty_layer, empty_norm
 from rectify.language.files import read_revision, read_settings
 from rectify.language.weights import (
@@ -36,6 +42,7 @@ from rectify.tensors import Tensors
 
 Device = torch.device | str
 PIECES = "tokenizer.model"  # of SentencePiece
+AS_GPT2 = ("gpt-2", "smollm")  # what splits texts as GPT-2 does; SmolLM's merges join no digits
 TOKENIZERS = ("tokenizer.json", PIECES, "vocab.json")  # the first of them that is there is used
 
 
@@ -112,7 +119,7 @@ def caption_features(
     """Return each decoder layer's output averaged over each caption, and what was read.
 
     Args:
-        checkpoint: Folder in Hugging Face format with the model's own tokenizer.
+        checkpoint: Folder in Hugging Face format with the model's own tokenizer, or a ``.gguf``.
         captions: Texts without a prompt, never cut.
         batch_size: Captions that pass a layer together; changes the result by rounding only.
         procedure: Which states count; the layers are those of the model, unless it says more.
@@ -156,7 +163,9 @@ def caption_features(
 def _token_rows(
     checkpoint: Path, captions: list[str], config: PretrainedConfig, least: int = 1
 ) -> list[list[int]]:
-    if not (checkpoint / "config.json").is_file():
+    if gguf_format.is_gguf(checkpoint):
+        gguf_format.check_positions(checkpoint)
+    elif not (checkpoint / "config.json").is_file():
         raise ValueError(
             f"{checkpoint}: must be in Hugging Face format for features of captions, got no "
             "config.json. Convert the checkpoint; Meta's format is enough for single blocks."
@@ -178,6 +187,8 @@ def _token_rows(
 
 
 def _tokenized(checkpoint: Path, captions: list[str]) -> list[list[int]]:
+    if gguf_format.is_gguf(checkpoint):
+        return _described_tokenizer(checkpoint)(captions)["input_ids"]
     settings = read_json(checkpoint / "tokenizer_config.json")
     present = [name for name in TOKENIZERS if (checkpoint / name).is_file()]
     if not present:  # transformers would make a vocabulary of special tokens alone
@@ -188,6 +199,25 @@ def _tokenized(checkpoint: Path, captions: list[str]) -> list[list[int]]:
     if present[0] == PIECES:
         return _pieces(checkpoint / PIECES, captions, settings)
     return AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)(captions)["input_ids"]
+
+
+def _described_tokenizer(checkpoint: Path) -> PreTrainedTokenizerFast:
+    """Return the tokenizer that the metadata of a GGUF file describe."""
+    splits = gguf_format.text_splits(checkpoint)
+    if splits not in (None, *GGUF_PRE_TOKENIZER_SPLITS, *AS_GPT2):
+        raise ValueError(
+            f"{checkpoint}: tokenizer.ggml.pre must be a way to split texts that transformers "
+            f"knows, got {splits}. Use the model in Hugging Face format."
+        )
+    try:
+        architecture, described, settings = get_gguf_tokenizer(str(checkpoint))
+        tokenizer, _ = convert_gguf_tokenizer(architecture, described)
+        return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **settings)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{checkpoint}: the metadata must describe a tokenizer that transformers knows, got "
+            f"{error!r}. Use the model in Hugging Face format."
+        ) from None
 
 
 def _pieces(path: Path, captions: list[str], settings: dict[str, object]) -> list[list[int]]:
@@ -230,8 +260,9 @@ def _first_inputs(
     digest = sha256(table | weights)
     _with_weights(model, weights).to(device)
     [vectors] = table.values()
+    scale = getattr(embedding, "scalar_embed_scale", 1.0)  # Gemma's
     for text in texts:
-        model(inputs_embeds=vectors[text].float().to(device), use_cache=False)
+        model(inputs_embeds=(vectors[text].float() * scale).to(device), use_cache=False)
     calls = zip(*(recorder.calls for recorder in recorders), strict=True)  # by batch
     return [tokens.cpu() for tokens in recorders[0].inputs], [list(each) for each in calls], digest
 

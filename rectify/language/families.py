@@ -46,6 +46,9 @@ class Family:
         in_tuple: Whether the layer returns its tokens as the first of a tuple.
         attention: Name of the attention in the layer.
         attention_adds: Whether the attention itself adds its result to the layer's tokens.
+        attention_norm: Name of the norm that its result passes before it is added, if any.
+        module: Name of the package in ``transformers.models``; by default that of the family.
+        own_norm: Class of norms that multiply by one more than their weight, if they do.
     """
 
     layer: str
@@ -57,6 +60,14 @@ class Family:
     in_tuple: bool = False
     attention: str = "self_attn"
     attention_adds: bool = False
+    attention_norm: str | None = None
+    module: str | None = None
+    own_norm: str | None = None
+
+    @property
+    def unit(self) -> float:
+        """The weight of a norm that multiplies by one."""
+        return 0.0 if self.own_norm else 1.0
 
 
 FAMILIES = {
@@ -69,6 +80,14 @@ FAMILIES = {
         in_tuple=True,
         attention="self_attention",
         attention_adds=True,
+    ),
+    "gemma": Family("GemmaDecoderLayer", _rotary, own_norm="GemmaRMSNorm"),
+    "gemma3_text": Family(
+        "Gemma3DecoderLayer",
+        _rotary,
+        attention_norm="post_attention_layernorm",
+        module="gemma3",
+        own_norm="Gemma3RMSNorm",
     ),
     "gpt2": Family(
         "GPT2Block",
@@ -104,11 +123,18 @@ def parse_config(values: Mapping[str, object], where: Path | str) -> PretrainedC
 
 def empty_layer(config: PretrainedConfig, layer: int) -> nn.Module:
     """Return decoder layer ``layer`` without weights, on torch's ``meta`` device."""
-    family, name = FAMILIES[config.model_type], config.model_type
     config._attn_implementation = "sdpa"  # building a layer alone would choose the slow one
-    module = importlib.import_module(f"transformers.models.{name}.modeling_{name}")
+    make = _class_of(config, FAMILIES[config.model_type].layer)
     with torch.device("meta"):
-        return getattr(module, family.layer)(config, layer).eval()
+        return make(config, layer).eval()
+
+
+def _class_of(config: PretrainedConfig, name: str) -> type[nn.Module]:
+    """Return a class of transformers' implementation of the model."""
+    package = FAMILIES[config.model_type].module or config.model_type
+    return getattr(
+        importlib.import_module(f"transformers.models.{package}.modeling_{package}"), name
+    )
 
 
 def without_causal_mask(layer: nn.Module) -> nn.Module:
@@ -142,10 +168,12 @@ def eager_attention(
             config._attn_implementation = before
 
 
-def empty_norm(config: PretrainedConfig) -> nn.RMSNorm | nn.LayerNorm:
+def empty_norm(config: PretrainedConfig) -> nn.Module:
     """Return the norm after the last layer without weights, on torch's ``meta`` device."""
-    width = config.hidden_size
+    width, own = config.hidden_size, FAMILIES[config.model_type].own_norm
     with torch.device("meta"):
+        if own:
+            return _class_of(config, own)(width, eps=config.rms_norm_eps)
         if hasattr(config, "rms_norm_eps"):
             return nn.RMSNorm(width, eps=config.rms_norm_eps)
         return nn.LayerNorm(width, eps=getattr(config, "layer_norm_epsilon", 1e-5))  # OPT: fixed

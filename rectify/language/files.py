@@ -1,8 +1,9 @@
-"""Checkpoint folders: settings and named tensors, read without building a model.
+"""Checkpoints: settings and named tensors, read without building a model.
 
 Hugging Face's format is ``config.json`` and one or many ``.safetensors`` or ``.bin`` files;
-Meta's (see ``meta_format``) is given under the same settings and names. Files are mapped into
-memory, so that only the bytes of the tensors that are used are read.
+Meta's (see ``meta_format``), and GGUF (see ``gguf_format``), which is one file, are given under
+the same settings and names. Files are mapped into memory, so that only the bytes of the tensors
+that are used are read.
 """
 
 import re
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from rectify.language import meta_format
+from rectify.language import gguf_format, meta_format
 from rectify.results.files import read_json
 from rectify.tensors import Tensors, copied_tensor, mapped_tensors
 
@@ -23,19 +24,26 @@ def read_settings(checkpoint: Path) -> dict[str, object]:
     Raises:
         ValueError: If neither is there, or it is not as it must be.
     """
+    if gguf_format.is_gguf(checkpoint):
+        return gguf_format.read_settings(checkpoint)
     if (checkpoint / "config.json").is_file():
         return read_json(checkpoint / "config.json")
     if (checkpoint / meta_format.PARAMS).is_file():
         return meta_format.read_settings(checkpoint)
     raise ValueError(
-        f"{checkpoint}: must be a folder in Hugging Face's or Meta's format, got no config.json "
-        "or params.json. Run `snakemake fetch`, or change the model's path in the config."
+        f"{checkpoint}: must be a .gguf file, or a folder in Hugging Face's or Meta's format, got "
+        "no config.json or params.json. Run `snakemake fetch`, or change the path in the config."
     )
+
+
+def name_of(checkpoint: Path) -> str:
+    """Return a checkpoint's name: that of its folder, or of its file without the ending."""
+    return checkpoint.stem if gguf_format.is_gguf(checkpoint) else checkpoint.name
 
 
 def read_revision(checkpoint: Path) -> str | None:
     """Return the commit on the hub that a checkpoint was fetched from; None if it was not."""
-    note = checkpoint / FETCHED
+    note = (checkpoint.parent if gguf_format.is_gguf(checkpoint) else checkpoint) / FETCHED
     return read_json(note)["commit"] if note.is_file() else None
 
 
@@ -47,6 +55,8 @@ def read_tensors(checkpoint: Path, pattern: re.Pattern[str]) -> Tensors:
     Raises:
         ValueError: If the folder holds no weights, or such a file is damaged or missing.
     """
+    if gguf_format.is_gguf(checkpoint):
+        return gguf_format.read_tensors(checkpoint, pattern)
     files = _files(checkpoint)
     if files is None:
         return meta_format.read_tensors(checkpoint, pattern)
@@ -64,6 +74,8 @@ def tensor_shapes(checkpoint: Path) -> dict[str, torch.Size]:
     Raises:
         ValueError: As ``read_tensors``.
     """
+    if gguf_format.is_gguf(checkpoint):
+        return gguf_format.tensor_shapes(checkpoint)
     files = _files(checkpoint)
     if files is None:
         return meta_format.tensor_shapes(checkpoint)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rectify.language.block import Block, Stack
+from rectify.language.families import FAMILIES
 
 
 def redrawn(block: Block | Stack, generator: torch.Generator) -> Block | Stack:
@@ -17,9 +18,10 @@ def redrawn(block: Block | Stack, generator: torch.Generator) -> Block | Stack:
 
     Matrices are drawn from a normal distribution with standard deviation 0.02 (timm's truncated
     normal, as in Pang et al.), in the precision that the block's have; norms, the final one too,
-    are one and biases zero.
+    multiply by one, and biases are zero.
     """
-    return _changed(block, partial(_initial, generator=generator))
+    unit = FAMILIES[block.family].unit
+    return _changed(block, partial(initial, unit=unit, generator=generator))
 
 
 def shuffled(block: Block | Stack, generator: torch.Generator) -> Block | Stack:
@@ -52,9 +54,10 @@ def _changed(block: Block | Stack, change: Callable[[str, Tensor], Tensor]) -> B
     return Block(block._config, block.language, block.layer, layer, partial(dict, norm))
 
 
-def _initial(name: str, tensor: Tensor, generator: torch.Generator) -> Tensor:
+def initial(name: str, tensor: Tensor, unit: float, generator: torch.Generator) -> Tensor:
+    """Return a tensor that was never trained; ``unit`` is the weight of a norm of gain one."""
     if tensor.ndim < 2:
-        return torch.full_like(tensor, 1.0 if name.endswith("weight") else 0.0)
+        return torch.full_like(tensor, unit if name.endswith("weight") else 0.0)
     drawn = nn.init.trunc_normal_(torch.empty(tensor.shape), std=0.02, generator=generator)
     return drawn.to(tensor)
 

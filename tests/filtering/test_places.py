@@ -99,6 +99,9 @@ def rest(block: Block, stream: Tensor) -> Tensor:
         return layer.mlp(layer.post_attention_layernorm(stream), stream)
     if family == "gpt2":
         return stream + layer.mlp(layer.ln_2(stream))
+    if family == "gemma3_text":
+        mlp = layer.mlp(layer.pre_feedforward_layernorm(stream))
+        return stream + layer.post_feedforward_layernorm(mlp)
     if family != "opt":
         return stream + layer.mlp(layer.post_attention_layernorm(stream))
     if layer.do_layer_norm_before:
@@ -139,7 +142,7 @@ def queries_and_keys(block: Block, tokens: Tensor) -> tuple[Tensor, Tensor]:
         query, key = attention.q_proj(normed), attention.k_proj(normed)
     width = getattr(getattr(layer, "self_attn", None), "head_dim", 8)
     query, key = (part.flatten(2).unflatten(-1, (-1, width)) for part in (query, key))
-    if family == "qwen3":
+    if family in ("qwen3", "gemma3_text"):
         query, key = layer.self_attn.q_norm(query), layer.self_attn.k_norm(key)
     query, key = query.transpose(1, 2), key.transpose(1, 2)
     return query, key.repeat_interleave(query.shape[1] // key.shape[1], 1)

@@ -40,6 +40,15 @@ FAMILIES = {
         **GROUPED,
     },
     "qwen3": {"model_type": "qwen3", "head_dim": 16, **GROUPED},
+    "gemma": {"model_type": "gemma", "head_dim": 16, **GROUPED},
+    "gemma 3": {
+        "model_type": "gemma3_text",
+        "head_dim": 16,
+        "query_pre_attn_scalar": 16,
+        "sliding_window": 4,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        **GROUPED,
+    },
     "opt": OPT,
     "opt 350m, with the norm after and a narrow embedding": {
         **OPT,

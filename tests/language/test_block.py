@@ -67,21 +67,31 @@ def norm(x, w, name):
 
 
 def root_mean_square(x, weight, config):
-    epsilon = config["rms_norm_eps"]
-    return x * (x.square().mean(-1, keepdim=True) + epsilon).rsqrt() * weight
+    epsilon, gain = config["rms_norm_eps"], config["model_type"].startswith("gemma")
+    return x * (x.square().mean(-1, keepdim=True) + epsilon).rsqrt() * (weight + gain)
 
 
 def reference_rotary(x, w, config):
     y = root_mean_square(x, w["input_layernorm.weight"], config)
     head_dim = config.get("head_dim") or WIDTH // HEADS
     parts = {part: split(linear(y, w, f"self_attn.{part}_proj"), head_dim) for part in "qkv"}
-    if "self_attn.q_norm.weight" in w:  # Qwen3
+    if "self_attn.q_norm.weight" in w:  # Qwen3, Gemma 3
         for part in "qk":
             parts[part] = root_mean_square(parts[part], w[f"self_attn.{part}_norm.weight"], config)
-    x = x + linear(attend(*parts.values()), w, "self_attn.o_proj")
-    y = root_mean_square(x, w["post_attention_layernorm.weight"], config)
+    mixed = linear(attend(*parts.values()), w, "self_attn.o_proj")
+    before_mlp = "post_attention_layernorm.weight"
+    if "pre_feedforward_layernorm.weight" in w:  # Gemma 3
+        mixed = root_mean_square(mixed, w[before_mlp], config)
+        before_mlp = "pre_feedforward_layernorm.weight"
+    x = x + mixed
+    y = root_mean_square(x, w[before_mlp], config)
     gate, up = linear(y, w, "mlp.gate_proj"), linear(y, w, "mlp.up_proj")
-    return x + linear(silu(gate) * up, w, "mlp.down_proj")
+    gemma = config["model_type"].startswith("gemma")
+    gate = gelu(gate, approximate="tanh") if gemma else silu(gate)
+    mixed = linear(gate * up, w, "mlp.down_proj")
+    if "post_feedforward_layernorm.weight" in w:
+        mixed = root_mean_square(mixed, w["post_feedforward_layernorm.weight"], config)
+    return x + mixed
 
 
 def reference_opt(x, w, config):
