@@ -295,8 +295,8 @@ class Config(Closed):
 
     results: Text = Field(description="Folder that holds everything this configuration makes.")
     title: str = Field("Experiments", description="Title of the report.")
-    credits: tuple[Text, ...] = Field(
-        (), description="Whose pictures and models are used; at the foot of each page."
+    credits: list[Text] = Field(
+        [], description="Whose pictures and models are used; at the foot of each page."
     )
     seeds: Several[Annotated[int, Field(ge=0)]] = Field(description="Training seeds.")
     threads: PositiveInt = Field(1, description="CPU threads of a training job.")
