@@ -47,7 +47,7 @@ def test_a_table_is_written_as_csv_markdown_and_latex(demo: synthetic.Made, tmp_
     names = sorted(path.name for path in (tmp_path / "t").iterdir())
     assert names == ["mine.csv", "mine.csv.json", "mine.md", "mine.tex"]
     facts = read_note(tmp_path / "t" / "mine.csv")["provenance"]["facts"]
-    shown = {"estimator": "plain", "report": "last"}
+    shown = {"estimator": "plain", "report": "last", "note": None}
     assert facts == {"kind": "table3", "target": "mine", "seeds": [0, 1], **shown}
 
 
