@@ -81,6 +81,32 @@ def test_a_target_has_its_own_pairs_and_the_others_those_of_all() -> None:
     assert manifests == [f"{plan.results}/data/emoji/manifest.csv"]
 
 
+def test_figure_4_with_untrained_models_brings_a_table_of_the_same_pairs() -> None:
+    keys = {"languages": "llama-xl", "untrained": "llama-untrained", "pairs": "emoji"}
+    plan = Plan(read(on_emoji("figure4", **keys)))
+    assert similarities(plan, "figure4") == [
+        f"llama-xl--scripts_vit-64_vanilla--seed-{seed}.csv" for seed in (0, 1)
+    ]
+    assert plan.target_inputs(Wildcards("figure4-untrained")) == [
+        f"{plan.results}/similarity/emoji/{name}--scripts_vit-64_vanilla--seed-{seed}.csv"
+        for name in ("llama-xl", "llama-untrained")
+        for seed in (0, 1)
+    ]
+    assert plan.target_files("figure4-untrained")[0].endswith("/tables/figure4-untrained.csv")
+    with pytest.raises(ValueError, match=r"figure4\.untrained: must have the 8 layers .* with 1"):
+        read(on_emoji("figure4", **keys | {"untrained": "opt-s"}))
+
+
+def test_a_note_is_behind_the_caption() -> None:
+    plan = Plan(read(changed(DEMO, "targets.figure4.note", "The ViT saw these pictures.")))
+    plain = Plan(read(DEMO)).caption(Wildcards("figure4"))
+    assert plan.caption(Wildcards("figure4")) == f"{plain} The ViT saw these pictures."
+    for wrong in ("", "two\nlines", "long " * 50):
+        with pytest.raises(ValueError, match=r"targets\.figure4\.note") as caught:
+            read(changed(DEMO, "targets.figure4.note", wrong))
+        assert "\n" not in f"{caught.value}"
+
+
 def test_the_folders_of_the_pairs_that_are_used_are_required() -> None:
     values = changed(PAPER, "data.flickr", {**PAPER["data"]["wit"], "folder": "data/flickr"})
     assert set(data_folders(Plan(read(values)))) & {"wit", "flickr"} == {"wit"}
