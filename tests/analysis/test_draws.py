@@ -57,9 +57,10 @@ def test_errors_over_the_same_items_do_not_average_out() -> None:
 
 
 @pytest.mark.parametrize("together", [0.0, 1.0])
-def test_it_holds_the_truth_as_often_as_it_says(together: float) -> None:
+@pytest.mark.parametrize(("count", "vits"), [(4, 4), (3, 2)])
+def test_it_holds_the_truth_as_often_as_it_says(count: int, vits: int, together: float) -> None:
     """Items, draws and ViTs vary; with ``together`` the items raise both sides alike."""
-    rng, truth, error, spread, vits, count, times = np.random.default_rng(1), 0.1, 1, 1, 4, 4, 3000
+    rng, truth, error, spread, times = np.random.default_rng(1), 0.1, 1, 1, 3000
     held = 0
     for _ in range(times):
         items = rng.normal(0, error, 2)
