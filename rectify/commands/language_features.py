@@ -1,7 +1,7 @@
 """Features of the captions after every decoder layer of a language model.
 
 Reads
-    --checkpoint  folder in Hugging Face format
+    --checkpoint  .gguf file, or folder in Hugging Face format
     --pairs       folder of the prepared image-caption pairs, by whose name they are told apart
 Writes
     --output      one tensor (layers, items, dim), safetensors
@@ -15,6 +15,7 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--language", required=True, help="name of the model")
     parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--untrained", type=int, metavar="SEED", help="draw the weights")
     parser.add_argument("--pairs", type=Path, required=True)
     parser.add_argument("--batch-size", type=int, required=True)
     parser.add_argument("--procedure", type=json.loads, default={}, help="a `Procedure`, as JSON")
@@ -33,7 +34,12 @@ def run(args: argparse.Namespace) -> None:
     texts = captions(args.pairs)
     procedure = Procedure(**args.procedure)
     layers, origin = caption_features(
-        args.checkpoint, texts, args.batch_size, procedure, device=device
+        args.checkpoint,
+        texts,
+        args.batch_size,
+        procedure,
+        untrained=args.untrained,
+        device=device,
     )
     facts = {
         "procedure": procedure._asdict(),
@@ -41,6 +47,7 @@ def run(args: argparse.Namespace) -> None:
         "pairs": args.pairs.name,
         "language": args.language,
         "language_parameters": describe(args.checkpoint).parameters,
+        "language_untrained": args.untrained,
         "language_revision": origin.revision,
         "language_sha256": origin.sha256,
     }

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--title", required=True, help="what was run, and on which data")
+    parser.add_argument("--credits", nargs="*", default=[], help="for the foot of the page")
     parser.add_argument("--targets", nargs="*", default=[], help="in the order of the page")
     parser.add_argument("--tables", type=Path, nargs="*", default=[], metavar="FILE")
     parser.add_argument("--figures", type=Path, nargs="*", default=[], metavar="FILE")
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
             f"report: each file must belong to one of --targets, got {strange[0]}. Name it there."
         )
     entries = [_entry(name, tables.get(name), figures.get(name)) for name in args.targets]
-    text = page(args.title, entries, args.benchmarks, args.config)
+    text = page(args.title, entries, args.benchmarks, args.config, args.credits)
     with atomic_path(args.output) as temporary:
         temporary.write_text(text, encoding="utf-8")
     logging.getLogger(__name__).info("wrote %s: %d characters", args.output, len(text))

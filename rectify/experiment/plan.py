@@ -183,10 +183,15 @@ class Plan:
     # Language models
 
     def checkpoint(self, wildcards: OfLanguage) -> str:
-        """Return the folder of a language model."""
+        """Return the folder or file of a language model."""
         if wildcards.language in self.made_here:
             return f"{self.results}/models/{wildcards.language}"
         return f"{self.config.languages[wildcards.language].checkpoint}"
+
+    def untrained(self, wildcards: OfLanguage) -> str:
+        """Return the option that draws a language model's weights, or nothing."""
+        seed = self.config.languages[wildcards.language].untrained
+        return "" if seed is None else f"--untrained {seed}"
 
     def checkpoint_files(self, wildcards: OfLanguage) -> list[str]:
         """Return the files of a checkpoint that is made here; a job finds those of others."""

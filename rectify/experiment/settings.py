@@ -117,7 +117,12 @@ class Language(Source):
 
     title: str = Field(description="Label in tables and figures.")
     layers: PositiveInt = Field(description="Number of decoder layers.")
-    checkpoint: Text | None = Field(None, description="Folder in Hugging Face's or Meta's format.")
+    checkpoint: Text | None = Field(
+        None, description="Folder in Hugging Face's or Meta's format, or a .gguf file."
+    )
+    untrained: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Seed of weights that are drawn in place of the checkpoint's."
+    )
     pretraining: Pretraining | None = None
     training: dict[str, object] = Field(
         {}, description="Changed values of the recipe of runs with this model, e.g. its lr."
@@ -127,6 +132,8 @@ class Language(Source):
     def _has_one_origin(self) -> "Language":
         if (self.checkpoint is None) == (self.pretraining is None):
             raise ValueError("a language model must have a checkpoint or pretraining, not both")
+        if self.untrained is not None and self.checkpoint is None:
+            raise ValueError("untrained must come with checkpoint; pretraining has steps: 0")
         if self.pretraining is not None and self.pretraining.layers != self.layers:
             raise ValueError(f"layers must be those of the pretraining, {self.pretraining.layers}")
         return self
@@ -288,6 +295,9 @@ class Config(Closed):
 
     results: Text = Field(description="Folder that holds everything this configuration makes.")
     title: str = Field("Experiments", description="Title of the report.")
+    credits: tuple[Text, ...] = Field(
+        (), description="Whose pictures and models are used; at the foot of each page."
+    )
     seeds: Several[Annotated[int, Field(ge=0)]] = Field(description="Training seeds.")
     threads: PositiveInt = Field(1, description="CPU threads of a training job.")
     device_gpus: Annotated[int, Field(ge=0)] = Field(

@@ -32,6 +32,7 @@ from rectify.language.files import name_of, read_revision, read_settings
 from rectify.language.weights import (
     check_layer,
     check_norm,
+    drawn,
     layer_tensors,
     norm_tensors,
     read_config,
@@ -182,11 +183,19 @@ def load_block(checkpoint: Path, layer: int | str) -> Block | Stack:
     return _in_a_row(config, name_of(checkpoint), layers, partial(norm_tensors, checkpoint, config))
 
 
-def extract_block(checkpoint: Path, layer: int | str, output: Path) -> None:
+def extract_block(
+    checkpoint: Path, layer: int | str, output: Path, untrained: int | None = None
+) -> None:
     """Write decoder block ``layer`` of a checkpoint to one ``.safetensors`` file, bit by bit.
 
     The model's final norm is written next to it, if there is one. Of some layers in a row, names
     begin with the layer's index.
+
+    Args:
+        checkpoint: As for ``load_block``.
+        layer: Likewise.
+        output: The file.
+        untrained: Seed of weights that are drawn in place of the trained ones, if not None.
 
     Raises:
         ValueError: As ``load_block``.
@@ -195,8 +204,12 @@ def extract_block(checkpoint: Path, layer: int | str, output: Path) -> None:
     tensors: Tensors = {}
     for one, prefix in _prefixes(layer).items():
         weights = layer_tensors(checkpoint, config, one)
+        if untrained is not None:
+            weights = drawn(weights, config, untrained, f"layer {one}")
         tensors |= {f"{prefix}{name}": tensor for name, tensor in weights.items()}
     norm = norm_tensors(checkpoint, config)
+    if untrained is not None:
+        norm = drawn(norm, config, untrained, "norm")
     tensors |= {f"{FINAL_NORM}{name}": tensor for name, tensor in norm.items()}
     facts = Facts(
         family=config.model_type,

@@ -13,6 +13,7 @@ token is padding.
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +32,7 @@ from rectify.language import gguf_format
 from rectify.language.families import FAMILIES, empty_layer, empty_norm
 from rectify.language.files import read_revision, read_settings
 from rectify.language.weights import (
+    drawn,
     layer_tensors,
     module_tensors,
     norm_tensors,
@@ -41,6 +43,8 @@ from rectify.results.files import read_json
 from rectify.tensors import Tensors
 
 Device = torch.device | str
+Own = Callable[[Tensors, str], Tensors]
+"""From a part's weights in the checkpoint, and its name, to those that it has."""
 PIECES = "tokenizer.model"  # of SentencePiece
 AS_GPT2 = ("gpt-2", "smollm")  # what splits texts as GPT-2 does; SmolLM's merges join no digits
 TOKENIZERS = ("tokenizer.json", PIECES, "vocab.json")  # the first of them that is there is used
@@ -114,6 +118,7 @@ def caption_features(
     batch_size: int,
     procedure: Procedure = PUBLISHED,
     *,
+    untrained: int | None = None,
     device: Device = "cpu",
 ) -> tuple[Float[Tensor, "layers captions dim"], Origin]:
     """Return each decoder layer's output averaged over each caption, and what was read.
@@ -123,6 +128,8 @@ def caption_features(
         captions: Texts without a prompt, never cut.
         batch_size: Captions that pass a layer together; changes the result by rounding only.
         procedure: Which states count; the layers are those of the model, unless it says more.
+        untrained: Seed of weights that are drawn in place of the trained ones, if not None: the
+            same model with the same tokenizer that was never trained.
         device: Where the model runs, in float32; tokens between layers are kept in memory.
 
     Raises:
@@ -133,7 +140,11 @@ def caption_features(
     rows = _token_rows(checkpoint, captions, config, least=first + 1)
     batches = _batches(rows, batch_size)
     texts = [torch.tensor([rows[item] for item in items]) for items in batches]
-    states, calls, digest = _first_inputs(checkpoint, config, texts, device)
+
+    def own(weights: Tensors, part: str) -> Tensors:
+        return weights if untrained is None else drawn(weights, config, untrained, part)
+
+    states, calls, digest = _first_inputs(checkpoint, config, texts, own, device)
     digests, in_tuple = [digest], FAMILIES[config.model_type].in_tuple
     before = -procedure.first_layer
     means = torch.empty(before + config.num_hidden_layers, len(rows), config.hidden_size)
@@ -141,7 +152,7 @@ def caption_features(
         for tokens, items in zip(states, batches, strict=True):
             means[0, items] = tokens[:, first:].mean(1)
     for index in range(config.num_hidden_layers):
-        weights = layer_tensors(checkpoint, config, index)
+        weights = own(layer_tensors(checkpoint, config, index), f"layer {index}")
         digests.append(sha256(weights))
         layer = _with_weights(empty_layer(config, index), weights).to(device)
         for number, items in enumerate(batches):
@@ -149,7 +160,7 @@ def caption_features(
             output = layer(states[number].to(device), *call.arguments, **call.named)
             states[number] = (output[0] if in_tuple else output).cpu()
             means[before + index, items] = states[number][:, first:].mean(1)
-    if procedure.final_norm and (weights := norm_tensors(checkpoint, config)):
+    if procedure.final_norm and (weights := own(norm_tensors(checkpoint, config), "norm")):
         digests.append(sha256(weights))
         norm = _with_weights(empty_norm(config), weights)
         for tokens, items in zip(states, batches, strict=True):
@@ -246,7 +257,7 @@ def _batches(rows: list[list[int]], batch_size: int) -> list[list[int]]:
 
 
 def _first_inputs(
-    checkpoint: Path, config: PretrainedConfig, texts: list[Tensor], device: Device
+    checkpoint: Path, config: PretrainedConfig, texts: list[Tensor], own: Own, device: Device
 ) -> tuple[list[Tensor], list[list[Call]], str]:
     """Return each batch's input to layer 0 and its call of each layer, and a digest.
 
@@ -255,8 +266,8 @@ def _first_inputs(
     family = FAMILIES[config.model_type]
     recorders = [Recorder(family.in_tuple) for _ in range(config.num_hidden_layers)]
     model, embedding = _without_layers(config, recorders)
-    table = module_tensors(checkpoint, nn.ModuleDict({family.embedding: embedding}))
-    weights = module_tensors(checkpoint, model)
+    table = own(module_tensors(checkpoint, nn.ModuleDict({family.embedding: embedding})), "table")
+    weights = own(module_tensors(checkpoint, model), "before the layers")
     digest = sha256(table | weights)
     _with_weights(model, weights).to(device)
     [vectors] = table.values()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rectify.language.block import Block, Stack
 from rectify.language.families import FAMILIES
+from rectify.language.weights import initial
 
 
 def redrawn(block: Block | Stack, generator: torch.Generator) -> Block | Stack:
@@ -52,14 +53,6 @@ def _changed(block: Block | Stack, change: Callable[[str, Tensor], Tensor]) -> B
         for module in states
     )
     return Block(block._config, block.language, block.layer, layer, partial(dict, norm))
-
-
-def initial(name: str, tensor: Tensor, unit: float, generator: torch.Generator) -> Tensor:
-    """Return a tensor that was never trained; ``unit`` is the weight of a norm of gain one."""
-    if tensor.ndim < 2:
-        return torch.full_like(tensor, unit if name.endswith("weight") else 0.0)
-    drawn = nn.init.trunc_normal_(torch.empty(tensor.shape), std=0.02, generator=generator)
-    return drawn.to(tensor)
 
 
 def _permuted(name: str, tensor: Tensor, generator: torch.Generator) -> Tensor:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from rectify.language.families import FAMILIES, empty_layer, empty_norm, parse_config
 from rectify.language.files import read_settings, read_tensors, tensor_shapes
+from rectify.runtime import generator
 from rectify.tensors import Tensors, check_same_tensors
 
 PREFIXES = r"^(?:model\.|decoder\.|transformer\.)*"  # before the names in a checkpoint
@@ -123,6 +124,30 @@ def check_norm(tensors: Tensors, config: PretrainedConfig, where: Path) -> None:
     if tensors:  # OPT with its norms after the layers has no final one
         expected = empty_norm(config).state_dict()
         check_same_tensors(expected, tensors, f"{where}: final norm", ADVICE)
+
+
+def initial(name: str, tensor: Tensor, unit: float, generator: torch.Generator) -> Tensor:
+    """Return a tensor that was never trained; ``unit`` is the weight of a norm of gain one."""
+    if tensor.ndim < 2:
+        return torch.full_like(tensor, unit if name.endswith("weight") else 0.0)
+    drawn = nn.init.trunc_normal_(torch.empty(tensor.shape), std=0.02, generator=generator)
+    return drawn.to(tensor)
+
+
+def drawn(tensors: Tensors, config: PretrainedConfig, seed: int, part: str) -> Tensors:
+    """Return tensors of the same names and shapes that were never trained: see ``initial``.
+
+    Args:
+        tensors: Of one part of a model.
+        config: Of the model.
+        seed: Decides every draw.
+        part: Name of the part; each tensor has random numbers of its own.
+    """
+    unit = FAMILIES[config.model_type].unit
+    return {
+        name: initial(name, tensor, unit, generator(seed, "untrained", part, name))
+        for name, tensor in tensors.items()
+    }
 
 
 def sha256(tensors: Tensors) -> str:

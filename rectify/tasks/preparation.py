@@ -61,9 +61,8 @@ def read(name: str, entry: Entry, shift: str | None, place: Path | None) -> Prep
     else:
         made = reader.read(**arguments(entry))
         if reader.IN_MEMORY:
-            made = {
-                split: replace(images, final_size=reader.EMBEDDED) for split, images in made.items()
-            }
+            drawn = "image_size" in readers.arguments(reader)  # at the size that a model takes
+            made = {split: replace(images, final_size=drawn) for split, images in made.items()}
             prepared = PreparedImages(listing_of(made), made)
         else:
             prepared = PreparedImages(manifest(made), {}, folder)

@@ -80,9 +80,10 @@ class Recipe(Closed, strict=True, allow_inf_nan=False):
     mixup_mode: Literal["batch", "elem"] = "batch"
     """``batch``: one draw for all images of a batch; ``elem``: one for each image."""
     auto_augment: str | None = "rand-m9-mstd0.5-inc1"
-    crop: Literal["resized", "padded", "none"] = "resized"
+    crop: Literal["resized", "padded", "posed", "none"] = "resized"
     """``resized``: random area and aspect. For images that are stored as the model takes them:
-    ``padded``, shifted by up to ``pad``, as DeiT does at 32 pixels; or ``none``."""
+    ``padded``, shifted by up to ``pad``, as DeiT does at 32 pixels; ``posed``, turned, scaled
+    and moved; or ``none``."""
     crop_scale: PositiveShare = 0.08
     pad: NonNegativeInt = 4
     repeats: PositiveInt = 3
@@ -123,7 +124,7 @@ class Recipe(Closed, strict=True, allow_inf_nan=False):
             (self.warmup_epochs < self.epochs, "warmup_epochs", f"below epochs ({self.epochs})",
              self.warmup_epochs),
             (even or not self.mixes, "batch_size", "even with Mixup or CutMix", self.batch_size),
-            (self.crop != "none" or self.auto_augment is None, "crop",
+            (self.crop in ("resized", "padded") or self.auto_augment is None, "crop",
              "resized or padded with auto_augment", self.crop),
             (self.layer_decay is None or not self.lr_factors, "layer_decay",
              "null with lr_factors", self.layer_decay),

@@ -562,3 +562,22 @@ def test_a_changed_block_file_is_refused(checkpoint, tmp_path):
     content[-1] ^= 1
     path.write_bytes(content)
     assert "the tensors must have the digest" in error_of(read_block, path)
+
+
+def test_an_untrained_layer_is_drawn_tensor_by_tensor(any_checkpoint, tmp_path):
+    extract_block(any_checkpoint, 1, tmp_path / "drawn.safetensors", untrained=3)
+    extract_block(any_checkpoint, 1, tmp_path / "trained.safetensors")
+    found, trained = (read_block(tmp_path / f"{n}.safetensors") for n in ("drawn", "trained"))
+    unit = 0.0 if found.family.startswith("gemma") else 1.0
+    for name, tensor in found.decoder.state_dict().items():
+        assert tensor.shape == trained.decoder.state_dict()[name].shape
+        if tensor.ndim == 1:
+            assert tensor.unique().tolist() == [unit if name.endswith("weight") else 0.0]
+        else:
+            draws = generator(3, "untrained", "layer 1", name)
+            expected = torch.nn.init.trunc_normal_(
+                torch.empty(tensor.shape), std=0.02, generator=draws
+            )
+            assert torch.equal(tensor, expected)
+    if found.final_norm is not None:
+        assert found.final_norm.weight.unique().tolist() == [unit]

@@ -1,6 +1,8 @@
 import hashlib
 import io
 import json
+import re
+import shutil
 import weakref
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from rectify.language import captions
 from rectify.language.captions import Procedure, caption_features
+from rectify.runtime import generator
 from tests.helpers.tiny_checkpoints import (
     FAMILIES,
     LAYERS,
@@ -26,6 +29,7 @@ CAPTIONS = [
     *("greek small letter alpha", "digit one", "a", "digit two", "cyrillic capital letter be"),
     *("x y", "digit six", "bcd"),
 ]
+LAST_NORMED = Procedure(embedding=True, final_norm=True)
 
 
 @pytest.fixture(params=FAMILIES)
@@ -68,6 +72,39 @@ def hidden_means(folder: Path, row: list[int]) -> torch.Tensor:
         states = model(ids, output_hidden_states=True).hidden_states[1:-1]
     last = last[0][0] if isinstance(last[0], tuple) else last[0]
     return torch.stack([state[0].mean(0) for state in (*states, last)])
+
+
+def test_an_untrained_twin_is_the_model_with_weights_that_are_drawn(any_checkpoint, tmp_path):
+    """By hand: a copy of the folder in which every tensor is drawn anew."""
+    twin = tmp_path / "twin"
+    shutil.copytree(any_checkpoint, twin)
+    tensors = load_file(twin / "model.safetensors")
+    family = json.loads((twin / "config.json").read_text())["model_type"]
+    stem = r"^(?:model\.|decoder\.|transformer\.)*"
+    norms = r"(?:norm|ln_f|final_layer_norm)\."
+    tables = r"(?:embed_tokens|wte|word_embeddings)\."
+    for name, tensor in tensors.items():
+        bare = re.sub(stem, "", name)
+        part = "before the layers"
+        if layer := re.match(r"(?:layers|h)\.(\d+)\.", bare):
+            part, bare = f"layer {layer[1]}", bare[layer.end() :]
+        elif end := re.match(norms, bare):
+            part, bare = "norm", bare[end.end() :]
+        elif re.match(tables, bare):
+            part = "table"
+        unit = 0.0 if family.startswith("gemma") else 1.0
+        if tensor.ndim == 1:
+            tensors[name] = torch.full_like(tensor, unit if name.endswith("weight") else 0.0)
+        else:
+            draws = generator(5, "untrained", part, bare)
+            tensors[name] = torch.empty(tensor.shape)
+            torch.nn.init.trunc_normal_(tensors[name], std=0.02, generator=draws)
+    save_file(tensors, twin / "model.safetensors")
+    found, _ = caption_features(any_checkpoint, CAPTIONS, 4, LAST_NORMED, untrained=5)
+    expected, _ = caption_features(twin, CAPTIONS, 4, LAST_NORMED)
+    assert torch.equal(found, expected)
+    other, _ = caption_features(any_checkpoint, CAPTIONS, 4, LAST_NORMED, untrained=6)
+    assert not torch.allclose(found, other)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 8])

@@ -16,7 +16,10 @@ from transformers.integrations.gguf import dequant
 
 from rectify.language import captions, extract_block, load_block, read_block
 from rectify.language.captions import caption_features
+from rectify.language.families import parse_config
+from rectify.language.gguf_format import read_settings, read_tensors
 from rectify.language.weights import describe
+from tests.helpers.packages import MODEL, demo_packages
 from tests.helpers.tiny_checkpoints import HEADS, TOKENS, WIDTH, error_of, made_checkpoint
 
 TEXTS = ["grinning face", "cat 12 and dog", "a red  apple", "ab"]
@@ -329,3 +332,26 @@ def test_scaled_positions_are_refused_for_captions_and_not_for_layers(folder):
 def test_an_unknown_way_to_split_texts_is_refused(folder):
     path = written(folder, pre="mystery")
     assert "tokenizer.ggml.pre must be" in error_of(caption_features, path, TEXTS, 4)
+
+
+def test_smollm2_from_its_package_is_a_language_model():
+    """A plain sentence is likely, the same words in another order are not."""
+    path = demo_packages() and MODEL
+    config = parse_config(read_settings(path), path)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    tensors = read_tensors(path, re.compile("^(.+)$"))
+    lost = model.load_state_dict(tensors, strict=False)  # the output is the embedding
+    assert (lost.missing_keys, lost.unexpected_keys) == (["lm_head.weight"], [])
+    model.tie_weights()
+    sentence = "Paris is the capital of France and its largest city."
+    shuffled = "city largest Paris and the of its is France capital."
+    losses = {}
+    for text in (sentence, shuffled):
+        ids = torch.tensor(captions._tokenized(path, [text]))
+        with torch.no_grad():
+            losses[text] = model(ids, labels=ids).loss.exp().item()
+    assert losses[sentence] < 20
+    assert losses[shuffled] > 1_000
+    described = describe(path)
+    assert (described.layers, described.hidden) == (30, 576)
+    assert (described.parameters, described.block_parameters) == (134_515_008, 3_540_096)

@@ -47,9 +47,10 @@ rule extract_block:
         runtime=minutes(10),
     params:
         checkpoint=PLAN.checkpoint,
+        untrained=PLAN.untrained,
         code=PLAN.code("extract_block"),
     shell:
-        "python -m rectify extract-block --checkpoint {params.checkpoint:q}"
+        "python -m rectify extract-block --checkpoint {params.checkpoint:q} {params.untrained}"
         " --layer {wildcards.layer} --output {output.layer:q} > {log:q} 2>&1"
 
 
@@ -73,12 +74,13 @@ rule language_features:
         gpu=ONE_GPU,
     params:
         checkpoint=PLAN.checkpoint,
+        untrained=PLAN.untrained,
         pairs=pairs_folder,
         batch_size=PLAN.similarity("batch_size"),
         procedure=PLAN.language_procedure(),
         code=PLAN.code("language_features"),
     shell:
         "python -m rectify language-features --language {wildcards.language:q}"
-        " --checkpoint {params.checkpoint:q} --pairs {params.pairs:q}"
+        " --checkpoint {params.checkpoint:q} {params.untrained} --pairs {params.pairs:q}"
         " --batch-size {params.batch_size} --procedure {params.procedure:q} --threads {threads}"
         " --output {output.features:q} > {log:q} 2>&1"

@@ -20,12 +20,14 @@ rule page:
         runtime=10,
     params:
         title=PLAN.page_title,
+        credits=PLAN.config.credits,
         targets=PLAN.page_targets,
         benchmarks=BENCHMARKS,
         configs=list(map(str, workflow.configfiles)),
         code=PLAN.page_code(),
     shell:
-        "python -m rectify report --title {params.title:q} --targets {params.targets:q}"
+        "python -m rectify report --title {params.title:q} --credits {params.credits:q}"
+        " --targets {params.targets:q}"
         " --tables {input.tables:q} --figures {input.figures:q}"
         " --benchmarks {params.benchmarks:q} --config {params.configs:q}"
         " --output {output.page:q} > {log:q} 2>&1"

@@ -13,6 +13,7 @@ from jaxtyping import Float, Float64, Int, UInt8
 from timm.data import create_transform, resolve_model_data_config
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor, nn
+from torch.nn.functional import affine_grid, grid_sample
 from torchvision.transforms import Compose, RandomCrop
 
 from rectify.data.draws import Draws, seeds
@@ -20,6 +21,8 @@ from rectify.runtime import seed_globals
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, as in DeiT
 GRAY_MEAN, GRAY_STD = (0.15,), (0.3,)  # of drawn glyphs
+TURN, SCALE, MOVE = 10.0, (0.9, 1.05), 0.05
+"""Of a pose: degrees either way, least and largest factor, share of the image's size."""
 ROW, COLUMN, MIRROR, ERASE = range(4)
 """Columns of the random numbers of an image."""
 
@@ -58,6 +61,27 @@ def shift(
     return padded[items, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
+def pose(
+    images: UInt8[Tensor, "batch channels height width"], draws: Draws
+) -> UInt8[Tensor, "batch channels height width"]:
+    """Return each image turned, scaled and moved by its own numbers; its edges are repeated.
+
+    By up to ``TURN``, ``SCALE`` and ``MOVE``, all uniform; bilinear.
+    """
+    bits = seeds(draws)
+    turned, scaled = (
+        (bits // 2**26).double() / 2**27,
+        (bits % 2**26).double() / 2**26,
+    )  # two more numbers in 0 .. 1
+    angles = torch.deg2rad(_between(-TURN, TURN, turned))
+    factors = 1 / _between(*SCALE, scaled)
+    cosines, sines = angles.cos() * factors, angles.sin() * factors
+    right, down = (_between(-MOVE, MOVE, draws[:, column]) * 2 for column in (COLUMN, ROW))
+    rows = torch.stack([cosines, -sines, right, sines, cosines, down], 1).view(-1, 2, 3)
+    grid = affine_grid(rows.to(images.device, torch.float32), list(images.shape), False)
+    return grid_sample(images.float(), grid, "bilinear", "border", False).round().to(torch.uint8)
+
+
 def flip(
     images: UInt8[Tensor, "batch channels height width"], prob: float, draws: Draws
 ) -> UInt8[Tensor, "batch channels height width"]:
@@ -79,15 +103,17 @@ def erase(
 
 
 def batched(*, crop: str, pad: int, flip_prob: float, erasing: float) -> Augment:
-    """Return the augmentation of a batch: shift, mirror, normalise, erase.
+    """Return the augmentation of a batch: shift or pose, mirror, normalise, erase.
 
-    The frames of a clip share the shift.
+    The frames of a clip share the shift or pose.
     """
 
     def augment(images: Tensor, draws: Tensor) -> Tensor:
         flat = images.flatten(1, -3)  # clips: frames and channels together
         if crop == "padded":
             flat = shift(flat, pad, draws)
+        if crop == "posed":
+            flat = pose(flat, draws)
         if flip_prob:
             flat = flip(flat, flip_prob, draws)
         floats = normalise(flat.reshape(images.shape))
@@ -150,6 +176,10 @@ def published_transform(
     mean, std = published["mean"], published["std"]
     prepare = create_transform(**published, normalize=False)
     return prepare, lambda images: normalise(images, mean, std)
+
+
+def _between(low: float, high: float, draws: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+    return low + (high - low) * draws
 
 
 def _offsets(draws: Float64[Tensor, " batch"], pad: int) -> Int[Tensor, "batch 1"]:

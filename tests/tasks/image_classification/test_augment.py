@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import pytest
 import timm
@@ -19,6 +20,7 @@ from rectify.tasks.image_classification.augment import (
     flip,
     normalise,
     per_image,
+    pose,
     published_transform,
     shift,
 )
@@ -104,9 +106,44 @@ def test_the_batched_path_is_shift_flip_and_normalise():
     assert torch.equal(plain(images, numbers), normalise(images))
 
 
-def test_an_image_is_augmented_the_same_in_any_batch():
+def test_a_pose_takes_each_pixel_from_where_it_was():
+    """By hand: turn, scale and move each place of the output, and read the nearest four pixels."""
+    size = 9
+    images, numbers = pixels(6, 2, size, size), draws(6)
+    posed = pose(images, numbers)
+    bits = seeds(numbers)
+    for item in range(6):
+        number = bits[item].item()
+        angle = math.radians(-10 + 20 * (number >> 26) / 2**27)
+        factor = 0.9 + 0.15 * (number % 2**26) / 2**26
+        right, down = (-0.05 + 0.1 * numbers[item, column].item() for column in (1, 0))
+        for row, column in itertools.product(range(size), range(size)):
+            x, y = column + 0.5 - size / 2, row + 0.5 - size / 2
+            x, y = (
+                (x * math.cos(angle) - y * math.sin(angle)) / factor + (right + 0.5) * size - 0.5,
+                (x * math.sin(angle) + y * math.cos(angle)) / factor + (down + 0.5) * size - 0.5,
+            )
+            x, y = min(max(x, 0), size - 1), min(max(y, 0), size - 1)
+            left, top = min(int(x), size - 2), min(int(y), size - 2)
+            near = images[item, :, top : top + 2, left : left + 2].double()
+            across = near[..., 0] * (1 - x + left) + near[..., 1] * (x - left)
+            expected = across[:, 0] * (1 - y + top) + across[:, 1] * (y - top)
+            assert (posed[item, :, row, column] - expected).abs().max() <= 0.51
+
+
+def test_the_numbers_of_poses_are_even_and_independent():
+    numbers = seeds(draws(5000))
+    high, low = numbers // 2**26 / 2**27, numbers % 2**26 / 2**26
+    for one in (high, low):
+        assert 0 <= one.min() < 0.01 < 0.99 < one.max() < 1
+        assert abs(one.mean() - 0.5) < 0.02
+    assert abs(torch.corrcoef(torch.stack([high, low]))[0, 1]) < 0.05
+
+
+@pytest.mark.parametrize("crop", ["padded", "posed"])
+def test_an_image_is_augmented_the_same_in_any_batch(crop):
     images, numbers = pixels(12, 3, 16, 16), draws(12)
-    augment = batched(crop="padded", pad=2, flip_prob=0.5, erasing=0.5)
+    augment = batched(crop=crop, pad=2, flip_prob=0.5, erasing=0.5)
     together = augment(images, numbers)
     assert torch.equal(augment(images, numbers), together)
     alone = [augment(images[[item]], numbers[[item]]) for item in range(12)]
