@@ -18,6 +18,7 @@ from pandas import DataFrame, Series
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from rectify.analysis.checks import only
 from rectify.analysis.robustness import mean_corruption_error
 from rectify.results.declared import (
     BEST,
@@ -45,7 +46,7 @@ SETTINGS = (
     *("language", "language_title", "layer", "position", "insert_at", "depth", "lambda", "seed"),
 )
 FACTS = (
-    *("language", "language_parameters"),
+    *("pairs", "language", "language_parameters"),
     *("vision", "pretrained", "seed", "k", "items", "chance"),
 )
 SUMS = ("signal", "noise", "agreement")
@@ -177,13 +178,17 @@ class Results:
         """Similarity tables one below the other, each with the facts of its description.
 
         Raises:
-            ValueError: If a file, its description or one of the facts is missing.
+            ValueError: If a file, its description or one of the facts is missing, or if models were
+                compared on different image-caption pairs.
         """
         parts = [
             read_table(SIMILARITY, file).assign(**self._labelled(_facts(file, FACTS)))
             for file in map(Path, self.similarity_files)
         ]
-        return _stacked(parts, [*FACTS, *SHOWN, *SIMILARITY.names])
+        frame = _stacked(parts, [*FACTS, *SHOWN, *SIMILARITY.names])
+        if parts:
+            only(frame, "pairs", "similarity")
+        return frame
 
     @cached_property
     def costs(self) -> DataFrame:

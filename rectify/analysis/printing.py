@@ -14,7 +14,7 @@ import pandas as pd
 from pandas import DataFrame, Series
 
 from rectify.analysis.metrics import DECIMALS
-from rectify.analysis.published import GAINS, ITEM_TEST, RELATIVE_GAIN, P
+from rectify.analysis.published import DIFFERENCE, GAINS, ITEM_TEST, RELATIVE_GAIN, P
 from rectify.analysis.statistics import format_p, format_spread, seed_count
 from rectify.results.declared import BEST, LAST
 
@@ -167,7 +167,10 @@ def seeds_text(cells: DataFrame) -> str:
     if "rho" in set(cells["unit"]):
         return f"Spearman's ρ (p value) over runs, each the mean over its seeds, {count}"
     texts = [f"Mean ± standard deviation over seeds, {count}"]
-    if cells["low"].notna().any():
+    known = cells.loc[cells["low"].notna(), "kind"]
+    if DIFFERENCE in set(known):
+        texts.append("differences with 95 % intervals over items, and over models and seeds")
+    if (known != DIFFERENCE).any():
         texts.append("gains over vanilla, seed by seed, with 95 % intervals over seeds")
     if ITEM_TEST in set(cells["kind"]):
         texts.append("p of gains: paired test over the test items")

@@ -19,6 +19,7 @@ GSNR = "GSNR"  # the name of its columns
 GAINS = GAIN, RELATIVE_GAIN = ("gain", "relative gain")  # kinds, over vanilla: in its unit, in %
 P, ITEM_TEST = "p", "item test"  # kinds of p value: of a correlation, of a gain over the test items
 REGRET = "regret"  # a kind: what the best gains more
+DIFFERENCE = "difference"  # a kind: between models, not from a training
 LANGUAGE = "LLaMA-7B"  # the model of both papers, which hardly a label of a table names
 SHORT = "ImageNet, 100 epochs"  # the data and schedule of Pang et al.'s ablations
 

@@ -2,7 +2,7 @@
 
 Reads
     --checkpoint  .gguf file, or folder in Hugging Face format
-    --pairs       folder of the prepared image-caption pairs
+    --pairs       folder of the prepared image-caption pairs, by whose name they are told apart
 Writes
     --output      one tensor (layers, items, dim), safetensors
 """
@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> None:
     facts = {
         "procedure": procedure._asdict(),
         "first_layer": procedure.first_layer,
+        "pairs": args.pairs.name,
         "language": args.language,
         "language_parameters": describe(args.checkpoint).parameters,
         "language_untrained": args.untrained,

@@ -57,7 +57,8 @@ def _entry(name: str, table: Path | None, picture: Path | None) -> "Entry":
     path = table or (picture and picture.with_suffix(".csv"))
     if path is None:
         raise ValueError(f"report: {name} must have a file, got none. Pass its table or figure.")
-    kind = read_note(path)["provenance"]["facts"]["kind"]
+    facts = read_note(path)["provenance"]["facts"]
+    kind, text = facts["kind"], caption(facts["kind"], facts.get("note"))
     target = module_of(kind)
     if name == kind:  # the target that is meant by its name: table3 is Table 3
         title = target.TITLE
@@ -66,4 +67,4 @@ def _entry(name: str, table: Path | None, picture: Path | None) -> "Entry":
         title, short = f"{target.TITLE} ({name})", name
     cells = table and read_table(CELLS, table)
     values = picture and read_table(target.VALUES, picture.with_suffix(".csv"))
-    return Entry(name, short, title, caption(kind), table, picture, target.findings(cells, values))
+    return Entry(name, short, title, text, table, picture, target.findings(cells, values))

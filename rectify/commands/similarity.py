@@ -36,10 +36,11 @@ def run(args: argparse.Namespace) -> None:
     from rectify.runtime import generator, start
     from rectify.similarity.compare import compare
     from rectify.similarity.scores import chance_level
-    from rectify.trunks.features import load_features
+    from rectify.trunks.features import check_same_pairs, load_features
 
     start(args.threads)
     (language, facts), (vision, more) = map(load_features, (args.language, args.vision))
+    check_same_pairs(facts, more)
     draws = partial(generator, 0)
     how = {"quantile": args.quantile, "clamp": args.clamp}
     measures = compare(language, vision, args.k, args.permutations, draws, **how)

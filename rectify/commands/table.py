@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     source = provenance(
         None, f"rectify.targets.{request.kind}", "rectify.analysis.printing",
         kind=request.kind, target=args.target, seeds=args.seeds, estimator=request.estimator,
-        report=request.report,
+        report=request.report, note=settings.note,
     )  # fmt: skip
     write_table(CELLS, cells, Path(f"{args.output}.csv"), source)
     logging.getLogger(__name__).info("wrote %s: %d cells", args.output, len(cells))

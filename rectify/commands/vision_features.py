@@ -4,7 +4,7 @@ Reads
     --config      config.json of the run  } for a trained run
     --model       its trained weights     }
     --pretrained  a vision of the config, as JSON, for timm's published weights
-    --pairs       folder of the prepared image-caption pairs
+    --pairs       folder of the prepared image-caption pairs, by whose name they are told apart
 Writes
     --output      one tensor (layers, items, dim), safetensors
 """
@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> None:
             task, entry_of(settings, task), args.pairs, settings.recipe, machine
         )
     facts = {
+        "pairs": args.pairs.name,
         "vision": name,
         "seed": args.seed,
         "pretrained": bool(args.pretrained),

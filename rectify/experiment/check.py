@@ -9,6 +9,7 @@ from rectify.targets.contract import ComparedSettings
 from rectify.training.recipes import Recipe
 from rectify.typed import check_known, layers_of, nearest
 
+PAIRS = "pairs"  # the task of sets of image-caption pairs
 RULES = ("all", "report", "index", "fetch")  # names that the workflow itself has for targets
 
 
@@ -31,6 +32,13 @@ def check(config: Config) -> None:
         _check_layers(config, experiment, where)
         _check_positions(config, experiment, where)
         _check_weights(config, experiment, where)
+    for where, pairs in _pairs(config):
+        task = config.data[pairs].task
+        if task != PAIRS:
+            raise ValueError(
+                f"config: {where}: must be a data set of task {PAIRS}, got {pairs} of {task}. "
+                "Name another."
+            )
     _check_pages(config)
     for name, target in config.targets.items():
         where = f"config: targets.{name}"
@@ -53,13 +61,22 @@ def _references(config: Config) -> Iterator[tuple[str, str, str]]:
             yield f"targets.{name}.reads", experiment, "experiments"
         if isinstance(target, ComparedSettings) and target.vision_data is not None:
             yield f"targets.{name}.vision_data", target.vision_data, "data"
+    for where, pairs in _pairs(config):
+        yield where, pairs, "data"
     for name, page in config.pages.items():
         for target in page.targets:
             yield f"pages.{name}.targets", target, "targets"
+    if config.similarity is not None and config.similarity.data is not None:
+        yield "similarity.data", config.similarity.data, "data"
+
+
+def _pairs(config: Config) -> Iterator[tuple[str, str]]:
+    """Give each use of a set of image-caption pairs: where it is, and the set."""
     if config.similarity is not None:
-        yield "similarity.pairs", config.similarity.pairs, "data"
-        if config.similarity.data is not None:
-            yield "similarity.data", config.similarity.data, "data"
+        yield "similarity.pairs", config.similarity.pairs
+    for name, target in config.targets.items():
+        if isinstance(target, ComparedSettings) and target.pairs is not None:
+            yield f"targets.{name}.pairs", target.pairs
 
 
 def _trainings(config: Config) -> Iterator[tuple[str, Mapping[str, object]]]:

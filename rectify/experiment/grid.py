@@ -148,6 +148,13 @@ def learnt(config: Config, target: TargetSettings) -> str | None:
     return target.vision_data or config.similarity.data
 
 
+def pairs_of(config: Config, target: TargetSettings) -> str | None:
+    """Return the set of image-caption pairs on which a target compares models, if it does."""
+    if not isinstance(target, ComparedSettings) or config.similarity is None:
+        return None
+    return target.pairs or config.similarity.pairs
+
+
 def run_settings(config: Config, run: Run) -> RunSettings:
     """Return what decides one run: what goes to ``runs/<run>/config.json``."""
     data, vision = config.data[run.data], config.visions[run.vision]

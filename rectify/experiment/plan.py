@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from rectify import targets
 from rectify.experiment import grid
+from rectify.experiment.check import PAIRS
 from rectify.experiment.codes import digest, modules
 from rectify.experiment.run import Run
 from rectify.experiment.settings import Config
@@ -19,6 +20,7 @@ from rectify.experiment.wildcards import (
     OfLanguage,
     OfPage,
     OfPair,
+    OfPairs,
     OfRun,
     OfSeed,
     OfSet,
@@ -42,6 +44,7 @@ class Plan:
         self.config, self.results = config, config.results.rstrip("/")
         self.targets, self.pages = grid.targets(config), grid.pages(config)
         self.made_here = [name for name, one in config.languages.items() if one.pretraining]
+        self.pair_sets = [name for name, one in config.data.items() if one.task == PAIRS]
         self.repositories = _repositories(config)
 
     # Code
@@ -113,9 +116,9 @@ class Plan:
         entry = self.config.data[wildcards.set]
         return source_digest(*masks_modules(entry.task, entry))
 
-    def pairs(self) -> list[str]:
-        """Return the manifest of the image-caption pairs, if similarities are asked for."""
-        return [self.prepared(self.config.similarity.pairs)] if self.config.similarity else []
+    def prepared_pairs(self, wildcards: OfPairs) -> list[str]:
+        """Return the manifest of a set of image-caption pairs."""
+        return [self.prepared(wildcards.pairs)]
 
     # Runs
 
@@ -334,7 +337,8 @@ class Plan:
 
     def caption(self, wildcards: OfTarget) -> str:
         """Return the caption of a table or figure."""
-        return targets.caption(self.targets[wildcards.target].kind)
+        target = self.targets[wildcards.target]
+        return targets.caption(target.kind, target.note)
 
     def fetch_options(self, wildcards: OfFolder) -> list[str]:
         """Return where a folder comes from, as options of the command."""
@@ -346,9 +350,9 @@ class Plan:
 
     def _similarities(self, target: TargetSettings) -> list[str]:
         """Return similarity tables: of trained ViTs one for each seed, of pretrained ones one."""
-        data = grid.learnt(self.config, target)
+        data, pairs = grid.learnt(self.config, target), grid.pairs_of(self.config, target)
         return [
-            f"{self.results}/similarity/{language}--{features}.csv"
+            f"{self.results}/similarity/{pairs}/{language}--{features}.csv"
             for language, vision in self.similar_pairs(target)
             for features in (
                 [f"{vision}--pretrained"]

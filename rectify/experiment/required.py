@@ -8,8 +8,11 @@ from rectify.experiment.plan import Plan
 def data_folders(plan: Plan) -> dict[str, list[str]]:
     """Return the folders of each data set that jobs read, by its name."""
     used = {run.data for run in grid.all_runs(plan.config)}
-    if _compared(plan):
-        used.add(plan.config.similarity.pairs)
+    used |= {
+        grid.pairs_of(plan.config, target)
+        for target in plan.targets.values()
+        if plan.similar_pairs(target)
+    }
     masked = {
         run.data
         for target in plan.targets.values()

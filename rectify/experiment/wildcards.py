@@ -42,6 +42,11 @@ class OfPair(Protocol):
 
 
 @runtime_checkable
+class OfPairs(Protocol):
+    pairs: str
+
+
+@runtime_checkable
 class OfTarget(Protocol):
     target: str
 

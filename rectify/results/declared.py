@@ -232,7 +232,8 @@ CELLS = Table(
             "kind",
             "str",
             "-",
-            "value, its gain or relative gain over vanilla, p value, calibrated, chance, or regret",
+            "value, its gain or relative gain over vanilla, p value, calibrated, chance, regret, "
+            "or difference between models",
         ),
         Column("unit", "str", "-", "unit of mean, std, paper and difference, times the scale"),
         Column("scale", "float64", "unit", "power of ten that the numbers are divided by"),
@@ -248,7 +249,7 @@ CELLS = Table(
             "low",
             "float64",
             "scale x unit",
-            "95 % interval of a gain or regret, from 3 seeds on",
+            "95 % interval of a gain or regret, from 3 seeds on, or of a difference",
             True,
         ),
         Column("high", "float64", "scale x unit", "its other end", True),

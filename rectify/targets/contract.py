@@ -15,10 +15,10 @@ and, where the defaults of `Target` do not hold, ``needs``, ``similarities``, ``
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar, runtime_checkable
+from typing import Annotated, Literal, Protocol, TypeVar, runtime_checkable
 
 from pandas import DataFrame
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from rectify.analysis.collect import Results
 from rectify.analysis.drawing import Drawn
@@ -26,12 +26,17 @@ from rectify.analysis.findings import Finding
 from rectify.results.tables import Table
 from rectify.typed import Closed, Listed, Name, check_known, layers_of
 
+Note = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\n]*$")]
+
 
 class TargetSettings(Closed):
-    """What every target may be asked: its kind, and the experiments that it reads."""
+    """What every target may be asked: its kind, the experiments that it reads, a note."""
 
     kind: str
     reads: Listed[Name] = ()
+    note: Note | None = Field(
+        None, description="One line that is shown behind the caption: what a reader must know."
+    )
 
 
 Score = Literal["mutual_knn", "mutual_knn_calibrated", "cka", "cknna"]
@@ -39,7 +44,11 @@ Score = Literal["mutual_knn", "mutual_knn_calibrated", "cka", "cknna"]
 
 
 class ComparedSettings(TargetSettings):
-    """What a target that shows similarities may be asked: of which ViTs they are."""
+    """What a target that shows similarities may be asked: on which pairs, and of which ViTs."""
+
+    pairs: Name | None = Field(
+        None, description="Data set of image-caption pairs; similarity.pairs unless given."
+    )
 
     vision_features: Literal["pretrained", "trained"] | None = Field(
         None, description="Of timm's pretrained ViTs or of vanilla runs; as under similarity."
@@ -82,13 +91,20 @@ class DataSet(Protocol):
 
 
 @runtime_checkable
+class LanguageModel(Protocol):
+    """A language model, as far as a target asks for it."""
+
+    layers: int
+
+
+@runtime_checkable
 class View(Protocol):
     """The configuration, as far as a target asks for it."""
 
     experiments: Mapping[str, Factors]
     data: Mapping[str, DataSet]
     visions: Mapping[str, object]
-    languages: Mapping[str, object]
+    languages: Mapping[str, LanguageModel]
 
 
 Run = TypeVar("Run", bound=Placed)
@@ -148,11 +164,13 @@ def check_models(settings: TargetSettings, config: View, where: str) -> None:
         ("data", "data"),
         ("vision", "visions"),
         ("visions", "visions"),
+        ("language", "languages"),
         ("languages", "languages"),
+        ("untrained", "languages"),
     ):
         names = getattr(settings, key, ())
         known: Mapping[str, object] = getattr(config, section)
-        for name in (names,) if isinstance(names, str) else names:
+        for name in (names,) if isinstance(names, str) else names or ():
             check_known(f"{where}.{key}", name, known, f"a name under {section}")
 
 

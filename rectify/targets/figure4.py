@@ -1,5 +1,6 @@
 """Figure 4: similarity of each layer of a language model with each block of a ViT."""
 
+import textwrap
 from typing import Literal
 
 from rectify.analysis import drawing, style
@@ -8,7 +9,15 @@ from rectify.analysis.collect import Results
 from rectify.analysis.drawing import Drawn
 from rectify.results.declared import SCORES_OF_LAYERS
 from rectify.results.tables import Column, Table
-from rectify.targets.contract import ComparedSettings, Pair, Score, View, check_models
+from rectify.targets import untrained
+from rectify.targets.contract import (
+    ComparedSettings,
+    Pair,
+    Score,
+    TargetSettings,
+    View,
+    check_models,
+)
 from rectify.typed import Name, Several
 
 TITLE = "Figure 4: similarity of all layers"
@@ -29,15 +38,21 @@ VALUES = Table(
         Column("seeds", "int64", "1", "seeds behind the mean"),
     ),
 )
+LETTERS = 100  # of the panels' titles side by side, in a line
 
 
 class Settings(ComparedSettings):
-    """The models whose similarity is shown: language models side by side, one ViT."""
+    """The models whose similarity is shown: language models side by side, one ViT.
+
+    With ``untrained``, models of the shape of the first that were never trained, a table compares
+    them with it. They have no panel unless they are among the others, too.
+    """
 
     kind: Literal["figure4"] = "figure4"
     vision: Name
     languages: Several[Name]
     score: Score = "mutual_knn"
+    untrained: Several[Name] | None = None
 
 
 def similarities(settings: Settings, _config: View) -> list[Pair]:
@@ -45,7 +60,25 @@ def similarities(settings: Settings, _config: View) -> list[Pair]:
     return [(language, settings.vision) for language in settings.languages]
 
 
-check = check_models
+def derived(settings: Settings) -> dict[str, TargetSettings]:
+    """Return the table of the first language model against untrained ones, if some are named."""
+    if settings.untrained is None:
+        return {}
+    kept = {name: getattr(settings, name) for name in ComparedSettings.model_fields}
+    asked = {"kind": "untrained", "language": settings.languages[0]}
+    models = {"vision": settings.vision, "untrained": settings.untrained}
+    return {"untrained": untrained.Settings(**kept | models | asked)}
+
+
+def check(settings: Settings, config: View, where: str) -> None:
+    """Check that the models are known, and the untrained ones of the shape of the first.
+
+    Raises:
+        ValueError: One line that begins with ``where``.
+    """
+    check_models(settings, config, where)
+    for table in derived(settings).values():
+        untrained.check(table, config, where)
 
 
 def figure(results: Results, settings: Settings) -> Drawn:
@@ -74,13 +107,13 @@ def figure(results: Results, settings: Settings) -> Drawn:
             image = drawing.heat_map(axes, grid, scale, lower=True)
             low, high = grid.index[[0, -1]]  # -1: the embedding, where it counts
             image.set_extent((-0.5, grid.shape[1] - 0.5, low - 0.5, high + 0.5))
-            axes.set(xlabel=f"block of {similarity['vision_title'].iloc[0]}")
-            title = titles[language]
-            axes.set(ylabel=f"layer of {title}", title=f"{title}, {drawing.seeds(similarity)}")
+            axes.set(xlabel=f"block of {similarity['vision_title'].iloc[0]}", ylabel="layer")
+            axes.set_title(textwrap.fill(titles[language], LETTERS // len(languages)))
             drawing.whole_numbers(axes, "x")
             drawing.whole_numbers(axes, "y")
         label = SCORES_OF_LAYERS[settings.score]
         if settings.score == "mutual_knn":  # chance is 0 for the others
             label += f" (chance {values['chance'].mean():.4f})"
         drawn.colorbar(image, ax=panels, pad=0.02, label=label)
+        drawn.suptitle(drawing.seeds(similarity), fontsize=8.5)
     return Drawn(drawn, values[VALUES.names])

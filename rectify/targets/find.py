@@ -108,10 +108,10 @@ def requested(text: str, name: str, shows: str) -> Requested:
     return Requested(request, target, settings)
 
 
-def caption(kind: str) -> str:
-    """Return the caption of a kind of target, one paragraph of plain text."""
+def caption(kind: str, note: str | None = None) -> str:
+    """Return the caption of a kind of target, and a note behind it: one plain paragraph."""
     text = (resources.files(PACKAGE) / "captions" / f"{kind}.rst").read_text(encoding="utf-8")
-    return " ".join(text.split())
+    return " ".join([*text.split(), *([note] if note else [])])
 
 
 def code_modules(kind: str, tasks: Iterable[str] = ()) -> tuple[str, ...]:

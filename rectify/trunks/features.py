@@ -4,7 +4,7 @@ As in Huh et al. (2024): the class token after each block, before the final norm
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -67,3 +67,21 @@ def load_features(path: Path) -> tuple[Float[Tensor, "layers items dim"], dict[s
     if "layers" not in tensors or "facts" not in metadata:
         raise ValueError(f"{path}: must hold features and their facts, got others. {AGAIN}")
     return tensors["layers"], json.loads(metadata["facts"])
+
+
+def check_same_pairs(language: Mapping[str, object], vision: Mapping[str, object]) -> None:
+    """Check that features of captions and of images are of the same set of pairs.
+
+    Args:
+        language: Facts of the captions' features, from ``load_features``.
+        vision: Facts of the images' features.
+
+    Raises:
+        ValueError: If they are of different sets, or one does not say of which.
+    """
+    ours, theirs = language.get("pairs"), vision.get("pairs")
+    if ours is None or ours != theirs:
+        raise ValueError(
+            f"similarity: both features must be of the same pairs, got {ours} and {theirs}. "
+            "Make both on one set."
+        )

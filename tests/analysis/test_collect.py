@@ -186,8 +186,19 @@ def test_a_similarity_without_its_facts_is_refused(tmp_path: Path) -> None:
     note = json.loads(file.with_suffix(".csv.json").read_text())
     del note["provenance"]["facts"]["chance"]
     file.with_suffix(".csv.json").write_text(json.dumps(note))
-    with pytest.raises(ValueError, match="the facts must name chance, got language,"):
+    with pytest.raises(ValueError, match="the facts must name chance, got pairs, language,"):
         Results(similarity_files=[file]).similarity  # noqa: B018
+
+
+def test_similarities_on_different_pairs_are_not_mixed(tmp_path: Path) -> None:
+    files = [
+        synthetic.write_similarity(tmp_path, LLAMA, VITS["ViT-S"], 0, np.eye(2), pairs=pairs)
+        for pairs in ("emoji", "glyphs")
+    ]
+    for file, pairs in zip(files, ("emoji", "glyphs"), strict=True):
+        assert set(Results(similarity_files=[file]).similarity["pairs"]) == {pairs}
+    with pytest.raises(ValueError, match=r"similarity: .* the same pairs, got emoji, glyphs"):
+        Results(similarity_files=files).similarity  # noqa: B018
 
 
 def test_activations_are_read_for_every_seed_and_maps_for_the_first(demo, tmp_path):

@@ -95,8 +95,10 @@ def test_features_of_the_captions_come_with_what_they_were_computed_from(tmp_pat
     assert facts == {
         "procedure": {"embedding": False, "final_norm": False, "first_token": True},
         "first_layer": 0,
+        "pairs": "pairs",
         "language": "tiny-llama",
         "language_parameters": parameters["parameters"],
+        "language_untrained": None,
         "language_revision": "0123abcd",
         "language_sha256": origin.sha256,
     }

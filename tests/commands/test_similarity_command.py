@@ -22,11 +22,11 @@ VISION = torch.stack([SHARED + features(40, 4, seed=seed) for seed in (4, 5)])
 
 def compared(folder: Path, first_layer: int, *words: str) -> Path:
     """Write features and compare them; return the table's file."""
-    about = {"language": "tiny", "language_parameters": 5, "first_layer": first_layer}
+    about = {"pairs": "wit", "language": "tiny", "language_parameters": 5}
+    about |= {"first_layer": first_layer}
     save_features(LANGUAGE, about, folder / "language.safetensors")
-    save_features(
-        VISION, {"vision": "vit", "seed": 0, "pretrained": True}, folder / "v.safetensors"
-    )
+    seen = {"pairs": "wit", "vision": "vit", "seed": 0, "pretrained": True}
+    save_features(VISION, seen, folder / "v.safetensors")
     output = folder / "out.csv"
     files = ["--language", f"{folder}/language.safetensors", "--vision", f"{folder}/v.safetensors"]
     numbers = ["--k", "5", "--quantile", "0.9", "--permutations", "40", "--threads", "1"]
@@ -56,6 +56,22 @@ def test_the_facts_say_how_it_was_compared(tmp_path: Path) -> None:
     facts = read_note(compared(tmp_path, -1))["provenance"]["facts"]
     assert (facts["k"], facts["items"], facts["chance"]) == (5, 40, 5 / 39)
     assert (facts["vision"], facts["language"], facts["first_layer"]) == ("vit", "tiny", -1)
+
+
+def test_features_of_different_pairs_are_not_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    about = {"language": "tiny", "first_layer": 0}
+    numbers = ["--k", "5", "--quantile", "0.9", "--permutations", "40", "--threads", "1"]
+    for pairs in ({"pairs": "emoji"}, {}):
+        save_features(LANGUAGE, {**about, **pairs}, tmp_path / "l.safetensors")
+        seen = {"pairs": "glyphs", "vision": "vit", "seed": 0, "pretrained": True}
+        save_features(VISION, seen, tmp_path / "v.safetensors")
+        files = ["--language", f"{tmp_path}/l.safetensors", "--vision", f"{tmp_path}/v.safetensors"]
+        assert main(["similarity", *files, *numbers, "--output", f"{tmp_path}/out.csv"]) != 0
+        got = f"got {pairs.get('pairs')} and glyphs"
+        assert f"must be of the same pairs, {got}" in capsys.readouterr().err
+        assert not (tmp_path / "out.csv").exists()
 
 
 def test_another_clamp_gives_another_table(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from rectify import targets
 from rectify.__main__ import run
 from rectify.results.tables import read_note
 from tests.helpers import synthetic
@@ -47,7 +48,7 @@ def test_a_table_is_written_as_csv_markdown_and_latex(demo: synthetic.Made, tmp_
     names = sorted(path.name for path in (tmp_path / "t").iterdir())
     assert names == ["mine.csv", "mine.csv.json", "mine.md", "mine.tex"]
     facts = read_note(tmp_path / "t" / "mine.csv")["provenance"]["facts"]
-    shown = {"estimator": "plain", "report": "last"}
+    shown = {"estimator": "plain", "report": "last", "note": None}
     assert facts == {"kind": "table3", "target": "mine", "seeds": [0, 1], **shown}
 
 
@@ -161,6 +162,19 @@ def test_the_report_is_one_file_in_the_order_of_the_targets(results: Path, tmp_p
     assert '<a href="#mine">mine</a>' in text
     assert '<a href="#table3">Table 3</a>' in text
     assert "before the first ViT block, in the middle" in text  # the caption of Table 3
+
+
+def test_a_note_is_on_the_page_behind_its_caption(demo: synthetic.Made, tmp_path: Path) -> None:
+    note = {"vision": "vit-s", "languages": "llama-xl", "note": "The ViT saw <these> pictures."}
+    asked = [*settings("figure4", **note), *similarity(demo), "--seeds", "0", "1"]
+    output = ["--output", str(tmp_path / "figures" / "figure4")]
+    assert run(["figure", "--target", "figure4", *asked, *output]) == 0
+    page = tmp_path / "index.html"
+    words = ["--title", "T", "--targets", "figure4", "--benchmarks", str(tmp_path / "b")]
+    figures = ["--figures", str(tmp_path / "figures" / "figure4.png"), "--output", str(page)]
+    assert run(["report", *words, *figures]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert f"{targets.caption('figure4')} The ViT saw &lt;these&gt; pictures.</p>" in text
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,7 @@ def test_the_features_of_a_trained_run_are_those_of_its_blocks(tmp_path, images,
     with torch.inference_mode():
         torch.testing.assert_close(layers, block_features(vit.eval(), shown))
     assert facts == {
+        "pairs": "pairs",
         "vision": "vit-s",
         "seed": 0,
         "pretrained": False,

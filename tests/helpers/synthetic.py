@@ -253,10 +253,16 @@ def maps_of(runs: DataFrame, seed: int = 0, grid: int = 4) -> list[Maps]:
 
 
 def write_similarity(
-    root: Path, language: Model, vision: Model, seed: int, grid: np.ndarray, pretrained: bool = True
+    root: Path,
+    language: Model,
+    vision: Model,
+    seed: int,
+    grid: np.ndarray,
+    pretrained: bool = True,
+    pairs: str = "pairs",
 ) -> Path:
     """Write a grid (language layers, ViT blocks) of Mutual-KNN, and return its file."""
-    path = root / "similarity" / f"{language.name}--{vision.name}--seed-{seed}.csv"
+    path = root / "similarity" / pairs / f"{language.name}--{vision.name}--seed-{seed}.csv"
     rows = [
         (layer, block, score, 0.001, max(0.0, score - 0.01), 0.01, 0.04 if score > 0.01 else 0.6,
          score / 2, 0.01, score / 3, 0.01)
@@ -265,6 +271,7 @@ def write_similarity(
         for score in [float(grid[layer, block])]
     ]  # fmt: skip
     facts = {
+        "pairs": pairs,
         **{f"language{end}": value for end, value in _named(language).items()},
         **{f"vision{end}": value for end, value in _named(vision).items()},
         "seed": seed,

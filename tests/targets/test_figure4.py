@@ -1,5 +1,8 @@
 """Figure 4: the mean grid of each language model, in the order of its settings."""
 
+from itertools import pairwise
+
+import pandas as pd
 import pytest
 
 from rectify.analysis.collect import Results
@@ -30,8 +33,25 @@ def test_it_draws_the_mean_grid_and_names_the_chance_level(similarity: Results) 
 
 
 def test_language_models_are_in_the_order_of_the_settings(similarity: Results) -> None:
-    titles = [axes.get_title() for axes in figure(similarity, ASKED).figure.axes[:2]]
-    assert titles == ["LLaMA 8x128, n = 2 seeds", "LLaMA 8x128 untrained, n = 2 seeds"]
+    drawn = figure(similarity, ASKED).figure
+    titles = [axes.get_title() for axes in drawn.axes[:2]]
+    assert titles == ["LLaMA 8x128", "LLaMA 8x128 untrained"]
+    assert drawn.get_suptitle() == "n = 2 seeds"
+
+
+def test_long_titles_of_panels_do_not_touch(similarity: Results) -> None:
+    frame = similarity.similarity
+    parts = [
+        frame[frame["language"] == "llama-xl"].assign(language=name, language_title=title)
+        for name, title in (("a", "A model with a long name"), ("b", "One more, quite as long"),
+                            ("c", "And one that is named longer than all of the others"))
+    ]  # fmt: skip
+    asked = Settings(vision="vit-s", languages=["a", "b", "c"])
+    drawn = figure(synthetic.results_of(similarity=pd.concat(parts)), asked).figure
+    drawn.draw_without_rendering()
+    boxes = [axes.title.get_window_extent() for axes in drawn.axes[:3]]
+    assert not any(left.overlaps(right) for left, right in pairwise(boxes))
+    assert drawn.axes[2].get_title().count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ def test_a_training_killed_with_kill_9_resumes_to_the_same_results(finished: Pat
 
 
 def test_features_name_the_weights_that_they_are_of(finished: Path) -> None:
-    file = next((finished / RESULTS / "features" / "vision").glob("*.safetensors"))
+    file = next((finished / RESULTS / "features" / "pairs" / "vision").glob("*.safetensors"))
     run, seed = file.stem.rsplit("--", 1)
     weights = load_file(finished / RESULTS / "runs" / run / seed / "model.safetensors")
     assert load_features(file)[1]["vision_sha256"] == sha256(weights)
@@ -172,12 +172,12 @@ def test_features_name_the_weights_that_they_are_of(finished: Path) -> None:
 
 @pytest.mark.parametrize("is_warm", [False, True])
 def test_a_warm_process_gives_the_bytes_of_a_fresh_one(finished: Path, is_warm: bool) -> None:
-    scores = next((finished / RESULTS / "similarity").glob("*.csv"))
+    scores = next((finished / RESULTS / "similarity" / "pairs").glob("*.csv"))
     language, vision = scores.stem.split("--", 1)
     command = (
         *("python", "-m", "rectify", "similarity"),
-        *("--language", f"{finished / RESULTS}/features/language/{language}.safetensors"),
-        *("--vision", f"{finished / RESULTS}/features/vision/{vision}.safetensors"),
+        *("--language", f"{finished / RESULTS}/features/pairs/language/{language}.safetensors"),
+        *("--vision", f"{finished / RESULTS}/features/pairs/vision/{vision}.safetensors"),
         *("--k", "10", "--quantile", "0.95", "--permutations", "20", "--threads", "1"),
         *("--output", f"{finished}/similarity-{is_warm}.csv"),
     )

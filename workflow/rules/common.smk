@@ -1,5 +1,6 @@
 """The checked configuration as a plan, and what rules ask of a machine."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -51,6 +52,7 @@ TABLES, FIGURES = PLAN.target_names("table"), PLAN.target_names("figure")
 wildcard_constraints:
     run=f"{NAME}(_{NAME})+",
     set=NAME,
+    pairs="|".join(map(re.escape, PLAN.pair_sets)) or "none",
     shift=NAME,
     language=NAME,
     vision=NAME,

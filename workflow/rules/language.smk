@@ -58,13 +58,13 @@ rule language_features:
     """Features of the captions in every layer of a language model."""
     input:
         model=PLAN.checkpoint_files,
-        pairs=PLAN.pairs(),
+        pairs=PLAN.prepared_pairs,
     output:
-        features="<results>/features/language/{language}.safetensors",
+        features="<results>/features/{pairs}/language/{language}.safetensors",
     log:
-        "<results>/logs/language_features/{language}.log",
+        "<results>/logs/language_features/{pairs}/{language}.log",
     benchmark:
-        "<results>/benchmarks/language_features/{language}.tsv"
+        "<results>/benchmarks/language_features/{pairs}/{language}.tsv"
     conda:
         "../../envs/rectify.yaml"
     threads: THREADS

@@ -3,13 +3,13 @@ rule vision_features:
     input:
         config="<results>/runs/{run}/config.json",
         model="<results>/runs/{run}/seed-{seed}/model.safetensors",
-        pairs=PLAN.pairs(),
+        pairs=PLAN.prepared_pairs,
     output:
-        features="<results>/features/vision/{run}--seed-{seed}.safetensors",
+        features="<results>/features/{pairs}/vision/{run}--seed-{seed}.safetensors",
     log:
-        "<results>/logs/vision_features/{run}--{seed}.log",
+        "<results>/logs/vision_features/{pairs}/{run}--{seed}.log",
     benchmark:
-        "<results>/benchmarks/vision_features/{run}--{seed}.tsv"
+        "<results>/benchmarks/vision_features/{pairs}/{run}--{seed}.tsv"
     conda:
         "../../envs/rectify.yaml"
     threads: THREADS
@@ -30,13 +30,13 @@ rule vision_features:
 rule pretrained_features:
     """Features of the images in every block of timm's pretrained ViT."""
     input:
-        pairs=PLAN.pairs(),
+        pairs=PLAN.prepared_pairs,
     output:
-        features="<results>/features/vision/{vision}--pretrained.safetensors",
+        features="<results>/features/{pairs}/vision/{vision}--pretrained.safetensors",
     log:
-        "<results>/logs/vision_features/{vision}--pretrained.log",
+        "<results>/logs/vision_features/{pairs}/{vision}--pretrained.log",
     benchmark:
-        "<results>/benchmarks/vision_features/{vision}--pretrained.tsv"
+        "<results>/benchmarks/vision_features/{pairs}/{vision}--pretrained.tsv"
     conda:
         "../../envs/rectify.yaml"
     threads: THREADS
@@ -58,15 +58,15 @@ rule pretrained_features:
 rule similarity:
     """Similarity of every layer of a language model with every block of a ViT."""
     input:
-        language="<results>/features/language/{language}.safetensors",
-        vision="<results>/features/vision/{features}.safetensors",
+        language="<results>/features/{pairs}/language/{language}.safetensors",
+        vision="<results>/features/{pairs}/vision/{features}.safetensors",
     output:
-        scores="<results>/similarity/{language}--{features}.csv",
-        note="<results>/similarity/{language}--{features}.csv.json",
+        scores="<results>/similarity/{pairs}/{language}--{features}.csv",
+        note="<results>/similarity/{pairs}/{language}--{features}.csv.json",
     log:
-        "<results>/logs/similarity/{language}--{features}.log",
+        "<results>/logs/similarity/{pairs}/{language}--{features}.log",
     benchmark:
-        "<results>/benchmarks/similarity/{language}--{features}.tsv"
+        "<results>/benchmarks/similarity/{pairs}/{language}--{features}.tsv"
     conda:
         "../../envs/rectify.yaml"
     threads: THREADS
