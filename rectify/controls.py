@@ -1,7 +1,7 @@
 """Variants, positions and controls: a control takes the place of the pretrained frozen layer.
 
-A control is in either path of the model (``insert``, ``auxiliary``) and differs from it in one
-thing: adapters, trunk, norm and batches of a seed are the same. To add one, decorate a function
+A control is in any rectified model (``insert``, ``residual``, ``auxiliary``) and differs from it in
+one thing: adapters, trunk, norm and batches of a seed are the same. To add one, decorate a function
 that gives what runs between the two adapters::
 
     @control("frozen layer of zeros", "#117733")
@@ -40,8 +40,12 @@ class Variant(NamedTuple):
 VARIANTS = {
     "vanilla": Variant("vanilla", "#4d4d4d"),
     "insert": Variant("inserted", "#0072b2"),
+    "residual": Variant("inserted with a skip", "#117733"),
     "auxiliary": Variant("auxiliary path", "#d55e00"),
 }
+INSERTED = ("insert", "residual")
+"""Variants with the rectifier in the only path, at a position, while training and at test."""
+RECTIFIED = (*INSERTED, "auxiliary")
 
 
 class Inner(NamedTuple):
@@ -120,7 +124,7 @@ class Control:
     @property
     def variants(self) -> tuple[str, ...]:
         """The variants that have this control."""
-        return ("insert", "auxiliary") if self.bridge else ("auxiliary",)
+        return RECTIFIED if self.bridge else ("auxiliary",)
 
 
 CONTROLS: dict[str, Control] = {}
@@ -174,7 +178,7 @@ def find(variant: str, name: str = "frozen") -> Control:
     if variant == "vanilla" and name != "frozen":
         raise ValueError(
             f"rectified: vanilla has nothing that a control could replace, got control {name}. "
-            "Leave the control out, or choose variant insert or auxiliary."
+            f"Leave the control out, or choose variant {' or '.join(RECTIFIED)}."
         )
     if variant != "vanilla" and variant not in chosen.variants:
         raise ValueError(

@@ -175,7 +175,8 @@ def build(design: Design, variant: str) -> Model:
         block, norm = empty_block(language_config(design.language), ""), design.final_norm
         if variant == "auxiliary":
             return Model(auxiliary(vit, block, generator=draws, final_norm=norm), vit)
-        inserted = insert(vit, block, design.position, generator=draws, final_norm=norm)
+        how = {"final_norm": norm, "residual": variant == "residual"}
+        inserted = insert(vit, block, design.position, generator=draws, **how)
         return Model(inserted, inserted)
 
 

@@ -1,6 +1,7 @@
 """A language model's frozen layer in a trunk: inserted, or as a second loss path.
 
     insert     embed -> blocks[:i] -> up -> layer -> norm -> down -> blocks[i:] -> decode   (Eq. 6)
+    residual   the same, with a skip around the rectifier: z + down(norm(layer(up(z))))
     auxiliary  embed -> blocks -> decode                             the main path, kept at test
                               \\-> up -> layer -> norm -> down -> decode  dropped at test   (Eq. 8)
 
@@ -18,7 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from rectify import controls
-from rectify.controls import FINAL_NORMS, Control, Inner, Place, insert_index
+from rectify.controls import FINAL_NORMS, INSERTED, Control, Inner, Place, insert_index
 from rectify.language.block import Block, Stack, outline_block, read_block
 from rectify.runtime import generator as seeded
 from rectify.tensors import check_same_tensors
@@ -33,10 +34,12 @@ class Bridge(nn.Module):
         up: From the trunk's width to the language model's.
         inner: What runs there.
         down: Back to the trunk's width.
+        residual: Whether the tokens are added to what comes out.
     """
 
-    def __init__(self, up: nn.Linear, inner: Inner, down: nn.Linear):
+    def __init__(self, up: nn.Linear, inner: Inner, down: nn.Linear, residual: bool = False):
         super().__init__()
+        self.residual = residual
         self.up = up
         self.layer = inner.layer
         self.tokenwise = nn.Sequential(*inner.tokenwise)
@@ -50,7 +53,8 @@ class Bridge(nn.Module):
         wide = self.up(tokens)  # (batch, tokens, hidden)
         if self.layer is not None:
             wide = self.layer(wide) if padding is None else self.layer(wide, padding)
-        return self.down(self.tokenwise(wide))  # (batch, tokens, dim)
+        update = self.down(self.tokenwise(wide))  # (batch, tokens, dim)
+        return tokens + update if self.residual else update
 
 
 def adapters(dim: int, hidden: int, generator: torch.Generator) -> tuple[nn.Linear, nn.Linear]:
@@ -145,6 +149,7 @@ def insert(
     final_norm: str = "unit",
     control: str = "frozen",
     control_generator: torch.Generator | None = None,
+    residual: bool = False,
 ) -> InsertedModel:
     """Return a trunk with the frozen ``block`` in its forward path (Eq. 6).
 
@@ -157,14 +162,17 @@ def insert(
             language model, frozen, or ``none``.
         control: What stands in place of ``block``, a key of ``rectify.controls.CONTROLS``.
         control_generator: For what the control draws; ``generator``, after the adapters, if None.
+        residual: Whether a skip goes around the rectifier, which is not in the paper; all weights
+            are the same with and without.
 
     Raises:
         ValueError: If the position, norm or control is not one of these, or there is no norm.
     """
-    trunk, chosen = as_trunk(model), controls.find("insert", control)
+    variant = "residual" if residual else "insert"
+    trunk, chosen = as_trunk(model), controls.find(variant, control)
     insert_at = insert_index(position, len(trunk.blocks))
     place = Place(trunk, block, final_norm, control_generator or generator)
-    return InsertedModel(trunk, _bridge(place, chosen, generator), insert_at)
+    return InsertedModel(trunk, _bridge(place, chosen, generator, residual), insert_at)
 
 
 def auxiliary(
@@ -216,13 +224,14 @@ def build(
         return trunk
     layer = _layer(block, chosen, f"variant {variant} with control {control}")
     draws = {"generator": seeded(seed, "bridge"), "control_generator": seeded(seed, "control")}
-    if variant == "insert":
-        return insert(trunk, layer, position, final_norm=final_norm, control=control, **draws)
+    if variant in INSERTED:
+        how = {"control": control, "residual": variant == "residual"}
+        return insert(trunk, layer, position, final_norm=final_norm, **how, **draws)
     depth = len(trunk.blocks)
     if position is not None and insert_index(position, depth) != depth:
         raise ValueError(
             f"rectified: the auxiliary path must start at the end, got position {position}. "
-            "Set position to end, or choose variant insert."
+            f"Set position to end, or choose variant {' or '.join(INSERTED)}."
         )
     return auxiliary(trunk, layer, final_norm=final_norm, control=control, **draws)
 
@@ -287,9 +296,11 @@ def _layer(path: Path | None, control: Control, what: str) -> Block | Stack | No
     return read_block(path) if control.weights else outline_block(path)
 
 
-def _bridge(place: Place, control: Control, generator: torch.Generator) -> Bridge:
+def _bridge(
+    place: Place, control: Control, generator: torch.Generator, residual: bool = False
+) -> Bridge:
     """Return the adapters, drawn first, with what the control has between them."""
     check_known("rectified: final_norm", place.final_norm, FINAL_NORMS, "a known norm")
     dim, hidden = place.trunk.dim, place.block.hidden
     up, down = adapters(dim, hidden, generator)
-    return Bridge(up, control.build(place), down)
+    return Bridge(up, control.build(place), down, residual)

@@ -31,7 +31,8 @@ TRAINED = ("scratch", "tuned")
 WIDTH_ALONE = ("adapter", "norm", "mlp")
 BRIDGED = (*LAYERS, *WIDTH_ALONE)
 BRIDGELESS = ("head", "scale")
-PAIRS = [(variant, name) for variant in ("insert", "auxiliary") for name in BRIDGED]
+PATHS = ("insert", "residual", "auxiliary")
+PAIRS = [(variant, name) for variant in PATHS for name in BRIDGED]
 ADAPTERS = {"bridge.up.weight", "bridge.down.weight"}
 
 
@@ -40,7 +41,7 @@ def make(make_vit, block_file):
     """A function that builds a model with a control; everything else is the same each time."""
 
     def made(variant, name, seed=0, final_norm="loaded", block=block_file, drop_path=0.3):
-        position = "middle" if variant == "insert" else "end"
+        position = "end" if variant == "auxiliary" else "middle"
         vit = make_vit(drop_path=drop_path)
         return build(
             vit, variant, name, block=block, position=position, final_norm=final_norm, seed=seed
@@ -62,10 +63,10 @@ def trunk_names(model):
 
 
 def test_the_registry_has_the_controls_of_both_papers():
-    assert list(VARIANTS) == ["vanilla", "insert", "auxiliary"]
+    assert list(VARIANTS) == ["vanilla", *PATHS]
     assert list(CONTROLS) == [*BRIDGED, *BRIDGELESS]
     for name, known in CONTROLS.items():
-        assert known.variants == (("auxiliary",) if name in BRIDGELESS else ("insert", "auxiliary"))
+        assert known.variants == (("auxiliary",) if name in BRIDGELESS else PATHS)
     for entries in (CONTROLS.values(), VARIANTS.values()):
         assert len({entry.title for entry in entries}) == len(entries)
         assert len({entry.colour for entry in entries}) == len(entries)
@@ -101,6 +102,21 @@ def test_while_training_the_main_path_sees_the_same_whatever_is_in_the_second(ma
         outputs.append(model.train()(PIXELS))
     assert torch.equal(outputs[0][0], outputs[1][0])
     assert torch.equal(outputs[0][1], outputs[1][1]) == (name in ("frozen", "tuned"))
+
+
+@pytest.mark.parametrize("name", BRIDGED)
+def test_a_skip_changes_the_sum_and_nothing_else(make, name):
+    plain, model = make("insert", name).eval(), make("residual", name).eval()
+    expected, state = plain.state_dict(), model.state_dict()
+    assert state.keys() == expected.keys()
+    for key, tensor in expected.items():
+        assert torch.equal(state[key], tensor), key
+    assert trained_names(model) == trained_names(plain)
+    with torch.no_grad():
+        tokens = plain.trunk.run(plain.trunk.embed(PIXELS), 0, 2)
+        both = tokens._replace(values=tokens.values + plain.bridge(tokens.values))
+        assert torch.equal(model(PIXELS), plain.trunk.decode(plain.trunk.run(both, 2, 4)))
+        assert not torch.allclose(model(PIXELS), plain(PIXELS))
 
 
 @pytest.mark.parametrize("name", BRIDGED)
@@ -143,7 +159,7 @@ def test_only_what_should_be_trained_is_in_the_optimizer_and_changes(make, varia
     assert changed == expected
 
 
-@pytest.mark.parametrize("variant", ["insert", "auxiliary"])
+@pytest.mark.parametrize("variant", PATHS)
 @pytest.mark.parametrize("name", DRAWN)
 def test_a_layer_is_drawn_from_the_seed_alone_and_apart_from_the_adapters(make, variant, name):
     first = make(variant, name)
@@ -156,7 +172,7 @@ def test_a_layer_is_drawn_from_the_seed_alone_and_apart_from_the_adapters(make, 
     assert not torch.equal(first.bridge.up.weight, other.bridge.up.weight)
 
 
-@pytest.mark.parametrize("variant", ["insert", "auxiliary"])
+@pytest.mark.parametrize("variant", PATHS)
 def test_layers_are_what_their_names_say(make, variant):
     layers = {name: layer_of(make(variant, name)) for name in LAYERS}
     for key, weight in layers["frozen"].items():
@@ -249,7 +265,7 @@ def test_a_second_head_must_be_offered_by_the_trunk(block):
         auxiliary(ToyTrunk(), block, control="head", generator=generator(0))
 
 
-@pytest.mark.parametrize("variant", ["insert", "auxiliary"])
+@pytest.mark.parametrize("variant", PATHS)
 def test_controls_that_need_the_width_alone_read_no_weights(make, block_file, tmp_path, variant):
     damaged = tmp_path / "layer-1.safetensors"
     shutil.copy(block_file, damaged)
@@ -285,7 +301,7 @@ def test_the_norm_alone_needs_a_norm(make):
     ("variant", "name", "message"),
     [
         ("insrt", "frozen", r"got 'insrt'\. Did you mean insert\?"),
-        ("lora", "frozen", r"variant, got 'lora'\. Known: vanilla, insert, auxiliary"),
+        ("lora", "frozen", r"variant, got 'lora'\. Known: vanilla, insert, residual, auxiliary"),
         ("insert", "sratch", r"got 'sratch'\. Did you mean scratch\?"),
         ("auxiliary", "lora", r"control, got 'lora'\. Known: frozen, random, scratch, "),
         ("insert", "head", r"control head must be of variant auxiliary, got insert"),
@@ -314,11 +330,12 @@ def test_a_control_from_outside_is_one_decorated_function(make, monkeypatch):
         return Inner(place.block, (nn.Tanh(), *place.norm()))
 
     assert controls.CONTROLS["bent"].title == "bent frozen layer"
-    for variant in ("insert", "auxiliary"):
+    for variant in PATHS:
         frozen, model = make(variant, "frozen"), make(variant, "bent")
         tokens = torch.rand(2, 5, WIDTH)
         wide = torch.tanh(frozen.bridge.layer(frozen.bridge.up(tokens)))
         expected = frozen.bridge.down(frozen.bridge.tokenwise(wide))
+        expected = expected + tokens if variant == "residual" else expected
         torch.testing.assert_close(model.bridge(tokens), expected)
     with pytest.raises(ValueError, match="a control's name must be new, got bent again"):
         control("bent", "#654321")(bent)

@@ -47,7 +47,7 @@ def test_the_columns_of_the_table_are_counted_or_measured():
 
 
 def test_the_papers_parameters_are_counted_exactly(papers):
-    vanilla, inserted, auxiliary = papers.values()
+    vanilla, inserted, _, auxiliary = papers.values()
     assert vanilla.parameters == vanilla.trained_parameters == auxiliary.test_parameters
     assert (vanilla.parameters, vanilla.test_parameters) == (22_050_664, 22_050_664)
     assert inserted.parameters == inserted.test_parameters == auxiliary.parameters == 227_579_752
@@ -63,7 +63,8 @@ def test_other_vits_are_counted_exactly(size, count):
 
 def test_the_papers_flops_come_out_to_the_digit(papers):
     shown = {variant: f"{numbers.flops / 1e9:.4f}" for variant, numbers in papers.items()}
-    assert shown == {"vanilla": "8.5013", "insert": "90.1124", "auxiliary": "8.5013"}
+    inserted = {"insert": "90.1124", "residual": "90.1124"}
+    assert shown == {"vanilla": "8.5013", **inserted, "auxiliary": "8.5013"}
 
 
 def test_flops_equal_the_sum_that_is_written_out_by_hand(papers):
@@ -83,13 +84,14 @@ def test_flops_equal_the_sum_that_is_written_out_by_hand(papers):
     for variant, multiply_adds in expected.items():
         assert papers[variant][3:6] == tuple(2 * count for count in multiply_adds)
     assert papers["auxiliary"][3:6] == papers["vanilla"][3:6]
+    assert papers["residual"] == papers["insert"]  # a sum has no weights and no products
 
 
 def test_a_training_step_of_the_papers_models_costs_seven_times_the_plain_one(papers):
     steps = [numbers.training_flops for numbers in papers.values()]
-    assert [round(step / 1e9, 1) for step in steps] == [27.5, 192.6, 192.6]
+    assert [round(step / 1e9, 1) for step in steps] == [27.5, 192.6, 192.6, 192.6]
     head = 2 * 3 * 384 * 1000  # the auxiliary path runs head and its backward pass once more
-    assert steps[2] - steps[1] == head
+    assert steps[3] - steps[1] == head
 
 
 def test_training_flops_are_written_out_by_hand(folder):
@@ -114,7 +116,7 @@ def test_training_flops_are_written_out_by_hand(folder):
 )
 def test_videomae_at_16_frames_is_counted_exactly_and_by_hand(size, dim, count):
     clips = {"classes": 174, "frames": 16, "language": "llama-7b"}
-    vanilla, inserted, _ = counted(vision=f"vit_{size}_patch16_224", **clips).values()
+    vanilla, inserted, *_ = counted(vision=f"vit_{size}_patch16_224", **clips).values()
     tokens, depth, width, mlp = 8 * 14 * 14, 12, 4096, 11008
     adapters = 2 * dim * width
     assert vanilla.parameters == count
@@ -140,7 +142,7 @@ def test_every_family_is_counted_layer_by_layer(language):
     block = empty_block(config, language)
     matrices = sum(p.numel() for p in block.parameters() if p.ndim == 2)
     norms = sum(isinstance(part, torch.nn.LayerNorm) for part in block.modules())
-    vanilla, inserted, _ = counted(**SMALL, language=language, position="middle").values()
+    vanilla, inserted, *_ = counted(**SMALL, language=language, position="middle").values()
     linear = 2 * tokens * (matrices + 2 * dim * width)
     attention, norm = 4 * tokens**2 * width, 10 * tokens * width * norms
     extra = [after - before for before, after in zip(vanilla[3:6], inserted[3:6], strict=True)]
@@ -183,7 +185,7 @@ def test_each_known_setting_is_one_that_transformers_knows_and_of_its_type():
 
 
 def test_a_checkpoints_folder_is_a_language_model_too(folder):
-    vanilla, inserted, _ = counted(**SMALL, language=folder).values()
+    vanilla, inserted, *_ = counted(**SMALL, language=folder).values()
     extra = inserted.parameters - vanilla.parameters
     assert extra == 4 * 24**2 + 3 * 24 * 40 + 2 * 24 + 2 * 192 * 24
 

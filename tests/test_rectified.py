@@ -43,11 +43,11 @@ def inserted(vit, block, draws):
     return insert(vit, block, "end", generator=draws)
 
 
-@pytest.fixture(params=["auxiliary", "insert"])
+@pytest.fixture(params=["auxiliary", "insert", "residual"])
 def with_block(request, vit, block, draws):
     if request.param == "auxiliary":
         return auxiliary(vit, block, generator=draws)
-    return insert(vit, block, "middle", generator=draws)
+    return insert(vit, block, "middle", generator=draws, residual=request.param == "residual")
 
 
 def loss_of(model):
@@ -94,14 +94,16 @@ def test_the_second_path_equals_its_formula(two_paths, block):
     torch.testing.assert_close(second, classified(two_paths.trunk.vit, tokens))
 
 
+@pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("position", ["early", "middle", "end", 1])
-def test_an_inserted_model_equals_its_formula(vit, block, draws, position):
-    model = insert(vit, block, position, generator=draws).eval()
+def test_an_inserted_model_equals_its_formula(vit, block, draws, position, residual):
+    model = insert(vit, block, position, generator=draws, residual=residual).eval()
     place = {"early": 0, "middle": DEPTH // 2, "end": DEPTH}.get(position, position)
     tokens = ViT(vit).embed(PIXELS).values
     for index in range(DEPTH + 1):
         if index == place:
-            tokens = bridge_by_hand(model.bridge, block, tokens)
+            skipped = tokens if residual else 0
+            tokens = skipped + bridge_by_hand(model.bridge, block, tokens)
         if index < DEPTH:
             tokens = vit.blocks[index](tokens)
     torch.testing.assert_close(model(PIXELS), classified(vit, tokens))
@@ -172,9 +174,11 @@ def test_export_loads_strictly_into_timm_and_gives_equal_logits(two_paths):
     assert not any(tensor.requires_grad for tensor in export(two_paths).values())
 
 
-def test_an_inserted_model_has_no_plain_form(inserted):
+@pytest.mark.parametrize("residual", [False, True])
+def test_an_inserted_model_has_no_plain_form(vit, block, draws, residual):
+    model = insert(vit, block, "end", generator=draws, residual=residual)
     with pytest.raises(ValueError, match="only a vanilla or auxiliary model has a plain form"):
-        export(inserted)
+        export(model)
 
 
 def test_adapters_are_two_linears_without_bias_from_a_cut_normal(vit, block, draws):
@@ -326,7 +330,9 @@ def test_the_adapters_of_a_seed_are_drawn_up_first_whatever_else_is_drawn(
     numbers = generator(seed, "bridge")
     up = nn.init.trunc_normal_(torch.empty(HIDDEN, WIDTH), std=0.02, generator=numbers)
     down = nn.init.trunc_normal_(torch.empty(WIDTH, HIDDEN), std=0.02, generator=numbers)
-    for variant, position in (("insert", "early"), ("insert", 3), ("auxiliary", "end")):
+    for variant, position in zip(
+        ["insert", "residual", "auxiliary"], ["early", 3, "end"], strict=True
+    ):
         torch.manual_seed(seed + 1)
         model = build(make_vit(), variant, block=block_file, position=position, seed=seed)
         assert torch.equal(model.bridge.up.weight, up)
@@ -338,6 +344,9 @@ def test_build_gives_what_insert_and_auxiliary_give(make_vit, block_file, block)
     pairs = (
         (build(make_vit(), "insert", position="middle", **arguments),
          insert(make_vit(), block, 2, generator=generator(3, "bridge"), final_norm="loaded")),
+        (build(make_vit(), "residual", position="early", **arguments),
+         insert(make_vit(), block, 0, generator=generator(3, "bridge"), final_norm="loaded",
+                residual=True)),
         (build(make_vit(), "auxiliary", position=None, **arguments),
          auxiliary(make_vit(), block, generator=generator(3, "bridge"), final_norm="loaded")),
     )  # fmt: skip
@@ -371,6 +380,9 @@ def test_the_trunk_of_every_model_is_found(two_paths, inserted, vit):
             "variant insert with control frozen must have a block, got non",
         ),
         ("insert", {"position": None}, r"early, middle, end or 0\.\.4, got None"),
+        ("residual", {"block": None}, "variant residual with control frozen must have a block"),
+        ("residual", {"position": "last"}, r"early, middle, end or 0\.\.4, got 'last'"),
+        ("residual", {"control": "head"}, "head must be of variant auxiliary, got residual"),
         (
             "auxiliary",
             {"position": "middle"},
@@ -414,6 +426,25 @@ def test_layer_decay_needs_a_trunk_with_groups(block):
         create_optimizer_v2(model, weight_decay=0.05, layer_decay=0.5)
 
 
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_a_skip_adds_the_tokens_where_some_are_padding(block, position):
+    inputs, trunk = toy_inputs(), ToyTrunk()
+    plain = insert(trunk, block, position, generator=generator(0))
+    model = insert(trunk, block, position, generator=generator(0), residual=True)
+    tokens = trunk.run(trunk.embed(inputs), 0, position)
+    assert tokens.padding.any()
+    expected = tokens.values + plain.bridge(tokens.values, tokens.padding)
+    assert torch.equal(model.bridge(tokens.values, tokens.padding), expected)
+    logits = trunk.decode(trunk.run(tokens._replace(values=expected), position, 2))["logits"]
+    assert torch.equal(model(inputs)["logits"], logits)
+
+
+def test_a_rectifier_of_zeros_behind_a_skip_is_the_trunk(make_vit, block, draws):
+    model = insert(make_vit(), block, "middle", generator=draws, residual=True).eval()
+    nn.init.zeros_(model.bridge.down.weight)
+    assert torch.equal(model(PIXELS), make_vit().eval()(PIXELS))
+
+
 class Mean(nn.Module):
     """A layer that adds to each token the mean of those that are there."""
 
@@ -431,8 +462,8 @@ def test_a_trunk_that_is_no_vit_has_both_paths_with_its_padding_and_context(bloc
     inputs, trunk, layer = toy_inputs(), ToyTrunk(), Mean() if kind == "mean" else block
     second = {"words": inputs["words"][1:, :2], "offset": inputs["offset"][1:]}
     assert trunk(inputs)["logits"].shape == (2, 3)
-    for position in (0, 1, 2):
-        model = insert(trunk, layer, position, generator=generator(0))
+    for position, residual in itertools.product((0, 1, 2), (False, True)):
+        model = insert(trunk, layer, position, generator=generator(0), residual=residual)
         together, alone = model(inputs)["logits"], model(second)["logits"]
         torch.testing.assert_close(together[1:], alone)
         assert not torch.allclose(together, trunk(inputs)["logits"])

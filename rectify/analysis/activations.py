@@ -5,14 +5,15 @@ from pandas import DataFrame, Series
 from rectify.analysis import factors
 from rectify.controls import CONTROLS, VARIANTS
 
-FEATURES = ("F_E", "F_L1", "F_A", "F_F", "F_L2")
-"""Places from the ViT to the linear down: Pang et al. (2024), Sec. 6.1."""
+FEATURES = ("F_E", "F_L1", "F_A", "F_F", "F_L2", "F_S")
+"""Places from the ViT to the linear down: Pang et al. (2024), Sec. 6.1; then after a skip."""
 TITLES = {
     "F_E": "$F_E$\nViT",
     "F_L1": "$F_{L1}$\nup",
     "F_A": "$F_A$\nattention",
     "F_F": "$F_F$\nMLP",
     "F_L2": "$F_{L2}$\ndown",
+    "F_S": "$F_S$\nskip",
 }
 ATTENTION = "attention"
 LAYER = "F_A"

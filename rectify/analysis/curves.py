@@ -73,7 +73,8 @@ def label_of(run: Series) -> str:
         return str(run["vision_title"])
     layer = f"{run['language_title']} layer {layer_text(run['layer'])}"
     control = "" if run["control"] == FROZEN else f", {CONTROLS[run['control']].title}"
-    return f"{run['vision_title']} + {layer}, {run['position']}{control}"
+    variant = "" if run["variant"] == "insert" else f", {VARIANTS[run['variant']].title}"
+    return f"{run['vision_title']} + {layer}, {run['position']}{variant}{control}"
 
 
 def colour_of(run: Series) -> str:

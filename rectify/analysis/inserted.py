@@ -22,10 +22,11 @@ from rectify.analysis.published import (
     printed,
     with_gains_over,
 )
-from rectify.controls import CONTROLS
+from rectify.controls import CONTROLS, INSERTED
 
 ADDED = " +"  # in the name of a printed row, before what is inserted
-PLACE = ["language", "control", "layer", "position"]
+SKIP = ", with a skip"  # behind what is inserted
+PLACE = ["variant", "language", "control", "layer", "position"]
 PRINTED_AS = {
     "frozen": "LLaMA",
     "mlp": "MLP",
@@ -72,7 +73,7 @@ def inserted_table(
         rows.append(RowSpec(label, {"vision": vision, "variant": "vanilla"}, Label(label)))
         of_vision = treated[treated["vision"] == vision]
         for run in _insertions(of_vision, results.order):
-            name = named(run)
+            name = _theirs(run, named)
             rows.append(
                 RowSpec(
                     f"{label}{_added(run, of_vision)}",
@@ -107,20 +108,29 @@ def controls_table(target: str, results: Results, vanilla: str) -> DataFrame:
         )
     ]
     rows = [RowSpec(vanilla, {"variant": "vanilla"}, Label(vanilla))]
-    for control, label in titles(treated, "control").items():
-        names = {of_llama(run) for _, run in treated[treated["control"] == control].iterrows()}
-        name = names.pop() if len(names) == 1 else None
-        there = name and Label(f"{vanilla}{ADDED}{name}")
-        rows.append(RowSpec(label, {"control": control}, there))
+    for variant in values(treated, "variant"):
+        of_variant = treated[treated["variant"] == variant]
+        for control, label in titles(of_variant, "control").items():
+            of_row = of_variant[of_variant["control"] == control]
+            names = {_theirs(run, of_llama) for _, run in of_row.iterrows()}
+            name = names.pop() if len(names) == 1 else None
+            there = name and Label(f"{vanilla}{ADDED}{name}")
+            skip = SKIP if variant == "residual" else ""
+            rows.append(RowSpec(f"{label}{skip}", {"variant": variant, "control": control}, there))
     return _filled(target, rows, columns, theirs, runs, shown, results)
 
 
 def _runs(target: str, results: Results) -> tuple[DataFrame, DataFrame]:
     """Return the vanilla runs and the insertions, and these alone."""
-    runs = results.runs[results.runs["variant"].isin(["vanilla", "insert"])]
-    treated = runs[runs["variant"] == "insert"]
-    check_some(treated, target, "runs of variant insert")
+    runs = results.runs[results.runs["variant"].isin(["vanilla", *INSERTED])]
+    treated = runs[runs["variant"] != "vanilla"]
+    check_some(treated, target, f"runs of variant {' or '.join(INSERTED)}")
     return runs, treated
+
+
+def _theirs(run: Series, named: Named) -> str | None:
+    """Return what Pang et al. call a run's insertion; none of theirs has a skip."""
+    return named(run) if run["variant"] == "insert" else None
 
 
 def _with_gains(theirs: Printed) -> Printed:
@@ -155,7 +165,8 @@ def _added(run: Series, treated: DataFrame) -> str:
         model = f", {CONTROLS[run['control']].title}{model if several else ''}"
     same = treated[treated["language"] == run["language"]]
     differ = [name for name in ("layer", "position") if same[name].nunique() > 1]
-    return ", ".join([model, *(title(same, name, run[name]) for name in differ)])
+    skip = SKIP if run["variant"] == "residual" else ""
+    return ", ".join([f"{model}{skip}", *(title(same, name, run[name]) for name in differ)])
 
 
 def _filled(

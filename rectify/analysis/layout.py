@@ -10,6 +10,7 @@ from pandas import DataFrame
 from rectify.analysis.cells import ColumnSpec, RowSpec, TableSpec, Value, chosen
 from rectify.analysis.factors import FACTORS, title, values
 from rectify.analysis.metrics import Metric
+from rectify.controls import INSERTED
 
 OF_A_LAYER = ["control", "language", "layer", "position"]  # factors that no vanilla run has
 
@@ -27,7 +28,7 @@ def comparable(runs: DataFrame) -> DataFrame:
     """Return runs without the values of factors that mean nothing for their variant."""
     runs = runs.astype(dict.fromkeys(OF_A_LAYER, object))
     runs.loc[runs["variant"] == "vanilla", OF_A_LAYER] = None
-    runs.loc[runs["variant"] == "insert", "lambda"] = np.nan
+    runs.loc[runs["variant"].isin(INSERTED), "lambda"] = np.nan
     return runs
 
 

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _json(facts: dict[str, object], rows: list[Row]) -> str:
-    vanilla, inserted, _ = rows
+    vanilla, inserted, *_ = rows
     pairs = {
         name: {"vision": vanilla[name], "rectified": inserted[name]}
         for name in ("parameters", "flops")

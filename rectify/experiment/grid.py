@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from rectify.controls import CONTROLS
+from rectify.controls import CONTROLS, INSERTED
 from rectify.experiment.check import check
 from rectify.experiment.run import (
     FROZEN,
@@ -242,7 +242,7 @@ def _of_pair(config: Config, experiment: Experiment, data: str, vision: str) -> 
         factors = itertools.product(
             [control for control in experiment.control or (FROZEN,) if _exists(control, variant)],
             experiment.layer or (last,),
-            (experiment.position or ("end",)) if variant == "insert" else ("end",),
+            (experiment.position or ("end",)) if variant in INSERTED else ("end",),
             (experiment.weights or ()) if variant == "auxiliary" else (0.0,),
         )
         for control, layer, position, weight in factors:

@@ -6,6 +6,7 @@ A run's name can be read back:
     glyphs_vit-64_insert_llama-7b_layer-31_end
     glyphs_vit-64_insert-random_llama-7b_layer-31_5
     glyphs_vit-64_insert_llama-7b_layer-30-31_end
+    glyphs_vit-64_residual-adapter_llama-7b_layer-31_end
     glyphs_vit-64_auxiliary_llama-7b_layer-31_end_lambda-0.35
 """
 

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from rectify.controls import CONTROLS, VARIANTS
+from rectify.controls import CONTROLS, INSERTED, RECTIFIED, VARIANTS
 from rectify.experiment.run import FROZEN, POSITIONS
 from rectify.filtering.settings import Filtering
 from rectify.results.declared import (
@@ -261,10 +261,10 @@ class Experiment(Closed):
     @model_validator(mode="after")
     def _has_an_effect(self) -> "Experiment":
         rules = (
-            ("language", self.language, {"insert", "auxiliary"}),
-            ("layer", self.layer, {"insert", "auxiliary"}),
-            ("control", self.control, {"insert", "auxiliary"}),
-            ("position", self.position, {"insert"}),
+            ("language", self.language, {*RECTIFIED}),
+            ("layer", self.layer, {*RECTIFIED}),
+            ("control", self.control, {*RECTIFIED}),
+            ("position", self.position, {*INSERTED}),
             ("lambda", self.weights, {"auxiliary"}),
         )
         for factor, value, variants in rules:
@@ -273,8 +273,8 @@ class Experiment(Closed):
                     f"a factor must have an effect, and {factor} has none with variant "
                     f"{' and '.join(self.variant)}"
                 )
-        if {"insert", "auxiliary"} & set(self.variant) and self.language is None:
-            raise ValueError("insert and auxiliary must have a language")
+        if {*RECTIFIED} & set(self.variant) and self.language is None:
+            raise ValueError(f"{', '.join(RECTIFIED)} must have a language")
         if "auxiliary" in self.variant and self.weights is None:
             raise ValueError("auxiliary must have a lambda")
         for control in self.control or ():

@@ -7,10 +7,11 @@
     F_A        after the frozen layer's attention
     F_F        after its MLP: what leaves the layer, before any norm
     F_L2       after the linear down
+    F_S        after the skip around the rectifier, where it has one: what goes on in the ViT
 
-The names ``F_*`` are those of Pang et al. (2024), Sec. 6.1. Controls have the places that they
-have modules for. Attention is that of the class token on the patches: of the ViT's last block,
-under the block's name, and of the frozen layer, under ``F_A``.
+The names ``F_*`` but ``F_S`` are those of Pang et al. (2024), Sec. 6.1. Controls have the places
+that they have modules for. Attention is that of the class token on the patches: of the ViT's last
+block, under the block's name, and of the frozen layer, under ``F_A``.
 """
 
 import contextlib
@@ -27,7 +28,8 @@ from rectify.language.block import Block
 from rectify.language.families import FAMILIES, eager_attention
 from rectify.rectified import InsertedModel, trunk_of
 
-ENCODED, UP, ATTENDED, TRANSFORMED, DOWN = FEATURES = ("F_E", "F_L1", "F_A", "F_F", "F_L2")
+ENCODED, UP, ATTENDED, TRANSFORMED, DOWN = "F_E", "F_L1", "F_A", "F_F", "F_L2"
+SKIPPED = "F_S"
 
 Heads = Float[Tensor, "images heads rows columns"]
 Sequence = Float[Tensor, "images tokens dim"]
@@ -89,6 +91,8 @@ def recording(
         after(bridge.up, keep.input(ENCODED))
         after(bridge.up, keep.output(UP))
         after(bridge.down, keep.output(DOWN))
+        if bridge.residual:
+            after(bridge, keep.output(SKIPPED))
         if bridge.layer is not None:
             after(bridge.layer, keep.output(TRANSFORMED))
         if isinstance(bridge.layer, Block):

@@ -116,7 +116,10 @@ FILTERING = Table(
     ("place", "activation"),
     (
         Column(
-            "place", "str", "-", "block-<n>, or F_E, F_L1, F_A, F_F, F_L2 of Pang et al., Sec. 6"
+            "place",
+            "str",
+            "-",
+            "block-<n>, F_E .. F_L2 of Pang et al., Sec. 6, or F_S after a skip",
         ),
         Column("activation", "str", "-", "magnitude, frequency, or attention of the class token"),
         Column("images", "int64", "1", "images that are compared"),
@@ -203,7 +206,9 @@ COST = Table(
     "What a ViT costs with a frozen block: counts, speed and peak memory, random weights.",
     ("variant",),
     (
-        Column("variant", "str", "-", "vanilla, insert or auxiliary, the block at the end"),
+        Column(
+            "variant", "str", "-", "vanilla, insert, residual or auxiliary, the block at the end"
+        ),
         Column("parameters", "int64", "1", "all parameters while training, frozen ones included"),
         Column("trained_parameters", "int64", "1", "those that training changes"),
         Column("test_parameters", "int64", "1", "those that are needed at test"),

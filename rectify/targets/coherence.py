@@ -9,9 +9,11 @@ so a smaller gap is a gain.
 
 Every run but the vanilla ones counts, whatever its variant and control. A run with a seed that has
 no training loss in common with vanilla is left out at equal loss. Correlations within positions
-compare only runs with the block at the same position: a position may change everything at once.
+compare only runs of one variant with the block at the same position: either may change everything
+at once.
 """
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
@@ -48,6 +50,7 @@ VALUES = Table(
     ("run",),
     (
         Column("run", "str", "-", "name of the run"),
+        Column("variant", "str", "-", "insert, residual or auxiliary"),
         Column("position", "str", "-", "early, middle, end, or blocks before it"),
         Column("layer", "float64", "-", "layer of the language model, from 0", True),
         Column("control", "str", "-", "frozen, or what is in place of the frozen layer"),
@@ -63,6 +66,8 @@ SIDES = {"equal epoch": "equal_epoch", "equal loss": "equal_loss"}
 RESULTS = {"test gain": "test_gain", "gap": "gap_gain"}
 WITHIN = " within positions"
 ABSENT = "too few runs"
+FILLS = {"insert": "full", "residual": "none", "auxiliary": "left"}
+"""Markers of each variant; their colours and shapes are those of positions."""
 ZERO = {"color": "#9a9a9a", "linewidth": 0.8}
 
 
@@ -129,7 +134,7 @@ def figure(results: Results, _settings: Settings) -> Drawn:
 
 
 def _points(results: Results) -> DataFrame:
-    """Return position, layer, control and gains in the results of each run, by its name."""
+    """Return variant, position, layer, control and gains of each run, by its name."""
     runs = with_one_layer(results.runs, "coherence")
     check_some(runs[runs["variant"] != "vanilla"], "coherence", "runs of variant insert, auxiliary")
     check_some(runs.filter(items=[TEST_LOSS]), "coherence", "runs with a loss on the test set")
@@ -138,6 +143,7 @@ def _points(results: Results) -> DataFrame:
     gained = gained[gained["variant"] != "vanilla"]
     gained["test_gain"] = gained[metric.gain.name] * metric.gain.factor
     return gained.groupby("run", sort=False).agg(
+        variant=("variant", "first"),
         position=("position", "first"),
         insert_at=("insert_at", "first"),
         layer=("layer", "first"),
@@ -193,18 +199,23 @@ def _correlations(
     rows = points.dropna(subset=[side, result])
     return (
         rank_correlation(rows[side], rows[result]),
-        stratified_correlation(rows[side], rows[result], rows["position"]),
+        stratified_correlation(rows[side], rows[result], rows["variant"] + rows["position"]),
     )
 
 
 def _panel(axes: "Axes", points: DataFrame, side: str, result: str) -> None:
     axes.axhline(0, **ZERO)
     axes.axvline(0, **ZERO)
-    for index, position in enumerate(factors.values(points, "position")):
-        rows = points[points["position"] == position]
+    variants = factors.titles(points, "variant")
+    positions = list(enumerate(factors.values(points, "position")))
+    for variant, (index, position) in itertools.product(variants, positions):
+        rows = points[(points["variant"] == variant) & (points["position"] == position)]
         colour, marker = style.of_position(f"{position}", index)
         label = factors.title(points, "position", position)
-        axes.plot(rows[side], rows[result], marker, color=colour, label=label)
+        label = label if len(variants) == 1 else f"{label}, {variants[variant]}"
+        if len(rows):
+            look = {"color": colour, "fillstyle": FILLS[f"{variant}"]}
+            axes.plot(rows[side], rows[result], marker, label=label, **look)
     axes.margins(x=0.08, y=0.08)
     axes.locator_params("x", nbins=6)  # so that their labels do not touch
     pooled, within = map(_text, _correlations(points, side, result))

@@ -5,7 +5,7 @@ from typing import Literal
 from pandas import DataFrame
 
 from rectify.analysis.cells import ColumnSpec, RowSpec, TableSpec, fill
-from rectify.analysis.checks import only, with_layer
+from rectify.analysis.checks import with_layer
 from rectify.analysis.coherence import with_gsnr_gains
 from rectify.analysis.collect import Results
 from rectify.analysis.factors import titles
@@ -21,7 +21,7 @@ SHOWS = ("table",)
 
 
 class Settings(TargetSettings):
-    """The experiments that are shown: one data set and variant, several controls."""
+    """The experiments that are shown: one data set, several controls."""
 
     kind: Literal["controls"] = "controls"
     reads: Several[Name]
@@ -32,10 +32,10 @@ def table(results: Results, _settings: Settings) -> DataFrame:
 
     The paper has no such table; it tells the block's share from that of the adapters, of a
     block that was never trained, and of more trainable parameters. Every control of the
-    experiment is a row. Gains in GSNR are in percent of vanilla, at equal epoch behind the value.
+    experiment is a row, in each of its variants. Gains in GSNR are in percent of vanilla, at equal
+    epoch behind the value.
     """
     treated = with_layer(results.runs, "controls")
-    only(treated, "variant", "controls")
     scores = accuracies(results.runs)
     runs = with_gsnr_gains(with_comparisons(results.runs, results, scores), results.gsnr)
     at_epoch, at_loss = coherence_gains(results.estimator)
@@ -45,9 +45,14 @@ def table(results: Results, _settings: Settings) -> DataFrame:
         ColumnSpec(at_loss.label, (at_loss,)),
     ]
     rows = [RowSpec(VARIANTS["vanilla"].title, {"variant": "vanilla"})]
+    variants = titles(treated, "variant")
     rows += [
-        RowSpec(title, {"control": control})
-        for control, title in titles(treated, "control").items()
+        RowSpec(
+            title if len(variants) == 1 else f"{of_variant}: {title}",
+            {"variant": variant, "control": control},
+        )
+        for variant, of_variant in variants.items()
+        for control, title in titles(treated[treated["variant"] == variant], "control").items()
     ]
     return fill(TableSpec("controls", rows, columns), runs)
 

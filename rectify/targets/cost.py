@@ -10,6 +10,7 @@ from rectify.analysis.checks import check_some
 from rectify.analysis.collect import Results
 from rectify.analysis.metrics import Metric, power_of_thousand
 from rectify.analysis.published import Label, printed
+from rectify.controls import VARIANTS
 from rectify.results.declared import COST
 from rectify.targets.contract import Pair, TargetSettings, check_models
 from rectify.typed import Name, Several
@@ -67,7 +68,7 @@ def table(results: Results, _settings: Settings) -> DataFrame:
     rows = [
         RowSpec(_label(line), {"line": line["line"]}, _printed_row(line))
         for _, of_vision in costs.groupby("vision_title", sort=False)
-        for variant in ("vanilla", "insert", "auxiliary")
+        for variant in VARIANTS
         for _, line in of_vision[of_vision["variant"] == variant].iterrows()
     ]
     units = {column.name: column.unit.partition(" per ")[0] for column in COST.columns}

@@ -86,6 +86,7 @@ def _differences(treated: DataFrame, vanilla: DataFrame) -> DataFrame:
     check_some(treated, "figure3", "runs of variant insert")
     check_some(vanilla, "figure3", "a vanilla run")
     only(vanilla, "run", "figure3")
+    only(treated, "variant", "figure3")
     for _, rows in treated.groupby("position"):
         only(rows, "run", "figure3")
     keys = ["seed", "block", "estimator"]

@@ -28,7 +28,7 @@ VALUES = Table(
         Column("run", "str", "-", "name of the run"),
         Column("seed", "int64", "-", "training seed"),
         Column("item", "int64", "-", "place of the image in the test set, from 0"),
-        Column("place", "str", "-", "F_E, F_L1, F_A, F_F, F_L2, or block-<n>"),
+        Column("place", "str", "-", "F_E, F_L1, F_A, F_F, F_L2, F_S, or block-<n>"),
         Column("activation", "str", "-", "magnitude, frequency, or attention of the class token"),
         Column("row", "int64", "-", "of the token, from the top"),
         Column("column", "int64", "-", "of the token, from the left"),

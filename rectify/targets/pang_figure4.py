@@ -141,7 +141,12 @@ def findings(_cells: DataFrame | None, values: DataFrame) -> list[Finding]:
     is_feature = values["place"].isin(FEATURES) & (values["activation"] != ATTENTION)
     features = values[is_feature]
     texts = []
-    for part, name in (("_vanilla", "the ViT alone"), ("_insert_", "with a frozen layer")):
+    parts = {
+        "_vanilla": "the ViT alone",
+        "_insert_": "with a frozen layer",
+        "_residual_": "with a frozen layer and a skip",
+    }
+    for part, name in parts.items():
         rows = features[features["run"].str.contains(part, regex=False)]
         if len(rows):
             means = rows.groupby(["place", "activation"])["iou"].mean()

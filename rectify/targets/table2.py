@@ -5,7 +5,7 @@ from typing import Literal
 from pandas import DataFrame
 
 from rectify.analysis.cells import ColumnSpec, RowSpec, TableSpec, fill
-from rectify.analysis.checks import with_layer
+from rectify.analysis.checks import only, with_layer
 from rectify.analysis.collect import Results
 from rectify.analysis.factors import models, title, values
 from rectify.analysis.findings import Finding, list_gains
@@ -29,6 +29,7 @@ class Settings(TargetSettings):
 def table(results: Results, _settings: Settings) -> DataFrame:
     """Return accuracy by size of the inserted language model, with its gain over vanilla."""
     runs = with_layer(results.runs, "table2")
+    only(runs, "variant", "table2")
     compared = with_comparisons(results.runs, results, [ACCURACY])
     names = {
         name: f"+{title(runs, 'language', name)}"

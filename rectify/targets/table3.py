@@ -6,7 +6,7 @@ from pandas import DataFrame
 
 from rectify.analysis import drawing, style
 from rectify.analysis.cells import ColumnSpec, RowSpec, TableSpec, fill
-from rectify.analysis.checks import with_layer, with_one_layer
+from rectify.analysis.checks import only, with_layer, with_one_layer
 from rectify.analysis.collect import Results
 from rectify.analysis.drawing import Drawn
 from rectify.analysis.factors import titles, values
@@ -45,6 +45,7 @@ def table(results: Results, _settings: Settings) -> DataFrame:
     """Return accuracy, and its gain, by position (rows) and layer (columns) of the block."""
     compared = with_comparisons(results.runs, results, [ACCURACY])
     runs = with_one_layer(with_layer(compared, "table3"), "table3")
+    only(runs, "variant", "table3")
     model = {"language": LANGUAGE, "vision": "ViT-S", "data": "CIFAR-100"}
     theirs = printed_for("table3", runs, **model)
     layers = labels(f"{layer:.0f}" for layer in values(runs, "layer"))
@@ -66,8 +67,13 @@ def table(results: Results, _settings: Settings) -> DataFrame:
 
 
 def figure(results: Results, _settings: Settings) -> Drawn:
-    """Draw accuracy by position (rows) and layer (columns) of the inserted block."""
+    """Draw accuracy by position (rows) and layer (columns) of the inserted block.
+
+    Raises:
+        ValueError: If there are no runs, or several variants or data sets.
+    """
     runs = with_one_layer(with_layer(results.runs, "table3"), "table3")
+    only(runs, "variant", "table3")
     measured = runs.assign(percent=100 * runs["accuracy"]).astype({"layer": "int64"})
     groups = measured.groupby(["layer", "position"], as_index=False)["percent"]
     shown = groups.mean().rename(columns={"percent": "mean"})

@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 from safetensors.torch import save_file
 from torch import nn
 
+from rectify.controls import INSERTED
 from rectify.data.manifests import label_order
 from rectify.rectified import AuxiliaryModel, build, export, load_trainable_state, trainable_state
 from rectify.results.files import atomic_path
@@ -90,7 +91,7 @@ def trained(
     state, _ = read_safetensors(weights, AGAIN)
     seed_globals(seed, "vit")
     model = task.trunk(entry_of(settings, task), settings.vision, None)
-    if settings.variant == "insert":
+    if settings.variant in INSERTED:
         model = _built(settings, model, block, seed)
     load_trainable_state(model, state, f"{weights}")
     return model

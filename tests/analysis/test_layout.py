@@ -117,6 +117,19 @@ def test_combinations_that_no_run_has_are_left_out() -> None:
     assert wheres == [("insert", "frozen"), ("insert", "random"), ("auxiliary", "frozen")]
 
 
+def test_a_skip_is_a_row_of_its_own_and_has_no_weight() -> None:
+    frame = runs(run(), run("residual"), run("auxiliary"))
+    layout = layout_of(frame[frame["variant"] != "vanilla"], None, None)
+    assert layout == Layout(("variant",), ())
+    spec = spec_of(shown_runs(frame, layout), layout, [ACCURACY], {})
+    labels = ["vanilla", "inserted", "inserted with a skip", "auxiliary path"]
+    assert [row.label for row in spec.rows] == labels
+    inserted = frame["variant"].isin(["insert", "residual"])
+    assert frame[inserted]["lambda"].isna().all()
+    with pytest.raises(ValueError, match="must be in rows or columns, got variant in neither"):
+        shown_runs(frame, Layout(("position",)))
+
+
 def test_a_run_without_a_cell_is_named() -> None:
     frame = runs(run(), run("auxiliary"))
     layout = Layout(("lambda",), ("variant",))

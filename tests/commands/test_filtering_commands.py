@@ -63,6 +63,7 @@ def test_masks_are_listed_with_what_they_were_made_from(prepared: Path) -> None:
         ("insert", "frozen", {"F_E", "F_L1", "F_A", "F_F", "F_L2"}),
         ("insert", "tuned", {"F_E", "F_L1", "F_A", "F_F", "F_L2"}),
         ("insert", "mlp", {"F_E", "F_L1", "F_L2"}),
+        ("residual", "frozen", {"F_E", "F_L1", "F_A", "F_F", "F_L2", "F_S"}),
     ],
 )
 def test_a_run_of_any_variant_is_measured(
@@ -70,7 +71,7 @@ def test_a_run_of_any_variant_is_measured(
 ) -> None:
     block = None if "vanilla" in variant or control == "head" else block_file
     training(tmp_path, settings(variant, control), block=block, data=prepared / "data")
-    kept = block_file if variant == "insert" else None
+    kept = block_file if variant in ("insert", "residual") else None
     cover = {"filtering": json.dumps({"cover": 0.25})}
     rows = filtered(tmp_path, prepared, block=kept, **cover)
     assert set(rows["place"]) == {*places, "block-0", "block-1"}

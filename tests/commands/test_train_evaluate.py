@@ -48,6 +48,7 @@ VARIANTS = {
     "vanilla": ("vanilla", "frozen"),
     "insert": ("insert", "frozen"),
     "auxiliary": ("auxiliary", "frozen"),
+    "residual": ("residual", "frozen"),
     "random": ("insert", "random"),
     "scratch": ("auxiliary", "scratch"),
     "mlp": ("insert", "mlp"),
@@ -80,7 +81,7 @@ def test_a_run_is_trained_and_scored_from_files_to_files(folder, block_file, nam
     assert len(states(folder)) == 1
     gradients = read_table(GSNR, folder / "run" / "gsnr.csv")
     assert len(gradients) == 3 * 2 * 4
-    rows = evaluating(folder, settings, block=block if variant == "insert" else None)
+    rows = evaluating(folder, settings, block=block if variant in ("insert", "residual") else None)
     assert rows[["set", "group"]].drop_duplicates().values.tolist() == [
         ["c", "noise/1"],
         ["c", "noise/3"],

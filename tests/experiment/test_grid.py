@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import json
 from collections import Counter
@@ -82,7 +83,7 @@ def test_an_experiment_is_the_product_of_its_factors_by_another_count(paper):
     factors = {
         "data": ["bar", "cifar100"],
         "vision": ["vit-t", "vit-s"],
-        "variant": ["insert", "auxiliary"],
+        "variant": ["insert", "residual", "auxiliary"],
         "control": ["frozen", "random", "head"],
         "language": "llama-7b",
         "layer": [0, 1],
@@ -97,10 +98,16 @@ def test_an_experiment_is_the_product_of_its_factors_by_another_count(paper):
     inserted = pairs * 2 * 2 * 3  # two controls (head is for auxiliary alone), layers, positions
     auxiliary = pairs * 3 * 2 * 1  # three controls, layers, the weight that is not 0
     assert Counter(run.variant for run in runs) == {
-        "vanilla": pairs, "insert": inserted, "auxiliary": auxiliary
+        "vanilla": pairs, "insert": inserted, "residual": inserted, "auxiliary": auxiliary
     }  # fmt: skip
     assert {run.position for run in runs if run.variant == "auxiliary"} == {"end"}
-    assert {run.control for run in runs if run.variant == "insert"} == {"frozen", "random"}
+    same = [
+        {dataclasses.replace(run, variant="") for run in runs if run.variant == variant}
+        for variant in ("insert", "residual")
+    ]
+    assert same[0] == same[1]
+    assert {run.control for run in same[0]} == {"frozen", "random"}
+    assert {run.position for run in same[0]} == {"early", "3", "end"}
 
 
 def test_the_last_layer_is_meant_where_none_is_named(paper):
@@ -158,8 +165,27 @@ def test_the_papers_values_reach_the_run(paper):
 
 
 def test_a_position_by_number_reaches_the_run(paper):
-    run = Run("cifar100", "vit-s", "insert", **{**LAYER, "position": "5"})
-    assert run_settings(paper, run).insert_at == 5
+    settings = [
+        run_settings(paper, Run("cifar100", "vit-s", variant, **{**LAYER, "position": "5"}))
+        for variant in ("insert", "residual")
+    ]
+    assert [one.insert_at for one in settings] == [5, 5]
+    first, second = (one.model_dump(exclude={"run", "variant"}) for one in settings)
+    assert first == second
+
+
+def test_what_a_residual_run_needs_is_what_an_insertion_needs(paper):
+    class Wildcards:
+        def __init__(self, variant):
+            self.run = Run("cifar100", "vit-s", variant, **LAYER).name
+
+    mine = {"data": "cifar100", "vision": "vit-s", "language": "llama-7b"}
+    mine |= {"variant": ["insert", "residual"]}
+    plan = Plan(read(changed(PAPER, "experiments.mine", mine)))
+    for ask in (Plan.run_layer, Plan.kept_layer):
+        first, second = (ask(plan, Wildcards(variant)) for variant in ("insert", "residual"))
+        assert first == second
+        assert len(first) == 1
 
 
 def test_the_precision_of_clips_is_that_of_the_paper(paper):
@@ -427,7 +453,8 @@ def test_files_are_laid_over_each_other(tmp_path):
 
 
 def test_every_control_can_be_asked_for():
-    grid = {"variant": ["insert", "auxiliary"], "control": list(CONTROLS), "lambda": 0.35}
+    variants = ["insert", "residual", "auxiliary"]
+    grid = {"variant": variants, "control": list(CONTROLS), "lambda": 0.35}
     config = read(changed(PAPER, "experiments.grid", grid))
     found = {run.control for run in expand(config, config.experiments["grid"])}
     assert found == set(CONTROLS)

@@ -11,7 +11,7 @@ layer = {"language": "llama-7b", "layer": 31, "position": "end"}
 
 OF = {
     variant: [name for name, control in CONTROLS.items() if variant in control.variants]
-    for variant in ("insert", "auxiliary")
+    for variant in ("insert", "residual", "auxiliary")
 }
 
 
@@ -70,6 +70,9 @@ def test_any_other_name_is_a_value_error(name):
         "glyphs_vit-s_insert_llama-7b_layer--1_end",
         "glyphs_vit-s_insert_llama-7b_31_end",
         "glyphs_vit-s_insert_llama-7b_layer-31_end_lambda-0.35",
+        "glyphs_vit-s_residual",
+        "glyphs_vit-s_residual-head_llama-7b_layer-31_end",
+        "glyphs_vit-s_residual_llama-7b_layer-31_end_lambda-0.35",
         "glyphs_vit-s_auxiliary_llama-7b_layer-31_end",
         "glyphs_vit-s_auxiliary_llama-7b_layer-31_end_lambda-nan",
         "glyphs_vit-s_auxiliary_llama-7b_layer-31_end_lambda-0.0",
@@ -93,6 +96,10 @@ def test_names_are_those_of_the_documentation():
     assert (
         Run("glyphs", "vit-64", "insert", "random", **{**layer, "position": "5"}).name
         == "glyphs_vit-64_insert-random_llama-7b_layer-31_5"
+    )
+    assert (
+        Run("glyphs", "vit-64", "residual", "adapter", **layer).name
+        == "glyphs_vit-64_residual-adapter_llama-7b_layer-31_end"
     )
     assert (
         Run("cifar100", "vit-s", "auxiliary", "random", **layer, lambda_init=0.35).name

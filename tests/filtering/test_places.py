@@ -88,8 +88,21 @@ def test_the_places_are_those_of_a_pass_by_hand(make_vit, any_block, pictures) -
         assert torch.equal(found["F_F"], patches(layer))
         down = bridge.down(bridge.tokenwise(layer))
         assert torch.equal(found["F_L2"], patches(down))
+        assert "F_S" not in found
         tokens = trunk.run(tokens._replace(values=down), 2, 3)
         assert torch.equal(found["block-2"], patches(tokens.values))
+
+
+@pytest.mark.parametrize(("position", "before"), [("early", 0), ("middle", 2), ("end", 4)])
+def test_after_a_skip_is_what_goes_on_in_the_vit(
+    make_vit, block, pictures, position, before
+) -> None:
+    model, entered = inserted(make_vit(), block, position, residual=True), []
+    following = [*model.trunk.vit.blocks, model.trunk.vit.norm][before]
+    following.register_forward_pre_hook(lambda module, inputs: entered.append(inputs[0]))
+    found = features(model, pictures)
+    assert torch.equal(found["F_S"], patches(entered[0]))
+    assert torch.equal(found["F_S"], found["F_E"] + found["F_L2"])
 
 
 def rest(block: Block, stream: Tensor) -> Tensor:

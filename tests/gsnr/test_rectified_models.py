@@ -22,7 +22,8 @@ def model_of(variant: str, control: str, position: str, block: nn.Module) -> nn.
     elif variant == "auxiliary":
         model = rectified.auxiliary(trunk, block, generator=draws, control=control)
     else:
-        model = rectified.insert(trunk, block, position, generator=draws, control=control)
+        how = {"control": control, "residual": variant == "residual"}
+        model = rectified.insert(trunk, block, position, generator=draws, **how)
     return model.double().train()
 
 
@@ -53,7 +54,7 @@ def exact_norm(monkeypatch: pytest.MonkeyPatch) -> None:
         ("vanilla", "frozen", "end"),
         *(("auxiliary", control, "end") for control in CONTROLS),
         *itertools.product(
-            ["insert"],
+            ["insert", "residual"],
             [name for name, control in CONTROLS.items() if "insert" in control.variants],
             ("early", "middle", "end"),
         ),

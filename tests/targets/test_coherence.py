@@ -210,6 +210,33 @@ def test_runs_at_as_many_positions_have_no_correlation_within_them(grid: Results
     assert set(cells[cells["mean"].isna()]["text"]) == {"too few runs"}
 
 
+def test_runs_with_a_skip_are_compared_among_themselves_within_positions(grid: Results) -> None:
+    def skipped(frame: DataFrame) -> DataFrame:
+        chosen = frame["variant"].where(frame["layer"] != 7, "residual")
+        return frame.assign(variant=chosen.where(frame["variant"] != "vanilla", "vanilla"))
+
+    mixed = results_of(runs=skipped(grid.runs), gsnr=skipped(grid.gsnr))
+    points = by_loop(mixed.gsnr[mixed.gsnr["estimator"] == "plain"], mixed.runs)
+    facts = mixed.runs.groupby("run")[["variant", "position"]].first().loc[points.index]
+    assert facts["variant"].value_counts().to_dict() == {"insert": 12, "residual": 7}
+    ranks = points[["equal_epoch", "test_gain"]].groupby([facts["variant"], facts["position"]])
+    centred = ranks.rank() - ranks.rank().groupby([facts["variant"], facts["position"]]).transform(
+        "mean"
+    )
+    expected = np.corrcoef(centred["equal_epoch"], centred["test_gain"])[0, 1]
+    cells = table(mixed, ASKED)
+    cells = cells[cells["kind"] == "value"].set_index(["row", "group", "column"])["mean"]
+    within = ("GSNR (plain)", "equal epoch", "test gain within positions")
+    assert cells[within] == pytest.approx(expected)
+    drawn = figure(mixed, ASKED)
+    assert drawn.values.set_index("run")["variant"].to_dict() == facts["variant"].to_dict()
+    lines = {line.get_label(): line for line in drawn.figure.axes[0].get_lines()}
+    fills = {"inserted": "full", "inserted with a skip": "none"}
+    for position in ("early", "middle", "end"):
+        for title, fill in fills.items():
+            assert lines[f"{position}, {title}"].get_fillstyle() == fill
+
+
 def test_what_cannot_be_compared_is_an_error(grid: Results) -> None:
     with pytest.raises(ValueError, match="coherence: there must be runs of variant insert"):
         table(only_runs(grid), ASKED)

@@ -47,10 +47,23 @@ def test_controls_of_the_auxiliary_path_are_shown_likewise() -> None:
     ]  # fmt: skip
 
 
-def test_two_variants_at_once_are_an_error() -> None:
-    runs = seeded(vanilla=[0.5], auxiliary=[0.6], random=[0.5])
-    with pytest.raises(ValueError, match="controls: all runs must have the same variant, got aux"):
-        table(results(runs), ASKED)
+def test_controls_of_several_variants_are_rows_that_say_which() -> None:
+    runs = seeded(vanilla=[0.5], residual=[0.6], insert=[0.4], random=[0.3], adapter=[0.2])
+    runs.loc[runs["run"] == "adapter", "variant"] = "residual"
+    cells = table(results(runs), ASKED)
+    assert cells["row"].unique().tolist() == [
+        "vanilla",
+        "inserted: frozen layer",
+        "inserted: random frozen layer",
+        "inserted with a skip: frozen layer",
+        "inserted with a skip: adapters alone",
+    ]
+    values = cells[cells["kind"] == "value"].set_index(["row", "column"])["mean"]
+    assert [values[row, "acc@1"] for row in cells["row"].unique()] == pytest.approx(
+        [50, 40, 30, 60, 20]
+    )
+    alone = table(results(runs[runs["variant"].isin(["vanilla", "residual"])]), ASKED)
+    assert alone["row"].unique().tolist() == ["vanilla", "frozen layer", "adapters alone"]
 
 
 def test_a_control_that_is_not_registered_is_an_error() -> None:

@@ -11,24 +11,25 @@ ASKED = Settings(data="a", visions="v", languages="l")
 
 
 def costs(**changes: float) -> DataFrame:
-    """Return a cost frame of two ViTs and two language models, each with three variants."""
+    """Return a cost frame of two ViTs and two language models, each with four variants."""
     numbers = dict.fromkeys(COST.names[1:], 2e6)
     rows = [
         {"vision_title": vision, "language_title": language, "variant": variant, **numbers}
         for vision in ("ViT-S", "ViT-B")
         for language in ("LLaMA", "OPT")
-        for variant in ("auxiliary", "insert", "vanilla")  # as sorted in a file
+        for variant in ("auxiliary", "insert", "residual", "vanilla")  # as sorted in a file
     ]
     return DataFrame(rows).assign(**changes)
 
 
 def test_the_table_has_each_plain_vit_once_and_then_its_blocks() -> None:
     cells = table(results_of(costs=costs()), ASKED)
-    assert list(dict.fromkeys(cells["row"]))[:5] == [
+    assert list(dict.fromkeys(cells["row"]))[:7] == [
         "ViT-S", "ViT-S + LLaMA, insert", "ViT-S + OPT, insert",
+        "ViT-S + LLaMA, residual", "ViT-S + OPT, residual",
         "ViT-S + LLaMA, auxiliary", "ViT-S + OPT, auxiliary",
     ]  # fmt: skip
-    assert len(cells) == 10 * 11
+    assert len(cells) == 14 * 11
     assert set(cells["scale"]) == {1e6}
     assert (cells["mean"] == 2).all()
     assert (cells["seeds"] == 0).all()  # nothing is trained for it

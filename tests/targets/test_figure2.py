@@ -1,9 +1,11 @@
 """Figure 2: means over seeds and each seed, of one data set; what is drawn of negative values."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from rectify.analysis.collect import Results
+from rectify.controls import VARIANTS
 from rectify.targets import figure2b
 from rectify.targets.figure2 import Settings, figure
 from tests.helpers import synthetic
@@ -33,6 +35,18 @@ def test_it_draws_the_mean_over_seeds_and_each_seed(ends: Results) -> None:
     ours = values[values["label"] == "ViT-64"].set_index(["seed", "epoch"])["gsnr"]
     assert ours[0, 0] == pytest.approx(first)
     assert set(drawn.values["estimator"]) == {"plain", "debiased", "xi", "unnormalised"}
+
+
+def test_a_skip_is_in_the_legend_and_has_a_colour(ends: Results) -> None:
+    frozen = (ends.gsnr["variant"] == "insert") & (ends.gsnr["control"] == "frozen")
+    skipped = ends.gsnr[frozen].assign(variant="residual", run="skipped")
+    both = results_of(gsnr=pd.concat([ends.gsnr, skipped]))
+    handles, labels = figure(both, ASKED).figure.axes[0].get_legend_handles_labels()
+    colours = dict(zip(labels, [handle.get_color() for handle in handles], strict=True))
+    plain = "ViT-64 + LLaMA 8x128 layer 7, end"
+    assert len(colours) == 4
+    assert colours[plain] == VARIANTS["insert"].colour
+    assert colours[f"{plain}, inserted with a skip"] == VARIANTS["residual"].colour
 
 
 def test_over_the_loss_each_epoch_is_where_its_loss_is(ends: Results) -> None:

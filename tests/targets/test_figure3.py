@@ -82,6 +82,9 @@ def test_what_is_missing_or_too_much_is_an_error(last: Results) -> None:
         figure(results_of(gsnr=gsnr[gsnr["variant"] == "insert"]), ASKED)
     with pytest.raises(ValueError, match="figure3: there must be runs of variant insert, got none"):
         figure(results_of(gsnr=gsnr[gsnr["variant"] == "vanilla"]), ASKED)
+    mixed = gsnr.assign(variant=gsnr["variant"].where(gsnr["position"] != "early", "residual"))
+    with pytest.raises(ValueError, match="figure3: all runs must have the same variant, got "):
+        figure(results_of(gsnr=mixed), ASKED)
     two = gsnr.assign(position=gsnr["position"].where(gsnr["position"] != "early", "end"))
     with pytest.raises(ValueError, match="figure3: all runs must have the same run, got "):
         figure(results_of(gsnr=two), ASKED)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from rectify import targets
@@ -120,3 +121,9 @@ def test_the_best_activations_are_quoted_with_their_floors(demo: synthetic.Made)
     best = plain[["magnitude", "frequency"]].idxmax()
     assert f"the ViT alone at best {plain[best]:.3f} (F_E, {best})" in found
     assert f"pixels {filtering['iou_pixels'].mean():.3f}." in found
+    assert "and a skip" not in found
+    skipped = filtering[~is_vanilla].assign(iou=0.987)
+    skipped["run"] = skipped["run"].str.replace("_insert", "_residual")
+    both = the("pang_figure4", results_of(filtering=pd.concat([filtering, skipped])))
+    assert "with a frozen layer and a skip at best 0.987" in both
+    assert found.partition("; floors")[0] in both

@@ -115,6 +115,27 @@ def test_rows_say_what_is_inserted_and_where(tmp_path: Path) -> None:
     assert rows["pang_table_c"][1] == "ViT-S +OPT-125M"
 
 
+@pytest.mark.parametrize("name", ["pang_table6", "pang_table_b", "pang_table_d"])
+def test_a_skip_is_a_row_of_its_own_that_no_paper_has(name: str, tmp_path: Path) -> None:
+    runs = pang(name)
+    skipped = [
+        dataclasses.replace(run, variant="residual", **exactly({"test": 12.5}))
+        for run in runs
+        if run.control == "frozen" and run.language and run.layer == 31
+    ]
+    before = table(name, tmp_path / "before", runs)
+    cells = table(name, tmp_path / "after", [*runs, *skipped])
+    added = cells[cells["row"].str.contains("with a skip", regex=False)]
+    assert added["row"].nunique() == (3 if name == "pang_table_d" else 1)
+    assert added["paper"].isna().all()
+    top1 = added[(added["kind"] == "value") & (added["column"] == "acc@1")]
+    assert top1["mean"].tolist() == pytest.approx([12.5] * len(top1))
+    assert len(top1)
+    others = cells[~cells.index.isin(added.index)]
+    columns = ["row", "group", "column", "kind", "mean", "paper", "paper_row"]
+    assert others[columns].reset_index(drop=True).equals(before[columns])
+
+
 def test_table_b_has_columns_for_each_task(tmp_path: Path) -> None:
     cells = table("pang_table_b", tmp_path, pang("pang_table_b")).drop_duplicates("column_index")
     assert list(zip(cells["group"], cells["column"], strict=True)) == [

@@ -47,6 +47,12 @@ def test_runs_on_two_data_sets_are_an_error() -> None:
         table(results_of(runs=runs), ASKED)
 
 
+def test_insertions_with_and_without_a_skip_are_an_error() -> None:
+    runs = seeded(vanilla=[0.5], insert=[0.6], residual=[0.6])
+    with pytest.raises(ValueError, match="table2: all runs must have the same variant, got ins"):
+        table(results_of(runs=runs), ASKED)
+
+
 def test_without_insertions_it_is_an_error() -> None:
     with pytest.raises(ValueError, match="table2: there must be runs of variant insert or aux"):
         table(results_of(runs=seeded(vanilla=[0.5])), ASKED)

@@ -88,6 +88,14 @@ def test_two_runs_for_one_cell_are_an_error() -> None:
         table(results_of(runs=twice), ASKED)
 
 
+def test_insertions_with_and_without_a_skip_are_an_error() -> None:
+    runs = seeded(vanilla=[0.5], insert=[0.6], residual=[0.6])
+    runs.loc[runs["variant"] == "residual", "layer"] = 5.0
+    for show in (table, figure):
+        with pytest.raises(ValueError, match="table3: all runs must have the same variant, got in"):
+            show(results_of(runs=runs), ASKED)
+
+
 def test_no_runs_are_an_error_in_one_line() -> None:
     with pytest.raises(ValueError, match="table3: there must be runs of variant insert") as error:
         table(Results(), ASKED)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from rectify.controls import VARIANTS
 from rectify.gsnr import GsnrObserver, gradient_moments
 from rectify.rectified import auxiliary, insert
 from rectify.results.provenance import provenance
@@ -211,12 +212,13 @@ def test_the_moments_of_its_gradients_are_those_of_single_samples(prepared):
     assert_close(moments, oracle, 1e-4)
 
 
-@pytest.mark.parametrize("variant", ["vanilla", "insert", "auxiliary"])
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_trains_and_is_measured(prepared, block, variant):
     name, task, entry, folder = prepared
     model = as_trunk(trunk_of(name))
-    if variant == "insert":
-        model = insert(model, block, "end", generator=generator(0))
+    if variant in ("insert", "residual"):
+        residual = variant == "residual"
+        model = insert(model, block, "end", generator=generator(0), residual=residual)
     if variant == "auxiliary":
         model = auxiliary(model, block, generator=generator(0))
     trunk = model if variant == "vanilla" else model.trunk

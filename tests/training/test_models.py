@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from rectify.controls import VARIANTS
 from rectify.data.manifests import label_order
 from rectify.experiment.run import RunSettings
 from rectify.rectified import AuxiliaryModel, InsertedModel, trunk_of
@@ -27,7 +28,7 @@ def test_the_trunk_starts_the_same_in_every_variant_and_control(block_file):
     torch.manual_seed(3)
     plain = trunk_of(model_of(None)).plain.state_dict()
     torch.manual_seed(4)
-    pairs = [("insert", control) for control in INSERTED]
+    pairs = [(variant, control) for variant in ("insert", "residual") for control in INSERTED]
     pairs += [("auxiliary", control) for control in (*INSERTED, "head")]
     for variant, control in pairs:
         vit = trunk_of(model_of(block_file, variant, control)).plain
@@ -38,7 +39,7 @@ def test_the_trunk_starts_the_same_in_every_variant_and_control(block_file):
 
 def test_the_adapters_start_the_same_in_every_control_and_path(block_file):
     expected = model_of(block_file, "insert").bridge
-    for variant in ("insert", "auxiliary"):
+    for variant in ("insert", "residual", "auxiliary"):
         for control in INSERTED:
             bridge = model_of(block_file, variant, control).bridge
             assert torch.equal(bridge.up.weight, expected.up.weight), (variant, control)
@@ -46,7 +47,10 @@ def test_the_adapters_start_the_same_in_every_control_and_path(block_file):
 
 
 def test_a_variant_is_of_its_kind(block_file):
-    assert isinstance(model_of(block_file, "insert"), InsertedModel)
+    for variant in ("insert", "residual"):
+        model = model_of(block_file, variant)
+        assert isinstance(model, InsertedModel)
+        assert model.bridge.residual == (variant == "residual")
     assert isinstance(model_of(block_file, "auxiliary"), AuxiliaryModel)
 
 
@@ -58,7 +62,7 @@ def test_the_head_starts_smaller_where_the_recipe_says_so():
     torch.testing.assert_close(heads[1], heads[0] * 1e-3)
 
 
-@pytest.mark.parametrize("variant", ["insert", "auxiliary"])
+@pytest.mark.parametrize("variant", ["insert", "residual", "auxiliary"])
 @pytest.mark.parametrize("kind", ["trunc_normal", "linear", "xavier"])
 def test_the_adapters_first_weights_are_of_the_recipes_distribution(block_file, variant, kind):
     model = model_of(block_file, variant, training={"adapter_init": kind})
@@ -82,7 +86,7 @@ def test_the_adapters_first_weights_are_of_the_recipes_distribution(block_file, 
     assert same(*trunks)
 
 
-@pytest.mark.parametrize("variant", ["vanilla", "insert", "auxiliary"])
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_a_model_comes_back_from_its_file_as_it_is_used_at_test_time(tmp_path, block_file, variant):
     settings = parse(RunSettings, settings_of(variant), "")
     model = untrained(settings, TASK, block_file, 0)
@@ -92,7 +96,7 @@ def test_a_model_comes_back_from_its_file_as_it_is_used_at_test_time(tmp_path, b
                 parameter.add_(torch.randn_like(parameter), alpha=0.1)
     path = tmp_path / "model.safetensors"
     save_model(model, {"run": "toy"}, path)
-    block = block_file if variant == "insert" else None
+    block = block_file if variant in ("insert", "residual") else None
     again = trained(settings, TASK, block, 5, path)  # another seed: all comes from the file
     images = torch.randn(3, 1, 16, 16)
     with torch.inference_mode():
