@@ -48,7 +48,7 @@ class Design:
 
     Attributes:
         vision: A timm model name, e.g. ``vit_small_patch16_224``.
-        language: A name in ``sizes.yaml``, or the folder of a checkpoint.
+        language: A name in ``sizes.yaml``, or a checkpoint: a folder or a .gguf file.
         position: Of the inserted layer: ``early``, ``middle``, ``end`` or a number of blocks.
         image_size: Height and width in pixels.
         channels: Channels of an image, or of a frame.
@@ -87,7 +87,7 @@ def design_from(options: Mapping[str, object], checkpoint: Path | None = None) -
     Args:
         options: May hold others too; a position may be a number as text, and ``timm`` goes
             before ``vision`` where that is a name of the configuration.
-        checkpoint: Folder of the language model, read in place of a known name if it exists.
+        checkpoint: Of the language model, read in place of a known name if it exists.
 
     Raises:
         ValueError: If ``vision`` or ``language`` is missing, or a size is below 1.
@@ -95,7 +95,7 @@ def design_from(options: Mapping[str, object], checkpoint: Path | None = None) -
     values = {f.name: options[f.name] for f in fields(Design) if options.get(f.name) is not None}
     if "timm" in options:
         values["vision"] = options["timm"]
-    if checkpoint is not None and checkpoint.is_dir():
+    if checkpoint is not None and checkpoint.exists():
         values["language"] = f"{checkpoint}"
     for name in ("vision", "language"):
         if name not in values:
@@ -187,15 +187,16 @@ def known_languages() -> dict[str, dict[str, object]]:
 
 
 def language_config(language: str) -> PretrainedConfig:
-    """Return the configuration of a known language model, or of a checkpoint's folder.
+    """Return the configuration of a known language model, or of a checkpoint.
 
     Raises:
         ValueError: If it is neither.
     """
     known = known_languages()
-    if language not in known and Path(language).is_dir():
+    if language not in known and Path(language).exists():
         return read_config(Path(language))
-    check_known("cost: language", language, known, "a known model or the folder of a checkpoint")
+    kinds = "a known model, the folder of a checkpoint or a .gguf file"
+    check_known("cost: language", language, known, kinds)
     return parse_config(known[language], SIZES)
 
 

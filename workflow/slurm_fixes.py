@@ -1,19 +1,22 @@
-"""Faults of Snakemake's SLURM plugins, patched in the running process. The workflow imports this.
+"""Faults of Snakemake and its SLURM plugins, patched in the running process by the workflow.
 
-Written for snakemake-executor-plugin-slurm 2.8 and its job step 0.6, to which `pyproject.toml`
-and the lock pin them. Each function fixes one fault and says what it was. A fault that is gone
-upstream fails its canary in `tests/cluster/test_slurm_fixes.py` (``test_the_plugin_still_...``):
-then delete the function, its call in ``apply`` and its tests.
+Written for Snakemake 9.27, snakemake-executor-plugin-slurm 2.8 and its job step 0.6, to which
+`pyproject.toml` and the lock pin them. Each function fixes one fault and says what it was. A fault
+that is gone upstream fails its canary in `tests/cluster/test_slurm_fixes.py`
+(``test_the_plugin_still_...``): then delete the function, its call in ``apply`` and its tests.
 """
 
 import functools
 import logging
+import threading
 import time
+import weakref
 from pathlib import Path
 from types import ModuleType
 
 import snakemake_executor_plugin_slurm
 import snakemake_executor_plugin_slurm_jobstep
+from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.executors.real import RealExecutor
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
@@ -28,7 +31,8 @@ POLL_SECONDS = 50  # a controller remembers jobs for MinJobAge; below 60 s the p
 
 @functools.cache
 def apply() -> None:
-    """Patch the plugins of this process; a second call does nothing."""
+    """Patch what this process imported; a second call does nothing."""
+    look_again_once(JobScheduler)
     plugin = snakemake_executor_plugin_slurm
     keep_jobs_on_controller_outage(plugin)
     see_jobs_that_ended(plugin)
@@ -37,6 +41,26 @@ def apply() -> None:
     submit_only_while_slurm_answers(plugin.Executor)  # outside of it: the wait ends by Ctrl-C
     ask_before_slurm_forgets(plugin.Executor)
     ignore_signals_in_step(snakemake_executor_plugin_slurm_jobstep.Executor)
+
+
+def look_again_once(scheduler: type[JobScheduler]) -> None:
+    """Have one timer at a time that makes the scheduler look at its jobs again.
+
+    Each look starts a timer for another one a second later, and that one does, too. So each job
+    that ends adds a look a second for good, and after some hundred the process does little else.
+    """
+    deadlines = weakref.WeakKeyDictionary()
+
+    def look_again(self: JobScheduler, delay: float) -> None:
+        now = time.monotonic()
+        if now < deadlines.get(self, now) <= now + delay:
+            return
+        deadlines[self] = now + delay
+        timer = threading.Timer(delay, self._open_jobs.release)
+        timer.daemon = True  # nothing waits for it when all jobs are done
+        timer.start()
+
+    scheduler._schedule_reevalutation = look_again
 
 
 def keep_jobs_on_controller_outage(plugin: ModuleType) -> None:

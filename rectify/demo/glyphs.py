@@ -66,6 +66,7 @@ def glyphs(
     train_drawings: int,
     test_drawings: int,
     shifted_faces: int,
+    corrupted: int,
 ) -> dict[str, ImageSet]:
     """Return train, test and shifted test sets of 100 characters.
 
@@ -75,7 +76,8 @@ def glyphs(
         train_drawings: Images per character and face of the twelve in training.
         test_drawings: Images per character and face of the four in the test.
         shifted_faces: Test faces in ``test-a`` and ``test-sk``; ``test-r`` has that many of an
-            unseen family, for letters and digits only; each of ``test-c`` has one image a class.
+            unseen family, for letters and digits only.
+        corrupted: Images of each of ``test-c``, of classes at equal distances.
     """
     collect = functools.partial(_collected, classes=_names(CHARACTERS))
     shown = functools.partial(_drawings, image_size=image_size, seed=seed)
@@ -88,7 +90,8 @@ def glyphs(
         "test-r": collect(shown("test-r", MODERN[:shifted_faces], 1)),
     }
     per_class = len(test) // len(CHARACTERS)
-    chosen = [test[label * per_class + label % per_class] for label in range(len(CHARACTERS))]
+    labels = range(0, len(CHARACTERS), len(CHARACTERS) // corrupted)[:corrupted]
+    chosen = [test[label * per_class + label % per_class] for label in labels]
     for name, corruption in CORRUPTIONS.items():
         for severity in range(1, 6):
             split = f"test-c/{name}/{severity}"

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import types
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ import pytest
 import snakemake_executor_plugin_slurm as plugin
 import snakemake_executor_plugin_slurm_jobstep as jobstep
 from snakemake.jobs import GroupJob
+from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 
 from rectify.cluster import slurm
@@ -343,12 +345,54 @@ def test_the_plugin_still_hides_jobs_from_ctrl_c_while_it_asks_for_their_states(
     assert plugin.Executor.cancel is RemoteExecutor.cancel
 
 
+class Scheduler:
+    """What a timer needs of Snakemake's scheduler."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self._open_jobs = self
+
+    def release(self) -> None:
+        self.looks += 1
+
+
+def test_the_plugin_still_starts_a_timer_on_each_look() -> None:
+    scheduler = Scheduler()
+    for _ in range(5):
+        JobScheduler._schedule_reevalutation(scheduler, 0.01)
+    wait_for(lambda: scheduler.looks == 5)
+
+
+def test_a_timer_that_waits_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(JobScheduler, "_schedule_reevalutation", None)
+    slurm_fixes.look_again_once(JobScheduler)
+    one, other = Scheduler(), Scheduler()
+    for _ in range(5):
+        JobScheduler._schedule_reevalutation(one, 0.2)
+    JobScheduler._schedule_reevalutation(other, 0.2)
+    wait_for(lambda: (one.looks, other.looks) == (1, 1))
+    time.sleep(0.3)
+    assert (one.looks, other.looks) == (1, 1)
+    JobScheduler._schedule_reevalutation(one, 30)  # again, and an earlier one does not wait for it
+    JobScheduler._schedule_reevalutation(one, 0.01)
+    wait_for(lambda: one.looks == 2)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
 def test_all_fixes_are_applied_once() -> None:
     code = (
         "import snakemake_executor_plugin_slurm as p\n"
         "import snakemake_executor_plugin_slurm_jobstep as j\n"
+        "from snakemake.scheduling.job_scheduler import JobScheduler\n"
         "from workflow import slurm_fixes\n"
-        "places = lambda: (p.query_job_status, p.Executor.run_job, p.Executor.cancel,"
+        "places = lambda: (JobScheduler._schedule_reevalutation,"
+        " p.query_job_status, p.Executor.run_job, p.Executor.cancel,"
         " p.Executor.next_seconds_between_status_checks, j.Executor.format_job_exec)\n"
         "before = places(); slurm_fixes.apply(); once = places(); slurm_fixes.apply()\n"
         "assert all(a is not b for a, b in zip(before, once, strict=True))\n"

@@ -15,6 +15,7 @@ def read(
     train_drawings: int = 2,
     test_drawings: int = 2,
     shifted_faces: int = 2,
+    corrupted: int = 100,
 ) -> "dict[str, ImageSet]":
     """Return train, test and shifted test sets: see ``rectify.demo.glyphs.glyphs``."""
     from rectify.demo.glyphs import glyphs
@@ -25,4 +26,5 @@ def read(
         train_drawings=train_drawings,
         test_drawings=test_drawings,
         shifted_faces=shifted_faces,
+        corrupted=corrupted,
     )
