@@ -28,6 +28,10 @@ ABOUT = (
 )
 
 
+LEAD = ("untrained", "coherence", "table3", "table4", "controls", "selection")
+"""Kinds of targets whose first finding is on the first screen: similarity, GSNR, accuracy."""
+
+
 class Entry(NamedTuple):
     """A table, a figure, or both: its anchor, its name in the contents, and what is shown."""
 
@@ -41,6 +45,8 @@ class Entry(NamedTuple):
     """A PNG file, with the ``.csv`` and ``.csv.json`` of its values next to it."""
     findings: Sequence[Finding] = ()
     """What it says of the papers' claims."""
+    kind: str = ""
+    """Of the target."""
 
 
 class Place(NamedTuple):
@@ -116,6 +122,7 @@ def page(
         about=ABOUT,
         style=_packaged("page.css"),
         summary=[(entry, finding) for entry in entries for finding in entry.findings],
+        lead=_lead(entries),
         sections=[_section(entry) for entry in entries],
         times=list(times.itertuples(index=False)),
         jobs=int(times["jobs"].sum()),
@@ -124,6 +131,15 @@ def page(
         credits=credits,
         commits=", ".join(sorted({f"{note['provenance'].get('commit')}" for note in notes})),
     )
+
+
+def _lead(entries: Sequence[Entry]) -> list[tuple[Entry, Finding]]:
+    """Return the first finding of the first entry of each kind of ``LEAD``, in that order."""
+    found: dict[str, tuple[Entry, Finding]] = {}
+    for entry in entries:
+        if entry.findings:
+            found.setdefault(entry.kind, (entry, entry.findings[0]))
+    return [found[kind] for kind in LEAD if kind in found]
 
 
 def job_times(benchmarks: Path) -> DataFrame:

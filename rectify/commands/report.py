@@ -67,4 +67,4 @@ def _entry(name: str, table: Path | None, picture: Path | None) -> "Entry":
         title, short = f"{target.TITLE} ({name})", name
     cells = table and read_table(CELLS, table)
     values = picture and read_table(target.VALUES, picture.with_suffix(".csv"))
-    return Entry(name, short, title, text, table, picture, target.findings(cells, values))
+    return Entry(name, short, title, text, table, picture, target.findings(cells, values), kind)

@@ -111,6 +111,28 @@ def test_the_page_opens_with_what_was_found_of_each_claim(inputs: dict[str, obje
     assert start < parts.words.index("Table 5: mine & yours")
 
 
+def test_the_first_screen_has_one_claim_of_each_leading_kind(inputs: dict[str, object]) -> None:
+    first, second = inputs["entries"]
+    accuracy, other = Finding("A layer helps", "0 of 9."), Finding("Any layer helps", "1 of 9.")
+    alike = Finding("Layers are alike", "0.06 against 0.04.")
+    entries = [
+        first._replace(kind="table3", findings=(accuracy, other)),
+        second._replace(kind="untrained", findings=(alike,)),
+    ]
+    words = Parts(page(**{**inputs, "entries": entries})).words
+    places = [place for place, word in enumerate(words) if word == "Layers are alike."]
+    assert places[0] < words.index("A layer helps.") < words.index("All 3 claims")
+    assert words.index("All 3 claims") < words.index("Any layer helps.") < places[1]
+    every = [first._replace(kind="table3", findings=(accuracy,))]  # nothing is said twice
+    words = Parts(page(**{**inputs, "entries": every})).words
+    assert words.count("A layer helps.") == 1
+
+
+def test_credits_are_at_the_foot(inputs: dict[str, object]) -> None:
+    words = Parts(page(**inputs, credits=["Emoji: A & B, CC BY-SA 4.0."])).words
+    assert words.index("Emoji: A & B, CC BY-SA 4.0.") > words.index("Lines.")
+
+
 def test_a_cell_shows_ours_the_paper_s_and_the_difference_with_their_gains(
     inputs: dict[str, object],
 ) -> None:

@@ -13,6 +13,7 @@ PARTS = (
     "config.yaml",
     "demo.yaml",
     "demo-pang.yaml",
+    "demo-smollm2.yaml",
     "workflow",
     "rectify",
     "profiles",

@@ -9,6 +9,7 @@ import yaml
 from rectify.experiment.grid import targets
 from rectify.experiment.settings import Config
 from tests.helpers.configs import DEMO as DEMO_VALUES
+from tests.helpers.packages import demo_packages
 from tests.workflow.project import call, planned
 
 DEMO = ("--configfile", "demo.yaml", "--")
@@ -52,6 +53,21 @@ def test_the_grid_of_pang_et_al_is_a_page_of_its_own(project: Path) -> None:
     images = planned(project, "all")["train"] + jobs["train"] - both["train"]
     assert images == 3 * (shared + clips)
     assert both["page"] == 2
+
+
+def test_the_demo_with_smollm2_has_it_where_the_toys_were(project: Path) -> None:
+    (project / ".demo").symlink_to(demo_packages())
+    jobs = planned(project, "--configfile", "demo.yaml", "demo-smollm2.yaml", "--", "all")
+    toys = planned(project, *DEMO, "all")
+    assert jobs["pretrain"] == 5  # the smallest LLaMA, and the OPTs
+    assert jobs["language_features"] == 5 + 2  # of emoji's names, and of characters'
+    assert jobs["table"] == toys["table"] + 3  # with a skip; against untrained models, twice
+    assert jobs["figure"] == toys["figure"] + 1  # similarity of characters
+    assert jobs["train"] - toys["train"] == 2 * (
+        2  # both emoji ViTs, of which the scripts' had one
+        + 3  # the residual ones
+        - 1  # no tuned layer
+    )
 
 
 def test_figure4_of_the_demo_needs_one_run_and_two_language_models(project: Path) -> None:
