@@ -225,6 +225,10 @@ def _hugging_face_names(checkpoint: Path) -> dict[str, str]:
         found[f"{original}{ending}"] = f"{bare}{ending}"
         if ending == ".weight":
             found.setdefault(f"{original}.bias", f"{bare}.bias")
+    found["rope_freqs.weight"] = f"{stem}.rotary_emb.inv_freq"  # constants
+    for name in layout.tensors:  # of a layer, but unknown: whoever reads that layer must see it
+        if name not in found and (match := re.fullmatch(r"blk\.(\d+)\.(.+)", name)):
+            found[name] = f"{stem}.{family.stem}.{match[1]}.{match[2]}"
     return found
 
 

@@ -108,6 +108,7 @@ def written(
     vectors: Kind = Kind.F32,
     pre: str = "gpt-2",
     begins: bool = False,
+    more: dict[str, np.ndarray] | None = None,
     **metadata,
 ) -> Path:
     """Write a folder's model as one GGUF file, its matrices in ``kind``."""
@@ -152,6 +153,8 @@ def written(
             writer.add_tensor(renamed, data)
         else:
             writer.add_tensor(renamed, data, raw_dtype=stored)
+    for name, values in (more or {}).items():
+        writer.add_tensor(name, values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -298,6 +301,19 @@ def test_only_the_bytes_of_one_layer_are_read(folder):
 )
 def test_what_is_no_whole_model_is_refused(folder, changes, problem):
     assert problem in error_of(load_block, written(folder, **changes), 0)
+
+
+def test_a_layer_with_a_tensor_that_the_family_lacks_is_refused(folder):
+    path = written(folder, more={"blk.1.attn_sub_norm.weight": np.ones(WIDTH, np.float32)})
+    assert "attn_sub_norm.weight must be absent" in error_of(load_block, path, 1)
+    assert load_block(path, 0).layer == 0
+
+
+def test_factors_of_positions_are_no_parameters_and_are_refused_for_captions(folder):
+    plain = describe(written(folder))
+    path = written(folder, more={"rope_freqs.weight": np.ones(4, np.float32)})
+    assert describe(path) == plain
+    assert "factors for each angle" in error_of(caption_features, path, TEXTS, 4)
 
 
 def test_another_architecture_is_refused(folder):
