@@ -83,7 +83,10 @@ def test_an_unknown_name_is_one_line_with_the_nearest_right_one():
         ({"lr": "4e-3"}, "training.lr .* valid number, got '4e-3'"),
         ({"lr": float("nan")}, "training.lr .* finite number, got nan"),
         ({"epochs": 5}, r"warmup_epochs must be below epochs \(5\), got 5"),
-        ({"crop": "random"}, "training.crop .* 'resized', 'padded' or 'none', got 'random'"),
+        (
+            {"crop": "random"},
+            "training.crop .* 'resized', 'padded', 'posed' or 'none', got 'random'",
+        ),
         ({"crop": "none"}, "crop must be resized or padded with auto_augment, got none"),
         ({"repeats": 0}, "training.repeats .* greater than 0, got 0"),
         ({"accumulate": 0}, "training.accumulate .* greater than 0, got 0"),
