@@ -13,6 +13,7 @@ from rectify import targets
 from rectify.experiment import grid
 from rectify.experiment.check import PAIRS
 from rectify.experiment.codes import digest, modules
+from rectify.experiment.repositories import repositories
 from rectify.experiment.run import Run
 from rectify.experiment.settings import Config
 from rectify.experiment.wildcards import (
@@ -45,7 +46,7 @@ class Plan:
         self.targets, self.pages = grid.targets(config), grid.pages(config)
         self.made_here = [name for name, one in config.languages.items() if one.pretraining]
         self.pair_sets = [name for name, one in config.data.items() if one.task == PAIRS]
-        self.repositories = _repositories(config)
+        self.repositories = repositories(config)
 
     # Code
 
@@ -188,10 +189,10 @@ class Plan:
             return f"{self.results}/models/{wildcards.language}"
         return f"{self.config.languages[wildcards.language].checkpoint}"
 
-    def untrained(self, wildcards: OfLanguage) -> str:
+    def untrained(self, wildcards: OfLanguage) -> list[str]:
         """Return the option that draws a language model's weights, or nothing."""
         seed = self.config.languages[wildcards.language].untrained
-        return "" if seed is None else f"--untrained {seed}"
+        return [] if seed is None else ["--untrained", f"{seed}"]
 
     def checkpoint_files(self, wildcards: OfLanguage) -> list[str]:
         """Return the files of a checkpoint that is made here; a job finds those of others."""
@@ -378,21 +379,6 @@ def is_filled_by_hand(folder: Path) -> bool:
     """Return whether a folder was filled by hand rather than (even partly) downloaded."""
     fetched = (folder / "fetched.json").is_file() or (folder / ".cache").is_dir()
     return folder.is_dir() and any(folder.iterdir()) and not fetched
-
-
-def _repositories(config: Config) -> dict[str, dict[str, str | None]]:
-    """Return the folders that are downloaded from a hub: its id, what kind it is, the revision."""
-    places = (
-        (config.data, "folder", "dataset"),
-        (config.visions, "weights", "model"),
-        (config.languages, "checkpoint", "model"),
-    )
-    return {
-        getattr(entry, key): {"hub": entry.hub, "kind": kind, "revision": entry.revision}
-        for section, key, kind in places
-        for entry in section.values()
-        if entry.hub is not None
-    }
 
 
 def _option(name: str, values: Iterable[str]) -> list[str]:

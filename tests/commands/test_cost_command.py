@@ -89,7 +89,7 @@ def test_the_settings_of_a_config_give_a_table_with_one_row_per_variant(folder, 
 
 def test_a_known_model_needs_no_folder(tmp_path, capsys):
     assert written(tmp_path / "absent", tmp_path / "cost.csv") == 2
-    assert "cost: language: must be a known model or the folder" in capsys.readouterr().err
+    assert "cost: language: must be a known model, the folder" in capsys.readouterr().err
 
 
 def test_a_table_is_written_only_with_all_its_columns(tmp_path, capsys):

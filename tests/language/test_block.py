@@ -476,7 +476,8 @@ def test_a_folder_without_config_is_refused(tmp_path):
 def test_an_unknown_family_is_refused(checkpoint):
     (checkpoint / "config.json").write_text('{"model_type": "whale"}')
     message = error_of(load_block, checkpoint, 0)
-    assert "one of bloom, gpt2, llama, mistral, opt, qwen2, qwen3, got 'whale'" in message
+    known = "bloom, gemma, gemma3_text, gpt2, llama, mistral, opt, qwen2, qwen3"
+    assert f"one of {known}, got 'whale'" in message
 
 
 def test_a_folder_without_weights_is_refused(checkpoint):

@@ -25,7 +25,7 @@ LABELS = {
 }
 WEIGHTS = {
     "data.digits.training.lr": (0.001, lambda run: run.data == "digits"),
-    "visions.vit-96.overrides.num_heads": (2, lambda run: run.vision == "vit-96"),
+    "visions.vit-48.overrides.num_heads": (3, lambda run: run.vision == "vit-48"),
     "auxiliary.lambda_floor": (0.05, lambda run: True),
     "gsnr.batches": (1, lambda run: True),
 }

@@ -50,7 +50,7 @@ rule extract_block:
         untrained=PLAN.untrained,
         code=PLAN.code("extract_block"),
     shell:
-        "python -m rectify extract-block --checkpoint {params.checkpoint:q} {params.untrained}"
+        "python -m rectify extract-block --checkpoint {params.checkpoint:q} {params.untrained:q}"
         " --layer {wildcards.layer} --output {output.layer:q} > {log:q} 2>&1"
 
 
@@ -81,6 +81,6 @@ rule language_features:
         code=PLAN.code("language_features"),
     shell:
         "python -m rectify language-features --language {wildcards.language:q}"
-        " --checkpoint {params.checkpoint:q} {params.untrained} --pairs {params.pairs:q}"
+        " --checkpoint {params.checkpoint:q} {params.untrained:q} --pairs {params.pairs:q}"
         " --batch-size {params.batch_size} --procedure {params.procedure:q} --threads {threads}"
         " --output {output.features:q} > {log:q} 2>&1"
