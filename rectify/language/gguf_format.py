@@ -120,14 +120,12 @@ def read_tensors(checkpoint: Path, pattern: re.Pattern[str]) -> Tensors:
 def tensor_shapes(checkpoint: Path) -> dict[str, torch.Size]:
     """Return the shape of every tensor; no weights are read."""
     layout, names = _layout(checkpoint), _hugging_face_names(checkpoint)
-    return {
-        names.get(name, name): torch.Size(
-            reversed(_shape(tensor))
-            if _is_transposed(layout.architecture, name)
-            else _shape(tensor)
-        )
-        for name, tensor in layout.tensors.items()
-    }
+    shapes = {}
+    for name, tensor in layout.tensors.items():
+        shape = torch.Size(_shape(tensor))
+        is_transposed = _is_transposed(layout.architecture, name)
+        shapes[names.get(name, name)] = shape[::-1] if is_transposed else shape
+    return shapes
 
 
 def check_positions(checkpoint: Path) -> None:
@@ -170,7 +168,8 @@ def _opened(checkpoint: Path, changed: int) -> Layout:
             f"{checkpoint}: must be a complete GGUF file, got {reason}. Get the file again."
         ) from None
     values = {
-        name: getattr(value, "item", lambda value=value: value)() for name, value in values.items()
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in values.items()
     }
     architecture = str(values.get("general.architecture"))
     return Layout(reader, values, architecture, {one.name: one for one in reader.tensors})
@@ -248,7 +247,7 @@ def _values(checkpoint: Path, tensor: ReaderTensor) -> Tensor:
         else:
             values = torch.from_numpy(np.ascontiguousarray(dequantize(data, tensor.tensor_type)))
         return values.reshape(_shape(tensor))
-    except (NotImplementedError, ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError) as error:  # also of a type that gguf does not implement
         raise ValueError(
             f"{checkpoint}: tensor {tensor.name} must be whole and of a type that gguf reads, got "
             f"{tensor.tensor_type.name}: {error}. Get the file again, or in another quantisation."
