@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 CORES ?= $(shell $(PYTHON) -c "import os; print(min(8, os.cpu_count() or 1))")
+# One more test process than cores: that of SLURM waits for most of its time.
+TESTERS ?= $(shell expr $(CORES) + 1)
 
 UV := .tools/bin/uv
 READY := .venv/.ready
@@ -36,7 +38,7 @@ demo-pang: setup ## the tables and figures of Pang et al. in miniature, on embed
 	@echo "The report: results/demo-pang/report/index.html (open it in a browser)"
 
 test: setup ## all tests
-	$(WITH_ENV) .venv/bin/python -m pytest -n $(CORES)
+	$(WITH_ENV) .venv/bin/python -m pytest -n $(TESTERS)
 
 test-fast: setup ## the tests without workflow, SLURM and browser
 	$(WITH_ENV) .venv/bin/python -m pytest -n $(CORES) --ignore tests/workflow --ignore tests/slurm --ignore tests/browser

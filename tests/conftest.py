@@ -123,6 +123,16 @@ def survived(request):
     return count
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with what takes longest in one process: the folders in `TOGETHER`, in their order."""
+    first = {f"{folder}/": place for place, folder in enumerate(TOGETHER)}
+
+    def place(item):
+        return next((n for folder, n in first.items() if item.nodeid.startswith(folder)), len(first))
+
+    items.sort(key=place)
+
+
 @pytest.hookimpl(optionalhook=True)  # of a plugin that need not be there
 def pytest_xdist_make_scheduler(config, log):
     """Keep together, in one process of ``pytest -n``, what shares costly fixtures.
@@ -130,6 +140,8 @@ def pytest_xdist_make_scheduler(config, log):
     That is a file; of the folders in `TOGETHER`, which share a cluster or a finished workflow, all.
     """
     from xdist.scheduler import LoadScopeScheduling
+
+    config.option.loadscopereorder = False  # in the order of `pytest_collection_modifyitems`
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid):

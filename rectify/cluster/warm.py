@@ -37,6 +37,8 @@ PRELOADED = (
     "rectify.tasks.image_classification.task",
     "rectify.tasks.video_classification.task",
     "rectify.analysis.printing",
+    "rectify.similarity.compare",
+    "rectify.filtering.measure",
     "rectify.targets.grid",
 )
 HEADER_BYTES = 8
@@ -96,10 +98,13 @@ def server(program: Sequence[str]) -> Iterator[str]:
 
 def serve(run: Command) -> None:
     """Import everything, then fork a child for each request until standard input closes."""
+    from rectify.results.provenance import closure  # clients need not import it
+
     listener = socket.socket(fileno=int(os.environ.pop(LISTENER)))
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # as each command but `fetch` has it
     for module in PRELOADED:
         importlib.import_module(module)
+    closure(*(name for name in PRELOADED if name.startswith("rectify.")))  # their digests, once
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are not waited for
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command
     while True:

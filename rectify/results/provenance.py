@@ -57,7 +57,7 @@ def source_digest(*modules: str) -> str:
     """
     combined = hashlib.sha256()
     for name in sorted(closure(*(name for name in modules if "/" not in name))):
-        combined.update(f"{name}:{_digest(name)}\n".encode())
+        combined.update(f"{name}:{_read(name)[0]}\n".encode())
     for name in sorted(name for name in modules if "/" in name):
         content = hashlib.sha256((PACKAGE.parent / name).read_bytes()).hexdigest()
         combined.update(f"{name}:{content}\n".encode())
@@ -71,7 +71,7 @@ def closure(*modules: str) -> set[str]:
         name = waiting.pop()
         if name not in reached:
             reached.add(name)
-            waiting.extend(_imports(name))
+            waiting.extend(_read(name)[1])
     return reached
 
 
@@ -107,15 +107,15 @@ def _device() -> str:
 
 
 @functools.cache
-def _digest(module: str) -> str:
-    tree = _without_docstrings(ast.parse(_source(module)))
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
-
-
-@functools.cache
-def _imports(module: str) -> tuple[str, ...]:
-    names: set[str] = set()
+def _read(module: str) -> tuple[str, tuple[str, ...]]:
+    """Return a module's digest, and the modules of the package that it imports."""
     tree = ast.parse(_source(module))
+    imported = _imported(module, tree)
+    return hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest(), imported
+
+
+def _imported(module: str, tree: ast.Module) -> tuple[str, ...]:
+    names: set[str] = set()
     for node in _executed(tree):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)

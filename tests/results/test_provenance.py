@@ -31,8 +31,7 @@ def package(tmp_path, monkeypatch):
 
 def forget():
     """Forget cached sources, as a new process would."""
-    module._digest.cache_clear()
-    module._imports.cache_clear()
+    module._read.cache_clear()
 
 
 def digest(*names):
