@@ -125,12 +125,14 @@ def survived(request):
 
 def pytest_collection_modifyitems(items):
     """Begin with what takes longest in one process: the folders in `TOGETHER`, in their order."""
-    first = {f"{folder}/": place for place, folder in enumerate(TOGETHER)}
+    last = len(TOGETHER)
+    places = {folder: place for place, folder in enumerate(TOGETHER)}
+    items.sort(key=lambda item: places.get(_folder(item.nodeid), last))
 
-    def place(item):
-        return next((n for folder, n in first.items() if item.nodeid.startswith(folder)), len(first))
 
-    items.sort(key=place)
+def _folder(test):
+    """Return the folder of a test by its id."""
+    return test.partition("::")[0].rpartition("/")[0]
 
 
 @pytest.hookimpl(optionalhook=True)  # of a plugin that need not be there
@@ -145,9 +147,8 @@ def pytest_xdist_make_scheduler(config, log):
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            file = nodeid.split("::")[0]
-            folder = file.rpartition("/")[0]
-            return folder if folder in TOGETHER else file
+            folder = _folder(nodeid)
+            return folder if folder in TOGETHER else nodeid.partition("::")[0]
 
     return ByFile(config, log)
 

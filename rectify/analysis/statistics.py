@@ -193,6 +193,13 @@ def format_p(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
+def format_correlation(correlation: Correlation | None) -> str:
+    """Return for example ``ρ = 0.51, p = 0.012``."""
+    if correlation is None:
+        return "no correlation"
+    return f"ρ = {correlation.rho:.2f}, {format_p(correlation.p)}"
+
+
 def format_spread(mean: float, std: float | None, decimals: int = 2) -> str:
     """Return for example ``71.62 ± 0.31``; without a standard deviation the mean alone."""
     if std is None or math.isnan(std):

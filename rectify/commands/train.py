@@ -4,6 +4,7 @@ Reads
     --config  config.json of the run
     --data    folder of the prepared data set
     --block   the frozen layer, where the variant has one
+    --masks   folder of the set's prepared masks, where the config compares activations with them
     --states  folder of the last two states, to resume from; the last one stays there
 Writes
     --output  folder: history.csv, gsnr.csv, model.safetensors, summary.json
@@ -16,6 +17,10 @@ import argparse
 import logging
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rectify.experiment.run import RunSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--block", type=Path)
+    parser.add_argument("--masks", type=Path)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--processes", type=int, default=1, help="that share each batch: GPUs")
@@ -58,8 +64,9 @@ def _train(args: argparse.Namespace) -> int:
 
     settings = parse(RunSettings, read_json(args.config), f"{args.config}")
     files = Files(args.data, args.block, args.states, args.states / PROGRESS, args.output)
-    options = {"threads": args.threads, "events": args.tensorboard}
-    training = Training(settings, args.seed, files, device=start(args.threads), **options)
+    device, options = start(args.threads), {"threads": args.threads, "events": args.tensorboard}
+    options |= _outlines(settings, args) if settings.filtering else {}
+    training = Training(settings, args.seed, files, device=device, **options)
     with stop_asked() as stop:
         try:
             training.run(stop)
@@ -67,3 +74,23 @@ def _train(args: argparse.Namespace) -> int:
             logging.getLogger(__name__).info("%s", end)
             return os.EX_TEMPFAIL
     return 0
+
+
+def _outlines(settings: "RunSettings", args: argparse.Namespace) -> dict[str, object]:
+    """Return what compares the activations with masks after each epoch, and its code."""
+    from functools import partial
+
+    from rectify.experiment.codes import TASK_CODE
+    from rectify.filtering.measure import outlines
+    from rectify.tasks import find
+    from rectify.training.models import entry_of
+
+    if args.masks is None:
+        raise ValueError(
+            f"train: {settings.run} compares activations with masks, got none. Give --masks, the "
+            "folder that prepare-masks wrote."
+        )
+    task = find(settings.task)
+    masks = task.masks(entry_of(settings, task), args.data, args.masks, settings.recipe)
+    outline = partial(outlines, masks=masks, settings=settings.filtering)
+    return {"outline": outline, "code": TASK_CODE["outlined_train"]}

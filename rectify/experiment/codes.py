@@ -26,6 +26,7 @@ CODE = {
 
 TASK_CODE = {
     "train": ("rectify.training.run",),
+    "outlined_train": ("rectify.training.run", "rectify.filtering.measure"),
     "evaluate": ("rectify.training.scoring",),
     "filtering": ("rectify.filtering.measure", "rectify.training.models"),
     "vision_features": (

@@ -182,7 +182,13 @@ def run_settings(config: Config, run: Run) -> RunSettings:
         final_norm=config.rectifier.final_norm,
         recipe=recipe_of(config, run),
         gsnr=GsnrSettings(**config.gsnr.model_dump(exclude={"estimator"})),
+        filtering=config.filtering.comparison if is_outlined(config, run) else None,
     )
+
+
+def is_outlined(config: Config, run: Run) -> bool:
+    """Whether a training compares activations with masks after every epoch."""
+    return config.filtering.over_epochs and config.data[run.data].has_masks
 
 
 def run_labels(config: Config, run: Run) -> RunLabels:

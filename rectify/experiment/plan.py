@@ -61,7 +61,8 @@ class Plan:
 
     def train_code(self, wildcards: OfRun) -> str:
         """Return the digest of the code that trains a run."""
-        return self.code("train", self._task(wildcards))
+        is_outlined = grid.is_outlined(self.config, self.run(wildcards))
+        return self.code("outlined_train" if is_outlined else "train", self._task(wildcards))
 
     def evaluate_code(self, wildcards: OfRun) -> str:
         """Return the digest of the code that scores a run."""
@@ -177,9 +178,14 @@ class Plan:
         """Return the listing of the masks of a run's test images."""
         return f"{self.run_data_folder(wildcards)}/masks/masks.csv"
 
+    def training_masks(self, wildcards: OfRun) -> list[str]:
+        """Return the listing of the masks that a run's training needs."""
+        is_needed = grid.is_outlined(self.config, self.run(wildcards))
+        return [self.run_masks(wildcards)] if is_needed else []
+
     def filtering(self) -> str:
         """Return how activations are compared with masks, as JSON."""
-        return _json(self.config.filtering)
+        return _json(self.config.filtering.comparison)
 
     # Language models
 

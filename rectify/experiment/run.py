@@ -17,6 +17,7 @@ from typing import Literal
 from pydantic import SerializeAsAny
 
 from rectify.controls import CONTROLS, VARIANTS, insert_index
+from rectify.filtering.settings import Filtering
 from rectify.training.recipes import Recipe
 from rectify.typed import NAME, Closed, Layer, layer_by
 
@@ -135,6 +136,7 @@ class RunSettings(Closed):
     final_norm: Literal["unit", "none", "loaded"]
     recipe: Recipe
     gsnr: GsnrSettings
+    filtering: Filtering | None = None
 
 
 class Label(Closed):

@@ -20,7 +20,7 @@ from pydantic import (
 
 from rectify.controls import CONTROLS, INSERTED, RECTIFIED, VARIANTS
 from rectify.experiment.run import FROZEN, POSITIONS
-from rectify.filtering.settings import Filtering
+from rectify.filtering.settings import FilteringSection
 from rectify.results.declared import (
     ESTIMATORS,
     GSNR_GROUPS,
@@ -317,7 +317,7 @@ class Config(Closed):
     )
     similarity: Similarity | None = None
     experiments: dict[Name, Experiment] = Field(description="Products of factors by name.")
-    filtering: Filtering = Filtering()
+    filtering: FilteringSection = FilteringSection()
     targets: dict[TargetName, SerializeAsAny[TargetSettings]] = Field(
         {}, description="Tables and figures by name; what each reads and shows."
     )

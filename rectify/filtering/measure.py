@@ -83,31 +83,21 @@ def measure(
     Raises:
         ValueError: If the model's trunk is no ViT, or no mask has a token of the object.
     """
-    grid = vit_of(model.eval()).patch_embed.grid_size
+    grid = _grid(model)
     of_tokens = _token_masks(masks, grid, settings.cover)
-    kept = of_tokens.inside.any(1).nonzero().flatten()
-    if len(kept) == 0:
-        raise ValueError(
-            f"filtering: a mask must cover {settings.cover:g} of a token at least once, got none "
-            f"in {len(of_tokens.inside)} images. Lower filtering.cover in the config."
-        )
+    kept = _with_objects(of_tokens, settings)
     shown = kept[torch.linspace(0, len(kept) - 1, min(SHOWN, len(kept))).round().long()]
     maps: dict[Name, list[Tensor]] = {}
     pictures: dict[str, list[Tensor]] = {}
-    with torch.inference_mode(), recording(model, settings.after_attention) as recorded:
-        reading = source.read(masks.items[kept], BATCH)
-        for images, batch in zip(kept.split(BATCH), reading, strict=True):
-            model(batch["inputs"])
-            pixels = pixel_tokens(batch["inputs"], grid)
-            found = dict(_maps(recorded.features, recorded.attention, settings.center))
-            found[PIXELS] = magnitude(pixels, settings.center)
-            for name, values in found.items():
-                maps.setdefault(name, []).append(values.flatten(1).cpu())
-            chosen = torch.isin(images, shown)
-            kinds = {"image": _shown(batch["inputs"]), **_prefixed("heads", recorded.attention)}
-            kinds |= {SLASH.join(("map", *name)): values for name, values in found.items()}
-            for name, values in kinds.items():
-                pictures.setdefault(name, []).append(values[chosen.to(values.device)].cpu())
+    for images, inputs, found, attention in _seen(model, source, masks, kept, settings):
+        found[PIXELS] = magnitude(pixel_tokens(inputs, grid), settings.center)
+        for name, values in found.items():
+            maps.setdefault(name, []).append(values.flatten(1).cpu())
+        chosen = torch.isin(images, shown)
+        kinds = {"image": _shown(inputs), **_prefixed("heads", attention)}
+        kinds |= {SLASH.join(("map", *name)): values for name, values in found.items()}
+        for name, values in kinds.items():
+            pictures.setdefault(name, []).append(values[chosen.to(values.device)].cpu())
     compared = of_tokens.of(kept)
     dropped = len(of_tokens.inside) - len(kept)
     objects = masks.objects[shown][:, None, None]
@@ -121,10 +111,59 @@ def measure(
     )
 
 
+def outlines(
+    model: nn.Module, source: Source, masks: Masks, settings: Filtering
+) -> dict[str, float]:
+    """Return the IoU with masks of each activation, the mean over images, without floors.
+
+    It is ``iou`` of the table `FILTERING`, by ``iou/<place>/<activation>``. Arguments and errors
+    are those of `measure`.
+    """
+    of_tokens = _token_masks(masks, _grid(model), settings.cover)
+    kept = _with_objects(of_tokens, settings)
+    maps: dict[Name, list[Tensor]] = {}
+    for _, _, found, _ in _seen(model, source, masks, kept, settings):
+        for name, values in found.items():
+            maps.setdefault(name, []).append(values.flatten(1).cpu())
+    compared = of_tokens.of(kept)
+    return {
+        SLASH.join(("iou", *name)): _best(torch.cat(parts), compared)
+        for name, parts in maps.items()
+    }
+
+
 def save_pictures(pictures: dict[str, Tensor], path: Path) -> None:
     """Write what `Measured` keeps for pictures as a safetensors file, atomically."""
     with atomic_path(path) as temporary:
         save_file({name: values.contiguous() for name, values in pictures.items()}, temporary)
+
+
+def _grid(model: nn.Module) -> tuple[int, int]:
+    return vit_of(model).patch_embed.grid_size
+
+
+def _with_objects(masks: TokenMasks, settings: Filtering) -> Tensor:
+    """Return the images of which some token shows the object."""
+    kept = masks.inside.any(1).nonzero().flatten()
+    if len(kept) == 0:
+        raise ValueError(
+            f"filtering: a mask must cover {settings.cover:g} of a token at least once, got none "
+            f"in {len(masks.inside)} images. Lower filtering.cover in the config."
+        )
+    return kept
+
+
+def _seen(
+    model: nn.Module, source: Source, masks: Masks, kept: Tensor, settings: Filtering
+) -> Iterator[tuple[Tensor, Tensor, dict[Name, Tensor], dict[str, Tensor]]]:
+    """Give images a batch at a time: their places, pixels, maps, and the heads of attention."""
+    model.eval()
+    with torch.inference_mode(), recording(model, settings.after_attention) as recorded:
+        reading = source.read(masks.items[kept], BATCH)
+        for images, batch in zip(kept.split(BATCH), reading, strict=True):
+            model(batch["inputs"])
+            found = dict(_maps(recorded.features, recorded.attention, settings.center))
+            yield images, batch["inputs"], found, recorded.attention
 
 
 def _token_masks(masks: Masks, grid: tuple[int, int], cover: float) -> TokenMasks:

@@ -23,3 +23,17 @@ class Filtering(Closed):
         description="Tokens after the frozen layer's attention: with what it is added to, or what "
         "it adds alone.",
     )
+
+
+class FilteringSection(Filtering):
+    """The same, and when it is done."""
+
+    over_epochs: bool = Field(
+        False,
+        description="Whether trainings on sets with masks compare them after every epoch, too.",
+    )
+
+    @property
+    def comparison(self) -> Filtering:
+        """How activations are compared, whenever that is."""
+        return Filtering(**self.model_dump(exclude={"over_epochs"}))

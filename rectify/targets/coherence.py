@@ -30,7 +30,7 @@ from rectify.analysis.findings import Finding, correlations, count_positive
 from rectify.analysis.metrics import TEST_LOSS, Metric, headline
 from rectify.analysis.statistics import (
     Correlation,
-    format_p,
+    format_correlation,
     rank_correlation,
     stratified_correlation,
     with_gains,
@@ -218,15 +218,9 @@ def _panel(axes: "Axes", points: DataFrame, side: str, result: str) -> None:
             axes.plot(rows[side], rows[result], marker, label=label, **look)
     axes.margins(x=0.08, y=0.08)
     axes.locator_params("x", nbins=6)  # so that their labels do not touch
-    pooled, within = map(_text, _correlations(points, side, result))
+    pooled, within = map(format_correlation, _correlations(points, side, result))
     count = points[side].notna().sum()
     axes.set_title(f"all: {pooled}, n = {count}\nwithin positions: {within}")
-
-
-def _text(correlation: Correlation | None) -> str:
-    if correlation is None:
-        return "no correlation"
-    return f"ρ = {correlation.rho:.2f}, {format_p(correlation.p)}"
 
 
 def findings(cells: DataFrame, values: DataFrame) -> list[Finding]:

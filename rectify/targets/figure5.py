@@ -15,7 +15,7 @@ from rectify.analysis.placements import placed, with_placement_gains
 from rectify.analysis.selection import placement_similarity, predicted_choice
 from rectify.analysis.statistics import (
     Correlation,
-    format_p,
+    format_correlation,
     rank_correlation,
     stratified_correlation,
 )
@@ -128,13 +128,11 @@ def _points(axes: "Axes", rows: DataFrame, position: str, index: int) -> None:
 def _correlation(correlation: Correlation | None, n: int) -> str:
     if correlation is None:
         return f"n = {n}"
-    return f"Spearman ρ = {correlation.rho:.2f}, {format_p(correlation.p)}, n = {correlation.n}"
+    return f"Spearman {format_correlation(correlation)}, n = {correlation.n}"
 
 
 def _within(correlation: Correlation | None) -> str:
-    if correlation is None:
-        return "within positions: no correlation"
-    return f"within positions: ρ = {correlation.rho:.2f}, {format_p(correlation.p)}"
+    return f"within positions: {format_correlation(correlation)}"
 
 
 def _write_layers(drawn: "Figure", axes: "Axes", values: DataFrame) -> None:

@@ -77,6 +77,8 @@ class Hooks:
     """Keeps the state: after each epoch and every ten minutes; of several processes, the first."""
     report: Callable[[EpochRow], None] | None = None
     """Called with each epoch's row, in the first process."""
+    outline: Callable[[nn.Module], dict[str, float]] | None = None
+    """Returns the IoU of activations with masks; called after each epoch."""
     stop: Callable[[], bool] = bool
     """Asked after each step whether to save and stop."""
 
@@ -143,6 +145,8 @@ class Loop:
             for epoch in range(len(rows), epochs):
                 row = self.epoch(epoch, hooks, bar)
                 row = replace(row, test=hooks.evaluate(self.model))
+                if hooks.outline:
+                    row = replace(row, outlines=hooks.outline(self.model))
                 rows.append(row)
                 bar.set_description(f"epoch {epoch + 1}/{epochs}, {_shown(row.test)}")
                 self.save(hooks)

@@ -21,13 +21,15 @@ class EpochRow:
     items_per_second: float
     test: dict[str, float] = field(default_factory=dict)
     """After the epoch: ``test_loss`` and the task's headline metric."""
+    outlines: dict[str, float] = field(default_factory=dict)
+    """After the epoch: IoU of activations with masks, if that is measured."""
 
     def metrics(self) -> dict[str, float]:
         """Return each metric by its name in a history."""
         values = {name: value for name, value in asdict(self).items() if name != "epoch"}
-        test = values.pop("test")
+        after = values.pop("test") | values.pop("outlines")
         values = {("lambda" if name == "weight" else name): value for name, value in values.items()}
-        return {name: value for name, value in (values | test).items() if value is not None}
+        return {name: value for name, value in (values | after).items() if value is not None}
 
 
 @dataclass

@@ -5,8 +5,9 @@ history.csv  gsnr.csv  model.safetensors  summary.json
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -32,6 +33,13 @@ from rectify.training.state import States, identity, sha256
 
 CODE = ("rectify.training.run",)
 """Modules that decide a run's weights, next to that of its task (``rectify.tasks.module_of``)."""
+
+
+@runtime_checkable
+class Outline(Protocol):
+    """Compares activations with masks of images, e.g. ``rectify.filtering.measure.outlines``."""
+
+    def __call__(self, model: torch.nn.Module, source: Source) -> dict[str, float]: ...
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,8 @@ class Training:
         device: torch.device,
         threads: int,
         events: Path | None = None,
+        outline: Outline | None = None,
+        code: tuple[str, ...] = CODE,
     ):
         """Build the model, and start nothing yet.
 
@@ -72,12 +82,15 @@ class Training:
             device: Where it trains.
             threads: Of this job.
             events: Folder for TensorBoard's event files.
+            outline: Compares the model's activations on the test set with masks.
+            code: Modules that decide the results, next to that of the task.
 
         Raises:
             ValueError: If a file is missing, damaged or of something else, or settings don't go
                 together.
         """
         self.settings, self.seed, self.files, self.events = settings, seed, files, events
+        self.outline = outline
         self.task, self.recipe = find(settings.task), settings.recipe
         self.entry = entry_of(settings, self.task)
         self.machine = Machine.of(device, threads)
@@ -95,7 +108,7 @@ class Training:
             labels=gsnr.labels,
             parameters=gsnr.parameters,
         )
-        self.code = (*CODE, module_of(settings.task))
+        self.code = (*code, module_of(settings.task))
 
     def run(self, stop: Callable[[], bool]) -> None:
         """Train, from where an earlier attempt came to, and write the results.
@@ -124,7 +137,8 @@ class Training:
             loop.restore(saved)
         files = self.files
         report = Reporter(files.progress, self.recipe.epochs, self.observer, self.events)
-        rows = loop.run(Hooks(self._evaluate, states.save, report, stop))
+        outline = self.outline and partial(self.outline, source=self._test_source)
+        rows = loop.run(Hooks(self._evaluate, states.save, report, outline, stop))
         if process()[0] == 0:
             self.write(rows)
             states.keep_last()  # the job may still fail, and then its results are removed

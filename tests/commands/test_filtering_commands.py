@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from rectify.commands import filtering, prepare_data, prepare_masks
 from rectify.experiment.codes import modules
-from rectify.results.declared import FILTERING, MASKS
+from rectify.results.declared import FILTERING, HISTORY, MASKS
 from rectify.results.provenance import source_digest
 from rectify.results.tables import read_note, read_table
 from tests.helpers.training import run, settings_of, training
@@ -83,6 +84,32 @@ def test_a_run_of_any_variant_is_measured(
     assert note["facts"]["cover"] == 0.25
     assert note["code"] == source_digest(*modules("filtering", "image_classification"))
     assert set(load_file(tmp_path / "run" / "maps.safetensors")) >= {"image", "mask", "items"}
+
+
+def test_activations_are_compared_after_every_epoch(
+    tmp_path: Path, prepared: Path, block_file: Path
+) -> None:
+    plain, watched, without = (tmp_path / name for name in ("plain", "watched", "without"))
+    for folder in (plain, watched, without):
+        folder.mkdir()
+    values = settings("insert") | {"filtering": {"cover": 0.25}}
+    values["recipe"] |= {"epochs": 2}
+    files = {"block": block_file, "data": prepared / "data"}
+    training(watched, values, masks=prepared / "masks", **files)
+    rows = filtered(watched, prepared, block=block_file, filtering=json.dumps({"cover": 0.25}))
+    history = read_table(HISTORY, watched / "run" / "history.csv").set_index("metric")
+    outlined = history[history.index.str.startswith("iou/")]
+    last = outlined.loc[outlined["epoch"] == 1, "value"].to_dict()
+    expected = {f"iou/{row.place}/{row.activation}": row.iou for row in rows.itertuples()}
+    assert last == pytest.approx(expected, rel=1e-6)
+    assert len(outlined) == 2 * len(expected)
+    code = read_note(watched / "run" / "history.csv")["provenance"]["code"]
+    assert code == source_digest(*modules("outlined_train", "image_classification"))
+    training(plain, values | {"filtering": None}, **files)
+    ours, theirs = (load_file(folder / "run" / "model.safetensors") for folder in (watched, plain))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    with pytest.raises(ValueError, match=r"compares activations with masks, got none\. Give"):
+        training(without, values, **files)
 
 
 def test_what_is_wrong_is_one_line(tmp_path: Path, prepared: Path) -> None:

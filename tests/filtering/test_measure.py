@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rectify.data.sets import ImageSet
 from rectify.filtering.activations import frequency, magnitude, pixel_tokens, scaled
-from rectify.filtering.measure import measure, save_pictures
+from rectify.filtering.measure import measure, outlines, save_pictures
 from rectify.filtering.overlap import TokenMasks, auc, ious
 from rectify.filtering.places import recording
 from rectify.filtering.settings import Filtering
@@ -180,3 +180,9 @@ def test_masks_that_no_token_is_in_are_one_line(model, source) -> None:
     with pytest.raises(ValueError, match=r"got none in 6 images\. Lower filtering\.cover") as told:
         measure(model, source, masks, Filtering(), seed=0)
     assert "\n" not in f"{told.value}"
+
+
+def test_outlines_are_the_iou_of_the_rows(model, source) -> None:
+    rows = rows_of(measure(model, source, Drawn(), Filtering(), seed=0))
+    found = outlines(model, source, Drawn(), Filtering())
+    assert found == {f"iou/{place}/{kind}": row["iou"] for (place, kind), row in rows.items()}

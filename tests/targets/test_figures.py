@@ -51,6 +51,8 @@ def draw(kind: str, frames: dict[str, DataFrame]) -> Drawn:
         made = {"filtering": synthetic.filtering_of(shown), "maps": synthetic.maps_of(shown)}
         target = targets.module_of(kind)
         return target.figure(results_of(**made), target.Settings(reads="grid"))
+    if kind == "filtering_epochs":
+        frames = {**frames, "history": synthetic.outlined(frames["history"])}
     target = targets.module_of(kind)
     settings = target.Settings(**SETTINGS.get(kind, {"reads": "grid"}))
     return target.figure(results_of(**{**frames, "gsnr": gsnr[needed]}), settings)

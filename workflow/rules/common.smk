@@ -120,3 +120,7 @@ def pairs_folder(wildcards, input):
 
 def layer_option(wildcards, input):
     return ["--block", *input.layer] if input.layer else []
+
+
+def masks_option(wildcards, input):
+    return ["--masks", str(Path(*input.masks).parent)] if input.masks else []

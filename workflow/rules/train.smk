@@ -53,6 +53,7 @@ rule train:
         config="<results>/runs/{run}/config.json",
         data=PLAN.run_data,
         layer=PLAN.run_layer,
+        masks=PLAN.training_masks,
     output:
         history="<results>/runs/{run}/seed-{seed}/history.csv",
         history_note="<results>/runs/{run}/seed-{seed}/history.csv.json",
@@ -76,11 +77,12 @@ rule train:
         folder=subpath(output.history, parent=True),
         data=PLAN.run_data_folder,
         layer=layer_option,
+        masks=masks_option,
         states=PLAN.run_states,
         code=PLAN.train_code,
     shell:
         "exec python -m rectify train --config {input.config:q} --data {params.data:q}"
-        " {params.layer:q} --seed {wildcards.seed} --threads {threads}"
+        " {params.layer:q} {params.masks:q} --seed {wildcards.seed} --threads {threads}"
         " --processes {resources.gpu} --states {params.states:q}"
         " --output {params.folder:q} > {log:q} 2>&1"
 

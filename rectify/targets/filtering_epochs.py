@@ -1,0 +1,132 @@
+"""Activations against masks after every epoch, next to GSNR (after Pang et al., 2024, Sec. 6)."""
+
+from typing import Literal, Protocol, runtime_checkable
+
+from pandas import DataFrame, concat
+
+from rectify.analysis import activations, drawing, style
+from rectify.analysis.activations import FEATURES
+from rectify.analysis.checks import check_some
+from rectify.analysis.collect import Results
+from rectify.analysis.curves import curve
+from rectify.analysis.drawing import Drawn
+from rectify.analysis.findings import Finding
+from rectify.analysis.statistics import format_correlation, stratified_correlation
+from rectify.filtering.settings import FilteringSection
+from rectify.results.tables import Column, Table
+from rectify.targets.contract import TargetSettings, View, check_masks
+from rectify.typed import Name, Several
+
+TITLE = "Information filtering while training"
+SHOWS = ("figure",)
+GSNR, OUTPUT, LAST = "gsnr", "iou of the trunk's output", "iou of the last place"
+VALUES = Table(
+    "filtering_epochs",
+    "GSNR of each epoch, and IoU of activations with masks after it.",
+    ("run", "seed", "epoch", "quantity"),
+    (
+        Column("run", "str", "-", "name of the run"),
+        Column("seed", "int64", "-", "training seed"),
+        Column("epoch", "int64", "-", "epochs done before this one"),
+        Column("quantity", "str", "-", f"{GSNR}, {OUTPUT} (F_E), or {LAST} (F_L2, F_S or F_E)"),
+        Column("value", "float64", "-", "mean over blocks of Eq. 3, or over images of the IoU"),
+    ),
+)
+
+
+@runtime_checkable
+class WatchedView(View, Protocol):
+    """The configuration, with when activations are compared."""
+
+    filtering: FilteringSection
+
+
+def check(settings: TargetSettings, config: WatchedView, where: str) -> None:
+    """Check that the sets have masks, and that activations are compared with them while training.
+
+    Raises:
+        ValueError: If not.
+    """
+    check_masks(settings, config, where)
+    if not config.filtering.over_epochs:
+        raise ValueError(
+            f"{where}: activations must be compared while training, got filtering.over_epochs: "
+            "false. Set it to true; runs on sets with masks train again."
+        )
+
+
+class Settings(TargetSettings):
+    """The experiments that are shown: sets with masks, of one data set and ViT."""
+
+    kind: Literal["filtering_epochs"] = "filtering_epochs"
+    reads: Several[Name]
+    activation: Literal["magnitude", "frequency"] = "magnitude"
+
+
+def figure(results: Results, settings: Settings) -> Drawn:
+    """Draw GSNR over epochs, and next to it how well two places outline the objects.
+
+    The places are the output of the ViT, and what reaches the head: after the linear down, or
+    after a skip; both are one place of a run without an inserted layer.
+
+    Raises:
+        ValueError: If there is no run.
+    """
+    check_some(results.gsnr, "filtering_epochs", "runs on a set with masks")
+    values = _values(results, settings.activation)
+    runs = results.gsnr.drop_duplicates("run").set_index("run")
+    titles = {
+        GSNR: f"GSNR ({results.estimator})",
+        OUTPUT: "IoU, output of the ViT",
+        LAST: "IoU, what reaches the head",
+    }
+    with style.look():
+        drawn, panels = drawing.panels(style.PAGE, 2.7, len(titles), sharey=False)
+        for axes, (quantity, title) in zip(panels, titles.items(), strict=True):
+            of_quantity = values[values["quantity"] == quantity]
+            for run, of_run in runs.iterrows():
+                rows = of_quantity[of_quantity["run"] == run]
+                label = activations.run_title(of_run, runs)
+                look = {"color": activations.run_colour(of_run)}
+                curve(axes, rows, ("epoch", "value"), look, label)
+            axes.set_title(title)
+            axes.set_xlabel("epoch")
+            drawing.whole_numbers(axes, "x")
+        handles = panels[0].get_legend_handles_labels()
+        count = f"{drawing.common(results.gsnr)}, {drawing.seeds(results.gsnr)}"
+        drawn.legend(*handles, loc="outside lower center", ncols=4, title=count)
+    return Drawn(drawn, values)
+
+
+def _values(results: Results, activation: str) -> DataFrame:
+    """Return GSNR and both IoU of each run, seed and epoch."""
+    keys = ["run", "seed", "epoch"]
+    gsnr = results.gsnr[results.gsnr["estimator"] == results.estimator]
+    means = gsnr.groupby(keys, as_index=False, sort=False)["gsnr"].mean()
+    parts = [means.rename(columns={"gsnr": "value"}).assign(quantity=GSNR)]
+    history = results.history
+    metric = history["metric"].str
+    outlines = history[metric.startswith("iou/") & metric.endswith(f"/{activation}")]
+    outlines = outlines.assign(place=outlines["metric"].str.split("/").str[1])
+    for quantity, places in ((OUTPUT, FEATURES[:1]), (LAST, FEATURES)):
+        order = outlines["place"].map({place: rank for rank, place in enumerate(places)})
+        last = (
+            outlines.assign(order=order).dropna(subset="order").sort_values("order", kind="stable")
+        )
+        chosen = last.groupby(keys, as_index=False, sort=False).last()
+        parts.append(chosen.assign(quantity=quantity)[[*keys, "value", "quantity"]])
+    return concat(parts, ignore_index=True)[VALUES.names]
+
+
+def findings(_cells: DataFrame | None, values: DataFrame) -> list[Finding]:
+    """Return whether the IoU of the ViT's output follows GSNR over the epochs of a run."""
+    wide = values.pivot(index=["run", "seed", "epoch"], columns="quantity", values="value")
+    trainings = wide.groupby(["run", "seed"])
+    first, last = (trainings.nth(place).mean() for place in (0, -1))
+    related = stratified_correlation(wide[GSNR], wide[OUTPUT], trainings.ngroup())
+    text = (
+        f"From the first epoch to the last GSNR goes from {first[GSNR]:.4f} to {last[GSNR]:.4f}, "
+        f"IoU of the ViT's output from {first[OUTPUT]:.3f} to {last[OUTPUT]:.3f}"
+    )
+    text += f"; within runs: {format_correlation(related)}."
+    return [Finding("Features concentrate on the object as gradients become coherent", text)]
