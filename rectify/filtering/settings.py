@@ -30,7 +30,8 @@ class FilteringSection(Filtering):
 
     over_epochs: bool = Field(
         False,
-        description="Whether trainings on sets with masks compare them after every epoch, too.",
+        description="Whether trainings on sets with masks compare them after every epoch, too; "
+        "what is chosen here is then part of these trainings.",
     )
 
     @property

@@ -42,7 +42,11 @@ HISTORY_METRICS = {
     "train_seconds": "time of the training steps of the epoch, s",
     "items_per_second": "training items per second, 1/s",
 }
-"""Metrics that every task's history has, with their units; the task's headline metric follows."""
+"""Metrics that every task's history has, with their units; the task's headline metric follows.
+
+Where activations are compared with masks after every epoch, their IoU is there, too:
+``iou/<place>/<activation>``, as in `FILTERING`, a share.
+"""
 
 GSNR = Table(
     "gsnr",

@@ -69,9 +69,9 @@ def test_the_finding_has_the_ends_and_the_correlation_within_trainings() -> None
     ]
     values = DataFrame(rows, columns=["run", "seed", "epoch", "quantity", "value"])
     [found] = findings(None, values)
-    assert "GSNR goes from 0.1000 to 0.3000" in found.text
-    assert "from -0.050 to 0.150" in found.text
-    assert "within runs: ρ = 1.00, p = 0.002." in found.text  # 2 of 6 ** 4 orders
+    assert "GSNR goes from 0.1000 to 0.3000" in found.found
+    assert "from -0.050 to 0.150" in found.found
+    assert "within runs: ρ = 1.00, p = 0.002." in found.found  # 2 of 6 ** 4 orders
 
 
 @pytest.mark.parametrize(

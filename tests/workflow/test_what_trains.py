@@ -20,7 +20,6 @@ LABELS = {
     "report": ("best", LOCAL),
     "title": ("Other", {"page"}),
     "data.glyphs.top_k": (3, {"evaluate", *LOCAL}),
-    "filtering.cover": (0.5, {"filtering", *LOCAL}),
     "threads": (2, {"page"}),  # which lists the configuration's files
 }
 WEIGHTS = {
@@ -28,6 +27,7 @@ WEIGHTS = {
     "visions.vit-48.overrides.num_heads": (3, lambda run: run.vision == "vit-48"),
     "auxiliary.lambda_floor": (0.05, lambda run: True),
     "gsnr.batches": (1, lambda run: True),
+    "filtering.cover": (0.5, lambda run: run.data == "scenes"),  # compared after every epoch
 }
 
 
