@@ -3,7 +3,9 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import timm
 import torch
 
 from tests.helpers.tiny_checkpoints import made_checkpoint
@@ -34,6 +36,21 @@ def test_the_readmes_library_example_runs(tmp_path, monkeypatch, capsys):
     assert plain > debiased
     assert shared == pytest.approx(10 / 1023, abs=0.004)  # two independent spaces
     assert len(names["moments"]) == 12 * 12  # twelve parameters in each of ViT-Ti's blocks
+
+
+def test_the_library_pages_examples_run_one_after_the_other(capsys):
+    torch.manual_seed(0)
+    np.random.seed(0)
+    names: dict[str, object] = {}
+    for number, example in enumerate(blocks_of("docs/library.md", "python")):
+        exec(compile(example, f"docs/library.md, example {number}", "exec"), names)
+    noise, shared, score, shape = capsys.readouterr().out.splitlines()
+    assert [float(word) for word in noise.split()] == [pytest.approx(0, abs=0.1), 0]
+    assert float(shared) == pytest.approx(10 / 499, abs=0.01)
+    assert float(score) == 0
+    assert shape == "torch.Size([1, 1000])"
+    plain = timm.create_model("vit_tiny_patch16_224", embed_dim=48, depth=2, num_heads=2)
+    plain.load_state_dict(names["state"], strict=True)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

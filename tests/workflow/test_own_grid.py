@@ -1,12 +1,16 @@
 """A configuration of a few lines over the demo's: own images, own ViT, own language model."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from tests.workflow.project import ROOT, warm
+from tests.helpers.notebooks import code_of
+from tests.workflow.project import BIN, ROOT, warm
 
 OVERLAY = (ROOT / "tests" / "own_grid.yaml").read_text()
 
@@ -41,3 +45,15 @@ def test_ten_lines_give_a_table_a_heat_map_and_the_gains_by_similarity(project: 
     for suffix in ("pdf", "png", "csv"):
         assert (results / "figures" / f"my-grid.{suffix}").stat().st_size > 0
         assert (results / "figures" / f"my-grid-similarity.{suffix}").stat().st_size > 0
+
+
+def test_the_notebook_of_a_grid_runs(project: Path) -> None:
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    said = subprocess.run(
+        [sys.executable, "-c", code_of("your-own-grid")],
+        cwd=project, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert said.returncode == 0, said.stdout[-3000:] + said.stderr[-3000:]
+    runs = {path.name for path in (project / "results" / "notebook" / "runs").iterdir()}
+    assert len(runs) == 1 + 2 * 2
+    assert "random" in said.stdout
