@@ -49,6 +49,7 @@ class Apart:
 
     Attributes:
         seen: Names of layers that were looked at.
+        entered: How many samples went into the watched modules; 0 if it is not known.
         is_sure: Whether every gradient was finite, so that a leak would have been seen.
     """
 
@@ -60,6 +61,7 @@ class Apart:
         """
         self._refuse, self._tapped = refuse, list[Tapped]()
         self.seen, self.is_sure, self._is_paused = set[str](), True, False
+        self.entered = 0
 
     def note(self, name: str, values: Tensor, axis: int) -> None:
         """Take note of a tensor with a gradient."""
@@ -130,9 +132,12 @@ class Apart:
         ]
         reaching = _reaching([start.node for start, _ in starts], self._tapped)
         below = [one for one in self._tapped if one.edge.node in reaching]
-        rows = {one.rows for one in below}
-        if len(rows) == 1 and min(rows) > 1:  # else the number of samples is refused anyway
-            self._check(starts, below, rows.pop(), reaching, grad)
+        if not below:
+            return
+        samples = likely_samples([one.rows for one in below], self.entered)
+        below = [one for one in below if one.rows == samples]  # others are refused for their number
+        if below and samples > 1:
+            self._check(starts, below, samples, reaching, grad)
         self.seen |= {one.name for one in below}
 
     def _check(
@@ -172,6 +177,16 @@ class Apart:
         names = dict.fromkeys(one.name for one in below[::-1] if one.name in leaks)
         for name in names if self.is_sure else ():
             self._refuse(name, MIXED)
+
+
+def likely_samples(rows: Sequence[int], entered: int) -> int:
+    """Return how many samples there are, from the rows that layers see: the most of all.
+
+    But where as many ``entered`` and some layer sees these, or several rows of each, they are it.
+    """
+    most = max(rows)
+    is_known = entered in rows or (1 < entered < most and most % entered == 0)
+    return entered if is_known else most
 
 
 def _reaching(roots: Sequence[Node], tapped: Sequence[Tapped]) -> set[Node]:

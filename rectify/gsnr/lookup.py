@@ -7,6 +7,7 @@ parameters of its own is measured as a whole, with all that is inside of it, by 
 import functools
 import importlib
 import pkgutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -127,6 +128,8 @@ def watched_layers(modules: Mapping[str, nn.Module], choice: Choice) -> list[Wat
     watched = [
         layer for name, root in modules.items() for layer in _layers(name, root, choice, set())
     ]
+    if choice.skips:
+        watched = _untied(watched, choice)
     parameters = [parameter for layer in watched for parameter in layer.parameters]
     count, distinct = len(parameters), len(set(parameters))
     if count == 0 and choice.skipped:
@@ -138,6 +141,18 @@ def watched_layers(modules: Mapping[str, nn.Module], choice: Choice) -> list[Wat
             "of two tied layers out by exclude."
         )
     return watched
+
+
+def _untied(watched: Sequence[WatchedLayer], choice: Choice) -> list[WatchedLayer]:
+    """Leave out layers that share a parameter with another one."""
+    uses = Counter(parameter for layer in watched for parameter in layer.parameters)
+    tied = [layer for layer in watched if any(uses[own] > 1 for own in layer.parameters)]
+    for layer in tied:
+        choice.skipped[layer.name] = (
+            f"gradient_moments: {layer.title} must hold its parameters alone, got some that "
+            "another layer has too. Leave both out."
+        )
+    return [layer for layer in watched if layer not in tied]
 
 
 def check_unmixed(model: nn.Module, prefix: str = "") -> None:

@@ -160,8 +160,9 @@ def _check_complete(
         [_root_mean_square(own.mean - of_loss[name]) for name, own in moments.items()]
     )
     allowed = max(0.01, 16 * rounding) * sizes + min(0.1, 64 * rounding) * sizes.max()
-    for name, is_wrong in zip(list(moments), (errors > allowed).tolist(), strict=True):
-        if is_wrong and skips:
+    wrong = dict(zip(moments, (errors > allowed).tolist(), strict=True))
+    for name, is_wrong in wrong.items():
+        if is_wrong and skips and not all(wrong.values()):
             del moments[name]
         elif is_wrong:
             raise ValueError(

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from rectify.gsnr.apart import LOSS, Apart
+from rectify.gsnr.apart import LOSS, Apart, likely_samples
 from rectify.gsnr.calls import UnmeasurableError, samples_axis
 from rectify.gsnr.generic import GENERIC
 from rectify.gsnr.kernels import Sums
@@ -149,10 +149,8 @@ class GradientMoments:
         if not self._is_apart:
             self._apart = Apart(self._refuse)
             self._taps.enter_context(self._apart.before_backward())
-            for root in self._modules.values():
-                self._taps.enter_context(
-                    root.register_forward_pre_hook(self._enter, with_kwargs=True)
-                )
+        for root in self._modules.values():
+            self._taps.enter_context(root.register_forward_pre_hook(self._enter, with_kwargs=True))
         for record in self._records:
             layer, gather = record.layer, _Gather(self, record)
             if self._mode == "replace" and layer.kind.can_replace(layer.trainable):
@@ -196,7 +194,8 @@ class GradientMoments:
             ValueError: If a layer did not run exactly once, forward and backward, on all samples,
                 or mixes them.
         """
-        samples = samples or self._samples()
+        rows = [record.samples for record in self._records]
+        samples = samples or likely_samples(rows, self._entered)
         refused = {record.layer.name: self._refusal(record, samples) for record in self._records}
         refused = {name: said for name, said in refused.items() if said}
         self._skip(refused)
@@ -239,12 +238,8 @@ class GradientMoments:
             if isinstance(leaf, Tensor) and leaf.ndim > axis
         ]
         self._entered = self._entered or next(iter(sizes), 0)
-
-    def _samples(self) -> int:
-        """Return how many samples there are: rows of a folded batch are not samples."""
-        most = max(record.samples for record in self._records)
-        is_folded = 1 < self._entered < most and most % self._entered == 0
-        return self._entered if is_folded else most
+        if self._apart is not None:
+            self._apart.entered = self._entered
 
     def _refusal(self, record: "_Record", samples: int) -> str:
         """Return what is wrong with what was gathered of a layer; nothing if all is right."""

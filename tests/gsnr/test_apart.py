@@ -236,6 +236,35 @@ def test_a_batch_that_the_model_folds_is_refused(mode: str) -> None:
         )  # fmt: skip
 
 
+def test_a_part_that_is_folded_can_be_skipped_or_measured_as_one() -> None:
+    class Partly(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.inner, self.last = nn.Linear(5, 5), network(nn.Tanh()), nn.Linear(4, 4)
+
+        def forward(self, words: Tensor) -> Tensor:
+            tokens = self.first(words)
+            return self.last(self.inner(tokens.flatten(0, 1)).unflatten(0, (-1, 7)).mean(1))
+
+    model = Partly().double()
+    expected = loop(model, WORDS, LABELS, per_sample, part="")
+    watched = GradientMoments(model, unsupported="skip")
+    for _ in range(2):
+        with watched:
+            cross_entropy(model(WORDS), LABELS).backward()
+        outer = {name: own for name, own in expected.items() if "inner" not in name}
+        assert_close(watched.moments(), outer, 1e-10)
+        assert set(watched.skipped) == {"inner.0", "inner.2"}
+    with GradientMoments(model, unsupported="skip") as skipping:
+        clip(model(WORDS), LABELS).mean().backward()
+    with pytest.raises(ValueError, match=f"first {MIXED}"):  # it was looked at all the same
+        skipping.moments()
+    found = gradient_moments(model, WORDS, LABELS, per_sample, "", whole=[""])
+    assert_close(found, expected, 1e-10)
+    with pytest.raises(ValueError, match=r"whole must name modules, or be patterns .* got 'inn'"):
+        GradientMoments(model, whole=["inn"])
+
+
 # --- how it looks ---
 
 

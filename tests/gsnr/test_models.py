@@ -267,6 +267,9 @@ def test_what_is_refused_of_a_model_can_be_left_out() -> None:
     names = GradientMoments(tied, exclude=["transformer.wte", "lm_head"]).names
     assert "transformer.wpe.weight" in names
     assert "transformer.wte.weight" not in names
+    watched = GradientMoments(tied, unsupported="skip")
+    assert set(watched.names) == set(names)
+    assert set(watched.skipped) == {"transformer.wte", "lm_head"}
 
 
 @pytest.mark.parametrize("inputs", [dict(WORDS), transformers.BatchEncoding(WORDS)])
