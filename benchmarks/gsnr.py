@@ -12,14 +12,17 @@ from benchmarks.models import BATCH, batch, measured_model, training_step
 from benchmarks.paired import Options, Table, Work, fresh, paired, spread
 from benchmarks.rivals import METHODS, plain
 
-CASES = ("tiny", "tiny+block", "small", "small+block")
+CASES = ("tiny", "tiny+block", "small", "small+block", "encoder")
+GENERIC = ("observe", "generic")  # methods that are timed of torch's own layers
 NAMES = (*CASES, *METHODS)
 NOTE = (
     f"ViT-Ti and ViT-S (timm) at 32 px, patch 4, batch {BATCH}, fp32; `+block`: a frozen "
     "LLaMA-shaped block of width 512 at the end. Counted: the whole training step (forward, "
     "backward, AdamW) with mean and variance of the gradient of every parameter of the ViT "
     "blocks; the loop and vmap differentiate by all trainable parameters, so they need no other "
-    "pass; BackPACK measures the linear layers only. Memory: peak of a fresh process above "
+    "pass; BackPACK measures the linear layers only. `encoder`: four of torch's own encoder layers "
+    "of ViT-Ti's size, of which `observe` measures the attention the generic way; `generic`: each "
+    "block as one, the generic way. Memory: peak of a fresh process above "
     "what is resident before the first step, the median of three."
 )
 
@@ -28,8 +31,7 @@ log = logging.getLogger(__name__)
 
 def run(options: Options) -> list[Table]:
     """Return one table: case, method, time and memory, each over those of the plain step."""
-    methods = options.chosen(tuple(METHODS))
-    rows = [row for case in options.chosen(CASES) for row in _rows(case, methods, options)]
+    rows = [row for case in options.chosen(CASES) for row in _rows(case, options)]
     columns = ("case", "method", "× time [range]", "peak MiB", "× memory")
     return [Table(columns, rows, NOTE)]
 
@@ -41,7 +43,8 @@ def measured_step(case: str, method: str) -> Work:
     return training_step(model, partial(backward, *batch()))
 
 
-def _rows(case: str, methods: list[str], options: Options) -> list[tuple[str, ...]]:
+def _rows(case: str, options: Options) -> list[tuple[str, ...]]:
+    methods = options.chosen(GENERIC if case == "encoder" else tuple(METHODS))
     memory = {}
     for method in ("plain", *methods):
         peaks = [fresh(measured_step, case, method, threads=options.threads)[0] for _ in range(3)]

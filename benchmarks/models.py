@@ -39,16 +39,37 @@ def frozen_block() -> Block:
 
 
 def measured_model(case: str) -> tuple[nn.Module, nn.Module]:
-    """Return a model in training mode and its ViT blocks.
+    """Return a model in training mode and its blocks.
 
     Args:
-        case: ``tiny`` or ``small``, and ``+block`` behind it for a frozen block at the end.
+        case: ``tiny`` or ``small``, and ``+block`` behind it for a frozen block at the end; or
+            ``encoder``, the size of ViT-Ti with four of torch's own layers.
     """
+    if case == "encoder":
+        model = Encoder()
+        return model.train(), model.blocks
     size, _, block = case.partition("+")
     vit = vision_transformer(size)
     draws = torch.Generator().manual_seed(0)
     model = insert(vit, frozen_block(), "end", generator=draws) if block else vit
     return model.train(), vit.blocks
+
+
+class Encoder(nn.Module):
+    """Patches of 4 pixels, four encoder layers of torch, and a class from the mean token."""
+
+    def __init__(self, dim: int = 192) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Conv2d(3, dim, 4, 4)
+        options = {"dropout": 0.0, "batch_first": True, "norm_first": True}
+        self.blocks = nn.Sequential(
+            *(nn.TransformerEncoderLayer(dim, 3, 4 * dim, **options) for _ in range(4))
+        )
+        self.head = nn.Linear(dim, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.blocks(self.embed(images).flatten(2).mT).mean(1))
 
 
 def batch() -> tuple[Tensor, Tensor]:

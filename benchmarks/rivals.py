@@ -6,7 +6,7 @@ by all trainable parameters and need no further pass; Opacus and BackPACK ride o
 one. BackPACK knows no LayerNorm: its moments are those of the linear layers only.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -30,12 +30,17 @@ def plain(model: nn.Module, blocks: nn.Module) -> Backward:
     return backward
 
 
-def ours(mode: str, model: nn.Module, blocks: nn.Module) -> Backward:
-    """Return what ``rectify`` does, in ``observe`` or ``replace`` mode."""
+def ours(mode: str, model: nn.Module, blocks: nn.Module, whole: Sequence[str] = ()) -> Backward:
+    """Return what ``rectify`` does, in ``observe`` or ``replace`` mode.
+
+    The first step, which looks whether samples are mixed, is not timed.
+    """
     from rectify.gsnr.moments import GradientMoments
 
+    watched = GradientMoments(blocks, mode=mode, whole=whole)
+
     def backward(images: Tensor, labels: Tensor) -> Moments:
-        with GradientMoments(blocks, mode=mode) as watched:
+        with watched:
             cross_entropy(model(images), labels).backward()
         return {name: (one.mean, one.variance) for name, one in watched.moments().items()}
 
@@ -135,6 +140,7 @@ def backpack(kind: str, model: nn.Module, blocks: nn.Module) -> Backward:
 METHODS: dict[str, Callable[[nn.Module, nn.Module], Backward]] = {
     "observe": partial(ours, "observe"),
     "replace": partial(ours, "replace"),
+    "generic": partial(ours, "observe", whole=["?*"]),  # each block as one
     "loop": loop,
     **{f"vmap-{chunk}": partial(vectorised, chunk) for chunk in VMAP_CHUNKS},
     "opacus": opacus,

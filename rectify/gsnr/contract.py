@@ -8,7 +8,7 @@ be any number of tokens, over which a sample's gradient is summed.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -22,14 +22,16 @@ from rectify.gsnr.tap import Gather, tapped
 class LayerType(ABC):
     """How one type of layer is measured."""
 
-    modules: ClassVar[tuple[type[nn.Module], ...]]
-    """Exact types: a subclass may compute something else."""
+    modules: ClassVar[tuple[type[nn.Module] | str, ...]]
+    """Exact types, or full names of types of other packages: a subclass may differ."""
     title: ClassVar[str]
     """The type and the options that it must have, as error messages print them."""
     parameters: ClassVar[tuple[str, ...]]
     """Names of the parameters of which ``sums`` are known."""
     is_autocast: ClassVar[bool] = False
     """Whether autocast casts what goes into the layer."""
+    is_only_way: ClassVar[bool] = False
+    """Whether a module that is not accepted cannot be measured by the generic way either."""
 
     def accepts(self, module: nn.Module) -> bool:
         """Return whether the options of the module leave its samples' gradients known."""
@@ -53,6 +55,21 @@ class LayerType(ABC):
             delta: Gradient of the loss by what came out.
             links: Which samples share something; None if all are independent.
         """
+
+    def all_sums(
+        self,
+        module: nn.Module,
+        names: Sequence[str],
+        inputs: Any,
+        delta: Any,
+        links: Links | None,
+    ) -> dict[str, Sums]:
+        """Return the sums of several parameters, by name."""
+        return {name: self.sums(module, name, inputs, delta, links) for name in names}
+
+    def samples(self, inputs: Any, delta: Any) -> int:
+        """Return how many samples the layer saw."""
+        return len(delta)
 
     def tap(self, module: nn.Module, gather: Gather) -> AbstractContextManager[None]:
         """Hand inputs and ``delta`` of each pass to ``gather``, which changes no gradient."""
@@ -91,6 +108,15 @@ def sums_of_tokens(
     by_token = gradients.reshape(len(gradients), -1, *parameter.shape)
     by_sample = by_token.sum(1, dtype=wide)  # (samples, *parameter)
     return sums_of_samples(by_sample, links)
+
+
+def sums_of_channels(
+    gradients: Float[Tensor, "samples channels *places"],
+    parameter: Float[Tensor, " channels"],
+    links: Links | None,
+) -> Sums:
+    """Return the sums of a parameter that each channel has one of, over the channel's places."""
+    return sums_of_tokens(gradients.reshape(*gradients.shape[:2], -1).mT, parameter, links)
 
 
 def sums_of_samples(gradients: Float[Tensor, "samples ..."], links: Links | None) -> Sums:

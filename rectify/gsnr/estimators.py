@@ -28,11 +28,32 @@ class Gsnr:
     """A GSNR, over how many parameters it was taken, and how many of them had no variance.
 
     ``float(...)`` gives the value; a format such as ``f"{gsnr:.3g}"`` prints it.
+
+    >>> print(Gsnr(0.128, parameters=20, dropped=0, estimator="plain", samples=16))
+    0.128 (plain; pure noise of 16 samples gives 0.06667)
     """
 
     value: float
     parameters: int
     dropped: int
+    estimator: str = "plain"
+    samples: int = 0
+
+    @property
+    def noise_floor(self) -> float:
+        """What gradients without any common direction give, of independent samples.
+
+        ``1 / (samples - 1)`` for ``plain``, and at most that for ``xi``; ``1 / (samples^2 - 1)``
+        for ``unnormalised``; 0 for ``debiased``. Not a number where the samples are not known.
+        """
+        if self.samples < 2:
+            return math.nan
+        floors = {"debiased": 0.0, "unnormalised": 1 / (self.samples**2 - 1)}
+        return floors.get(self.estimator, 1 / (self.samples - 1))
+
+    def __str__(self) -> str:
+        floor = f"; pure noise of {self.samples} samples gives {self.noise_floor:.4g}"
+        return f"{self.value:.6g} ({self.estimator}{floor if self.samples > 1 else ''})"
 
     def __float__(self) -> float:
         return self.value
@@ -113,6 +134,14 @@ assert list(ESTIMATORS) == list(declared.ESTIMATORS), "each declared estimator n
 def gsnr(moments: Mapping[str, Moments], estimator: str = "plain", xi: float = 1e-8) -> Gsnr:
     """Return the GSNR of all parameters in ``moments``, those without variance left out.
 
+    >>> import torch
+    >>> from rectify.gsnr import Moments, gsnr
+    >>> moments = Moments(torch.tensor([1.0, 0.5]), torch.tensor([2.0, 1.0]), samples=5)
+    >>> gsnr({"weight": moments}).value  # the mean of 1 / 2 and 1 / 4
+    0.375
+    >>> print(gsnr({"weight": moments}, "debiased"))
+    0.133333 (debiased; pure noise of 5 samples gives 0)
+
     Args:
         moments: By parameter name, as from ``gradient_moments``.
         estimator: One of ``ESTIMATORS``.
@@ -128,7 +157,8 @@ def gsnr(moments: Mapping[str, Moments], estimator: str = "plain", xi: float = 1
             "Change gsnr.estimator in the config."
         )
     sums = totals(moments, xi, "gsnr")
-    return Gsnr(ESTIMATORS[estimator]([sums]), sums.parameters, sums.dropped)
+    value = ESTIMATORS[estimator]([sums])
+    return Gsnr(value, sums.parameters, sums.dropped, estimator, sums.samples)
 
 
 def totals(moments: Mapping[str, Moments], xi: float, where: str) -> Totals:

@@ -1,36 +1,54 @@
 """Moments of one batch, for any model: asked for by name, and checked against autograd."""
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from rectify.gsnr.calls import samples_axis
 from rectify.gsnr.links import Links
+from rectify.gsnr.lookup import check_unmixed
 from rectify.gsnr.moments import GradientMoments, Moments
 
 Modules = nn.Module | Mapping[str, nn.Module] | str | Iterable[str | nn.Module]
+Inputs = Tensor | Mapping[str, Any] | Sequence[Tensor]
 Outputs = TypeVar("Outputs")
 Targets = TypeVar("Targets")
 
 
 def gradient_moments(
     model: nn.Module,
-    inputs: Tensor | Mapping[str, Tensor],
+    inputs: Inputs,
     targets: Targets,
     criterion: Callable[[Outputs, Targets], Tensor],
     modules: Modules,
     origins: Int64[Tensor, "samples origins"] | None = None,
+    *,
+    exclude: Iterable[str] = (),
+    whole: Iterable[str] = (),
+    unsupported: str = "raise",
 ) -> dict[str, Moments]:
     """Return the moments of d criterion_i / d parameter over the samples of one batch (Eq. 1).
 
     The model keeps its mode (``eval`` for a deterministic result) and every ``.grad``.
 
+    >>> import torch
+    >>> from rectify.gsnr import gradient_moments, gsnr
+    >>> model = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.GELU(), torch.nn.Linear(4, 3))
+    >>> criterion = torch.nn.CrossEntropyLoss(reduction="none")
+    >>> moments = gradient_moments(model, torch.randn(6, 5), torch.arange(6) % 3, criterion, ["0"])
+    >>> list(moments), gsnr(moments).samples
+    (['0.weight', '0.bias'], 6)
+
     Args:
         model: Called with ``inputs``.
-        inputs: One sample per entry of the first axis, of each tensor.
+        inputs: One sample per entry of the first axis, of each tensor; several in a tuple. A
+            mapping whose keys are arguments of the model is handed over as these (batches of
+            transformers), any other as it is.
         targets: Handed to ``criterion``.
         criterion: Takes (outputs, targets); returns one loss per sample, ``(batch,)``.
         modules: Parts of the model: names of modules or parameters (``blocks``, ``pos_embed``), or
@@ -38,32 +56,76 @@ def gradient_moments(
         origins: Numbers of what each sample was made from, e.g. its image and its partner's under
             Mixup; samples that have one in common are linked. None if all are independent. Only
             ``debiased`` depends on it.
+        exclude: Names of modules or parameters, or patterns such as ``*.bias``, to leave out.
+        whole: Names of modules, or patterns, that are measured as one in the generic way, with all
+            their parts: for a module that folds the batch, runs a part twice or ties two.
+        unsupported: ``raise`` refuses what cannot be measured, ``skip`` leaves it out.
 
     Raises:
         ValueError: If a name is unknown, a module holds parameters that cannot be measured or
             does not run once, a gradient is not the sum over the samples of what the module saw
             (it is tied, used outside of its module, or hooked), or samples are mixed.
     """
-    _check_unmixed(model)
-    watched = _watched(model, modules)
+    check_unmixed(model)
+    options = {"exclude": exclude, "whole": whole, "unsupported": unsupported}
+    watched = _watched(model, modules, options)
     watched.links = None if origins is None else Links(origins)
-    samples = len(inputs if isinstance(inputs, Tensor) else next(iter(inputs.values())))
+    inputs, tensors = _differentiable(inputs)
     with torch.enable_grad(), watched:
-        losses = criterion(model(inputs), targets)
-        if losses.shape != (samples,):
-            raise ValueError(
-                f"gradient_moments: criterion must return {samples} losses, one per sample, "
-                f'got shape {tuple(losses.shape)}. Use reduction="none".'
-            )
+        losses = criterion(_outputs(model, inputs), targets)
+        samples = _samples(model, tensors, losses)
+        watched.watch_inputs(tensors, samples)
         gradients = torch.autograd.grad(losses.mean(), watched.parameters, allow_unused=True)
         moments = watched.moments(samples=samples)
-        _check_complete(moments, gradients)
+    by_parameter = dict(zip(watched.names, gradients, strict=True))
+    _check_complete(moments, by_parameter, skips=unsupported == "skip")
     return moments
 
 
-def _watched(model: nn.Module, modules: Modules) -> GradientMoments:
+def _differentiable(inputs: Inputs) -> tuple[Inputs, list[Tensor]]:
+    """Return the inputs with gradients, where they can have any, to see whose loss they reach."""
+    leaves, form = tree_flatten(dict(inputs) if isinstance(inputs, Mapping) else inputs)
+    with torch.enable_grad():
+        leaves = [
+            leaf.detach().requires_grad_().clone()  # which may be changed in place
+            if isinstance(leaf, Tensor) and leaf.is_floating_point()
+            else leaf
+            for leaf in leaves
+        ]
+    return tree_unflatten(leaves, form), [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def _outputs(model: nn.Module, inputs: Inputs) -> object:
+    if isinstance(inputs, tuple | list):
+        return model(*inputs)
+    if isinstance(inputs, Mapping) and _are_arguments(model, inputs):
+        return model(**inputs)
+    return model(inputs)
+
+
+def _are_arguments(model: nn.Module, inputs: Mapping[str, object]) -> bool:
+    """Return whether the keys are what the model's forward calls its arguments."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    named = {one.name for one in parameters if one.kind is not one.VAR_KEYWORD}
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters)
+    return set(inputs) <= named or (takes_any and bool(named & set(inputs)))
+
+
+def _samples(model: nn.Module, tensors: Sequence[Tensor], losses: Tensor) -> int:
+    axis = samples_axis(model)
+    sizes = [values.shape[axis] for values in tensors if values.ndim > axis]
+    if not sizes or losses.shape != (sizes[0],):
+        raise ValueError(
+            f"gradient_moments: criterion must return {sizes[0] if sizes else 'some'} losses, one "
+            f'per sample, got shape {tuple(losses.shape)}. Use reduction="none", and the mean over '
+            "the tokens of a sample."
+        )
+    return sizes[0]
+
+
+def _watched(model: nn.Module, modules: Modules, options: Mapping[str, Any]) -> GradientMoments:
     if isinstance(modules, Mapping):
-        return GradientMoments(modules)
+        return GradientMoments(modules, **options)
     names = {module: name for name, module in model.named_modules()}
     known = {*names.values(), *(name for name, _ in model.named_parameters())}
     chosen = [modules] if isinstance(modules, str | nn.Module) else list(modules)
@@ -76,36 +138,33 @@ def _watched(model: nn.Module, modules: Modules) -> GradientMoments:
             "gradient_moments: modules must be parts of the model, or names of its modules or "
             f"parameters, got {given}. Its parts are {parts}."
         )
-    return GradientMoments(model, only=only)
+    return GradientMoments(model, only=only, **options)
 
 
-def _check_unmixed(model: nn.Module) -> None:
-    for name, module in model.named_modules():
-        if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
-            raise ValueError(
-                f"gradient_moments: {name or 'the module'} must treat each sample separately, got "
-                f"{type(module).__name__} of a batch. Call eval() on it, or use another norm."
-            )
-
-
-def _check_complete(moments: Mapping[str, Moments], gradients: Sequence[Tensor]) -> None:
+def _check_complete(
+    moments: dict[str, Moments], gradients: Mapping[str, Tensor | None], *, skips: bool
+) -> None:
     """Compare the means with autograd's gradients, as far as rounding allows.
 
     A parameter without true gradient (a key's bias) differs by the rounding of the others.
     """
-    kinds = {gradient.dtype for gradient in gradients}
+    of_loss = {
+        name: torch.zeros_like(own.mean) if gradients[name] is None else gradients[name]
+        for name, own in moments.items()
+    }
+    kinds = {gradient.dtype for gradient in of_loss.values()}
     kinds |= {torch.get_autocast_dtype(d) for d in ("cpu", "cuda") if torch.is_autocast_enabled(d)}
     rounding = max(torch.finfo(kind).eps for kind in kinds)
-    sizes = torch.stack([_root_mean_square(gradient) for gradient in gradients])
+    sizes = torch.stack([_root_mean_square(gradient) for gradient in of_loss.values()])
     errors = torch.stack(
-        [
-            _root_mean_square(parameter.mean - gradient)
-            for parameter, gradient in zip(moments.values(), gradients, strict=True)
-        ]
+        [_root_mean_square(own.mean - of_loss[name]) for name, own in moments.items()]
     )
     allowed = max(0.01, 16 * rounding) * sizes + min(0.1, 64 * rounding) * sizes.max()
-    for name, is_wrong in zip(moments, (errors > allowed).tolist(), strict=True):
-        if is_wrong:
+    wrong = dict(zip(moments, (errors > allowed).tolist(), strict=True))
+    for name, is_wrong in wrong.items():
+        if is_wrong and skips and not all(wrong.values()):
+            del moments[name]
+        elif is_wrong:
             raise ValueError(
                 f"gradient_moments: the gradient of {name} must come from its own module alone, "
                 "got another part. It is tied, used outside of its module, or hooked: leave it out."

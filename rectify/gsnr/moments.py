@@ -1,4 +1,4 @@
-"""Mean and variance of a parameter's gradient over the samples of a batch (Eqs. 1 and 2).
+"""Moments of the samples' gradients, gathered in a training step (Eqs. 1 and 2).
 
 They come from the same forward and backward pass that trains: a tap behind each layer passes the
 gradient on as it is and, with what went into the layer, forms the samples' gradients. Two modes:
@@ -8,74 +8,32 @@ gradient on as it is and, with what went into the layer, forms the samples' grad
              which saves autograd's own product; equal but for rounding
 """
 
+import logging
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
+from rectify.gsnr.apart import LOSS, Apart, likely_samples
+from rectify.gsnr.calls import UnmeasurableError, samples_axis
+from rectify.gsnr.generic import GENERIC
 from rectify.gsnr.kernels import Sums
 from rectify.gsnr.links import Links
-from rectify.gsnr.lookup import WatchedLayer, watched_layers
+from rectify.gsnr.lookup import Choice, WatchedLayer, check_unmixed, watched_layers
+from rectify.gsnr.statistics import Linked, Moments, across_ranks, merged
+from rectify.gsnr.tap import Gather
 from rectify.results.declared import GSNR_MODES
-from rectify.runtime import process, summed
 
+__all__ = ["GradientMoments", "Linked", "Moments", "across_ranks", "merged"]
 
-@dataclass(frozen=True)
-class Moments:
-    """Mean and population variance of one parameter's gradient over ``samples`` samples.
+UNSUPPORTED = ("raise", "skip")
+INPUTS = "the model"
 
-    Both have the parameter's shape, in float32 or wider. The variance has the divisor
-    ``samples``, not ``samples - 1``.
-    """
-
-    mean: Tensor
-    variance: Tensor
-    samples: int
-    linked: "Linked | None" = None
-    """Of samples that share something; None where all are independent."""
-
-    @property
-    def agreement(self) -> Tensor:
-        """The mean product of two samples' gradients, over the pairs that share nothing.
-
-        It estimates the squared true gradient without bias: the squared ``mean`` also has the
-        noise of the samples in it. Not finite if all samples are linked with each other.
-        """
-        if self.linked is None:
-            return self.mean.square() - self.variance / (self.samples - 1)
-        products = self.samples**2 * self.mean.square() - self.linked.products
-        return products / (self.samples**2 - self.linked.pairs)
-
-    @property
-    def are_all_linked(self) -> bool:
-        """Whether no two samples are independent of each other."""
-        return self.links.pairs == self.samples**2
-
-    @property
-    def links(self) -> "Linked":
-        """``linked``, where nothing is shared each sample with itself."""
-        if self.linked is not None:
-            return self.linked
-        return Linked(self.samples * (self.variance + self.mean.square()), self.samples)
-
-
-@dataclass(frozen=True)
-class Linked:
-    """Sums over the ordered pairs of samples that share something, each with itself among them.
-
-    Attributes:
-        products: Of the two gradients.
-        pairs: How many there are.
-    """
-
-    products: Tensor
-    pairs: int
-
-    def __add__(self, other: "Linked") -> "Linked":
-        return Linked(self.products + other.products, self.pairs + other.pairs)
+log = logging.getLogger(__name__)
 
 
 class GradientMoments:
@@ -83,7 +41,25 @@ class GradientMoments:
 
     The loss must be the mean of the samples' losses, times ``scale``. The means are summed from
     the samples' gradients of this pass, so gradients accumulated before do not enter them. It can
-    be entered again for the next pass.
+    be entered again for the next pass. In the first one it is looked at whether samples stay
+    apart up to the loss, which takes about one more backward pass and changes nothing.
+
+    >>> import torch
+    >>> from rectify.gsnr import GradientMoments, gsnr
+    >>> torch.manual_seed(0).initial_seed()
+    0
+    >>> model, inputs, labels = torch.nn.Linear(5, 3), torch.randn(8, 5), torch.arange(8) % 3
+    >>> watched = GradientMoments(model)
+    >>> with watched:
+    ...     torch.nn.functional.cross_entropy(model(inputs), labels).backward()
+    >>> moments = watched.moments()
+    >>> list(moments), moments["weight"].samples
+    (['weight', 'bias'], 8)
+    >>> torch.allclose(moments["weight"].mean, model.weight.grad)
+    True
+
+    Attributes:
+        skipped: Why a layer was left out, by its name; only with ``unsupported="skip"``.
     """
 
     def __init__(
@@ -92,6 +68,9 @@ class GradientMoments:
         mode: str = "observe",
         *,
         only: Iterable[str] = ("",),
+        exclude: Iterable[str] = (),
+        whole: Iterable[str] = (),
+        unsupported: str = "raise",
         scale: float = 1.0,
         links: Links | None = None,
     ):
@@ -101,6 +80,12 @@ class GradientMoments:
             modules: A module, or several by the names that their parameters' names start with.
             mode: One of ``GSNR_MODES``.
             only: Names of submodules or parameters; the others are not watched.
+            exclude: Names of submodules or parameters, or patterns of such (``*.bias``), that
+                are not watched.
+            whole: Names of modules, or patterns, that are measured as one in the generic way, with
+                all their parts: for a module that folds the batch, runs a part twice or ties two.
+            unsupported: ``raise`` refuses what cannot be measured; ``skip`` leaves it out and
+                notes why in ``skipped``.
             scale: What the mean loss is multiplied by before ``backward``, e.g. 1 / (number of
                 accumulated batches); it is taken out of the moments. May be set anew between
                 passes.
@@ -109,28 +94,65 @@ class GradientMoments:
 
         Raises:
             ValueError: If the mode is unknown, a module is compiled, a trainable parameter is
-                shared or of an unknown layer, or none is there.
+                shared or cannot be measured, or none is there.
         """
-        if mode not in GSNR_MODES:
-            raise ValueError(
-                f"gradient_moments: mode must be one of {', '.join(GSNR_MODES)}, got {mode!r}. "
-                "Change gsnr.mode in the config."
-            )
+        for key, value, known in (
+            ("mode", mode, GSNR_MODES),
+            ("unsupported", unsupported, UNSUPPORTED),
+        ):
+            if value not in known:
+                where = " Change gsnr.mode in the config." if key == "mode" else ""
+                raise ValueError(
+                    f"gradient_moments: {key} must be one of {', '.join(known)}, got {value!r}."
+                    f"{where}"
+                )
         self.scale, self.links = scale, links
         self._modules = modules if isinstance(modules, Mapping) else {"": modules}
-        self._mode, self._only = mode, tuple(only)
+        self._mode, self._skips = mode, unsupported == "skip"
+        self._only, self._exclude, self._whole = tuple(only), tuple(exclude), tuple(whole)
+        self.skipped: dict[str, str] = {}
+        self._choice().check(self._modules)
         self._taps, self._gathers = ExitStack(), False
+        self._apart: Apart | None = None
+        self._is_apart, self._entered = False, 0
+        self._mixing: dict[str, str] = {}
         self._records = self._new_records()
+        if self.generic:
+            log.info(
+                "gsnr: %d layers are measured the generic way, which is slower: %s",
+                len(self.generic), ", ".join(name or "the module" for name in self.generic),
+            )  # fmt: skip
 
     @property
     def parameters(self) -> list[nn.Parameter]:
         """The measured parameters, in the order of ``moments``."""
         return [parameter for record in self._records for parameter in record.layer.parameters]
 
+    @property
+    def names(self) -> list[str]:
+        """Names of ``parameters``."""
+        return [
+            f"{layer.name}.{name}" if layer.name else name
+            for layer in (record.layer for record in self._records)
+            for name in layer.trainable
+        ]
+
+    @property
+    def generic(self) -> list[str]:
+        """Names of the layers that are run again sample by sample: exact, but slower."""
+        return [one.layer.name for one in self._records if one.layer.kind is GENERIC]
+
     def __enter__(self) -> "GradientMoments":
-        self._records, self._gathers = self._new_records(), True
+        for name, root in self._modules.items():
+            check_unmixed(root, name)
+        self._records, self._gathers, self._entered = self._new_records(), True, 0
+        if not self._is_apart:
+            self._apart = Apart(self._refuse)
+            self._taps.enter_context(self._apart.before_backward())
+        for root in self._modules.values():
+            self._taps.enter_context(root.register_forward_pre_hook(self._enter, with_kwargs=True))
         for record in self._records:
-            layer, gather = record.layer, partial(self._gather, record)
+            layer, gather = record.layer, _Gather(self, record)
             if self._mode == "replace" and layer.kind.can_replace(layer.trainable):
                 tap = layer.kind.replace(layer.module, layer.trainable, gather)
             else:
@@ -141,6 +163,15 @@ class GradientMoments:
     def __exit__(self, *exception: object) -> None:
         self._gathers = False
         self._taps.close()
+        if self._apart is not None:
+            self._apart.clear()
+
+    def watch_inputs(self, inputs: Iterable[Tensor], samples: int) -> None:
+        """Let the first pass also look whether the model's inputs stay apart, those by sample."""
+        for values in inputs:
+            axes = [at for at, size in enumerate(values.shape[:2]) if size == samples]
+            if self._apart is not None and values.requires_grad and axes:
+                self._apart.note(INPUTS, values, axes[0])
 
     def measure(self, loss: Tensor) -> None:
         """Gather the moments of ``loss``, one part of a step's loss, in a pass of its own.
@@ -156,24 +187,24 @@ class GradientMoments:
         """Return the moments by parameter name.
 
         Args:
-            samples: How many each layer must have seen; by default as many as the one that saw
-                the most.
+            samples: How many each layer must have seen; by default as many as went into the
+                watched modules, or into the layer that saw the most.
 
         Raises:
-            ValueError: If a layer did not run exactly once, forward and backward, on all samples.
+            ValueError: If a layer did not run exactly once, forward and backward, on all samples,
+                or mixes them.
         """
-        samples = samples or max(record.samples for record in self._records)
-        for record in self._records:
-            if record.runs != 1 or record.samples != samples:
-                raise ValueError(
-                    f"gradient_moments: {record.layer.name or 'the module'} must run once with "
-                    f"gradients of all samples, got {record.runs} runs and gradients of "
-                    f"{record.samples} of {samples}. Watch one step of an eager model; leave out "
-                    "what folds the batch."
-                )
+        rows = [record.samples for record in self._records]
+        samples = samples or likely_samples(rows, self._entered)
+        refused = {record.layer.name: self._refusal(record, samples) for record in self._records}
+        refused = {name: said for name, said in refused.items() if said}
+        self._skip(refused)
+        if self._apart is not None and self._apart.is_sure:
+            self._is_apart, self._apart = True, None
         return {
             f"{record.layer.name}.{name}" if record.layer.name else name: moments
             for record in self._records
+            if record.layer.name not in refused
             for name, moments in record.moments.items()
         }
 
@@ -181,26 +212,94 @@ class GradientMoments:
         """Let go of the moments of the last pass, which need twice the memory of the parameters."""
         self._records = [_Record(record.layer) for record in self._records]
 
+    def _skip(self, refused: Mapping[str, str]) -> None:
+        """Leave layers out, or refuse the first one."""
+        is_all = len(refused) == len(self._records)
+        if refused and (not self._skips or is_all):
+            raise ValueError(next(iter(refused.values())))
+        self.skipped |= refused
+
     def _new_records(self) -> list["_Record"]:
         """Look for the layers again: some may have been frozen or compiled since the last pass."""
-        return [_Record(layer) for layer in watched_layers(self._modules, self._only)]
+        choice = self._choice()
+        layers = watched_layers(self._modules, choice)
+        self.skipped = choice.skipped
+        return [_Record(layer) for layer in layers]
 
-    def _gather(
-        self, record: "_Record", inputs: Tensor | None, delta: Tensor
-    ) -> Mapping[str, Tensor]:
+    def _choice(self) -> Choice:
+        return Choice(self._only, self._exclude, self._whole, self._skips)
+
+    def _enter(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        """Take note of how many samples go into the first of the modules."""
+        axis = samples_axis(module)
+        sizes = [
+            leaf.shape[axis]
+            for leaf in tree_leaves((args, kwargs))
+            if isinstance(leaf, Tensor) and leaf.ndim > axis
+        ]
+        self._entered = self._entered or next(iter(sizes), 0)
+        if self._apart is not None:
+            self._apart.entered = self._entered
+
+    def _refusal(self, record: "_Record", samples: int) -> str:
+        """Return what is wrong with what was gathered of a layer; nothing if all is right."""
+        where = f"gradient_moments: {record.layer.title}"
+        problem = record.problem or self._mixing.get(record.layer.name)
+        if problem:
+            return f"{where} {problem}."
+        if record.runs > 1 and len(record.passes) == record.runs:
+            return (
+                f"{where} must be watched in one backward pass at a time, got {record.runs}. Enter "
+                "the context anew for each part of a batch, with scale=1 / parts, and merge what "
+                "moments() returns by rectify.gsnr.merged."
+            )
+        if record.runs != 1 or record.samples != samples:
+            return (
+                f"{where} must run once with gradients of all samples, got {record.runs} runs and "
+                f"gradients of {record.samples} of {samples}. Watch one step of an eager model; "
+                "leave out what folds the batch, or name the module around it in whole."
+            )
+        if self._apart is not None and record.layer.name not in self._apart.seen:
+            return (
+                f"{where} must be reached by loss.backward() within the context, got another way. "
+                "Call that there, and checkpoint with use_reentrant=False."
+            )
+        return ""
+
+    def _refuse(self, name: str, said: str) -> None:
+        """Refuse a layer, or the loss, whose samples are not apart."""
+        if name in (LOSS, INPUTS):
+            raise ValueError(f"gradient_moments: {name} {said}.")
+        for record in self._records:
+            if record.layer.name == name:
+                if not self._skips:
+                    raise ValueError(f"gradient_moments: {record.layer.title} {said}.")
+                self._mixing[record.layer.name] = said
+
+    def _gather(self, record: "_Record", inputs: Any, delta: Any) -> Mapping[str, Tensor]:
         """Keep a layer's moments; return the sums, which are the gradients of the loss."""
+        layer = record.layer
+        if self._apart is not None and self._apart.is_paused:
+            return {
+                name: parameter.new_zeros(()).expand_as(parameter)
+                for name, parameter in zip(layer.trainable, layer.parameters, strict=True)
+            }
         if not self._gathers and self._mode == "observe":
             return {}
-        layer = record.layer
-        with torch.autocast(delta.device.type, enabled=False):  # the caller's backward may be in it
-            sums = {
-                name: layer.kind.sums(layer.module, name, inputs, delta, self.links)
-                for name in layer.trainable
-            }
+        kind = layer.parameters[0].device.type
+        samples = layer.kind.samples(inputs, delta)
+        quiet = nullcontext() if self._apart is None else self._apart.paused()
+        try:
+            with torch.autocast(kind, enabled=False), quiet:  # the caller may be within autocast
+                sums = layer.kind.all_sums(layer.module, layer.trainable, inputs, delta, self.links)
+        except UnmeasurableError as error:
+            record.problem = str(error)
+            return {}
         if self._gathers:
-            record.runs, record.samples = record.runs + 1, len(delta)
+            record.runs, record.samples = record.runs + 1, samples
+            record.passes.add(torch._C._current_graph_task_id())
             record.moments = {
-                name: self._moments(of_parameter, len(delta)) for name, of_parameter in sums.items()
+                name: self._moments(of_parameter, samples) for name, of_parameter in sums.items()
             }
         return {name: of_parameter.total for name, of_parameter in sums.items()}
 
@@ -230,42 +329,19 @@ class _Record:
     runs: int = 0
     samples: int = 0
     moments: dict[str, Moments] = field(default_factory=dict)
+    passes: set[int] = field(default_factory=set)
+    problem: str = ""
 
 
-def merged(first: Mapping[str, Moments], second: Mapping[str, Moments]) -> dict[str, Moments]:
-    """Return the moments over the samples of both, as of one batch (Chan et al., 1983)."""
-    return {name: _merged(moments, second[name]) for name, moments in first.items()}
+class _Gather(Gather):
+    """What a tap hands to: the context, for one layer."""
 
+    def __init__(self, context: GradientMoments, record: _Record):
+        self._context, self._record = context, record
 
-def across_ranks(moments: Mapping[str, Moments]) -> dict[str, Moments]:
-    """Return the moments over the samples of all processes of ``torch.distributed``.
+    def __call__(self, inputs: Any, delta: Any) -> Mapping[str, Tensor]:
+        return self._context._gather(self._record, inputs, delta)
 
-    Every rank gets the same. Ranks must hold equally many samples: then the mean of their means
-    and the mean of their variances, plus the variance of the means, are those of the whole batch.
-    Without a process group, what was given.
-    """
-    if process()[1] == 1:
-        return dict(moments)
-    first = next(iter(moments.values()))  # all have the same links
-    pairs = int(summed(torch.tensor(first.links.pairs, device=first.mean.device)))
-    return {name: _across_ranks(of_rank, pairs) for name, of_rank in moments.items()}
-
-
-def _merged(first: Moments, second: Moments) -> Moments:
-    samples = first.samples + second.samples
-    share = second.samples / samples
-    difference = second.mean - first.mean
-    mean = first.mean + share * difference
-    within = torch.lerp(first.variance, second.variance, share)
-    between = share * (1 - share) * difference.square()
-    are_independent = first.linked is None and second.linked is None
-    linked = None if are_independent else first.links + second.links
-    return Moments(mean, within + between, samples, linked)
-
-
-def _across_ranks(of_rank: Moments, pairs: int) -> Moments:
-    _, ranks = process()
-    mean = summed(of_rank.mean.clone()) / ranks
-    variance = summed(of_rank.variance + (of_rank.mean - mean).square()) / ranks
-    linked = Linked(summed(of_rank.links.products.clone()), pairs)
-    return Moments(mean, variance, of_rank.samples * ranks, linked)
+    def note(self, values: Tensor, axis: int = 0) -> None:
+        if self._context._apart is not None:
+            self._context._apart.note(self._record.layer.name, values, axis)

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import NamedTuple, TypedDict
 
@@ -23,7 +23,11 @@ from rectify.runtime import process
 
 
 class GsnrRow(NamedTuple):
-    """A row of the table ``GSNR``, whose declaration says what its columns mean."""
+    """A row of the table ``GSNR``, whose declaration says what its columns mean.
+
+    >>> GsnrRow(0, 1, "plain", 0.5, 20, 0, signal=1.0, noise=2.0, agreement=0.9).gsnr
+    0.5
+    """
 
     epoch: int
     block: int
@@ -53,7 +57,25 @@ class ObserverState(TypedDict):
 
 
 class GsnrObserver:
-    """Measures the GSNR of every block on some batches of each epoch and averages it (Eq. 3)."""
+    """Measures the GSNR of every block on some batches of each epoch and averages it (Eq. 3).
+
+    >>> import torch
+    >>> from rectify.gsnr import GsnrObserver
+    >>> torch.manual_seed(0).initial_seed()
+    0
+    >>> blocks = torch.nn.ModuleList([torch.nn.Linear(5, 5), torch.nn.Linear(5, 3)])
+    >>> observer, steps = GsnrObserver(blocks, batches=2), 6
+    >>> for step in range(steps):
+    ...     inputs, labels = torch.randn(8, 5), torch.randint(3, (8,))
+    ...     if step in observer.measured_steps(steps):
+    ...         with observer.watch():
+    ...             outputs = blocks[1](blocks[0](inputs).relu())
+    ...             torch.nn.functional.cross_entropy(outputs, labels).backward()
+    ...         observer.record(epoch=0, samples=8)
+    >>> rows = [row for row in observer.rows(0) if row.estimator == "plain"]
+    >>> [(row.block, row.parameters, row.gsnr > 0) for row in rows]
+    [(0, 30, True), (1, 18, True)]
+    """
 
     def __init__(
         self,
@@ -67,6 +89,9 @@ class GsnrObserver:
         model: str = "train",
         labels: str = "soft",
         parameters: str = "all",
+        exclude: Iterable[str] = (),
+        whole: Iterable[str] = (),
+        unsupported: str = "raise",
     ):
         """Watch ``blocks`` on ``batches`` batches per epoch, T of Eq. 3.
 
@@ -85,28 +110,26 @@ class GsnrObserver:
             labels: ``soft`` measures the batch that is trained; ``hard`` the same items without
                 Mixup, CutMix and smoothed labels, in a pass that the loop must run apart.
             parameters: ``all`` of a block, or only its ``weights``: tensors of two axes and more.
+            exclude: Names of modules or parameters, or patterns such as ``*.bias``, to leave out;
+                they begin with the block's.
+            whole: Names of modules, or patterns, that are measured as one in the generic way, with
+                all their parts.
+            unsupported: ``raise`` refuses what cannot be measured, ``skip`` leaves it out.
 
         Raises:
             ValueError: If a choice is unknown, ``mode`` does not go with another one, or a block
                 cannot be measured.
         """
-        for key, value, known in (
-            ("loss", loss, GSNR_LOSSES if mode != "replace" else GSNR_LOSSES[:1]),
-            ("group", group, GSNR_GROUPS),
-            ("model", model, GSNR_MODELS if mode != "replace" else GSNR_MODELS[:1]),
-            ("labels", labels, GSNR_LABELS if mode != "replace" else GSNR_LABELS[:1]),
-            ("parameters", parameters, GSNR_PARAMETERS),
-        ):
-            if value not in known:
-                raise ValueError(
-                    f"gsnr: {key} must be one of {', '.join(known)} where mode is {mode}, got "
-                    f"{value!r}. Change gsnr.{key} in the config."
-                )
+        _check_choices(mode, loss=loss, group=group, model=model, labels=labels,
+                       parameters=parameters)  # fmt: skip
         self._batches, self._xi, self._mode, self._loss = batches, xi, mode, loss
         self._group, self._parameters = group, parameters
         self._model, self._labels = model, labels
         self._blocks = _by_name(blocks)
-        self._gradients = GradientMoments(self._blocks, mode)
+        self._gradients = GradientMoments(
+            self._blocks, mode, exclude=exclude, whole=whole, unsupported=unsupported
+        )
+        _check_kept(self._blocks, self._gradients.names)
         self._parts: list[dict[str, Moments]] = []  # of a batch, as far as it was watched
         self._groups = 1  # of a batch
         self._totals: defaultdict[tuple[int, int], list[Totals]] = defaultdict(list)
@@ -277,6 +300,31 @@ class GsnrObserver:
             "labels": self._labels,
             "parameters": self._parameters,
         }
+
+
+def _check_choices(mode: str, **choices: str) -> None:
+    known = {
+        "loss": GSNR_LOSSES if mode != "replace" else GSNR_LOSSES[:1],
+        "group": GSNR_GROUPS,
+        "model": GSNR_MODELS if mode != "replace" else GSNR_MODELS[:1],
+        "labels": GSNR_LABELS if mode != "replace" else GSNR_LABELS[:1],
+        "parameters": GSNR_PARAMETERS,
+    }
+    for key, value in choices.items():
+        if value not in known[key]:
+            raise ValueError(
+                f"gsnr: {key} must be one of {', '.join(known[key])} where mode is {mode}, got "
+                f"{value!r}. Change gsnr.{key} in the config."
+            )
+
+
+def _check_kept(blocks: Iterable[str], measured: Sequence[str]) -> None:
+    for name in blocks:
+        if not any(one.startswith(f"{name}.") for one in measured):
+            raise ValueError(
+                f"gsnr: block {name} must keep a parameter to measure, got all of them skipped or "
+                "excluded. Leave the block out."
+            )
 
 
 def _by_name(

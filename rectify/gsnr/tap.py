@@ -5,14 +5,25 @@ ordinary operation.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-Gather = Callable[[Tensor | None, Tensor], Mapping[str, Tensor]]
-"""Takes what went into a layer and the gradient by what came out; returns sums by parameter."""
+
+class Gather(ABC):
+    """Where a tap puts what it sees."""
+
+    @abstractmethod
+    def __call__(self, inputs: Any, delta: Any) -> Mapping[str, Tensor]:
+        """Take what went into a layer and the gradient by what came out; return sums by name."""
+
+    @abstractmethod
+    def note(self, values: Tensor, axis: int = 0) -> None:
+        """Take note of what came out of a layer, or went in, with the axis of its samples."""
 
 
 class Tap(torch.autograd.Function):
@@ -35,6 +46,15 @@ class Tap(torch.autograd.Function):
         return delta, None, None
 
 
+def tap(output: Tensor, inputs: Tensor | None, gather: Gather) -> Tensor | None:
+    """Return the output with a tap behind it; None if no gradient will reach it."""
+    if not output.requires_grad:
+        return None
+    output = Tap.apply(output, inputs, gather)
+    gather.note(output)
+    return output
+
+
 @contextlib.contextmanager
 def tapped(module: nn.Module, gather: Gather, *, is_autocast: bool) -> Iterator[None]:
     """Keep a tap behind ``module``.
@@ -50,7 +70,7 @@ def tapped(module: nn.Module, gather: Gather, *, is_autocast: bool) -> Iterator[
         return (cast_inputs(inputs) if is_autocast else inputs,), {}
 
     def behind(module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor | None:
-        return Tap.apply(output, args[0].detach(), gather) if output.requires_grad else None
+        return tap(output, args[0].detach(), gather)
 
     with (
         module.register_forward_pre_hook(before, with_kwargs=True),

@@ -141,7 +141,7 @@ def test_a_value_can_be_stored_and_printed() -> None:
     again = pickle.loads(pickle.dumps(result))
     assert (again, again.parameters, again.dropped) == (result, 9, 0)
     assert f"{result:.3f}" == f"{float(result):.3f}"
-    assert f"{result}" == f"Gsnr(value={float(result)}, parameters=9, dropped=0)"
+    assert f"{result}" == f"{float(result):.6g} (plain; pure noise of 5 samples gives 0.25)"
 
 
 def test_wrong_requests_are_refused() -> None:

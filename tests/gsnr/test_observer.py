@@ -124,8 +124,13 @@ def test_a_block_that_cannot_be_measured_is_refused_at_once_and_by_name() -> Non
     blocks = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
     with pytest.raises(ValueError, match=r"block 1 must have trainable .* got none in ReLU\."):
         GsnrObserver(blocks, batches=1)
-    with pytest.raises(ValueError, match=r"norm must be .* got GroupNorm with weight, bias"):
-        GsnrObserver({"line": blocks[0], "norm": nn.GroupNorm(1, 2)}, batches=1)
+    table = nn.Embedding(3, 2, sparse=True)
+    with pytest.raises(ValueError, match=r"table must be .* got Embedding with weight"):
+        GsnrObserver({"line": blocks[0], "table": table}, batches=1)
+    with pytest.raises(ValueError, match=r"block table must keep .* skipped or excluded"):
+        GsnrObserver({"line": blocks[0], "table": table}, batches=1, unsupported="skip")
+    with pytest.raises(ValueError, match=r"block 1 must keep .* skipped or excluded"):
+        GsnrObserver([nn.Linear(2, 2), nn.Linear(2, 2)], batches=1, exclude=["1"])
     with pytest.raises(ValueError, match="mode must be one of observe, replace, got 'both'"):
         GsnrObserver(blocks[:1], batches=1, mode="both")
 

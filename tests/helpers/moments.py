@@ -17,6 +17,18 @@ from rectify.results.declared import GSNR_MODES
 
 SAMPLES = 6
 
+OTHER_OPTIONS = [
+    {"groups": 2},
+    {"groups": 4, "stride": 2},
+    {"padding": "same"},
+    {"padding": "same", "dilation": 2},
+    {"padding": "valid"},
+    {"padding": 1, "padding_mode": "circular", "stride": 2},
+    {"padding": 1, "padding_mode": "reflect", "groups": 2},
+    {"padding": 2, "padding_mode": "replicate", "bias": False},
+]
+"""Of convolutions of 4 to 8 channels, beside the plain ones."""
+
 BOTH_MODES = pytest.mark.parametrize("mode", GSNR_MODES)
 
 

@@ -8,10 +8,10 @@ from rectify.gsnr.layers.conv2d import Conv2d
 
 
 class Conv1d(Conv2d):
-    """``weight`` and ``bias`` of a convolution with one group; any kernel, stride and dilation."""
+    """``weight`` and ``bias`` of a convolution with any options."""
 
     modules = (nn.Conv1d,)
-    title = "Conv1d (one group, zero padding in numbers)"
+    title = "Conv1d"
 
     def patches(
         self, module: nn.Conv1d, inputs: Float[Tensor, "samples channels length"]

@@ -22,6 +22,7 @@ class Embedding(LayerType):
     modules = (nn.Embedding,)
     title = "Embedding (not sparse, without max_norm and scale_grad_by_freq)"
     parameters = ("weight",)
+    is_only_way = True
 
     def accepts(self, module: nn.Embedding) -> bool:
         return not (module.sparse or module.max_norm is not None or module.scale_grad_by_freq)

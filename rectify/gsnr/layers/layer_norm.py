@@ -1,6 +1,5 @@
 """Layer norms: a token's gradient is its normalised input times ``delta``."""
 
-import timm.layers
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -13,7 +12,7 @@ from rectify.gsnr.links import Links
 class LayerNorm(LayerType):
     """``weight`` and ``bias`` of torch's layer norm, and of timm's."""
 
-    modules = (nn.LayerNorm, timm.layers.LayerNorm)
+    modules = (nn.LayerNorm, "timm.layers.norm.LayerNorm")
     title = "LayerNorm"
     parameters = ("weight", "bias")
 

@@ -1,8 +1,7 @@
 """timm's LayerScale: a token's gradient is its input times ``delta``."""
 
-import timm.layers
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from rectify.gsnr.contract import LayerType, Sums, sums_of_tokens
 from rectify.gsnr.links import Links
@@ -11,16 +10,17 @@ from rectify.gsnr.links import Links
 class LayerScale(LayerType):
     """``gamma``; a scale in place overwrites the input that its gradient needs."""
 
-    modules = (timm.layers.LayerScale,)
+    modules = ("timm.layers.layer_scale.LayerScale",)
     title = "LayerScale (not in place)"
     parameters = ("gamma",)
+    is_only_way = True
 
-    def accepts(self, module: timm.layers.LayerScale) -> bool:
+    def accepts(self, module: nn.Module) -> bool:
         return not module.inplace
 
     def sums(
         self,
-        module: timm.layers.LayerScale,
+        module: nn.Module,
         name: str,
         inputs: Float[Tensor, " samples *features"],
         delta: Float[Tensor, " samples *features"],

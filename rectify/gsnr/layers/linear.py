@@ -49,7 +49,10 @@ class Linear(LayerType):
 
         def forward(*args: Tensor, **kwargs: Tensor) -> Tensor:
             (inputs,) = (*args, *kwargs.values())
-            return _Replaced.apply(cast_inputs(inputs), module, trainable, gather, *parameters)
+            output = _Replaced.apply(cast_inputs(inputs), module, trainable, gather, *parameters)
+            if output.requires_grad:
+                gather.note(output)
+            return output
 
         module.forward = forward
         try:

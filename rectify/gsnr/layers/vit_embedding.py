@@ -7,35 +7,34 @@ import contextlib
 from collections.abc import Iterator
 
 from jaxtyping import Float
-from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from rectify.gsnr.contract import LayerType, Sums, sums_of_tokens
 from rectify.gsnr.links import Links
-from rectify.gsnr.tap import Gather, Tap
+from rectify.gsnr.tap import Gather, tap
 
 
 class VitEmbedding(LayerType):
     """The parameters that a ``VisionTransformer`` holds outside of its layers."""
 
-    modules = (VisionTransformer,)
+    modules = ("timm.models.vision_transformer.VisionTransformer",)
     title = "a ViT of fixed size"
     parameters = ("cls_token", "reg_token", "pos_embed")
 
-    def accepts(self, module: VisionTransformer) -> bool:
+    def accepts(self, module: nn.Module) -> bool:
         return not module.dynamic_img_size
 
     @contextlib.contextmanager
-    def tap(self, module: VisionTransformer, gather: Gather) -> Iterator[None]:
+    def tap(self, module: nn.Module, gather: Gather) -> Iterator[None]:
         def embedded(dropout: object, args: tuple[Tensor]) -> Tensor | None:
-            return Tap.apply(args[0], None, gather) if args[0].requires_grad else None
+            return tap(args[0], None, gather)
 
         with module.pos_drop.register_forward_pre_hook(embedded):
             yield
 
     def sums(
         self,
-        module: VisionTransformer,
+        module: nn.Module,
         name: str,
         inputs: None,
         delta: Float[Tensor, "samples tokens dim"],
@@ -44,7 +43,7 @@ class VitEmbedding(LayerType):
         return sums_of_tokens(delta[:, _tokens(module, name)], getattr(module, name), links)
 
 
-def _tokens(vit: VisionTransformer, name: str) -> slice:
+def _tokens(vit: nn.Module, name: str) -> slice:
     """Return which tokens a parameter is added to; their order: class, registers, patches."""
     prefix = vit.num_prefix_tokens
     if name == "cls_token":

@@ -6,7 +6,15 @@ from torch import nn
 
 from rectify.gsnr.measure import gradient_moments
 from rectify.gsnr.moments import GradientMoments
-from tests.helpers.moments import SAMPLES, Means, assert_close, loop, numbers, per_sample
+from tests.helpers.moments import (
+    OTHER_OPTIONS,
+    SAMPLES,
+    Means,
+    assert_close,
+    loop,
+    numbers,
+    per_sample,
+)
 
 LABELS = torch.arange(SAMPLES) % 3
 
@@ -36,9 +44,9 @@ def test_autocast_measures_the_gradient_that_it_trains_with() -> None:
         assert (moments.mean - parameter.grad).norm() <= 0.02 * parameter.grad.norm(), name
 
 
-@pytest.mark.parametrize(
-    "options", [{"groups": 2}, {"padding": "same"}, {"padding": 1, "padding_mode": "circular"}]
-)
-def test_other_convolutions_are_refused(options: dict) -> None:
-    with pytest.raises(ValueError, match=r"zero padding in numbers.*got Conv1d with weight, bias"):
-        GradientMoments(nn.Conv1d(2, 2, 3, **options))
+@pytest.mark.parametrize("options", OTHER_OPTIONS)
+def test_groups_and_any_padding_are_measured(options: dict) -> None:
+    model, sequences = Means(nn.Conv1d(4, 8, 3, **options), features=1), numbers(4, 11)
+    assert not GradientMoments(model).generic
+    moments = gradient_moments(model, sequences, LABELS % 8, per_sample, model)
+    assert_close(moments, loop(model, sequences, LABELS % 8, per_sample, part=""), 1e-10)

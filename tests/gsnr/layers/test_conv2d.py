@@ -6,7 +6,15 @@ from torch import nn
 
 from rectify.gsnr.measure import gradient_moments
 from rectify.gsnr.moments import GradientMoments
-from tests.helpers.moments import SAMPLES, Means, assert_close, loop, numbers, per_sample
+from tests.helpers.moments import (
+    OTHER_OPTIONS,
+    SAMPLES,
+    Means,
+    assert_close,
+    loop,
+    numbers,
+    per_sample,
+)
 
 
 @pytest.mark.parametrize("window", [{"padding": 1}, {"stride": 2, "dilation": 2}, {"bias": False}])
@@ -17,9 +25,15 @@ def test_convolutions_are_measured(window: dict) -> None:
     assert_close(moments, loop(model, images, labels, per_sample, part=""), 1e-10)
 
 
-@pytest.mark.parametrize(
-    "options", [{"groups": 2}, {"padding": "same"}, {"padding": 1, "padding_mode": "circular"}]
-)
-def test_other_convolutions_are_refused(options: dict) -> None:
-    with pytest.raises(ValueError, match=r"zero padding in numbers.*got Conv2d with weight, bias"):
-        GradientMoments(nn.Conv2d(2, 2, 3, **options))
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+@pytest.mark.parametrize("at_hand", [2**26, 0])  # bytes: all groups at once, and one by one
+@pytest.mark.parametrize("options", OTHER_OPTIONS)
+def test_groups_and_any_padding_are_measured(
+    options: dict, at_hand: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rectify.gsnr.layers.conv2d.AT_HAND_BYTES", at_hand)
+    model = Means(nn.Conv2d(4, 8, (3, 2), **options), features=1)
+    images, labels = numbers(4, 6, 7), torch.arange(SAMPLES) % 3
+    assert not GradientMoments(model).generic
+    moments = gradient_moments(model, images, labels, per_sample, model)
+    assert_close(moments, loop(model, images, labels, per_sample, part=""), 1e-10)

@@ -1,7 +1,5 @@
 """A ViT's own parameters: against a loop over samples."""
 
-import pytest
-
 from rectify.gsnr.measure import gradient_moments
 from rectify.gsnr.moments import GradientMoments
 from tests.helpers.moments import assert_close, batch, loop, per_sample, vit
@@ -20,6 +18,8 @@ def test_the_whole_vit_can_be_asked_for() -> None:
         assert {"pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias"} < found.keys()
 
 
-def test_a_vit_of_dynamic_size_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"a ViT of fixed size, got VisionTransformer"):
-        GradientMoments(vit(dynamic_img_size=True))
+def test_another_vit_is_measured_as_a_whole() -> None:
+    model, (images, labels) = vit(dynamic_img_size=True), batch()
+    assert GradientMoments(model).generic == [""]
+    found = gradient_moments(model, images, labels, per_sample, model)
+    assert_close(found, loop(model, images, labels, per_sample, part=""), 1e-10)

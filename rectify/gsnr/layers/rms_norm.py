@@ -1,0 +1,58 @@
+"""RMS norms: a token's gradient is its scaled input times ``delta``."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import rms_norm
+
+from rectify.gsnr.contract import LayerType, Sums, sums_of_tokens
+from rectify.gsnr.links import Links
+
+FAMILIES = {
+    "llama": "Llama", "mistral": "Mistral", "mixtral": "Mixtral", "phi3": "Phi3",
+    "qwen2": "Qwen2", "qwen3": "Qwen3",
+}  # fmt: skip
+
+
+class RmsNorm(LayerType):
+    """``weight`` of torch's RMS norm."""
+
+    modules = (nn.RMSNorm,)
+    title = "RMSNorm"
+    parameters = ("weight",)
+
+    def sums(
+        self,
+        module: nn.RMSNorm,
+        name: str,
+        inputs: Float[Tensor, " samples *features"],
+        delta: Float[Tensor, " samples *features"],
+        links: Links | None,
+    ) -> Sums:
+        wide = torch.promote_types(inputs.dtype, torch.float32)
+        scaled = rms_norm(inputs.to(wide), module.normalized_shape, eps=module.eps)
+        return sums_of_tokens(scaled * delta, module.weight, links)
+
+
+class TransformersRmsNorm(LayerType):
+    """``weight`` of the RMS norm of Hugging Face's language models, which scales in float32."""
+
+    modules = tuple(
+        f"transformers.models.{family}.modeling_{family}.{name}RMSNorm"
+        for family, name in FAMILIES.items()
+    )
+    title = "RMSNorm of transformers"
+    parameters = ("weight",)
+
+    def sums(
+        self,
+        module: nn.Module,
+        name: str,
+        inputs: Float[Tensor, " samples *features"],
+        delta: Float[Tensor, " samples *features"],
+        links: Links | None,
+    ) -> Sums:
+        narrow = inputs.to(torch.float32)
+        square = narrow.pow(2).mean(-1, keepdim=True)
+        scaled = narrow * torch.rsqrt(square + module.variance_epsilon)
+        return sums_of_tokens(scaled.to(inputs.dtype) * delta, module.weight, links)

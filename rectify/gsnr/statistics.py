@@ -1,0 +1,121 @@
+"""Mean and variance of a parameter's gradient over the samples of a batch (Eqs. 1 and 2)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rectify.runtime import process, summed
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and population variance of one parameter's gradient over ``samples`` samples.
+
+    Both have the parameter's shape, in float32 or wider. The variance has the divisor
+    ``samples``, not ``samples - 1``.
+
+    >>> import torch
+    >>> moments = Moments(mean=torch.tensor([2.0]), variance=torch.tensor([3.0]), samples=4)
+    >>> moments.agreement  # 2^2 - 3 / (4 - 1)
+    tensor([3.])
+    """
+
+    mean: Tensor
+    variance: Tensor
+    samples: int
+    linked: "Linked | None" = None
+    """Of samples that share something; None where all are independent."""
+
+    @property
+    def agreement(self) -> Tensor:
+        """The mean product of two samples' gradients, over the pairs that share nothing.
+
+        It estimates the squared true gradient without bias: the squared ``mean`` also has the
+        noise of the samples in it. Not finite if all samples are linked with each other.
+        """
+        if self.linked is None:
+            return self.mean.square() - self.variance / (self.samples - 1)
+        products = self.samples**2 * self.mean.square() - self.linked.products
+        return products / (self.samples**2 - self.linked.pairs)
+
+    @property
+    def are_all_linked(self) -> bool:
+        """Whether no two samples are independent of each other."""
+        return self.links.pairs == self.samples**2
+
+    @property
+    def links(self) -> "Linked":
+        """``linked``, where nothing is shared each sample with itself."""
+        if self.linked is not None:
+            return self.linked
+        return Linked(self.samples * (self.variance + self.mean.square()), self.samples)
+
+
+@dataclass(frozen=True)
+class Linked:
+    """Sums over the ordered pairs of samples that share something, each with itself among them.
+
+    Attributes:
+        products: Of the two gradients.
+        pairs: How many there are.
+    """
+
+    products: Tensor
+    pairs: int
+
+    def __add__(self, other: "Linked") -> "Linked":
+        return Linked(self.products + other.products, self.pairs + other.pairs)
+
+
+def merged(first: Mapping[str, Moments], second: Mapping[str, Moments]) -> dict[str, Moments]:
+    """Return the moments over the samples of both, as of one batch (Chan et al., 1983).
+
+    >>> import torch
+    >>> from rectify.gsnr import Moments, merged
+    >>> one = {"bias": Moments(torch.tensor([1.0]), torch.tensor([0.0]), samples=1)}
+    >>> three = {"bias": Moments(torch.tensor([5.0]), torch.tensor([0.0]), samples=3)}
+    >>> merged(one, three)["bias"]
+    Moments(mean=tensor([4.]), variance=tensor([3.]), samples=4, linked=None)
+    """
+    return {name: _merged(moments, second[name]) for name, moments in first.items()}
+
+
+def across_ranks(moments: Mapping[str, Moments]) -> dict[str, Moments]:
+    """Return the moments over the samples of all processes of ``torch.distributed``.
+
+    Every rank gets the same. Ranks must hold equally many samples: then the mean of their means
+    and the mean of their variances, plus the variance of the means, are those of the whole batch.
+    Without a process group, what was given.
+
+    >>> import torch
+    >>> from rectify.gsnr import Moments, across_ranks
+    >>> across_ranks({"bias": Moments(torch.tensor([1.0]), torch.tensor([2.0]), samples=8)})
+    {'bias': Moments(mean=tensor([1.]), variance=tensor([2.]), samples=8, linked=None)}
+    """
+    if process()[1] == 1:
+        return dict(moments)
+    first = next(iter(moments.values()))  # all have the same links
+    pairs = int(summed(torch.tensor(first.links.pairs, device=first.mean.device)))
+    return {name: _across_ranks(of_rank, pairs) for name, of_rank in moments.items()}
+
+
+def _merged(first: Moments, second: Moments) -> Moments:
+    samples = first.samples + second.samples
+    share = second.samples / samples
+    difference = second.mean - first.mean
+    mean = first.mean + share * difference
+    within = torch.lerp(first.variance, second.variance, share)
+    between = share * (1 - share) * difference.square()
+    are_independent = first.linked is None and second.linked is None
+    linked = None if are_independent else first.links + second.links
+    return Moments(mean, within + between, samples, linked)
+
+
+def _across_ranks(of_rank: Moments, pairs: int) -> Moments:
+    _, ranks = process()
+    mean = summed(of_rank.mean.clone()) / ranks
+    variance = summed(of_rank.variance + (of_rank.mean - mean).square()) / ranks
+    linked = Linked(summed(of_rank.links.products.clone()), pairs)
+    return Moments(mean, variance, of_rank.samples * ranks, linked)
