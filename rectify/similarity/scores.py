@@ -9,14 +9,24 @@ the lists serve any pair, any smaller k, bootstrap or null.
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, SupportsIndex
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from rectify.similarity.neighbours import Array, as_tensor, check_k, neighbours, precise
+from rectify.runtime import generator as drawn_by
+from rectify.similarity.features import (
+    Features,
+    Layers,
+    as_pair,
+    as_sides,
+    as_tensor,
+    check_k,
+    precise,
+)
+from rectify.similarity.neighbours import neighbours
 
 CHUNK_ENTRIES = 2**24  # of a table (items, items, layers), 64 MiB in fp32
 LEVEL = 0.05  # of the share of unrelated models whose gated score may lie above 0
@@ -24,42 +34,59 @@ LEAST_PERMUTATIONS = 19  # with fewer no p value is as small
 SCOPES = ("global", "per_layer", "per_sample")
 
 
-def mutual_knn(
-    left: Float[Array, "items_left dim_left"],
-    right: Float[Array, "items_right dim_right"],
-    k: int,
-) -> float:
+def mutual_knn(left: Features, right: Features, k: SupportsIndex) -> float:
     """Return the mean share of the ``k`` neighbours that both spaces have in common.
 
     Args:
-        left: One feature vector per item, tensor or NumPy array; scaled to unit length here.
-        right: Features of the same items, in the same order, from another model.
+        left: One vector per item ``(items, dim)``: a tensor, an array or a list of vectors, of
+            any real type; scaled to unit length here.
+        right: Features of the same items, in the same order, from another model; the width may
+            differ.
         k: Neighbours per item; an item is never its own neighbour.
 
     Raises:
-        ValueError: If ``k`` is not in ``1 .. items - 1``, the numbers of items differ, or a
-            feature is not finite.
+        ValueError: If a shape is another one, the numbers of items differ, a feature is not
+            finite, ``k`` is not in ``1 .. items - 1``, or a side is collapsed: equal cosines of
+            all pairs of items have no order.
+
+    Example:
+        >>> circle = [[1.0, 0.0], [0.9, 0.4], [0.0, 1.0], [-0.5, 0.9]]
+        >>> mutual_knn(circle, circle, k=2)
+        1.0
+        >>> mutual_knn(circle, circle[::-1], k=1)
+        1.0
+        >>> mutual_knn(circle, [circle[item] for item in (0, 2, 1, 3)], k=1)
+        0.0
     """
-    return mutual_knn_matrix([left], [right], k).item()
+    one, other = as_pair(left, right, "mutual_knn")
+    k = check_k(len(one), k, "mutual_knn")
+    return shared_neighbours([neighbours(one, k)], [neighbours(other, k)]).item()
 
 
 def mutual_knn_matrix(
-    lefts: Sequence[Array] | Float[Array, "lefts items_left dim_left"],
-    rights: Sequence[Array] | Float[Array, "rights items_right dim_right"],
-    k: int,
+    lefts: Layers, rights: Layers, k: SupportsIndex
 ) -> Float[Tensor, "lefts rights"]:
     """Return ``mutual_knn`` of every pair of layers; each layer is searched once.
 
     Args:
-        lefts: Features ``(items, dim)`` of each layer of one model, tensors or NumPy arrays.
+        lefts: Features ``(items, dim)`` of each layer of one model: a list, whose widths may
+            differ, or a tensor or an array ``(layers, items, dim)``.
         rights: Features of the same items from each layer of another.
         k: Neighbours per item.
 
     Raises:
         ValueError: As ``mutual_knn``.
+
+    Example:
+        >>> circle = [[1.0, 0.0], [0.9, 0.4], [0.0, 1.0], [-0.5, 0.9]]
+        >>> other = [circle[item] for item in (0, 2, 1, 3)]
+        >>> mutual_knn_matrix([circle, other], [circle], k=1).tolist()
+        [[1.0], [0.0]]
     """
+    left, right = as_sides(lefts, rights, "mutual_knn_matrix")
+    k = check_k(len(left[0]), k, "mutual_knn_matrix")
     return shared_neighbours(
-        [neighbours(left, k) for left in lefts], [neighbours(right, k) for right in rights]
+        [neighbours(layer, k) for layer in left], [neighbours(layer, k) for layer in right]
     )
 
 
@@ -93,6 +120,38 @@ class Calibration(NamedTuple):
     p_maximum: Float[Tensor, "lefts rights"]
 
 
+def calibrated(
+    lefts: Layers, rights: Layers, k: SupportsIndex, permutations: int = 1000, seed: int = 0
+) -> Calibration:
+    """Return how the Mutual-KNN of every pair of layers compares with that of permuted items.
+
+    Args:
+        lefts: Features ``(items, dim)`` of each layer of one model, as ``mutual_knn_matrix`` takes
+            them; of a single layer a list of it.
+        rights: Features of the same items from each layer of another.
+        k: Neighbours per item.
+        permutations: How often the items of ``rights`` are permuted, the same way for all pairs.
+        seed: Of the permutations; those of ``rectify similarity`` have 0.
+
+    Raises:
+        ValueError: As ``mutual_knn``, if there are too few permutations, or if ``k`` is all other
+            items, which always agree.
+
+    Example:
+        >>> import numpy as np
+        >>> draws = np.random.default_rng(0)
+        >>> shared = draws.normal(size=(60, 8))
+        >>> alike, unrelated = shared + 0.1 * draws.normal(size=(60, 8)), draws.normal(size=(60, 8))
+        >>> found = calibrated([shared], [alike, unrelated], k=5, permutations=99)
+        >>> bool(found.score[0, 0] > 0.5), found.score[0, 1].item()
+        (True, 0.0)
+    """
+    left, right = as_sides(lefts, rights, "calibrated")
+    k = check_k(len(left[0]), k, "calibrated")
+    lists = [[neighbours(layer, k) for layer in side] for side in (left, right)]
+    return calibrated_matrix(*lists, permutations, drawn_by(seed, "permutations"))
+
+
 def calibrated_matrix(
     lefts: Sequence[Int[Tensor, "items_left k_left"]],
     rights: Sequence[Int[Tensor, "items_right k_right"]],
@@ -118,13 +177,19 @@ def calibrated_matrix(
     if permutations < LEAST_PERMUTATIONS:
         raise ValueError(
             f"calibrated: permutations must be at least {LEAST_PERMUTATIONS}, for a p value of "
-            f"{LEVEL}, got {permutations}. Raise similarity.permutations in the config."
+            f"{LEVEL}, got {permutations}. Raise permutations."
+        )
+    given = next((one for one in (*lefts, *rights) if one.is_floating_point()), None)
+    if given is not None:
+        raise ValueError(
+            f"calibrated_matrix: both sides must be lists of neighbours, got {given.dtype}. Give "
+            "features to calibrated."
         )
     items, k = lefts[0].shape
     if k >= items - 1:
         raise ValueError(
             f"calibrated: k must lie below {items - 1}, since all other items always agree, got "
-            f"{k}. Lower similarity.k in the config, or use more items."
+            f"{k}. Lower k, or use more items."
         )
     possible = lefts[0].numel()
     observed = _counts(_columns(lefts, rights), _columns(rights, lefts)).double()
@@ -145,14 +210,18 @@ def _p_values(null: Tensor, observed: Tensor) -> Tensor:
     return ((null >= observed).sum(0) + 1).double() / (len(null) + 1)
 
 
-def chance_level(k: int, items: int) -> float:
-    """Return the expected ``mutual_knn`` of unrelated spaces, the mean over all permutations."""
-    check_k(items, k)
-    return k / (items - 1)
+def chance_level(k: SupportsIndex, items: int) -> float:
+    """Return the expected ``mutual_knn`` of unrelated spaces, the mean over all permutations.
+
+    Example:
+        >>> round(chance_level(10, 1024), 6)
+        0.009775
+    """
+    return check_k(items, k, "chance_level") / (items - 1)
 
 
 def clamp_outliers(
-    layers: Sequence[Array] | Float[Array, "layers items dim"],
+    layers: Layers,
     quantile: float = 0.95,
     scope: str = "global",
 ) -> list[Tensor]:
@@ -168,11 +237,15 @@ def clamp_outliers(
 
     Raises:
         ValueError: If quantile or scope is none of these.
+
+    Example:
+        >>> clamp_outliers([[[1.0, -2.0], [3.0, -100.0]]], quantile=0.5)[0].tolist()
+        [[1.0, -2.0], [3.0, -3.0]]
     """
     if not 0 < quantile <= 1 or scope not in SCOPES:
         raise ValueError(
             f"clamp_outliers: quantile must lie in 0..1 and scope be {', '.join(SCOPES)}, got "
-            f"{quantile} and {scope!r}. Change similarity.quantile in the config."
+            f"{quantile} and {scope!r}. Change quantile or scope."
         )
     layers = [precise(as_tensor(layer)) for layer in layers]
     if quantile == 1:
