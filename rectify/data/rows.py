@@ -43,15 +43,11 @@ def image(path: Path, column: str, row: int) -> bytes:
         OSError: If the file is missing.
         ValueError: If it is damaged, has no such row, or the row has no image in itself.
     """
-    with _lock:
-        if path.suffix == ".arrow":
-            values, first = _mapped(path).column(column), 0
-        else:
-            ends = _group_ends(path)
-            group = bisect_right(ends, row)
-            if group == len(ends):
-                raise ValueError(f"{ends[-1] if ends else 0} rows")
-            values, first = _group(path, column, group), ends[group - 1] if group else 0
+    try:
+        with _lock:
+            values, first = _around(path, column, row)
+    except KeyError:
+        raise ValueError(f"no column {column}") from None
     if row - first >= len(values):
         raise ValueError(f"{len(values)} rows")
     value = values[row - first].as_py()
@@ -59,6 +55,17 @@ def image(path: Path, column: str, row: int) -> bytes:
     if not isinstance(stored, bytes):
         raise ValueError("no image in the row")
     return stored
+
+
+def _around(path: Path, column: str, row: int) -> tuple["ChunkedArray", int]:
+    """Return values of a column with those of a row among them, and the row of the first."""
+    if path.suffix == ".arrow":
+        return _mapped(path).column(column), 0
+    ends = [0, *_group_ends(path)]
+    group = bisect_right(ends, row) - 1
+    if group == len(ends) - 1:
+        raise ValueError(f"{ends[-1]} rows")
+    return _group(path, column, group), ends[group]
 
 
 def schema(path: Path) -> "Schema":
