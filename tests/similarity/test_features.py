@@ -254,6 +254,15 @@ def test_calibrated_is_the_calibration_of_the_lists() -> None:
     assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
 
 
+def test_finite_features_whose_sum_is_not_are_compared() -> None:
+    large = 8e37 * LEFT.abs()
+    assert large.sum().isinf()
+    assert mutual_knn(large, RIGHT, 5) == mutual_knn(LEFT.abs(), RIGHT, 5)
+    half = (3e4 * LEFT.abs()).clamp(max=6e4).half()
+    assert half.sum().isinf()
+    assert mutual_knn(half, RIGHT, 5) == mutual_knn(half.double(), RIGHT, 5)
+
+
 def test_features_are_never_changed() -> None:
     left, right = LEFT.clone(), RIGHT.clone().requires_grad_()
     for measure in ALL.values():
