@@ -1,8 +1,8 @@
 """Similarity of two models' features: Mutual-KNN, CKA, CKNNA."""
 
 from rectify.similarity.alignment import cknna, unbiased_cka
+from rectify.similarity.calibration import calibrated
 from rectify.similarity.scores import (
-    calibrated,
     chance_level,
     clamp_outliers,
     mutual_knn,

@@ -11,10 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rectify.similarity.alignment import cka_matrix, cknna_matrix
+from rectify.similarity.calibration import calibrated_matrix
 from rectify.similarity.features import Layers, as_sides, check_k
 from rectify.similarity.halves import mutual_knn_error, random_halves, reach
 from rectify.similarity.neighbours import neighbours
-from rectify.similarity.scores import calibrated_matrix, clamp_outliers, shared_neighbours
+from rectify.similarity.scores import clamp_outliers, shared_neighbours
 
 
 def compare(

@@ -23,10 +23,10 @@ from rectify.similarity import (
     scores,
     unbiased_cka,
 )
+from rectify.similarity.calibration import calibrated_matrix
 from rectify.similarity.compare import compare
 from rectify.similarity.features import as_features, as_tensor
 from rectify.similarity.neighbours import neighbours
-from rectify.similarity.scores import calibrated_matrix
 from tests.helpers.feature_spaces import features
 
 LEFT = features(30, 4)
