@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from benchmarks.paired import Options, Table, Timing, Work, fresh, paired, spread, status_kibibytes
+from rectify.similarity.calibration import calibrated_matrix
 from rectify.similarity.scores import (
-    calibrated_matrix,
     mutual_knn_matrix,
     neighbours,
     shared_neighbours,

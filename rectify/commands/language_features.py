@@ -2,7 +2,7 @@
 
 Reads
     --checkpoint  .gguf file, or folder in Hugging Face format
-    --pairs       folder of the prepared image-caption pairs, by whose name they are told apart
+    --pairs       folder of the prepared image-caption pairs, known by the digest of its manifest
 Writes
     --output      one tensor (layers, items, dim), safetensors
 """
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from rectify.data.pairs import captions
+    from rectify.data.pairs import captions, identity
     from rectify.language.captions import Procedure, caption_features
     from rectify.language.weights import describe
     from rectify.runtime import start
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     facts = {
         "procedure": procedure._asdict(),
         "first_layer": procedure.first_layer,
-        "pairs": args.pairs.name,
+        **identity(args.pairs),
         "language": args.language,
         "language_parameters": describe(args.checkpoint).parameters,
         "language_untrained": args.untrained,

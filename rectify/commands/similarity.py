@@ -5,8 +5,10 @@ by Mutual-KNN, unbiased CKA and CKNNA, each with a standard error over items. Th
 Mutual-KNN is 0 where the best pair of layers of permuted items would score the same.
 
 Reads
-    --language  features of the captions, one tensor (layers, items, dim)
-    --vision    features of the images of the same items
+    --language  features of the captions, from `rectify language-features`
+    --vision    features of the images of the same items, from `rectify vision-features`
+                either may be one's own: an array (items, dim) or (layers, items, dim), as .npy
+                or as the only tensor of a .safetensors file; the order of items is yours to keep
 Writes
     --output    a `similarity` table (.csv, with its .csv.json)
 """
@@ -16,8 +18,9 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--language", type=Path, required=True)
-    parser.add_argument("--vision", type=Path, required=True)
+    own = "of `rectify {}-features`, or one's own: .npy, .safetensors"
+    parser.add_argument("--language", type=Path, required=True, help=own.format("language"))
+    parser.add_argument("--vision", type=Path, required=True, help=own.format("vision"))
     parser.add_argument("--k", type=int, required=True, help="neighbours of an item")
     parser.add_argument("--quantile", type=float, required=True, help="where features are clamped")
     parser.add_argument("--clamp", default="global", help="global, per_layer or per_sample")
@@ -36,10 +39,12 @@ def run(args: argparse.Namespace) -> None:
     from rectify.runtime import generator, start
     from rectify.similarity.compare import compare
     from rectify.similarity.scores import chance_level
-    from rectify.trunks.features import check_same_pairs, load_features
+    from rectify.trunks.features import check_same_pairs
+    from rectify.trunks.own_features import any_features
 
     start(args.threads)
-    (language, facts), (vision, more) = map(load_features, (args.language, args.vision))
+    language, facts = any_features(args.language, "language")
+    vision, more = any_features(args.vision, "vision")
     check_same_pairs(facts, more)
     draws = partial(generator, 0)
     how = {"quantile": args.quantile, "clamp": args.clamp}

@@ -4,7 +4,7 @@ Reads
     --config      config.json of the run  } for a trained run
     --model       its trained weights     }
     --pretrained  a vision of the config, as JSON, for timm's published weights
-    --pairs       folder of the prepared image-caption pairs, by whose name they are told apart
+    --pairs       folder of the prepared image-caption pairs, known by the digest of its manifest
 Writes
     --output      one tensor (layers, items, dim), safetensors
 """
@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Compute the features, and write them with what is known of their model."""
+    from rectify.data.pairs import identity
     from rectify.experiment.run import RunSettings
     from rectify.language.files import read_revision
     from rectify.language.weights import sha256
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
             task, entry_of(settings, task), args.pairs, settings.recipe, machine
         )
     facts = {
-        "pairs": args.pairs.name,
+        **identity(args.pairs),
         "vision": name,
         "seed": args.seed,
         "pretrained": bool(args.pretrained),

@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-from rectify.data.manifests import LISTING
-from rectify.results.declared import MANIFEST
-from rectify.results.tables import read_table
+from rectify.data.manifests import read_listing
 
 SPLIT = "pairs"
 
@@ -13,9 +11,9 @@ def captions(folder: Path) -> list[str]:
     """Return the captions of prepared pairs, in the order of their images.
 
     Raises:
-        ValueError: If the folder holds no pairs.
+        ValueError: If the folder holds no pairs, or its manifest was changed.
     """
-    rows = read_table(MANIFEST, Path(folder) / LISTING)
+    rows, _ = read_listing(folder)
     names = rows.loc[rows["split"] == SPLIT, "name"].tolist()
     if not names:
         raise ValueError(
@@ -23,3 +21,13 @@ def captions(folder: Path) -> list[str]:
             f"{', '.join(dict.fromkeys(rows['split']))}. Name a set of pairs."
         )
     return names
+
+
+def identity(folder: Path) -> dict[str, str]:
+    """Return the facts by which features of the same pairs in the same order are known.
+
+    Raises:
+        ValueError: As ``captions``.
+    """
+    _, facts = read_listing(folder)
+    return {"pairs": Path(folder).name, "pairs_sha256": facts["sha256"]}

@@ -6,8 +6,7 @@ memory. For a set of files the note next to the manifest says where they are.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,13 +17,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, tensor
 
+from rectify.data.images import read_image
 from rectify.data.manifests import LISTING, manifest, read_listing, write_listing
 from rectify.results.files import atomic_path
 
 ARRAYS = "arrays.safetensors"
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What Pillow raises for a file that is cut short, damaged, no image or absurdly large."""
-CHUNK = 10_000
 
 
 @dataclass(frozen=True)
@@ -89,34 +86,6 @@ class FileSet:
     def __getitem__(self, item: int) -> Image.Image:
         """Return one image as RGB."""
         return read_image(self.folder / self.sources[item])
-
-
-def read_image(path: Path) -> Image.Image:
-    """Return the image of a file as RGB, whatever its mode.
-
-    Raises:
-        ValueError: If the file is missing, cut short or no image.
-    """
-    try:
-        with Image.open(path) as image:
-            through = "RGBA" if "transparency" in image.info else "RGB"
-            return image.convert(through).convert("RGB")
-    except UNREADABLE as error:
-        raise ValueError(
-            f"{path}: must be an intact image, got {str(error).splitlines()[0]}. "
-            "Replace the file and prepare the data set again."
-        ) from None
-
-
-def unreadable(folder: Path, sources: Sequence[str], threads: int) -> list[str]:
-    """Return the files that are missing or cannot be decoded to their end, in their order."""
-    bad = []
-    with ThreadPoolExecutor(threads) as pool:
-        for start in range(0, len(sources), CHUNK):
-            names = sources[start : start + CHUNK]
-            intact = pool.map(lambda name: _is_intact(folder / name), names)
-            bad += [name for name, good in zip(names, intact, strict=True) if not good]
-    return bad
 
 
 def listing_of(sets: Mapping[str, ImageSet]) -> DataFrame:
@@ -202,13 +171,3 @@ def _read_arrays(path: Path, split: str) -> tuple[Tensor, Tensor, tuple[str, ...
             f"{path}: must be an intact safetensors file with split {split}, got "
             f"{str(error).splitlines()[0]}. Prepare the data set again."
         ) from None
-
-
-def _is_intact(path: Path) -> bool:
-    try:
-        with Image.open(path) as image:
-            image.draft("RGB", (1, 1))  # JPEG: to its end, but at an eighth of its size
-            image.load()
-            return True
-    except UNREADABLE:
-        return False

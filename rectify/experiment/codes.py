@@ -14,7 +14,11 @@ CODE = {
         "rectify.data.pairs",
         "rectify.runtime",
     ),
-    "similarity": ("rectify.similarity.compare", "rectify.trunks.features", "rectify.runtime"),
+    "similarity": (
+        "rectify.similarity.compare",
+        "rectify.trunks.own_features",
+        "rectify.runtime",
+    ),
     "cost": ("rectify.speed", "rectify/language/sizes.yaml", "rectify.runtime"),
     "page": (
         "rectify.analysis.page",

@@ -5,21 +5,16 @@ neighbours in both spaces. 1 for equal spaces, around 0 (also below) for unrelat
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, SupportsIndex
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
+from rectify.similarity.features import Features, as_pair, check_k
 from rectify.similarity.halves import common_sums, standard_error, within
-from rectify.similarity.neighbours import (
-    TIE,
-    Array,
-    as_tensor,
-    check_finite,
-    neighbours,
-)
+from rectify.similarity.neighbours import TIE, neighbours
 
 CHUNK_ENTRIES = 2**24  # of kernels (layers, items, items), 64 MiB in fp32
 STRIPE_ENTRIES = 2**20  # of the neighbours' features, 4 MiB: they stay in the cache
@@ -35,23 +30,28 @@ class Estimate(NamedTuple):
     error: Float[Tensor, "lefts rights"]
 
 
-def unbiased_cka(
-    left: Float[Array, "items_left dim_left"], right: Float[Array, "items_right dim_right"]
-) -> float:
+def unbiased_cka(left: Features, right: Features) -> float:
     """Return centred kernel alignment by the unbiased HSIC (Song et al., 2012), cosine kernel.
 
     Args:
-        left: One feature vector per item, tensor or NumPy array.
+        left: One vector per item ``(items, dim)``: a tensor, an array or a list of vectors, of
+            any real type.
         right: Features of the same items, in the same order, from another model.
 
     Raises:
-        ValueError: If there are fewer than 4 items, their numbers differ, or a feature is not
-            finite.
+        ValueError: If a shape is another one, there are fewer than 4 items, their numbers differ,
+            a feature is not finite, or a side is collapsed: its centred kernel is 0.
+
+    Example:
+        >>> space = [[1.0, 0.0], [0.9, 0.4], [0.0, 1.0], [-0.5, 0.9], [0.3, -1.0]]
+        >>> round(unbiased_cka(space, [[2 * y, 2 * x] for x, y in space]), 6)
+        1.0
     """
-    return cka_matrix([left], [right]).score.item()
+    one, other = as_pair(left, right, "unbiased_cka")
+    return _single("unbiased_cka", cka_matrix([one], [other]))
 
 
-def cka_matrix(lefts: Sequence[Array], rights: Sequence[Array]) -> Estimate:
+def cka_matrix(lefts: Sequence[Tensor], rights: Sequence[Tensor]) -> Estimate:
     """Return ``unbiased_cka`` of every pair of layers, with its standard error over items.
 
     The unbiased HSIC is the mean product of two kernels whose rows, columns and diagonal are
@@ -61,15 +61,13 @@ def cka_matrix(lefts: Sequence[Array], rights: Sequence[Array]) -> Estimate:
     items (the infinitesimal jackknife).
 
     Args:
-        lefts: Features ``(items, dim)`` of each layer of one model, tensors or NumPy arrays.
+        lefts: Features ``(items, dim)`` of each layer of one model, from ``as_sides``.
         rights: Features of the same items from each layer of another.
 
     Raises:
-        ValueError: As ``unbiased_cka``.
+        ValueError: If there are fewer than 4 items.
     """
     items = len(lefts[0])
-    for layer in (*lefts, *rights):
-        _check_same_items(items, len(layer))
     if items < 4:
         raise ValueError(f"unbiased_cka: at least 4 items are needed, got {items}. Use more.")
     left, right = ([_unit(layer)[1] for layer in side] for side in (lefts, rights))
@@ -82,11 +80,7 @@ def cka_matrix(lefts: Sequence[Array], rights: Sequence[Array]) -> Estimate:
     return Estimate(score, (influence.square().mean(0) / items).sqrt())
 
 
-def cknna(
-    left: Float[Array, "items_left dim_left"],
-    right: Float[Array, "items_right dim_right"],
-    k: int,
-) -> float:
+def cknna(left: Features, right: Features, k: SupportsIndex) -> float:
     """Return the kernel alignment over common neighbours (CKNNA, Huh et al., 2024).
 
     Cosines, less their mean over all items of the row, are multiplied and summed over the pairs
@@ -95,27 +89,28 @@ def cknna(
     HSIC instead.
 
     Args:
-        left: One feature vector per item, tensor or NumPy array.
+        left: One vector per item ``(items, dim)``: a tensor, an array or a list of vectors, of
+            any real type.
         right: Features of the same items, in the same order, from another model.
         k: Neighbours per item; an item is never its own neighbour.
 
     Raises:
-        ValueError: As ``mutual_knn``, or if all cosines of a side are equal.
+        ValueError: As ``mutual_knn``.
+
+    Example:
+        >>> space = [[1.0, 0.0], [0.9, 0.4], [0.0, 1.0], [-0.5, 0.9], [0.3, -1.0]]
+        >>> round(cknna(space, [[2 * y, 2 * x] for x, y in space], k=2), 6)
+        1.0
     """
-    _check_same_items(len(left), len(right))
-    left, right = as_tensor(left), as_tensor(right)
-    lists = [neighbours(left, k)], [neighbours(right, k)]
-    value = cknna_matrix([left], [right], *lists, k).score.item()
-    if value != value:
-        raise ValueError(
-            "cknna: the cosines of each side must differ, got equal ones. Leave the layer out."
-        )
-    return value
+    sides = [[one] for one in as_pair(left, right, "cknna")]
+    k = check_k(len(sides[0][0]), k, "cknna")
+    lists = [[neighbours(layer, k) for layer in side] for side in sides]
+    return _single("cknna", cknna_matrix(*sides, *lists, k))
 
 
 def cknna_matrix(
-    lefts: Sequence[Array],
-    rights: Sequence[Array],
+    lefts: Sequence[Tensor],
+    rights: Sequence[Tensor],
     left_lists: Sequence[Int[Tensor, "items_left reach_left"]],
     right_lists: Sequence[Int[Tensor, "items_right reach_right"]],
     k: int,
@@ -124,7 +119,7 @@ def cknna_matrix(
     """Return ``cknna`` of every pair of layers, with its standard error over items.
 
     Args:
-        lefts: Features ``(items, dim)`` of each layer of one model, tensors or NumPy arrays.
+        lefts: Features ``(items, dim)`` of each layer of one model, from ``as_sides``.
         rights: Features of the same items from each layer of another.
         left_lists: Their lists from ``neighbours``, of at least ``k``; for the error, of
             ``halves.reach``.
@@ -147,7 +142,7 @@ class _Side:
     Cosines are less the mean cosine of their row.
     """
 
-    def __init__(self, layers: Sequence[Array], lists: Sequence[Tensor], k: int):
+    def __init__(self, layers: Sequence[Tensor], lists: Sequence[Tensor], k: int):
         self.k, self.lists = k, torch.stack(list(lists))
         self.units = [_unit(layer) for layer in layers]
         pairs = zip(self.units, self.lists, strict=True)
@@ -221,17 +216,17 @@ def _cosines(unit: Tensor, rest: Tensor, near: Tensor) -> Tensor:
     return torch.cat([(rest[indices] @ item[:, :, None])[..., 0] for item, indices in parts])
 
 
-def _unit(features: Array) -> tuple[Tensor, Tensor]:
+def _unit(features: Tensor) -> tuple[Tensor, Tensor]:
     """Return unit vectors, and what they are less their mean: rounded to fp32 only then."""
-    features = as_tensor(features)
-    check_finite(features)
     unit = normalize(features.double())
     return unit.float(), (unit - unit.mean(0)).float()
 
 
-def _check_same_items(left: int, right: int) -> None:
-    if left != right:
+def _single(where: str, estimate: Estimate) -> float:
+    value = estimate.score.item()
+    if value != value:
         raise ValueError(
-            f"similarity: both sides must have the same items, got {left} and {right}. "
-            "Compare features of the same items, in the same order."
+            f"{where}: the centred kernels of both sides must not be 0, got one that is. Leave the "
+            "layer out."
         )
+    return value

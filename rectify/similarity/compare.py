@@ -4,21 +4,23 @@ Features are clamped as in Huh et al. (2024) and compared by Mutual-KNN, which i
 permutations, and by the alignment of kernels; each with a standard error over items.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from rectify.similarity.alignment import cka_matrix, cknna_matrix
+from rectify.similarity.calibration import calibrated_matrix
+from rectify.similarity.features import Layers, as_sides, check_k
 from rectify.similarity.halves import mutual_knn_error, random_halves, reach
-from rectify.similarity.neighbours import check_k, neighbours
-from rectify.similarity.scores import calibrated_matrix, clamp_outliers, shared_neighbours
+from rectify.similarity.neighbours import neighbours
+from rectify.similarity.scores import clamp_outliers, shared_neighbours
 
 
 def compare(
-    lefts: Sequence[Tensor] | Float[Tensor, "lefts items_left dim_left"],
-    rights: Sequence[Tensor] | Float[Tensor, "rights items_right dim_right"],
+    lefts: Layers,
+    rights: Layers,
     k: int,
     permutations: int,
     draws: Callable[[str], torch.Generator],
@@ -28,7 +30,8 @@ def compare(
     """Return each measure of similarity by the name of its column, for every pair of layers.
 
     Args:
-        lefts: Features ``(items, dim)`` of each layer of one model.
+        lefts: Features ``(items, dim)`` of each layer of one model, as ``mutual_knn_matrix`` takes
+            them.
         rights: Features of the same items from each layer of another.
         k: Neighbours per item.
         permutations: Of the null of Mutual-KNN.
@@ -37,11 +40,22 @@ def compare(
         clamp: Over what the quantile is taken: see ``clamp_outliers``.
 
     Raises:
-        ValueError: If a number is out of range, the items differ, or a feature is not finite.
+        ValueError: If a number is out of range, the items differ, a feature is not finite, or a
+            layer is collapsed.
+
+    Example:
+        >>> import torch
+        >>> from rectify.runtime import generator
+        >>> space = torch.randn(2, 30, 8, generator=generator(0, "doc"))
+        >>> measures = compare(space, space[:1], 5, 99, lambda purpose: generator(0, purpose))
+        >>> measures["mutual_knn"][0, 0].item(), tuple(measures["cka"].shape)
+        (1.0, (2, 1))
     """
-    left, right = (clamp_outliers(side, quantile, clamp) for side in (lefts, rights))
+    sides = as_sides(lefts, rights, "similarity")
+    clamped = (clamp_outliers(side, quantile, clamp) for side in sides)
+    left, right = as_sides(*clamped, "similarity")  # clamped to 0, features are collapsed
     items = len(left[0])
-    check_k(items, k)
+    k = check_k(items, k)
     long = [[neighbours(layer, reach(k, items)) for layer in side] for side in (left, right)]
     lists = [[one[:, :k].contiguous() for one in side] for side in long]
     halves = random_halves(items, draws("halves"))

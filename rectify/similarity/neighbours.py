@@ -7,23 +7,28 @@ of fp64 at the cost of fp32, and equal items are taken in order of their index.
 
 import contextlib
 from collections.abc import Iterator
+from typing import SupportsIndex
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
-Array = Tensor | np.ndarray
+from rectify.similarity.features import (
+    STRIPE_ENTRIES,
+    Features,
+    as_features,
+    check_k,
+    exact_cosines,
+)
 
 CHUNK_ENTRIES = 2**24  # of a matrix (rows, items), 64 MiB in fp32
-STRIPE_ENTRIES = 2**18  # of features in fp64, 2 MiB: they stay in the cache
 ROUNDING = 64  # units of the last place by which two rounded cosines may differ, or lie apart
 TIE = 1e-13  # cosines that agree so far are equal
 
 
 def neighbours(
-    features: Float[Array, "items dim"], k: int, chunk: int | None = None
+    features: Features, k: SupportsIndex, chunk: int | None = None
 ) -> Int[Tensor, "items k"]:
     """Return each item's ``k`` nearest other items by cosine similarity, nearest first.
 
@@ -35,16 +40,22 @@ def neighbours(
     Memory besides the features: one copy of them in the product's precision, and some 200 MiB.
 
     Args:
-        features: One vector per item, in any floating type; a tensor or a NumPy array.
+        features: One vector per item ``(items, dim)``: a tensor, an array or a list of vectors,
+            of any real type.
         k: Neighbours per item.
         chunk: Items at a time; by default as many as 64 MiB allow.
 
     Raises:
-        ValueError: If ``k`` is not in ``1 .. items - 1`` or a feature is not finite.
+        ValueError: If the shape is another one, a feature is not finite, or ``k`` is not in
+            ``1 .. items - 1``.
+
+    Example:
+        >>> neighbours([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]], k=1).tolist()
+        [[1], [0], [1]]
     """
-    features = as_tensor(features)
+    features = as_features(features, "neighbours", "features", may_collapse=True)
     items = len(features)
-    check_k(items, k)
+    k = check_k(items, k, "neighbours")
     with _full_precision(features.device):
         centred, shift = _centred(features)
         length = torch.linalg.vector_norm(centred, dim=1)
@@ -58,36 +69,6 @@ def neighbours(
     return torch.cat(nearest).int()
 
 
-def as_tensor(features: Array) -> Tensor:
-    """Return features as a tensor, which shares the memory of a NumPy array where it can."""
-    if isinstance(features, np.ndarray):
-        features = np.ascontiguousarray(features)  # torch has no negative strides
-        features = features if features.flags.writeable else features.copy()
-    return torch.as_tensor(features)
-
-
-def precise(features: Tensor) -> Tensor:
-    """Return features in fp32, or in their own precision if it is higher."""
-    return features.to(torch.promote_types(features.dtype, torch.float32))
-
-
-def check_k(items: int, k: int) -> None:
-    """Raise ``ValueError`` if not every item has ``k`` others."""
-    if not 1 <= k < items:
-        raise ValueError(
-            f"mutual_knn: k must lie in 1..{items - 1} for {items} items, got {k}. "
-            "Lower similarity.k in config.yaml, or use more items."
-        )
-
-
-def check_finite(values: Tensor) -> None:
-    """Raise ``ValueError`` if features, or what was summed from them, are not finite."""
-    if not values.isfinite().all():
-        raise ValueError(
-            "similarity: features must be finite, got inf or nan. Extract them again in float32."
-        )
-
-
 def _centred(features: Tensor) -> tuple[Tensor, Tensor]:
     """Return the unit vectors u less their mean m, and m (u - m) of each.
 
@@ -97,7 +78,6 @@ def _centred(features: Tensor) -> tuple[Tensor, Tensor]:
     dtype = torch.promote_types(features.dtype, torch.float32)
     stripe = max(1, STRIPE_ENTRIES // features.shape[1])
     mean = sum(normalize(rows.double()).sum(0) for rows in features.split(stripe)) / len(features)
-    check_finite(mean)
     centred = torch.empty_like(features, dtype=dtype)
     shift = torch.empty_like(features[:, 0], dtype=dtype)
     for start in range(0, len(features), stripe):
@@ -141,11 +121,8 @@ def _products(centred: Tensor, start: int, stop: int) -> Tensor:
 
 def _settled(features: Tensor, rows: Tensor, near: Tensor, k: int) -> Tensor:
     """Order the ``near`` items (rows, items) by fp64 cosines, and equal ones by their index."""
-    unit = normalize(features[rows].double())
     items = near.any(0).nonzero()[:, 0]
-    stripe = max(1, STRIPE_ENTRIES // features.shape[1])
-    cosines = [unit @ normalize(features[columns].double()).T for columns in items.split(stripe)]
-    cosine = torch.cat(cosines, 1).masked_fill_(~near[:, items], -torch.inf)
+    cosine = exact_cosines(features, rows, items).masked_fill_(~near[:, items], -torch.inf)
     cosine, order = cosine.sort(descending=True)
     rank = (cosine.diff(dim=1) < -TIE).cumsum(1)  # the same for equal cosines
     rank = pad(rank, (1, 0)).mul_(len(items)).add_(order)

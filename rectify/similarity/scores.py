@@ -1,4 +1,4 @@
-"""Similarity of two feature spaces by mutual k nearest neighbours (Mutual-KNN), and its null.
+"""Similarity of two feature spaces by mutual k nearest neighbours (Mutual-KNN).
 
 Two feature spaces agree at an item when the item has the same neighbours in both. The score
 is the mean share of common neighbours (Eq. 4; Huh et al., 2024), so it lies in 0 .. 1, and
@@ -7,59 +7,81 @@ layers are then compared through their lists of neighbours, so nothing is items 
 the lists serve any pair, any smaller k, bootstrap or null.
 """
 
-import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import SupportsIndex
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import embedding_bag
 
-from rectify.similarity.neighbours import Array, as_tensor, check_k, neighbours, precise
+from rectify.similarity.features import (
+    Features,
+    Layers,
+    as_pair,
+    as_sides,
+    as_tensor,
+    check_k,
+    precise,
+)
+from rectify.similarity.neighbours import neighbours
 
-CHUNK_ENTRIES = 2**24  # of a table (items, items, layers), 64 MiB in fp32
-LEVEL = 0.05  # of the share of unrelated models whose gated score may lie above 0
-LEAST_PERMUTATIONS = 19  # with fewer no p value is as small
+CHUNK_ENTRIES = 2**24  # of comparisons (k, k, items), 16 MiB
 SCOPES = ("global", "per_layer", "per_sample")
 
 
-def mutual_knn(
-    left: Float[Array, "items_left dim_left"],
-    right: Float[Array, "items_right dim_right"],
-    k: int,
-) -> float:
+def mutual_knn(left: Features, right: Features, k: SupportsIndex) -> float:
     """Return the mean share of the ``k`` neighbours that both spaces have in common.
 
     Args:
-        left: One feature vector per item, tensor or NumPy array; scaled to unit length here.
-        right: Features of the same items, in the same order, from another model.
+        left: One vector per item ``(items, dim)``: a tensor, an array or a list of vectors, of
+            any real type; scaled to unit length here.
+        right: Features of the same items, in the same order, from another model; the width may
+            differ.
         k: Neighbours per item; an item is never its own neighbour.
 
     Raises:
-        ValueError: If ``k`` is not in ``1 .. items - 1``, the numbers of items differ, or a
-            feature is not finite.
+        ValueError: If a shape is another one, the numbers of items differ, a feature is not
+            finite, ``k`` is not in ``1 .. items - 1``, or a side is collapsed: equal cosines of
+            all pairs of items have no order.
+
+    Example:
+        >>> circle = [[1.0, 0.0], [0.9, 0.4], [0.0, 1.0], [-0.5, 0.9]]
+        >>> mutual_knn(circle, circle, k=2)
+        1.0
+        >>> mutual_knn(circle, circle[::-1], k=1)
+        1.0
+        >>> mutual_knn(circle, [circle[item] for item in (0, 2, 1, 3)], k=1)
+        0.0
     """
-    return mutual_knn_matrix([left], [right], k).item()
+    one, other = as_pair(left, right, "mutual_knn")
+    k = check_k(len(one), k, "mutual_knn")
+    return shared_neighbours([neighbours(one, k)], [neighbours(other, k)]).item()
 
 
 def mutual_knn_matrix(
-    lefts: Sequence[Array] | Float[Array, "lefts items_left dim_left"],
-    rights: Sequence[Array] | Float[Array, "rights items_right dim_right"],
-    k: int,
+    lefts: Layers, rights: Layers, k: SupportsIndex
 ) -> Float[Tensor, "lefts rights"]:
     """Return ``mutual_knn`` of every pair of layers; each layer is searched once.
 
     Args:
-        lefts: Features ``(items, dim)`` of each layer of one model, tensors or NumPy arrays.
+        lefts: Features ``(items, dim)`` of each layer of one model: a list, whose widths may
+            differ, or a tensor or an array ``(layers, items, dim)``.
         rights: Features of the same items from each layer of another.
         k: Neighbours per item.
 
     Raises:
         ValueError: As ``mutual_knn``.
+
+    Example:
+        >>> circle = [[1.0, 0.0], [0.9, 0.4], [0.0, 1.0], [-0.5, 0.9]]
+        >>> other = [circle[item] for item in (0, 2, 1, 3)]
+        >>> mutual_knn_matrix([circle, other], [circle], k=1).tolist()
+        [[1.0], [0.0]]
     """
+    left, right = as_sides(lefts, rights, "mutual_knn_matrix")
+    k = check_k(len(left[0]), k, "mutual_knn_matrix")
     return shared_neighbours(
-        [neighbours(left, k) for left in lefts], [neighbours(right, k) for right in rights]
+        [neighbours(layer, k) for layer in left], [neighbours(layer, k) for layer in right]
     )
 
 
@@ -72,87 +94,33 @@ def shared_neighbours(
     Raises:
         ValueError: If the lists differ in items or k.
     """
-    counts = _counts(_columns(lefts, rights), _columns(rights, lefts))
-    return counts.double() / lefts[0].numel()
+    return common_neighbours(lefts, rights).double() / lefts[0].numel()
 
 
-class Calibration(NamedTuple):
-    """How scores compare with those of permuted items, for each pair of layers.
-
-    Attributes:
-        score: ``max(0, (s - tau) / (1 - tau))``: 0 where not above the largest score that a search
-            over all pairs finds by chance, 1 for identical neighbours. Its maximum is the gated
-            score of the two models.
-        p: The share of the permutations, and the data themselves, that score at least as high.
-        p_maximum: The same share of the largest score over all pairs. The score is above 0 exactly
-            where this is at most ``LEVEL``; its minimum is the p value of the two models.
-    """
-
-    score: Float[Tensor, "lefts rights"]
-    p: Float[Tensor, "lefts rights"]
-    p_maximum: Float[Tensor, "lefts rights"]
-
-
-def calibrated_matrix(
+def common_neighbours(
     lefts: Sequence[Int[Tensor, "items_left k_left"]],
     rights: Sequence[Int[Tensor, "items_right k_right"]],
-    permutations: int,
-    generator: torch.Generator,
-) -> Calibration:
-    """Compare scores with those of permuted items, and of the search over layers (Groeger et al.).
-
-    One permutation is the same for all pairs; its largest score is a draw of what the best pair of
-    two unrelated models scores. ``tau`` is the 95 % quantile of these draws: the smallest score
-    that, as an observed one, would have a p value (Phipson and Smyth, 2010) above 0.05.
-
-    Args:
-        lefts: Lists from ``neighbours``, one per layer.
-        rights: Lists of the same items from another model.
-        permutations: How often the items of ``rights`` are permuted, the same way for all pairs.
-        generator: A CPU generator that draws the permutations.
+) -> Int[Tensor, "lefts rights"]:
+    """Return the number of common neighbours of each pair of lists, over all items.
 
     Raises:
-        ValueError: If there are too few permutations, the lists differ in items or k, or hold all
-            items.
+        ValueError: As ``shared_neighbours``.
     """
-    if permutations < LEAST_PERMUTATIONS:
-        raise ValueError(
-            f"calibrated: permutations must be at least {LEAST_PERMUTATIONS}, for a p value of "
-            f"{LEVEL}, got {permutations}. Raise similarity.permutations in the config."
-        )
-    items, k = lefts[0].shape
-    if k >= items - 1:
-        raise ValueError(
-            f"calibrated: k must lie below {items - 1}, since all other items always agree, got "
-            f"{k}. Lower similarity.k in the config, or use more items."
-        )
-    possible = lefts[0].numel()
-    observed = _counts(_columns(lefts, rights), _columns(rights, lefts)).double()
-    orders = [torch.randperm(items, generator=generator) for _ in range(permutations)]
-    counts = _permuted_counts(torch.stack(list(lefts)), torch.stack(list(rights)), orders)
-    largest = counts.flatten(1).amax(1)
-    above = math.floor(LEVEL * (permutations + 1) + 1e-9)  # draws and data that may lie above
-    tau = largest.sort(descending=True).values[above - 1] / possible
-    return Calibration(
-        ((observed / possible - tau) / (1 - tau)).clamp(min=0),
-        _p_values(counts, observed),
-        _p_values(largest[:, None, None], observed),
-    )
+    return _counts(_columns(lefts, rights), _columns(rights, lefts))
 
 
-def _p_values(null: Tensor, observed: Tensor) -> Tensor:
-    """Return the share of a null's draws (its first dimension) and the data that are as high."""
-    return ((null >= observed).sum(0) + 1).double() / (len(null) + 1)
+def chance_level(k: SupportsIndex, items: int) -> float:
+    """Return the expected ``mutual_knn`` of unrelated spaces, the mean over all permutations.
 
-
-def chance_level(k: int, items: int) -> float:
-    """Return the expected ``mutual_knn`` of unrelated spaces, the mean over all permutations."""
-    check_k(items, k)
-    return k / (items - 1)
+    Example:
+        >>> round(chance_level(10, 1024), 6)
+        0.009775
+    """
+    return check_k(items, k, "chance_level") / (items - 1)
 
 
 def clamp_outliers(
-    layers: Sequence[Array] | Float[Array, "layers items dim"],
+    layers: Layers,
     quantile: float = 0.95,
     scope: str = "global",
 ) -> list[Tensor]:
@@ -168,11 +136,15 @@ def clamp_outliers(
 
     Raises:
         ValueError: If quantile or scope is none of these.
+
+    Example:
+        >>> clamp_outliers([[[1.0, -2.0], [3.0, -100.0]]], quantile=0.5)[0].tolist()
+        [[1.0, -2.0], [3.0, -3.0]]
     """
     if not 0 < quantile <= 1 or scope not in SCOPES:
         raise ValueError(
             f"clamp_outliers: quantile must lie in 0..1 and scope be {', '.join(SCOPES)}, got "
-            f"{quantile} and {scope!r}. Change similarity.quantile in the config."
+            f"{quantile} and {scope!r}. Change quantile or scope."
         )
     layers = [precise(as_tensor(layer)) for layer in layers]
     if quantile == 1:
@@ -198,36 +170,6 @@ def _counts(lefts: Tensor, rights: Tensor) -> Tensor:
                 items = slice(start, start + chunk)
                 counts[i, j] += (left[:, None, items] == right[None, :, items]).count_nonzero()
     return counts
-
-
-def _permuted_counts(lefts: Tensor, rights: Tensor, orders: list[Tensor]) -> Tensor:
-    """Count equal neighbours of every pair for each order of the items of ``rights``.
-
-    For a chunk of items at a time, a table says of each (item, neighbour) which left layers
-    have it; the rows for all right layers' neighbours are then summed, in any order.
-
-    Args:
-        lefts: Lists (lefts, items, k).
-        rights: Lists (rights, items, k).
-        orders: Permutations of the items.
-
-    Returns:
-        Counts (orders, lefts, rights).
-    """
-    layers, items = lefts.shape[:2]
-    orders = torch.stack(orders).to(lefts.device)
-    indices = orders.argsort(1)  # the new index of each item
-    rights = rights.long()
-    counts = torch.zeros(len(orders), len(rights), layers, dtype=torch.float64, device=lefts.device)
-    size = max(1, CHUNK_ENTRIES // (items * layers))
-    for chunk in torch.arange(items, device=lefts.device).split(size):
-        table = torch.zeros(len(chunk), items, layers, device=lefts.device)
-        table.scatter_(1, lefts[:, chunk].permute(1, 2, 0).long(), 1.0)  # (chunk, items, layers)
-        first = items * torch.arange(len(chunk), device=lefts.device)[:, None]
-        for count, order, index in zip(counts, orders, indices, strict=True):
-            rows = (index[rights[:, order[chunk]]] + first).flatten(1)  # (rights, chunk * k)
-            count += embedding_bag(rows, table.flatten(0, 1), mode="sum")
-    return counts.mT
 
 
 def _columns(lists: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:

@@ -84,8 +84,10 @@ class Entry(Closed, strict=True):
     full: bool = decides(
         "items", default=False, description="The folder must hold the published counts."
     )
-    sizes: dict[str, int | float] = decides(
-        "items", default={}, description="Arguments of the reader: how much is drawn, which seed."
+    sizes: dict[str, int | float | str] = decides(
+        "items",
+        default={},
+        description="Arguments of the reader: how much is drawn, which seed, which column.",
     )
     training: dict[str, object] = decides(
         "recipe", default={}, description="Changed values of the recipe."

@@ -18,7 +18,7 @@ import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from rectify.typed import nearest
 
@@ -68,6 +68,12 @@ def arguments(reader: ModuleType) -> tuple[str, ...]:
     return tuple(inspect.signature(reader.read).parameters)
 
 
+def _types(reader: ModuleType, argument: str) -> tuple[object, ...]:
+    """Return the types that an argument of a reader may have."""
+    annotation = inspect.signature(reader.read).parameters[argument].annotation
+    return (annotation, *get_args(annotation))
+
+
 def check(reader: ModuleType, *, folder: str | None, full: bool, sizes: dict, shifts: bool) -> None:
     """Check that a reader gets what it needs, and nothing that would have no effect.
 
@@ -81,6 +87,13 @@ def check(reader: ModuleType, *, folder: str | None, full: bool, sizes: dict, sh
             f"sizes of {name} must be among {', '.join(sizable) or 'none'}, got {unknown[0]}. "
             f"{nearest(unknown[0], sizable)}"
         )
+    for key, value in sizes.items():
+        is_text = str in _types(reader, key)
+        if isinstance(value, str) != is_text:
+            raise ValueError(
+                f"sizes of {name}: {key} must be {'a name' if is_text else 'a number'}, got "
+                f"{value!r}. Correct it."
+            )
     if (folder is not None) == reader.EMBEDDED:
         rule = "no folder: it is drawn" if reader.EMBEDDED else "a folder"
         raise ValueError(f"reader {name} must have {rule}, got {folder or 'none'}. Correct folder.")

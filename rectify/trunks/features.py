@@ -70,18 +70,23 @@ def load_features(path: Path) -> tuple[Float[Tensor, "layers items dim"], dict[s
 
 
 def check_same_pairs(language: Mapping[str, object], vision: Mapping[str, object]) -> None:
-    """Check that features of captions and of images are of the same set of pairs.
+    """Check that features of captions and of images are of the same pairs in the same order.
+
+    Of one's own features nobody knows it.
 
     Args:
-        language: Facts of the captions' features, from ``load_features``.
+        language: Facts of the captions' features, from ``rectify.trunks.own_features``.
         vision: Facts of the images' features.
 
     Raises:
         ValueError: If they are of different sets, or one does not say of which.
     """
-    ours, theirs = language.get("pairs"), vision.get("pairs")
-    if ours is None or ours != theirs:
-        raise ValueError(
-            f"similarity: both features must be of the same pairs, got {ours} and {theirs}. "
-            "Make both on one set."
-        )
+    if language.get("language_own") or vision.get("vision_own"):
+        return
+    for key, what in (("pairs", "the same pairs"), ("pairs_sha256", "pairs of one manifest")):
+        ours, theirs = language.get(key), vision.get(key)
+        if ours is None or ours != theirs:
+            raise ValueError(
+                f"similarity: both features must be of {what}, got {ours} and {theirs}. "
+                "Make both again, on one prepared set."
+            )

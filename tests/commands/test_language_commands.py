@@ -1,15 +1,15 @@
 import argparse
 import json
+from hashlib import sha256
 
 import pytest
 import torch
 
 from rectify.commands import extract_block, language_features, pretrain
-from rectify.data.sets import manifest
+from rectify.data.manifests import manifest, write_listing
 from rectify.language.block import load_block, read_block
 from rectify.language.captions import caption_features
-from rectify.results.declared import MANIFEST
-from rectify.results.tables import write_table
+from rectify.results.provenance import provenance
 from rectify.trunks.features import load_features
 
 SETTINGS = {"family": "llama", "layers": 2, "hidden": 16, "heads": 2, "steps": 2, "context": 16}
@@ -81,7 +81,7 @@ def test_features_of_the_captions_come_with_what_they_were_computed_from(tmp_pat
     pretrained(folder)
     (folder / "fetched.json").write_text('{"commit": "0123abcd"}')
     listing = manifest([("pairs", -1, caption, "drawn") for caption in captions])
-    write_table(MANIFEST, listing, tmp_path / "pairs" / "manifest.csv", {})
+    write_listing(tmp_path / "pairs", listing, provenance(0))
     run(
         language_features,
         *("--language", "tiny-llama", "--checkpoint", str(folder)),
@@ -96,6 +96,7 @@ def test_features_of_the_captions_come_with_what_they_were_computed_from(tmp_pat
         "procedure": {"embedding": False, "final_norm": False, "first_token": True},
         "first_layer": 0,
         "pairs": "pairs",
+        "pairs_sha256": sha256((tmp_path / "pairs" / "manifest.csv").read_bytes()).hexdigest(),
         "language": "tiny-llama",
         "language_parameters": parameters["parameters"],
         "language_untrained": None,

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rectify.commands import prepare_data, vision_features
+from rectify.data.manifests import read_listing
 from rectify.data.sets import load_set
 from rectify.language.weights import sha256
 from rectify.tasks.image_classification.augment import normalise
@@ -61,6 +62,7 @@ def test_the_features_of_a_trained_run_are_those_of_its_blocks(tmp_path, images,
         torch.testing.assert_close(layers, block_features(vit.eval(), shown))
     assert facts == {
         "pairs": "pairs",
+        "pairs_sha256": read_listing(pairs)[1]["sha256"],
         "vision": "vit-s",
         "seed": 0,
         "pretrained": False,

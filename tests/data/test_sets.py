@@ -14,10 +14,8 @@ from rectify.data.sets import (
     ImageSet,
     load_set,
     load_sets,
-    read_image,
     save_files,
     save_sets,
-    unreadable,
 )
 from rectify.results.declared import MANIFEST
 from rectify.results.provenance import provenance
@@ -183,84 +181,3 @@ def test_a_prepared_set_of_files_finds_its_files(files, tmp_path):
     assert test[0].mode == "RGB"
     assert not (tmp_path / "out" / "arrays.safetensors").exists()
     assert SOURCE["facts"] == {"data": "toy"}
-
-
-def test_an_unreadable_image_is_named(files):
-    folder, _, _ = files
-    whole = (folder / "a b.png").read_bytes()
-    (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
-    (folder / "text.png").write_text("no image")
-    for name in ("cut.png", "text.png", "absent.png"):
-        with pytest.raises(ValueError, match=rf"{name}: must be an intact image, got ") as caught:
-            read_image(folder / name)
-        assert "\n" not in str(caught.value)
-
-
-def kinds_of_images() -> dict[str, Image.Image]:
-    """Return an image in each mode that data sets hold, by a file name that can store it."""
-    noise = np.random.default_rng(1).integers(0, 256, (31, 27, 4), dtype=np.uint8)
-    colours, grey = Image.fromarray(noise[..., :3]), Image.fromarray(noise[..., 0])
-    deep = Image.fromarray(noise[..., 0].astype(np.uint16) * 257)
-    return {
-        "rgb.jpg": colours,
-        "grey.jpg": grey,
-        "cmyk.jpg": colours.convert("CMYK"),
-        "palette.png": colours.convert("P"),
-        "alpha.png": Image.fromarray(noise),
-        "grey-alpha.png": Image.fromarray(noise).convert("LA"),
-        "one-bit.png": grey.convert("1"),
-        "sixteen-bit.png": deep,
-        "rgb.webp": colours,
-        "rgb.bmp": colours,
-    }
-
-
-@pytest.mark.parametrize("name", kinds_of_images())
-def test_every_kind_of_image_becomes_rgb_exactly_as_pillow_makes_it(tmp_path, name):
-    image = kinds_of_images()[name]
-    image.save(tmp_path / name)
-    with Image.open(tmp_path / name) as stored:
-        assert stored.mode == image.mode or name in ("sixteen-bit.png", "rgb.webp")
-        expected = np.array(stored.convert("RGB"))
-    assert np.array_equal(np.array(read_image(tmp_path / name)), expected)
-    assert unreadable(tmp_path, [name], threads=1) == []
-
-
-@pytest.mark.filterwarnings("ignore:Palette images with Transparency:UserWarning")
-def test_a_transparent_palette_keeps_pillows_colours(tmp_path):
-    kinds_of_images()["palette.png"].save(tmp_path / "p.png", transparency=b"\x00\x80")
-    with Image.open(tmp_path / "p.png") as stored:
-        expected = np.array(stored.convert("RGB"))
-    assert np.array_equal(np.array(read_image(tmp_path / "p.png")), expected)
-
-
-@pytest.mark.parametrize("name", kinds_of_images())
-def test_an_image_cut_anywhere_is_unreadable(tmp_path, name):
-    kinds_of_images()[name].save(tmp_path / name)
-    whole = (tmp_path / name).read_bytes()
-    cuts = [round(len(whole) * share) for share in (0, 0.2, 0.5, 0.7, 0.85)]
-    for cut in cuts:
-        (tmp_path / f"{cut} of {name}").write_bytes(whole[:cut])
-    names = [name, *(f"{cut} of {name}" for cut in cuts)]
-    assert unreadable(tmp_path, names, threads=2) == names[1:]
-
-
-def test_unreadable_files_come_in_their_order_whatever_the_number_of_threads(tmp_path, monkeypatch):
-    monkeypatch.setattr("rectify.data.sets.CHUNK", 3)
-    names = [f"{item}.png" for item in range(10)]
-    for item, name in enumerate(names):
-        if item % 4:
-            (tmp_path / name).write_text("no image")
-        elif item:
-            kinds_of_images()["rgb.bmp"].save(tmp_path / name)  # by its content, not its name
-    bad = [name for item, name in enumerate(names) if item % 4 or not item]
-    assert unreadable(tmp_path, names, threads=1) == bad
-    assert unreadable(tmp_path, names, threads=4) == bad
-
-
-def test_an_absurdly_large_image_is_refused_by_name(tmp_path, monkeypatch):
-    kinds_of_images()["rgb.jpg"].save(tmp_path / "a.jpg")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(ValueError, match=r"a\.jpg: must be an intact image, got Image size"):
-        read_image(tmp_path / "a.jpg")
-    assert unreadable(tmp_path, ["a.jpg"], threads=1) == ["a.jpg"]

@@ -146,7 +146,7 @@ def test_what_cannot_be_aligned_is_refused_in_one_line() -> None:
         (lambda: cknna(values, values[:60], 3), "must have the same items, got 64 and 60"),
         (lambda: unbiased_cka(values[:3], values[:3]), "at least 4 items are needed, got 3"),
         (lambda: unbiased_cka(values, broken), "features must be finite"),
-        (lambda: cknna(torch.ones(6, 3), features(6, 3), 2), "cosines of each side must differ"),
+        (lambda: cknna(torch.ones(6, 3), features(6, 3), 2), "features of left must differ"),
     ):
         with pytest.raises(ValueError, match=message) as caught:
             action()

@@ -5,7 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from rectify.similarity import features as features_module
 from rectify.similarity import neighbours as module
+from rectify.similarity.features import as_tensor
 from rectify.similarity.neighbours import neighbours
 from tests.helpers.feature_spaces import features, slow_neighbours
 
@@ -77,7 +79,7 @@ def test_arrays_of_any_kind_have_the_neighbours_of_the_tensor(dtype) -> None:
 def test_the_memory_of_an_array_is_shared_and_never_written() -> None:
     array = features(60, 8).numpy()
     before = array.copy()
-    assert module.as_tensor(array).data_ptr() == array.ctypes.data
+    assert as_tensor(array).data_ptr() == array.ctypes.data
     neighbours(array, 5)
     assert np.array_equal(array, before)
 
@@ -126,6 +128,7 @@ def test_the_neighbours_do_not_depend_on_the_chunk(
         assert torch.equal(neighbours(values, 8, chunk=chunk), expected)
     monkeypatch.setattr(module, "CHUNK_ENTRIES", 2000)
     monkeypatch.setattr(module, "STRIPE_ENTRIES", 100)
+    monkeypatch.setattr(features_module, "STRIPE_ENTRIES", 100)
     assert torch.equal(neighbours(values, 8), expected)
 
 

@@ -7,12 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from rectify.similarity import mutual_knn, mutual_knn_matrix
+from rectify.similarity import calibration, mutual_knn, mutual_knn_matrix
 from rectify.similarity import scores as module
+from rectify.similarity.calibration import Calibration, calibrated_matrix
 from rectify.similarity.neighbours import neighbours
 from rectify.similarity.scores import (
-    Calibration,
-    calibrated_matrix,
     chance_level,
     clamp_outliers,
     shared_neighbours,
@@ -150,6 +149,7 @@ def test_the_permuted_scores_do_not_depend_on_the_chunk(monkeypatch: pytest.Monk
     whole = result()
     for entries in (1, 1000):
         monkeypatch.setattr(module, "CHUNK_ENTRIES", entries)
+        monkeypatch.setattr(calibration, "CHUNK_ENTRIES", entries)
         assert all(map(torch.equal, result(), whole))
 
 

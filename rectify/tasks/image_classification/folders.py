@@ -5,6 +5,7 @@ Hidden files, and files that are no images, are left out and logged.
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -29,27 +30,45 @@ def check_present(folder: Path, needed: Sequence[Path], source: str) -> None:
         )
 
 
-def check_classes(folder: Path, rows: Sequence[Row], classes: Sequence[str]) -> None:
+def check_classes(
+    folder: Path,
+    rows: Sequence[Row],
+    classes: Sequence[str],
+    suffixes: tuple[str, ...] = SUFFIXES,
+) -> None:
     """Check that every class has items for training and for the test.
+
+    Args:
+        folder: Of the set.
+        rows: Its items.
+        classes: Their names.
+        suffixes: Of the files that are read; others are named where a class has no item.
 
     Raises:
         ValueError: If there is no class at all, or one without items.
     """
     if not classes:
         raise ValueError(
-            f"{folder}: must hold images of every class, got no class at all. Unpack the data set "
-            "there, or correct the folder in the config."
+            f"{folder}: must hold images of every class, got no class at all"
+            f"{_others(folder, suffixes)}. Unpack the data set there, or correct the folder in "
+            "the config."
         )
     for split in ("train", "test"):
         missing = sorted(set(classes) - {row.name for row in rows if row.split == split})
         if missing:
             raise ValueError(
                 f"{folder}: all {len(classes)} classes must have images in {split}, got none for "
-                f"{len(missing)}: {few(missing)}. Complete the folder."
+                f"{len(missing)}: {few(missing)}{_others(folder, suffixes)}. Complete the folder."
             )
 
 
-def class_rows(folder: Path, inside: str, split: str, classes: Sequence[str]) -> Iterator[Row]:
+def class_rows(
+    folder: Path,
+    inside: str,
+    split: str,
+    classes: Sequence[str],
+    suffixes: tuple[str, ...] = SUFFIXES,
+) -> Iterator[Row]:
     """Give the images of ``<folder>/<inside>/<class>/*``, class by class.
 
     Args:
@@ -57,13 +76,14 @@ def class_rows(folder: Path, inside: str, split: str, classes: Sequence[str]) ->
         inside: Path of the folder with one folder per class.
         split: Name of the split.
         classes: Of training, in the order of their labels.
+        suffixes: Of the files that are read.
 
     Raises:
         ValueError: If a folder is named as no class.
     """
     for path in folders(folder / inside):
         label = label_of(path.name, classes, path)
-        for name in images(path):
+        for name in images(path, suffixes):
             yield Row(split, label, path.name, f"{Path(inside, path.name, name)}")
 
 
@@ -94,6 +114,26 @@ def images(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
     if strays:
         log.info("%s: left out %d that are no images: %s", folder, len(strays), few(strays))
     return sorted(name for name, image in kept.items() if image)
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a list that lies with the images.
+
+    Raises:
+        ValueError: If it is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: must be UTF-8, got {error.reason}. Save it as UTF-8.") from None
+
+
+def _others(folder: Path, suffixes: tuple[str, ...]) -> str:
+    """Return what an error says of files in a folder, at any depth, that are not read."""
+    names = (name for _, _, files in os.walk(folder) for name in files if name[0] != ".")
+    found = Counter(os.path.splitext(name)[1].lower() or "no suffix" for name in names)
+    others = [f"{count} of {kind}" for kind, count in found.most_common() if kind not in suffixes]
+    return f", and files that are not read: {few(others)}" if others else ""
 
 
 def _is_named_as_image(entry: os.DirEntry, suffixes: tuple[str, ...]) -> bool:

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
-from rectify.data.sets import read_image
+from rectify.data.images import read_image
 from rectify.results.declared import MASKS
 from rectify.results.tables import read_note, read_table
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rectify.data.sets import unreadable
+from rectify.data.images import unreadable
 from rectify.tasks import preparation
 from rectify.tasks.image_classification.settings import Settings
 

@@ -14,7 +14,8 @@ from pandas import DataFrame
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
-from rectify.data.sets import FileSet, ImageSet, load_set, read_image
+from rectify.data.images import read_image
+from rectify.data.sets import FileSet, ImageSet, load_set
 from rectify.results.declared import MASKS
 from rectify.results.files import atomic_path
 from rectify.tasks.image_classification.folders import check_present, folders, images

@@ -6,6 +6,7 @@ one view the middle of each segment, two views its start and its middle, as Vide
 Something-Something. A clip is a video file, or a folder with one image file per frame.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,15 +14,24 @@ from pathlib import Path
 import av
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
-from rectify.data.sets import FileSet, read_image
+from rectify.data.images import read_image
+from rectify.data.sets import FileSet
 from rectify.tasks.video_classification.augment import Clip
+from rectify.tasks.video_classification.containers import stored_length
 
 Pick = Callable[[int], list[int]]
 """From the length of a clip to the frames to take, counted from 0."""
 
 FRAMES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+TURNS = {
+    1: Image.Transpose.ROTATE_90,
+    2: Image.Transpose.ROTATE_180,
+    3: Image.Transpose.ROTATE_270,
+}
+"""Counterclockwise, by quarters."""
 PLACES = {1: (1,), 2: (0, 1)}
 """By number of views: where each takes its frames, in half segments from a segment's start."""
 
@@ -97,7 +107,8 @@ def decode(path: Path, pick: Pick) -> Clip:
     """Return chosen frames of a clip, as RGB.
 
     Args:
-        path: A video file, or a folder of images whose names are in the order of time.
+        path: A video file, or a folder of images whose names are in the order of time, their
+            numbers read as numbers; hidden files are no frames.
         pick: Chooses among as many frames as the clip has.
 
     Raises:
@@ -114,37 +125,48 @@ def undecodable(folder: Path, sources: Sequence[str], threads: int) -> list[str]
 
 
 def _from_folder(path: Path, pick: Pick) -> Clip:
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in FRAMES)
+    files = [
+        file
+        for file in path.iterdir()
+        if file.suffix.lower() in FRAMES and file.name[0] != "." and file.is_file()
+    ]
     if not files:
         raise ValueError(_broken(path, "no image"))
+    files.sort(key=_time)
     return [read_image(files[index]) for index in pick(len(files))]
+
+
+def _time(frame: Path) -> tuple[list[str | int], str]:
+    """Return the key that orders frames by the numbers in their names, read as numbers."""
+    parts = re.split("([0-9]+)", frame.stem)  # text and numbers in turn
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)], frame.name
 
 
 def _from_video(path: Path, pick: Pick) -> Clip:
     frames = list(_video_frames(path))  # in the file's own, small format
     if not frames:
         raise ValueError(_broken(path, "no frame"))
-    return [frames[index].to_image() for index in pick(len(frames))]
+    return [_upright(frames[index]) for index in pick(len(frames))]
+
+
+def _upright(frame: av.VideoFrame) -> Image.Image:
+    """Return a frame as it is shown: phones store clips as the sensor lies, and how to turn it."""
+    turns = round(frame.rotation / 90) % 4
+    return frame.to_image().transpose(TURNS[turns]) if turns else frame.to_image()
 
 
 def _video_frames(path: Path) -> Iterator[av.VideoFrame]:
     try:
         with av.open(f"{path}") as container:
             if container.streams.video:
-                yield from _decoded(path, container)
+                stream = container.streams.video[0]
+                stream.thread_count = 1  # clips are decoded side by side instead
+                yield from container.decode(stream)
     except av.FFmpegError as error:
         raise ValueError(_broken(path, error.strerror)) from None
-
-
-def _decoded(path: Path, container: av.container.InputContainer) -> Iterator[av.VideoFrame]:
-    stream, seconds = container.streams.video[0], 0.0
-    stream.thread_count = 1  # clips are decoded side by side instead
-    for frame in container.decode(stream):
-        seconds = frame.time or 0.0
-        yield frame
-    promised = (container.duration or 0) / av.time_base
-    if seconds < 0.75 * promised - 0.25:  # a decoder does not complain of a file's missing end
-        raise ValueError(_broken(path, f"{seconds:.1f} of {promised:.1f} seconds"))
+    there, promised = path.stat().st_size, stored_length(path)
+    if there < promised:  # a decoder does not complain of a file's missing end
+        raise ValueError(_broken(path, f"{there} of {promised} bytes"))
 
 
 def _is_intact(path: Path) -> bool:

@@ -9,7 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rectify.tasks.image_classification.readers import bar, caltech256, cifar100, imagenet
+from rectify.tasks.image_classification.readers import (
+    bar,
+    caltech256,
+    cifar100,
+    imagenet,
+    tinyimagenet,
+)
 from tests.helpers.trees import picture, write_cifar
 
 
@@ -82,6 +88,7 @@ def test_globals_other_than_arrays_are_refused(tmp_path, digests, code):
         (imagenet, "ImageNet"),
         (bar, "BAR"),
         (caltech256, "Caltech-256"),
+        (tinyimagenet, "Tiny ImageNet"),
     ],
 )
 def test_missing_data_says_where_it_belongs_and_how_to_get_it(tmp_path, reader, source):
@@ -141,7 +148,7 @@ def test_every_folder_may_be_a_link(tree, tmp_path, monkeypatch):
 def test_a_class_missing_from_validation_is_named(tree):
     for file in (tree / "val" / "n01443537").iterdir():
         file.unlink()
-    message = r"all 2 classes must have images in test, got none for 1: n01443537\. "
+    message = r"all 2 classes must have images in test, got none for 1: n01443537, and files"
     with pytest.raises(ValueError, match=message):
         imagenet.read(tree)
 
@@ -306,3 +313,115 @@ def test_a_file_that_disagrees_with_the_metadata_is_named(tmp_path, damage):
     (tmp_path / "metadata.json").write_text(json.dumps(metadata))
     with pytest.raises(ValueError, match=rf"got 1 missing, .*: {wrong}\. Get the data"):
         bar.read(tmp_path)
+
+
+def flatten(tree: Path) -> list[str]:
+    """Lay the validation images into ``val`` itself, as ILSVRC packs them; return their classes."""
+    files = sorted((tree / "val").rglob("*.JPEG"), key=lambda file: file.name[::-1])
+    for number, file in enumerate(files, 1):
+        file.rename(tree / "val" / f"ILSVRC2012_val_{number:08}.JPEG")
+    for place in (tree / "val").iterdir():
+        if place.is_dir():
+            place.rmdir()
+    return [file.parent.name for file in files]
+
+
+def test_flat_validation_images_say_what_they_need(tree):
+    flatten(tree)
+    message = (
+        r"val: must have one folder of images per class, got 4 images without folders\. Put their "
+        r"synsets, one a line in the order of the images, into .*/imagenet_2012_validation_synset_"
+        r"labels\.txt, or sort the images into folders\."
+    )
+    with pytest.raises(ValueError, match=message) as caught:
+        imagenet.read(tree)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("place", [".", "val"])
+@pytest.mark.parametrize("with_files", [False, True])
+def test_flat_validation_images_are_read_with_the_list_of_their_synsets(tree, place, with_files):
+    labels = flatten(tree)
+    names = [f"ILSVRC2012_val_{number:08}.JPEG" for number in range(1, 5)]
+    lines = [f"{name} {label}" for name, label in zip(names, labels, strict=True)]
+    text = "\n".join(reversed(lines) if with_files else labels) + "\n"
+    (tree / place / imagenet.SYNSET_LIST).write_text(text)
+    rows = imagenet.read(tree)
+    assert [row[1:] for row in rows if row.split == "test"] == [
+        (["n01440764", "n01443537"].index(label), label, f"val/{name}")
+        for name, label in zip(names, labels, strict=True)
+    ]
+    assert len(set(labels)) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("n01440764\n" * 3, r"each of the 4 images, got 3 lines that do not fit"),
+        ("n01440764\n" * 5, "got 5 lines that do not fit them"),
+        ("a.JPEG n01440764\n" * 4, "got 4 lines that do not fit them"),
+        ("1 2 3\n" * 4, "got 4 lines that do not fit them"),
+        ("n01440764\n" * 3 + "n99\n", r"class must be one of the 2 in training, got 'n99'"),
+        ("\xe9", "must be UTF-8, got invalid|unexpected end"),
+    ],
+)
+def test_a_wrong_list_of_synsets_is_one_line(tree, text, message):
+    flatten(tree)
+    (tree / imagenet.SYNSET_LIST).write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=message) as caught:
+        imagenet.read(tree)
+    assert "\n" not in str(caught.value)
+
+
+def write_tiny(folder: Path) -> list[str]:
+    """Write Tiny ImageNet in miniature; return the lines of its validation list."""
+    names = ("n01443537", "n01629819")
+    for name in names:
+        for item in range(3):
+            picture(folder / "train" / name / "images" / f"{name}_{item}.JPEG")
+        (folder / "train" / name / f"{name}_boxes.txt").write_text(f"{name}_0.JPEG\t0\t0\t9\t9\n")
+    lines = []
+    for item in range(4):
+        picture(folder / "val" / "images" / f"val_{item}.JPEG")
+        lines.append(f"val_{item}.JPEG\t{names[item * 3 % 2]}\t0\t32\t44\t62")
+        picture(folder / "test" / "images" / f"test_{item}.JPEG")
+    (folder / "val" / "val_annotations.txt").write_text("\n".join(reversed(lines)) + "\n")
+    (folder / "wnids.txt").write_text("n01629819\nn01443537\n")
+    return lines
+
+
+def test_tiny_imagenet_takes_the_classes_of_its_list(tmp_path):
+    lines = write_tiny(tmp_path)
+    rows = tinyimagenet.read(tmp_path)
+    assert Counter((row.split, row.name) for row in rows) == {
+        ("train", "n01443537"): 3,
+        ("train", "n01629819"): 3,
+        ("test", "n01443537"): 2,
+        ("test", "n01629819"): 2,
+    }
+    assert [(Path(row.source).name, row.name) for row in rows[6:]] == [
+        tuple(line.split("\t")[:2]) for line in lines
+    ]
+    assert [row.label for row in rows] == [0, 0, 0, 1, 1, 1, 0, 1, 0, 1]
+    assert all((tmp_path / row.source).is_file() for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda text: text.replace("val_3", "val_9"),
+            r"got 2 without the other, first val_3\.JPEG",
+        ),
+        (lambda text: text + text, "each line must have a file of its own and its class, got"),
+        (lambda text: text.replace("\t", " "), "each line must have a file of its own and its cl"),
+        (lambda text: text.replace("n01443537", "n7"), "one of the 2 in training, got 'n7'"),
+    ],
+)
+def test_a_wrong_list_of_tiny_imagenet_is_one_line(tmp_path, change, message):
+    write_tiny(tmp_path)
+    path = tmp_path / "val" / "val_annotations.txt"
+    path.write_text(change(path.read_text()))
+    with pytest.raises(ValueError, match=message) as caught:
+        tinyimagenet.read(tmp_path)
+    assert "\n" not in str(caught.value)

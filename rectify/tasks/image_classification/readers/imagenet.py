@@ -1,5 +1,8 @@
 """ImageNet's layout: ``train/<class>/*`` and ``val/<class>/*``, and the layouts of its shifts.
 
+The images of ``val`` may lie there without folders, as ILSVRC packs them, if a list of their
+synsets lies next to ``val`` or in it: one a line in the order of the images, or file and synset.
+
 The test sets -A, -Sketch and -R are ``<class>/*``; ImageNet-C is
 ``<corruption>/<severity>/<class>/*``. The classes of a shifted set may be fewer.
 """
@@ -15,6 +18,9 @@ from rectify.tasks.image_classification.folders import (
     check_present,
     class_rows,
     folders,
+    images,
+    label_of,
+    read_text,
 )
 from rectify.tasks.readers import Row, check_count, few
 
@@ -46,6 +52,9 @@ EXTRA = ("gaussian_blur", "saturate", "spatter", "speckle_noise")
 """Corruptions that come with ImageNet-C and are not among its fifteen."""
 SEVERITIES = ("1", "2", "3", "4", "5")
 
+SYNSET_LIST = "imagenet_2012_validation_synset_labels.txt"
+"""Of the validation images without folders, as it goes around."""
+
 log = logging.getLogger(__name__)
 
 
@@ -59,7 +68,10 @@ def read(folder: Path) -> list[Row]:
     check_present(folder, [folder / "train", folder / "val"], source)
     classes = _classes(folder)
     rows = [*class_rows(folder, "train", "train", classes)]
-    rows += class_rows(folder, "val", "test", classes)
+    if folders(folder / "val"):
+        rows += class_rows(folder, "val", "test", classes)
+    else:
+        rows += _flat_rows(folder, classes)
     check_classes(folder, rows, classes)
     return rows
 
@@ -114,6 +126,33 @@ def synsets(split: str) -> list[str]:
 
 def _classes(folder: Path) -> list[str]:
     return [path.name for path in folders(folder / "train")]
+
+
+def _flat_rows(folder: Path, classes: list[str]) -> list[Row]:
+    """Return the validation images that lie in no folder, with the classes of a list."""
+    files = images(folder / "val")
+    if not files:
+        return []
+    places = [folder / SYNSET_LIST, folder / "val" / SYNSET_LIST]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise ValueError(
+            f"{folder / 'val'}: must have one folder of images per class, got {len(files)} images "
+            f"without folders. Put their synsets, one a line in the order of the images, into "
+            f"{places[0]}, or sort the images into folders."
+        )
+    lines = [line.split() for line in read_text(path).splitlines() if line.strip()]
+    if all(len(line) == 1 for line in lines) and len(lines) == len(files):
+        lines = [[file, *line] for file, line in zip(files, lines, strict=True)]
+    if not all(len(line) == 2 for line in lines) or sorted(line[0] for line in lines) != files:
+        raise ValueError(
+            f"{path}: must have a synset, or a file and its synset, for each of the {len(files)} "
+            f"images, got {len(lines)} lines that do not fit them. Complete the list."
+        )
+    return [
+        Row("test", label_of(name, classes, path), name, f"val/{file}")
+        for file, name in sorted(map(tuple, lines))
+    ]
 
 
 def _conditions(split: str, place: Path) -> Iterator[tuple[str, str]]:
