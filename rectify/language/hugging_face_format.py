@@ -33,9 +33,14 @@ def read_settings(checkpoint: Path) -> dict[str, object]:
     """Return the values of ``config.json``.
 
     Raises:
-        ValueError: If it is not a mapping.
+        ValueError: If it is missing, or not a mapping.
     """
     path = checkpoint / CONFIG
+    if not path.is_file():
+        raise ValueError(
+            f"{checkpoint}: must hold its settings beside its weights, got no {CONFIG}. Get the "
+            "checkpoint again."
+        )
     settings = read_json(path)
     if not isinstance(settings, dict):
         raise ValueError(f"{path}: must map names to values, got {settings!r:.40}. Get it again.")
