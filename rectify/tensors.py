@@ -57,12 +57,12 @@ def mapped_tensors(path: Path) -> Tensors:
         return read_safetensors(path)[0]
     content = load_pickle(path)
     if not isinstance(content, dict):
-        raise ValueError(_refusal(path, f"a {type(content).__name__}", SAVE_ALONE))
+        raise ValueError(_refusal(path, f"one of type {type(content).__name__}", SAVE_ALONE))
     inner = [content[name] for name in WRAPPERS if isinstance(content.get(name), dict)]
     content = inner[0] if len(inner) == 1 else content
     other = [name for name, value in content.items() if not isinstance(value, Tensor)]
     if other:
-        got = f"a {type(content[other[0]]).__name__} named {other[0]}"
+        got = f"{other[0]}, of type {type(content[other[0]]).__name__}"
         raise ValueError(_refusal(path, got, SAVE_ALONE))
     return content
 

@@ -61,18 +61,18 @@ def test_the_caller_says_what_to_do(tmp_path):
 @pytest.mark.parametrize(
     ("content", "got"),
     [
-        ([1], "a list"),
-        ({"a": 1}, "a int named a"),
-        ({"a": torch.ones(1), "steps": 3}, "a int named steps"),
-        ({"a": [torch.ones(1)]}, "a list named a"),
-        ({"model": {"a": torch.ones(1)}, "module": {"a": torch.ones(1)}}, "a dict named model"),
-        ({"model": {"a": {"b": torch.ones(1)}}}, "a dict named a"),
-        (torch.ones(2), "a Tensor"),
+        ([1], "one of type list"),
+        ({"a": 1}, "a, of type int"),
+        ({"a": torch.ones(1), "steps": 3}, "steps, of type int"),
+        ({"a": [torch.ones(1)]}, "a, of type list"),
+        ({"model": {"a": torch.ones(1)}, "module": {"a": torch.ones(1)}}, "model, of type dict"),
+        ({"model": {"a": {"b": torch.ones(1)}}}, "a, of type dict"),
+        (torch.ones(2), "one of type Tensor"),
     ],
 )
 def test_a_pickle_of_other_things_holds_no_tensors_by_name(tmp_path, content, got):
     torch.save(content, tmp_path / "x.bin")
-    with pytest.raises(ValueError, match=f"got {got}. Save its tensors alone"):
+    with pytest.raises(ValueError, match=rf"got {got}\. Save its tensors alone"):
         mapped_tensors(tmp_path / "x.bin")
 
 

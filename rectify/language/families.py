@@ -18,7 +18,8 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig
 
 Tokens = Float[Tensor, "batch tokens dim"]
 Arguments = dict[str, Tensor | tuple[Tensor, Tensor] | None]
-"""What a layer is called with besides its tokens and the mask, by name."""
+"""What a layer is called with besides its tokens, by name."""
+FREQUENCIES = "rotary_emb.inv_freq"  # of rotary positions
 
 
 def _rotary(layer: nn.Module, tokens: Tokens) -> Arguments:
@@ -66,7 +67,7 @@ class Family:
     stem: str = "layers"
     norm: str = "norm"
     embedding: str = "embed_tokens"
-    buffers: tuple[str, ...] = ()
+    buffers: tuple[str, ...] = (FREQUENCIES,)
     in_tuple: bool = False
     attention: str = "self_attn"
     attention_adds: bool = False
@@ -99,7 +100,6 @@ FAMILIES = {
         stem="h",
         norm="ln_f",
         embedding="word_embeddings",
-        buffers=(".self_attention.rotary_emb.inv_freq",),
         in_tuple=True,
         attention="self_attention",
     ),
@@ -132,10 +132,10 @@ FAMILIES = {
         _rotary,
         norm="final_layer_norm",
         embedding="embed_in",
-        buffers=(".attention.bias", ".attention.masked_bias", "rotary_emb.inv_freq"),
+        buffers=(".attention.bias", ".attention.masked_bias", FREQUENCIES),
         attention="attention",
     ),
-    "llama": Family("LlamaDecoderLayer", _rotary, buffers=("rotary_emb.inv_freq",)),
+    "llama": Family("LlamaDecoderLayer", _rotary),
     "mistral": Family("MistralDecoderLayer", _rotary),
     "olmo": Family("OlmoDecoderLayer", _rotary),
     "olmo2": Family("Olmo2DecoderLayer", _rotary, attention_norm="post_attention_layernorm"),
@@ -145,7 +145,7 @@ FAMILIES = {
     "qwen2": Family("Qwen2DecoderLayer", _rotary),
     "qwen3": Family("Qwen3DecoderLayer", _rotary),
     "smollm3": Family("SmolLM3DecoderLayer", _rotary),
-    "stablelm": Family("StableLmDecoderLayer", _rotary, buffers=("rotary_emb.inv_freq",)),
+    "stablelm": Family("StableLmDecoderLayer", _rotary),
 }
 EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")  # settings of mixtures of them
 

@@ -27,8 +27,8 @@ def prefix_of(checkpoint: Path, config: PretrainedConfig) -> str:
     is missing.
 
     Raises:
-        ValueError: If there is no such layer, or there are several such models; also of adapters,
-            and of packed matrices.
+        ValueError: If there is no such layer, there are several such models, or more layers than
+            the settings tell; also of adapters, and of packed matrices.
     """
     names = tensor_names(checkpoint)
     family, expected = FAMILIES[config.model_type], set(empty_layer(config, 0).state_dict())
@@ -50,6 +50,12 @@ def prefix_of(checkpoint: Path, config: PretrainedConfig) -> str:
         raise ValueError(
             f"{checkpoint}: must hold one language model, got layers of {config.model_type} below "
             f"{' and '.join(prefix or 'no name' for prefix in prefixes)}. Save the one you mean."
+        )
+    last = max(int(layer) for prefix, layer in found if prefix == prefixes[0])
+    if last >= config.num_hidden_layers:
+        raise ValueError(
+            f"{checkpoint}: must have the {config.num_hidden_layers} layers that its settings tell, got "
+            f"tensors of layer {last} too. Get config.json and weights from one place."
         )
     return prefixes[0]
 

@@ -291,8 +291,12 @@ def test_constants_of_old_checkpoints_are_no_weights(tmp_path, tokens):
     for family, name in (
         ("llama", "model.layers.1.self_attn.rotary_emb.inv_freq"),
         ("gpt2", "transformer.h.1.attn.bias"),
+        ("gpt-neox", "gpt_neox.layers.1.attention.masked_bias"),
+        ("gpt-neox", "gpt_neox.layers.1.attention.rotary_emb.inv_freq"),
+        ("falcon", "transformer.h.1.self_attention.rotary_emb.inv_freq"),
+        ("phi", "model.layers.1.self_attn.rotary_emb.inv_freq"),
     ):
-        folder = made_checkpoint(tmp_path / family, **FAMILIES[family])
+        folder = made_checkpoint(tmp_path / name, **FAMILIES[family])
         expected, facts = load_block(folder, 1)(tokens), describe(folder)
         tensors = load_file(folder / "model.safetensors")
         save_file({**tensors, name: torch.ones(4)}, folder / "model.safetensors")

@@ -116,6 +116,46 @@ def test_features_are_the_mean_hidden_states_of_the_whole_model(any_checkpoint, 
     torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-5)
 
 
+SHORT, LONG = [1, 2, 3, 4], [5, 5, 5, 5]  # for each angle, of short and of long texts
+OLD_POSITIONS = {
+    "linear": ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}),
+    "dynamic": ("llama", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}),
+    "yarn": (
+        "mistral",
+        {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}, "max_position_embeddings": 64},
+    ),
+    "another base": ("qwen2", {"rope_theta": 100.0}),
+    "a part of each head": ("gpt-neox", {"rotary_pct": 0.5, "rotary_emb_base": 50}),
+    "a half of each head": ("stablelm", {"partial_rotary_factor": 0.5, "rope_theta": 50.0}),
+    "long": (
+        "phi 3",
+        {
+            "rope_scaling": {
+                "type": "longrope",
+                "short_factor": [1, 2, 3, 4],
+                "long_factor": [5] * 4,
+            },
+            "original_max_position_embeddings": 64,
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OLD_POSITIONS)
+def test_positions_as_older_settings_tell_them_are_those_of_the_whole_model(tmp_path, kind):
+    family, changes = OLD_POSITIONS[kind]
+    folder = made_checkpoint(tmp_path / "tiny", **FAMILIES[family])
+    plain, _ = caption_features(folder, CAPTIONS, 4)
+    path = folder / "config.json"
+    settings = json.loads(path.read_text())
+    del settings["rope_parameters"]
+    path.write_text(json.dumps(settings | changes))
+    expected = torch.stack([reference_features(folder, c) for c in CAPTIONS], dim=1)
+    features, _ = caption_features(folder, CAPTIONS, 4)
+    torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-5)
+    assert kind == "dynamic" or not torch.allclose(features, plain)  # which begins with long texts
+
+
 @pytest.mark.parametrize("settings", [{}, {"add_bos_token": False, "add_eos_token": True}])
 def test_a_tokenizer_of_sentencepiece_alone_gives_its_own_tokens(in_pieces, settings):
     texts = [*CAPTIONS, "a  cat ", " \ufb01ne \u00bd", "zebra\tquokka", "<s> a"]

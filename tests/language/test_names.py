@@ -142,6 +142,19 @@ def test_two_language_models_are_refused(checkpoint) -> None:
     )
 
 
+def test_more_layers_than_the_settings_tell_are_refused(checkpoint) -> None:
+    """Else features would end with a layer in the middle."""
+    path = checkpoint / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_hidden_layers": 2}))
+    for action in (
+        lambda: load_block(checkpoint, 0),
+        lambda: describe(checkpoint),
+        lambda: caption_features(checkpoint, CAPTIONS, 2),
+    ):
+        message = error_of(action)
+        assert "must have the 2 layers that its settings tell, got tensors of layer 2" in message
+
+
 def test_layers_of_another_family_are_told_by_a_name_that_is_there(checkpoint) -> None:
     changed(checkpoint, lambda name: name.replace("layers", "blocks"))
     message = error_of(load_block, checkpoint, 0)
