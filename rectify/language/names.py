@@ -54,7 +54,7 @@ def prefix_of(checkpoint: Path, config: PretrainedConfig) -> str:
     last = max(int(layer) for prefix, layer in found if prefix == prefixes[0])
     if last >= config.num_hidden_layers:
         raise ValueError(
-            f"{checkpoint}: must have the {config.num_hidden_layers} layers that its settings tell, got "
+            f"{checkpoint}: must have the {config.num_hidden_layers} layers of its settings, got "
             f"tensors of layer {last} too. Get config.json and weights from one place."
         )
     return prefixes[0]

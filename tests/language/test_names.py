@@ -152,7 +152,7 @@ def test_more_layers_than_the_settings_tell_are_refused(checkpoint) -> None:
         lambda: caption_features(checkpoint, CAPTIONS, 2),
     ):
         message = error_of(action)
-        assert "must have the 2 layers that its settings tell, got tensors of layer 2" in message
+        assert "must have the 2 layers of its settings, got tensors of layer 2" in message
 
 
 def test_layers_of_another_family_are_told_by_a_name_that_is_there(checkpoint) -> None:
