@@ -18,6 +18,8 @@ from torch import Tensor
 Tensors = dict[str, Tensor]
 UNREADABLE = (SafetensorError, OSError, RuntimeError, EOFError)  # what libraries raise for a file
 PICKLED = (".bin", ".pth")
+SAVE_ALONE = "Save its tensors alone, or get another file."
+WRAPPERS = ("state_dict", "module", "model")  # under which training scripts put the tensors
 OLD_START = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)  # of torch before 1.6
 
 
@@ -43,6 +45,8 @@ def read_safetensors(
 def mapped_tensors(path: Path) -> Tensors:
     """Return the tensors of a checkpoint's file, mapped into memory.
 
+    Tensors that a training script put under one name, next to its own notes, are taken out.
+
     Args:
         path: A pickle of ``torch.save`` if it ends in ``.bin`` or ``.pth``, else safetensors.
 
@@ -52,8 +56,14 @@ def mapped_tensors(path: Path) -> Tensors:
     if path.suffix not in PICKLED:
         return read_safetensors(path)[0]
     content = load_pickle(path)
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ValueError(_refusal(path, "other content than tensors by name"))
+    if not isinstance(content, dict):
+        raise ValueError(_refusal(path, f"one of type {type(content).__name__}", SAVE_ALONE))
+    inner = [content[name] for name in WRAPPERS if isinstance(content.get(name), dict)]
+    content = inner[0] if len(inner) == 1 else content
+    other = [name for name, value in content.items() if not isinstance(value, Tensor)]
+    if other:
+        got = f"{other[0]}, of type {type(content[other[0]]).__name__}"
+        raise ValueError(_refusal(path, got, SAVE_ALONE))
     return content
 
 
@@ -87,8 +97,7 @@ def load_pickle(path: Path, ignored: Iterable[str] = ()) -> object:
     except pickle.UnpicklingError as error:
         first = re.search(r"GLOBAL ([\w.]+)", str(error))
         got = f"other objects too{f', first {first[1]}' if first else ''}"
-        advice = "Save its tensors alone, or get another file."
-        raise ValueError(_refusal(path, got, advice)) from None
+        raise ValueError(_refusal(path, got, SAVE_ALONE)) from None
     except UNREADABLE as error:
         raise ValueError(_refusal(path, error)) from None
 

@@ -58,11 +58,29 @@ def test_the_caller_says_what_to_do(tmp_path):
         read_safetensors(tmp_path / "x.safetensors", "Train it again.")
 
 
-@pytest.mark.parametrize("content", [[1], {"a": 1}, {"a": [torch.ones(1)]}, torch.ones(2)])
-def test_a_pickle_of_other_things_holds_no_tensors_by_name(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "got"),
+    [
+        ([1], "one of type list"),
+        ({"a": 1}, "a, of type int"),
+        ({"a": torch.ones(1), "steps": 3}, "steps, of type int"),
+        ({"a": [torch.ones(1)]}, "a, of type list"),
+        ({"model": {"a": torch.ones(1)}, "module": {"a": torch.ones(1)}}, "model, of type dict"),
+        ({"model": {"a": {"b": torch.ones(1)}}}, "a, of type dict"),
+        (torch.ones(2), "one of type Tensor"),
+    ],
+)
+def test_a_pickle_of_other_things_holds_no_tensors_by_name(tmp_path, content, got):
     torch.save(content, tmp_path / "x.bin")
-    with pytest.raises(ValueError, match="got other content than tensors by name"):
+    with pytest.raises(ValueError, match=rf"got {got}\. Save its tensors alone"):
         mapped_tensors(tmp_path / "x.bin")
+
+
+@pytest.mark.parametrize("wrapper", ["state_dict", "module", "model"])
+def test_tensors_are_found_under_the_name_that_a_training_script_gives(tmp_path, wrapper):
+    notes = {"steps": 3, "optimizer": {"lr": 0.1}}
+    torch.save({wrapper: {"a": torch.ones(2)}, **notes}, tmp_path / "x.bin")
+    assert {n: t.tolist() for n, t in mapped_tensors(tmp_path / "x.bin").items()} == {"a": [1, 1]}
 
 
 def test_only_objects_that_are_named_are_left_out(tmp_path):

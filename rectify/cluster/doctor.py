@@ -17,8 +17,10 @@ from typing import NamedTuple, TypedDict
 import yaml
 
 from rectify.cluster import slurm
+from rectify.results.files import is_pointer
 
 PACKAGES = ("torch", "timm", "transformers", "snakemake", "snakemake-executor-plugin-slurm")
+WEIGHTS = (".safetensors", ".bin", ".pth", ".gguf")  # what files of weights end in
 NEEDED_BYTES = 20 * 2**30
 CUDA = "import torch; print('cuda', torch.cuda.device_count())"
 JOB = (
@@ -98,6 +100,10 @@ def present(what: str, places: Sequence[str], hint: str) -> Finding:
     missing = [place for place in places if not _has_content(Path(place))]
     if missing:
         return Finding(False, what, f"nothing at {', '.join(missing)}: {hint}")
+    noted = [place for place in places if _has_pointers(Path(place))]
+    if noted:
+        text = f"git-lfs's pointers alone at {', '.join(noted)}: run `git lfs pull` there"
+        return Finding(False, what, text)
     return Finding(True, what, ", ".join(places))
 
 
@@ -127,6 +133,14 @@ def cluster(asked: Request, gpus: int) -> Iterator[Finding]:
 
 def _has_content(path: Path) -> bool:
     return any(path.iterdir()) if path.is_dir() else path.exists()
+
+
+def _has_pointers(path: Path) -> bool:
+    """Return whether the weights at a path, if there are any, are not downloaded."""
+    files = [path]
+    if path.is_dir():
+        files = [file for file in path.iterdir() if file.suffix in WEIGHTS]
+    return bool(files) and all(map(is_pointer, files))
 
 
 def _time_limit(partition: str, runtime: int | str) -> Finding:

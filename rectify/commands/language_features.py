@@ -33,6 +33,7 @@ def run(args: argparse.Namespace) -> None:
     device = start(args.threads)
     texts = captions(args.pairs)
     procedure = Procedure(**args.procedure)
+    parameters = describe(args.checkpoint).parameters
     layers, origin = caption_features(
         args.checkpoint,
         texts,
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
         "first_layer": procedure.first_layer,
         **identity(args.pairs),
         "language": args.language,
-        "language_parameters": describe(args.checkpoint).parameters,
+        "language_parameters": parameters,
         "language_untrained": args.untrained,
         "language_revision": origin.revision,
         "language_sha256": origin.sha256,

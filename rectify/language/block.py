@@ -40,7 +40,7 @@ from rectify.language.weights import (
 )
 from rectify.results.files import atomic_path
 from rectify.tensors import Tensors, copied_tensor, read_safetensors
-from rectify.typed import layers_of
+from rectify.typed import layer_by, layers_of
 
 FINAL_NORM = "final_norm."  # before the names of the model's own norm in an extracted file
 AGAIN = "Extract the block again."
@@ -73,7 +73,7 @@ class Block(nn.Module):
         language: str,
         layer: int,
         tensors: Tensors,
-        norm: Callable[[], Tensors] = dict,
+        norm: Callable[[], Tensors] | None = None,
     ):
         super().__init__()
         self.hidden, self.family = config.hidden_size, config.model_type
@@ -92,10 +92,10 @@ class Block(nn.Module):
         It is not a part of this module (a cached property is not registered): only a model that
         uses it counts it, runs it and moves it to its device. Until then it is not read.
         """
-        weights = {name: tensor.float() for name, tensor in self._norm().items()}
-        if not weights:
+        norm = empty_norm(self._config) if self._norm else None
+        if norm is None:
             return None
-        norm = empty_norm(self._config)
+        weights = {name: tensor.float() for name, tensor in self._norm().items()}
         norm.load_state_dict(weights, strict=True, assign=True)
         return norm.requires_grad_(False)
 
@@ -112,8 +112,9 @@ class Block(nn.Module):
                 there means nothing.
         """
         family = FAMILIES[self.family]
-        arguments = family.arguments(self.decoder, tokens)
-        arguments["attention_mask"] = None if padding is None else _mask(padding, tokens.dtype)
+        arguments = {"attention_mask": None, **family.arguments(self.decoder, tokens)}
+        if padding is not None:
+            arguments["attention_mask"] = _mask(padding, tokens.dtype)
         cast = self._cast(tokens)
         if cast:
             output = functional_call(self.decoder, cast, (tokens,), arguments)
@@ -166,7 +167,7 @@ class Stack(nn.Module):
         return tokens
 
 
-def load_block(checkpoint: Path, layer: int | str) -> Block | Stack:
+def load_block(checkpoint: Path | str, layer: int | str) -> Block | Stack:
     """Return decoder block ``layer`` of a checkpoint, frozen.
 
     Args:
@@ -178,13 +179,18 @@ def load_block(checkpoint: Path, layer: int | str) -> Block | Stack:
     Raises:
         ValueError: If the folder, the layer, the architecture or a tensor is not as it must be.
     """
+    checkpoint = Path(checkpoint)
     config = read_config(checkpoint)
-    layers = {one: layer_tensors(checkpoint, config, one) for one in layers_of(layer)}
+    layers = {one: layer_tensors(checkpoint, config, one) for one in layers_of(_asked(layer))}
     return _in_a_row(config, name_of(checkpoint), layers, partial(norm_tensors, checkpoint, config))
 
 
+def _asked(layer: int | str) -> int | str:
+    return layer_by(layer) if isinstance(layer, str) else layer
+
+
 def extract_block(
-    checkpoint: Path, layer: int | str, output: Path, untrained: int | None = None
+    checkpoint: Path | str, layer: int | str, output: Path | str, untrained: int | None = None
 ) -> None:
     """Write decoder block ``layer`` of a checkpoint to one ``.safetensors`` file, bit by bit.
 
@@ -200,6 +206,7 @@ def extract_block(
     Raises:
         ValueError: As ``load_block``.
     """
+    checkpoint, layer = Path(checkpoint), _asked(layer)
     config = read_config(checkpoint)
     tensors: Tensors = {}
     for one, prefix in _prefixes(layer).items():
@@ -219,16 +226,17 @@ def extract_block(
         revision=read_revision(checkpoint),
         sha256=sha256(tensors),
     )
-    with atomic_path(output) as temporary:  # one key: safetensors writes several in any order
+    with atomic_path(Path(output)) as temporary:  # one key: safetensors writes several in any order
         save_file(tensors, temporary, {"block": json.dumps(facts, sort_keys=True)})
 
 
-def read_block(path: Path) -> Block | Stack:
+def read_block(path: Path | str) -> Block | Stack:
     """Return the frozen block that ``extract_block`` wrote.
 
     Raises:
         ValueError: If the file is not such a file, or its tensors are not those it was made of.
     """
+    path = Path(path)
     mapped, metadata = read_safetensors(path, AGAIN)
     facts = _facts(metadata, path)
     tensors = {name: copied_tensor(path, name) for name in mapped}
@@ -251,7 +259,7 @@ def read_block(path: Path) -> Block | Stack:
     return _in_a_row(config, facts["language"], layers, partial(dict, norm))
 
 
-def outline_block(path: Path) -> Block | Stack:
+def outline_block(path: Path | str) -> Block | Stack:
     """Return an extracted block without its weights: its shapes alone, on torch's ``meta`` device.
 
     The model's own norm is read when it is asked for.
@@ -259,6 +267,7 @@ def outline_block(path: Path) -> Block | Stack:
     Raises:
         ValueError: If the file is not one that ``extract_block`` wrote.
     """
+    path = Path(path)
     mapped, metadata = read_safetensors(path, AGAIN)
     facts = _facts(metadata, path)
     config = parse_config(facts["config"], path)
@@ -277,7 +286,7 @@ def _in_a_row(
 ) -> Block | Stack:
     """Return one block, or some in a row, of which the last has the norm."""
     *before, last = (
-        Block(config, language, layer, tensors, norm if layer == max(layers) else dict)
+        Block(config, language, layer, tensors, norm if layer == max(layers) else None)
         for layer, tensors in layers.items()
     )
     return Stack([*before, last]) if before else last
@@ -289,12 +298,13 @@ def _prefixes(layer: int | str) -> dict[int, str]:
     return {one: f"{one}." if len(layers) > 1 else "" for one in layers}
 
 
-def block_facts(path: Path) -> dict[str, str | int | None]:
+def block_facts(path: Path | str) -> dict[str, str | int | None]:
     """Return what ``extract_block`` noted: family, language, layer, revision and digest.
 
     Raises:
         ValueError: If the file is not such a file.
     """
+    path = Path(path)
     facts = _facts(read_safetensors(path, AGAIN)[1], path)
     return {key: facts[key] for key in ("family", "language", "layer", "revision", "sha256")}
 

@@ -19,35 +19,27 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from sentencepiece import SentencePieceProcessor
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerFast
-from transformers.integrations.gguf.gguf_tokenizer_mapping import (
-    GGUF_PRE_TOKENIZER_SPLITS,
-    convert_gguf_tokenizer,
-    get_gguf_tokenizer,
-)
+from transformers import PretrainedConfig
 
-from rectify.language import gguf_format
-from rectify.language.families import FAMILIES, empty_layer, empty_norm
+from rectify.language import gguf_format, meta_format
+from rectify.language.families import FAMILIES, empty_layer, empty_model, empty_norm
 from rectify.language.files import read_revision, read_settings
+from rectify.language.tokens import tokenized
 from rectify.language.weights import (
     drawn,
+    embedding_tensors,
     layer_tensors,
     module_tensors,
     norm_tensors,
     read_config,
     sha256,
 )
-from rectify.results.files import read_json
 from rectify.tensors import Tensors
 
 Device = torch.device | str
 Own = Callable[[Tensors, str], Tensors]
 """From a part's weights in the checkpoint, and its name, to those that it has."""
-PIECES = "tokenizer.model"  # of SentencePiece
-AS_GPT2 = ("gpt-2", "smollm")  # what splits texts as GPT-2 does; SmolLM's merges join no digits
-TOKENIZERS = ("tokenizer.json", PIECES, "vocab.json")  # the first of them that is there is used
 
 
 class Procedure(NamedTuple):
@@ -113,7 +105,7 @@ class Recorder(nn.Module):
 
 
 def caption_features(
-    checkpoint: Path,
+    checkpoint: Path | str,
     captions: list[str],
     batch_size: int,
     procedure: Procedure = PUBLISHED,
@@ -135,6 +127,7 @@ def caption_features(
     Raises:
         ValueError: If the folder is not complete, or a caption has no or too many tokens.
     """
+    checkpoint = Path(checkpoint)
     config = read_config(checkpoint)
     first = 0 if procedure.first_token else 1
     rows = _token_rows(checkpoint, captions, config, least=first + 1)
@@ -160,9 +153,10 @@ def caption_features(
             output = layer(states[number].to(device), *call.arguments, **call.named)
             states[number] = (output[0] if in_tuple else output).cpu()
             means[before + index, items] = states[number][:, first:].mean(1)
-    if procedure.final_norm and (weights := own(norm_tensors(checkpoint, config), "norm")):
+    if procedure.final_norm and (norm := empty_norm(config)) is not None:
+        weights = own(norm_tensors(checkpoint, config), "norm")
         digests.append(sha256(weights))
-        norm = _with_weights(empty_norm(config), weights)
+        norm = _with_weights(norm, weights)
         for tokens, items in zip(states, batches, strict=True):
             means[-1, items] = norm(tokens)[:, first:].mean(1)
     settings = json.dumps(read_settings(checkpoint), sort_keys=True)
@@ -174,14 +168,14 @@ def caption_features(
 def _token_rows(
     checkpoint: Path, captions: list[str], config: PretrainedConfig, least: int = 1
 ) -> list[list[int]]:
-    if gguf_format.is_gguf(checkpoint):
+    if gguf_format.is_here(checkpoint):
         gguf_format.check_positions(checkpoint)
-    elif not (checkpoint / "config.json").is_file():
+    elif meta_format.is_here(checkpoint):
         raise ValueError(
-            f"{checkpoint}: must be in Hugging Face format for features of captions, got no "
-            "config.json. Convert the checkpoint; Meta's format is enough for single blocks."
+            f"{checkpoint}: must be in Hugging Face format for features of captions, got Meta's. "
+            "Convert the checkpoint; Meta's format is enough for single blocks."
         )
-    rows = _tokenized(checkpoint, captions)
+    rows = tokenized(checkpoint, captions)
     longest = getattr(config, "max_position_embeddings", None)
     for caption, row in zip(captions, rows, strict=True):
         if not least <= len(row) <= (longest or len(row)):
@@ -195,53 +189,6 @@ def _token_rows(
                 f"{caption[:40]!r}. Get the tokenizer of this very model."
             )
     return rows
-
-
-def _tokenized(checkpoint: Path, captions: list[str]) -> list[list[int]]:
-    if gguf_format.is_gguf(checkpoint):
-        return _described_tokenizer(checkpoint)(captions)["input_ids"]
-    settings = read_json(checkpoint / "tokenizer_config.json")
-    present = [name for name in TOKENIZERS if (checkpoint / name).is_file()]
-    if not present:  # transformers would make a vocabulary of special tokens alone
-        raise ValueError(
-            f"{checkpoint}: must hold the model's tokenizer, {', '.join(TOKENIZERS)}, got none. "
-            "Get it, or convert it to tokenizer.json elsewhere."
-        )
-    if present[0] == PIECES:
-        return _pieces(checkpoint / PIECES, captions, settings)
-    return AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)(captions)["input_ids"]
-
-
-def _described_tokenizer(checkpoint: Path) -> PreTrainedTokenizerFast:
-    """Return the tokenizer that the metadata of a GGUF file describe."""
-    splits = gguf_format.text_splits(checkpoint)
-    if splits not in (None, *GGUF_PRE_TOKENIZER_SPLITS, *AS_GPT2):
-        raise ValueError(
-            f"{checkpoint}: tokenizer.ggml.pre must be a way to split texts that transformers "
-            f"knows, got {splits}. Use the model in Hugging Face format."
-        )
-    try:
-        architecture, described, settings = get_gguf_tokenizer(str(checkpoint))
-        tokenizer, _ = convert_gguf_tokenizer(architecture, described)
-        return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **settings)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{checkpoint}: the metadata must describe a tokenizer that transformers knows, got "
-            f"{error!r}. Use the model in Hugging Face format."
-        ) from None
-
-
-def _pieces(path: Path, captions: list[str], settings: dict[str, object]) -> list[list[int]]:
-    """Return SentencePiece's own tokens: transformers, converting, leaves its normalization out."""
-    begin, end = settings.get("add_bos_token", True), settings.get("add_eos_token", False)
-    try:
-        processor = SentencePieceProcessor(model_file=str(path))
-        return processor.encode(captions, add_bos=bool(begin), add_eos=bool(end))
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(
-            f"{path}: must be SentencePiece's tokenizer of the model, got {error}. Get the file "
-            "again, or convert it to tokenizer.json elsewhere."
-        ) from None
 
 
 def _batches(rows: list[list[int]], batch_size: int) -> list[list[int]]:
@@ -266,8 +213,8 @@ def _first_inputs(
     family = FAMILIES[config.model_type]
     recorders = [Recorder(family.in_tuple) for _ in range(config.num_hidden_layers)]
     model, embedding = _without_layers(config, recorders)
-    table = own(module_tensors(checkpoint, nn.ModuleDict({family.embedding: embedding})), "table")
-    weights = own(module_tensors(checkpoint, model), "before the layers")
+    table = own(embedding_tensors(checkpoint, config, embedding), "table")
+    weights = own(module_tensors(checkpoint, config, model), "before the layers")
     digest = sha256(table | weights)
     _with_weights(model, weights).to(device)
     [vectors] = table.values()
@@ -285,10 +232,7 @@ def _without_layers(
 
     What is not needed up to the layers is taken out, so that it need not be read.
     """
-    family = FAMILIES[config.model_type]
-    with torch.device("meta"):
-        model = AutoModel.from_config(config, dtype=torch.float32)
-    model = getattr(model, "decoder", model).eval()  # OPT's layers are in its decoder
+    family, model = FAMILIES[config.model_type], empty_model(config)
     embedding = getattr(model, family.embedding)
     setattr(model, family.stem, nn.ModuleList(recorders))
     for name in (family.embedding, family.norm, "project_out"):

@@ -6,17 +6,26 @@ precision. Where llama.cpp's converter changed the numbers of a tensor, the chan
 """
 
 import re
+import struct
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from gguf import MODEL_ARCH_NAMES, GGMLQuantizationType, GGUFReader, dequantize, get_tensor_name_map
+from gguf import (
+    MODEL_ARCH_NAMES,
+    GGMLQuantizationType,
+    GGUFReader,
+    GGUFValueType,
+    dequantize,
+    get_tensor_name_map,
+)
 from gguf.gguf_reader import ReaderTensor
 from torch import Tensor
 
 from rectify.language.families import FAMILIES, empty_layer, parse_config
+from rectify.results.files import check_no_pointer
 from rectify.tensors import Tensors
 
 SUFFIX = ".gguf"
@@ -47,23 +56,48 @@ EMBEDDING = "token_embd.weight"
 GEMMA_27B_LAYERS = 62  # the one Gemma 3 whose queries are scaled by width / heads
 
 
+class Reader(GGUFReader):
+    """The package's reader, but for lists: it passes over them.
+
+    A vocabulary and its merges have a hundred thousand strings, of each of which the package
+    would make some arrays, for seconds. Nobody asks this reader for them.
+    """
+
+    def _get_field_parts(
+        self, orig_offs: int, raw_type: np.integer
+    ) -> tuple[int, list[np.ndarray], list[int], list[GGUFValueType]]:
+        """Return a value's size in bytes, its parts, where its data are in them, and its types."""
+        if raw_type != GGUFValueType.ARRAY:
+            return super()._get_field_parts(orig_offs, raw_type)
+        order = "<" if self.endianess.name == "LITTLE" else ">"
+        kind, count = struct.unpack_from(f"{order}IQ", self.data, orig_offs)
+        place = orig_offs + struct.calcsize("<IQ")
+        if kind == GGUFValueType.STRING:
+            content, length = memoryview(self.data), struct.Struct(f"{order}Q")
+            for _ in range(count):
+                place += length.size + length.unpack_from(content, place)[0]
+        elif kind == GGUFValueType.ARRAY:
+            raise ValueError("a list of lists")
+        else:
+            place += count * np.dtype(self.gguf_scalar_to_np[GGUFValueType(kind)]).itemsize
+        return place - orig_offs, [], [], [GGUFValueType.ARRAY]
+
+
 class Layout(NamedTuple):
     """What a file holds.
 
     Attributes:
-        reader: Of the file, which is mapped into memory.
-        values: Its metadata, but for lists.
+        values: The metadata, but for lists.
         architecture: llama.cpp's name of it.
-        tensors: By llama.cpp's name.
+        tensors: By llama.cpp's name, mapped into memory.
     """
 
-    reader: GGUFReader
     values: dict[str, object]
     architecture: str
     tensors: dict[str, ReaderTensor]
 
 
-def is_gguf(checkpoint: Path) -> bool:
+def is_here(checkpoint: Path) -> bool:
     """Return whether a checkpoint is a file in this format, by its name."""
     return checkpoint.suffix == SUFFIX
 
@@ -99,6 +133,11 @@ def read_settings(checkpoint: Path) -> dict[str, object]:
     elif base is not None:
         own["rope_parameters"] = {"rope_type": "default", "rope_theta": base}
     return {"model_type": name, **own}
+
+
+def tensor_names(checkpoint: Path) -> list[str]:
+    """Return Hugging Face's name of every tensor."""
+    return list(tensor_shapes(checkpoint))
 
 
 def read_tensors(checkpoint: Path, pattern: re.Pattern[str]) -> Tensors:
@@ -158,11 +197,11 @@ def text_splits(checkpoint: Path) -> str | None:
 @lru_cache(maxsize=4)
 def _opened(checkpoint: Path, changed: int) -> Layout:
     try:
-        reader = GGUFReader(checkpoint)
+        reader = Reader(checkpoint)
         values = {
             name: field.contents() for name, field in reader.fields.items() if len(field.data) == 1
         }
-    except (ValueError, IndexError, KeyError, OverflowError) as error:
+    except (ValueError, IndexError, KeyError, OverflowError, struct.error) as error:
         reason = str(error).splitlines()[0] if str(error) else "a file that ends too early"
         raise ValueError(
             f"{checkpoint}: must be a complete GGUF file, got {reason}. Get the file again."
@@ -172,7 +211,7 @@ def _opened(checkpoint: Path, changed: int) -> Layout:
         for name, value in values.items()
     }
     architecture = str(values.get("general.architecture"))
-    return Layout(reader, values, architecture, {one.name: one for one in reader.tensors})
+    return Layout(values, architecture, {one.name: one for one in reader.tensors})
 
 
 def _layout(checkpoint: Path) -> Layout:
@@ -181,6 +220,7 @@ def _layout(checkpoint: Path) -> Layout:
         raise ValueError(
             f"{checkpoint}: must be a GGUF file, got none. Change the model's path in the config."
         )
+    check_no_pointer(checkpoint)
     layout = _opened(checkpoint, checkpoint.stat().st_mtime_ns)
     if layout.architecture not in ARCHITECTURES:
         raise ValueError(

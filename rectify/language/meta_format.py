@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rectify.results.files import read_json
+from rectify.language import hugging_face_format
+from rectify.results.files import check_no_pointer, read_json
 from rectify.tensors import Tensors, copied_tensor, mapped_tensors
 
 PARAMS = "params.json"
@@ -42,6 +43,15 @@ CUT_BY_COLUMNS = ("self_attn.o_proj.weight", "mlp.down_proj.weight")
 EMBEDDING = MODEL["tok_embeddings.weight"]
 
 
+def is_here(checkpoint: Path) -> bool:
+    """Return whether a folder is in this format.
+
+    Some folders hold a model in both formats; then this one has nothing that is needed.
+    """
+    has_settings = (checkpoint / PARAMS).is_file()
+    return has_settings and not hugging_face_format.holds_weights(checkpoint)
+
+
 def read_settings(checkpoint: Path) -> dict[str, object]:
     """Return what ``config.json`` would hold, as it follows from ``params.json`` and a weight.
 
@@ -65,6 +75,11 @@ def read_settings(checkpoint: Path) -> dict[str, object]:
         "num_hidden_layers": values["n_layers"],
         "rms_norm_eps": values["norm_eps"],
     }
+
+
+def tensor_names(checkpoint: Path) -> list[str]:
+    """Return Hugging Face's name of every tensor."""
+    return list(tensor_shapes(checkpoint))
 
 
 def read_tensors(checkpoint: Path, pattern: re.Pattern[str]) -> Tensors:
@@ -91,13 +106,19 @@ def tensor_shapes(checkpoint: Path) -> dict[str, torch.Size]:
 
 
 def slice_files(checkpoint: Path) -> list[Path]:
-    """Return the files of a checkpoint, each with a slice of every tensor; there may be none.
+    """Return the files of a checkpoint, each with a slice of every tensor.
 
     Raises:
-        ValueError: If the files are not numbered from 00 without a gap.
+        ValueError: If there are none, or they are not numbered from 00 without a gap.
     """
     files = sorted(checkpoint.glob("consolidated.*.pth"))
+    if not files:
+        raise ValueError(
+            f"{checkpoint}: must hold consolidated.00.pth next to {PARAMS}, or a model in Hugging "
+            "Face's format, got none. Get the checkpoint again."
+        )
     for number, file in enumerate(files):
+        check_no_pointer(file)
         if file.name != f"consolidated.{number:02d}.pth":
             raise ValueError(
                 f"{checkpoint}: must hold consolidated.{number:02d}.pth, the parts being numbered "

@@ -47,12 +47,14 @@ def _changed(block: Block | Stack, change: Callable[[str, Tensor], Tensor]) -> B
     """Return a new block of changed tensors: the layer's by name, then those of the final norm."""
     if isinstance(block, Stack):
         return Stack([_changed(one, change) for one in block.blocks])
-    states = (block.decoder, block.final_norm or nn.Identity())
+    has_norm = block.final_norm is not None
+    states = (block.decoder, block.final_norm if has_norm else nn.Identity())
     layer, norm = (
         {name: change(name, tensor) for name, tensor in sorted(module.state_dict().items())}
         for module in states
     )
-    return Block(block._config, block.language, block.layer, layer, partial(dict, norm))
+    own = partial(dict, norm) if has_norm else None
+    return Block(block._config, block.language, block.layer, layer, own)
 
 
 def _permuted(name: str, tensor: Tensor, generator: torch.Generator) -> Tensor:

@@ -10,19 +10,44 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+POINTER = b"version https://git-lfs.github.com/spec/"  # how git-lfs's note of a file begins
+
 
 def read_json(path: Path) -> Any:
     """Return the value of a JSON file.
 
     Raises:
-        ValueError: If there is no such file or it is not JSON.
+        ValueError: If there is no such file, it is not JSON, or it is git-lfs's note of one.
     """
+    check_no_pointer(path)
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{path}: must exist, got no file. Make it first.") from None
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or too deep
         raise ValueError(f"{path}: must be JSON, got {error}. Make it again.") from None
+
+
+def is_pointer(path: Path) -> bool:
+    """Return whether there is git-lfs's note of a file in place of the file itself."""
+    path = Path(path)
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(POINTER)) == POINTER
+
+
+def check_no_pointer(path: Path) -> None:
+    """Check that a file is not git-lfs's note of one.
+
+    Raises:
+        ValueError: If it is.
+    """
+    if is_pointer(path):
+        raise ValueError(
+            f"{path}: must be the file itself, got git-lfs's pointer to it. Run `git lfs pull` in "
+            "its folder."
+        )
 
 
 def write_json(path: Path, value: Any) -> None:

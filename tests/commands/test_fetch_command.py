@@ -1,4 +1,6 @@
 import errno
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -11,13 +13,21 @@ from rectify.language.files import read_revision
 from rectify.results.files import read_json
 from tests.helpers.hub_server import COMMIT, Hub, serve
 
+
+def index(*parts: str) -> bytes:
+    """Return an index of tensors in these files."""
+    return json.dumps({"weight_map": {f"t{n}": part for n, part in enumerate(parts)}}).encode()
+
+
 FILES = {
     "config.json": b"{}",
     "tokenizer.json": b'{"a": 1}',
     "tokenizer.model": b"t",
     "model-00001-of-00002.safetensors": b"x" * 5000,
     "model-00002-of-00002.safetensors": b"y" * 3000,
-    "model.safetensors.index.json": b"[]",
+    "model.safetensors.index.json": index(
+        "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+    ),
     "pytorch_model.bin": b"z" * 8000,
     "original/consolidated.00.pth": b"w" * 8000,
     "README.md": b"r",
@@ -63,6 +73,10 @@ def files_in(folder) -> set[str]:
 def test_a_model_comes_with_what_is_read_and_a_note(hub, tmp_path):
     folder = tmp_path / "checkpoints" / "tiny"
     note = {"hub": "someone/tiny", "kind": "model", "revision": "v1", "commit": COMMIT}
+    note["files"] = {
+        name: {"size": len(FILES[name]), "sha256": hashlib.sha256(FILES[name]).hexdigest()}
+        for name in NEEDED
+    }
     assert fetched(folder, revision="v1") == note
     assert files_in(folder) == set(hub.served) == NEEDED
     assert all((folder / name).read_bytes() == FILES[name] for name in NEEDED)
@@ -76,6 +90,38 @@ def test_pickles_come_where_there_is_nothing_else(hub, tmp_path):
     assert files_in(tmp_path) == {
         "config.json", "tokenizer.json", "tokenizer.model", "pytorch_model.bin"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["consolidated-00001-of-00002.safetensors", "consolidated-00002-of-00002.safetensors"],
+        ["model.safetensors-00001-of-00002.safetensors", "model.safetensors-00002-of-00002.st"],
+    ],
+)
+def test_parts_of_any_name_come_by_their_index(hub, tmp_path, names):
+    for name in [name for name in hub.files if "model-" in name]:
+        del hub.files[name]
+    hub.files |= {"model.safetensors.index.json": index(*names), "model_int8.safetensors": b"8"}
+    hub.files |= dict.fromkeys(names, b"part")
+    fetched(tmp_path)
+    assert {name for name in files_in(tmp_path) if "safetensors" in name} == {
+        "model.safetensors.index.json", *names
+    }  # fmt: skip
+
+
+def test_weights_in_another_precision_beside_pickles_do_not_come_alone(hub, tmp_path):
+    for name in [name for name in hub.files if "safetensors" in name]:
+        del hub.files[name]
+    hub.files["model_int8.safetensors"] = b"8"
+    fetched(tmp_path)
+    assert "pytorch_model.bin" in files_in(tmp_path)
+    assert "model_int8.safetensors" not in files_in(tmp_path)
+
+
+def test_a_hub_that_tells_no_digests_has_them_noted(hub, tmp_path):
+    hub.digests = False
+    assert set(fetched(tmp_path)["files"]) == NEEDED
 
 
 def test_a_data_set_comes_with_all_its_files(hub, tmp_path):
@@ -145,6 +191,45 @@ def test_a_hub_that_refuses_is_one_line(hub, tmp_path, capsys, status, code, rea
     assert not (tmp_path / "tiny").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"), [("model-00001-of-00002.safetensors", "SHA-256"), ("tokenizer.json", "git")]
+)
+def test_other_bytes_of_the_right_size_are_refused_and_come_anew(hub, tmp_path, capsys, name, kind):
+    hub.damaged = {name}
+    message = refused(tmp_path, capsys)
+    assert f"{tmp_path / name}: must have the {kind}" in message
+    assert "that the hub names, got " in message
+    assert "it is deleted. Run the same command again." in message
+    hub.damaged = set()
+    fetched(tmp_path)
+    assert (tmp_path / name).read_bytes() == FILES[name]
+
+
+def test_a_file_that_was_damaged_on_the_disk_is_found_too(hub, tmp_path, capsys):
+    fetched(tmp_path)
+    (tmp_path / "fetched.json").unlink()
+    file = tmp_path / "model-00002-of-00002.safetensors"
+    file.write_bytes(bytes(len(FILES[file.name])))
+    assert f"{file}: must have the SHA-256" in refused(tmp_path, capsys)
+
+
+def test_parts_that_the_repository_lacks_are_named(hub, tmp_path, capsys):
+    del hub.files["model-00002-of-00002.safetensors"]
+    message = refused(tmp_path, capsys)
+    assert "lists, got no model-00002-of-00002.safetensors. Name another" in message
+    hub.files["model.safetensors.index.json"] = b"[]"
+    assert "lists, got no weight_map. Name another" in refused(tmp_path / "other", capsys)
+
+
+def test_weights_of_another_name_alone_are_refused(hub, tmp_path, capsys):
+    hub.files = {"config.json": b"{}", "model.fp16.safetensors": b"16", "a.txt": b"a"}
+    message = refused(tmp_path / "tiny", capsys)
+    assert "must hold config.json and model.safetensors or pytorch_model.bin, or an index" in (
+        message
+    )
+    assert "got config.json, model.fp16.safetensors. Name a repository" in message
+
+
 def test_a_missing_revision_is_named(hub, tmp_path, capsys):
     message = refused(tmp_path / "tiny", capsys, revision="v2")
     assert "have the revision v2, got RevisionNotFoundError" in message
@@ -178,7 +263,7 @@ def test_a_full_disk_is_told_as_such(monkeypatch, hub, tmp_path, capsys):
     def full(*arguments, **named):
         raise OSError(errno.ENOSPC, "No space left on device", "model.safetensors")
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", full)
+    monkeypatch.setattr("rectify.data.hub.snapshot_download", full)
     assert "No space left on device. Make room" in refused(tmp_path / "tiny", capsys)
 
 

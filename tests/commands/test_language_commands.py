@@ -4,6 +4,7 @@ from hashlib import sha256
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from rectify.commands import extract_block, language_features, pretrain
 from rectify.data.manifests import manifest, write_listing
@@ -103,3 +104,24 @@ def test_features_of_the_captions_come_with_what_they_were_computed_from(tmp_pat
         "language_revision": "0123abcd",
         "language_sha256": origin.sha256,
     }
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_model_that_cannot_be_described_is_refused_before_anything_is_computed(
+    tmp_path, monkeypatch
+):
+    folder = tmp_path / "tiny"
+    pretrained(folder)
+    tensors = load_file(folder / "model.safetensors")
+    torch.save({**tensors, "global_steps": 3}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    listing = manifest([("pairs", -1, "letter av", "drawn")])
+    write_table(MANIFEST, listing, tmp_path / "pairs" / "manifest.csv", {})
+    monkeypatch.setattr("rectify.language.captions.caption_features", None)
+    with pytest.raises(ValueError, match=r"got global_steps, of type int\. Save its"):
+        run(
+            language_features,
+            *("--language", "tiny", "--checkpoint", str(folder), "--threads", "1"),
+            *("--pairs", str(tmp_path / "pairs"), "--batch-size", "2"),
+            *("--output", str(tmp_path / "features.safetensors")),
+        )

@@ -105,28 +105,40 @@ def test_after_a_skip_is_what_goes_on_in_the_vit(
     assert torch.equal(found["F_S"], found["F_E"] + found["F_L2"])
 
 
-def rest(block: Block, stream: Tensor) -> Tensor:
-    """Return what a layer makes of the tokens after its attention, by its own norms and MLP."""
+def rest(block: Block, stream: Tensor, before: Tensor) -> Tensor:
+    """Return what a layer makes of the tokens after its attention, by its own norms and MLP.
+
+    Where both run side by side the MLP takes the tokens that the layer takes, ``before``.
+    """
     layer, family = block.decoder, block.family
     if family == "bloom":
         return layer.mlp(layer.post_attention_layernorm(stream), stream)
     if family == "gpt2":
         return stream + layer.mlp(layer.ln_2(stream))
-    if family == "gemma3_text":
+    if family in ("gemma2", "gemma3_text"):
         mlp = layer.mlp(layer.pre_feedforward_layernorm(stream))
         return stream + layer.post_feedforward_layernorm(mlp)
-    if family != "opt":
-        return stream + layer.mlp(layer.post_attention_layernorm(stream))
-    if layer.do_layer_norm_before:
-        return stream + layer.fc2(relu(layer.fc1(layer.final_layer_norm(stream))))
-    normed = layer.self_attn_layer_norm(stream)
-    return layer.final_layer_norm(normed + layer.fc2(relu(layer.fc1(normed))))
+    if family == "olmo2":
+        return stream + layer.post_feedforward_layernorm(layer.mlp(stream))
+    if family == "opt":
+        if layer.do_layer_norm_before:
+            return stream + layer.fc2(relu(layer.fc1(layer.final_layer_norm(stream))))
+        normed = layer.self_attn_layer_norm(stream)
+        return layer.final_layer_norm(normed + layer.fc2(relu(layer.fc1(normed))))
+    if family == "gpt_neox":
+        after = before if layer.use_parallel_residual else stream
+        return stream + layer.mlp(layer.post_attention_layernorm(after))
+    if hasattr(layer, "ln_mlp"):  # Falcon 40B
+        return stream + layer.mlp(layer.ln_mlp(before))
+    if getattr(layer, "post_attention_layernorm", None) is None:
+        return stream + layer.mlp(layer.input_layernorm(before))
+    return stream + layer.mlp(layer.post_attention_layernorm(stream))
 
 
 def test_the_mlp_goes_on_from_the_stream_after_attention(make_vit, any_block, pictures) -> None:
     found = features(inserted(make_vit(), any_block), pictures)
     with torch.no_grad():
-        expected = rest(any_block, found["F_A"])
+        expected = rest(any_block, found["F_A"], found["F_L1"])
     torch.testing.assert_close(found["F_F"], expected, rtol=1e-4, atol=1e-4)
 
 
@@ -140,24 +152,47 @@ def test_the_update_is_what_attention_adds_to_the_stream(make_vit, any_block, pi
     assert all(torch.equal(update[place], stream[place]) for place in FRAMES if place != "F_A")
 
 
+def fused(block: Block, tokens: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Return queries and keys (images, tokens, heads, dim) of families with one matrix of both."""
+    layer, family = block.decoder, block.family
+    if family == "gpt2":
+        both = layer.attn.c_attn(layer.ln_1(tokens)).unflatten(-1, (3, HEADS, -1))
+        return both[..., 0, :, :], both[..., 1, :, :]
+    if family == "phi3":
+        both = layer.self_attn.qkv_proj(layer.input_layernorm(tokens))
+        heads = both.unflatten(-1, (-1, layer.self_attn.head_dim))
+        return heads[..., :HEADS, :], heads[..., HEADS : HEADS + 2, :]
+    if family not in ("bloom", "falcon", "gpt_neox"):
+        return None
+    attention = layer.attention if family == "gpt_neox" else layer.self_attention
+    before = layer.ln_attn if hasattr(layer, "ln_attn") else layer.input_layernorm
+    groups = attention.num_kv_heads if family == "falcon" else HEADS  # each: queries, key, value
+    both = attention.query_key_value(before(tokens))
+    heads = both.unflatten(-1, (groups, HEADS // groups + 2, -1))
+    return heads[..., :-2, :].flatten(2, 3), heads[..., -2, :]
+
+
 def queries_and_keys(block: Block, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Return (images, heads, tokens, dim) by hand, from the weights."""
     layer, family = block.decoder, block.family
-    if family == "bloom":  # per head: query, key, value
-        fused = layer.self_attention.query_key_value(layer.input_layernorm(tokens))
-        query, key, _ = fused.unflatten(-1, (HEADS, 3, -1)).unbind(3)
-    elif family == "gpt2":
-        query, key, _ = layer.attn.c_attn(layer.ln_1(tokens)).chunk(3, -1)
-    else:
-        before = getattr(layer, "input_layernorm", None) or layer.self_attn_layer_norm
+    pair = fused(block, tokens)
+    if pair is None:
+        attention, config = layer.self_attn, layer.self_attn.config
+        names = ("input_layernorm", "self_attn_layer_norm")
+        before = next((getattr(layer, n) for n in names if hasattr(layer, n)), nn.Identity())
         is_after = family == "opt" and not layer.do_layer_norm_before
-        normed, attention = tokens if is_after else before(tokens), layer.self_attn
-        query, key = attention.q_proj(normed), attention.k_proj(normed)
-    width = getattr(getattr(layer, "self_attn", None), "head_dim", 8)
-    query, key = (part.flatten(2).unflatten(-1, (-1, width)) for part in (query, key))
+        normed = tokens if is_after else before(tokens)
+        pair = attention.q_proj(normed), attention.k_proj(normed)
+        if family == "olmo":
+            pair = [part.clamp(-config.clip_qkv, config.clip_qkv) for part in pair]
+        if family == "olmo2":
+            pair = attention.q_norm(pair[0]), attention.k_norm(pair[1])
+        pair = [part.unflatten(-1, (-1, attention.head_dim)) for part in pair]
     if family in ("qwen3", "gemma3_text"):
-        query, key = layer.self_attn.q_norm(query), layer.self_attn.k_norm(key)
-    query, key = query.transpose(1, 2), key.transpose(1, 2)
+        pair = layer.self_attn.q_norm(pair[0]), layer.self_attn.k_norm(pair[1])
+    query, key = (part.transpose(1, 2) for part in pair)
+    if getattr(getattr(layer, "self_attn", None), "qk_layernorm", False):  # Phi, StableLM 2
+        query, key = layer.self_attn.q_layernorm(query), layer.self_attn.k_layernorm(key)
     return query, key.repeat_interleave(query.shape[1] // key.shape[1], 1)
 
 
@@ -170,7 +205,10 @@ def test_the_layer_s_attention_is_softmax_of_queries_times_keys(
         trunk = model.trunk
         up = model.bridge.up(trunk.run(trunk.embed(pictures), 0, 4).values)
         query, key = queries_and_keys(any_block, up)
-    weights = (query[:, :, :1] @ key.transpose(-1, -2) / query.shape[-1] ** 0.5).softmax(-1)
+    scores = query[:, :, :1] @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
+    if any_block.family == "gemma2":
+        scores = 0.3 * (scores / 0.3).tanh()
+    weights = scores.softmax(-1)
     expected = weights[:, :, 0, 1:].unflatten(-1, (2, 2))  # of the class token on the patches
     found = recorded.attention["F_A"]
     assert found.shape == (3, HEADS, 2, 2)

@@ -14,7 +14,10 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Hub:
-    """One repository at one commit; ``refuse`` is answered instead, as (status, error code)."""
+    """One repository at one commit; ``refuse`` is answered instead, as (status, error code).
+
+    Files of weights have their SHA-256 with them, as on the hub, others git's own digest.
+    """
 
     files: dict[str, bytes]
     repository: str = "someone/tiny"
@@ -23,6 +26,8 @@ class Hub:
     refuse: tuple[int, str] | None = None
     failing: dict[str, int] = field(default_factory=dict)  # how often files are not given
     listed: bool = True  # whether the list of files is given
+    damaged: set[str] = field(default_factory=set)  # files whose second half comes as zeros
+    digests: bool = True  # whether the digests of files are told
     served: list[str] = field(default_factory=list)
     endpoint: str = ""
 
@@ -50,8 +55,21 @@ class Hub:
         return 404, {"X-Error-Code": "RepoNotFound"}, b""
 
     def info(self) -> dict:
-        siblings = [{"rfilename": name} for name in self.files]
+        siblings = [{"rfilename": name, **self.facts(name)} for name in self.files]
         return {"id": self.repository, "sha": self.commit, "siblings": siblings, "tags": []}
+
+    def facts(self, name: str) -> dict:
+        """What the hub tells about a file where it is asked for more than names."""
+        content = self.files[name]
+        if not self.digests:
+            return {}
+        git = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        facts = {"size": len(content), "blobId": git}
+        if name.endswith((".safetensors", ".bin", ".parquet")):
+            sha256 = hashlib.sha256(content).hexdigest()
+            facts["lfs"] = {"size": len(content), "sha256": sha256, "pointerSize": 134}
+            facts["blobId"] = "0" * 40  # of the pointer
+        return facts
 
     def tree(self) -> list[dict]:
         return [
@@ -65,6 +83,9 @@ class Hub:
         content = self.files[name]
         tag = f'"{hashlib.sha256(content).hexdigest()}"'
         headers = {"X-Repo-Commit": self.commit, "ETag": tag, "Content-Length": str(len(content))}
+        if name in self.damaged:
+            half = len(content) // 2
+            content = content[:half] + bytes(len(content) - half)
         return 200, headers, content
 
 

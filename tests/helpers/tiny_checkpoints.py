@@ -49,6 +49,14 @@ FAMILIES = {
         "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
         **GROUPED,
     },
+    "gemma 2": {
+        "model_type": "gemma2",
+        "head_dim": 16,
+        "query_pre_attn_scalar": 16,
+        "sliding_window": 4,
+        "attn_logit_softcapping": 0.3,  # small, so that it shows
+        **GROUPED,
+    },
     "opt": OPT,
     "opt 350m, with the norm after and a narrow embedding": {
         **OPT,
@@ -57,6 +65,37 @@ FAMILIES = {
     },
     "gpt2": {"model_type": "gpt2"},
     "bloom": {"model_type": "bloom"},
+    "falcon": {"model_type": "falcon"},
+    "falcon 40b, with two norms and grouped queries": {
+        "model_type": "falcon",
+        "new_decoder_architecture": True,
+        "num_kv_heads": 2,
+    },
+    "falcon rw, with alibi and one part after the other": {
+        "model_type": "falcon",
+        "alibi": True,
+        "bias": True,
+        "multi_query": False,
+        "parallel_attn": False,
+    },
+    "gpt-neox": {"model_type": "gpt_neox", "intermediate_size": 48},
+    "gpt-neox, one part after the other": {
+        "model_type": "gpt_neox",
+        "intermediate_size": 48,
+        "use_parallel_residual": False,
+    },
+    "olmo": {"model_type": "olmo", "intermediate_size": 48, "clip_qkv": 0.4},
+    "olmo 2": {"model_type": "olmo2", "rms_norm_eps": 0.1, **GROUPED},
+    "phi": {"model_type": "phi", "qk_layernorm": True, **GROUPED},
+    "phi 3": {"model_type": "phi3", "pad_token_id": 0, "sliding_window": 4, **GROUPED},
+    "smollm 3": {"model_type": "smollm3", "pad_token_id": 0, **GROUPED},
+    "stablelm": {"model_type": "stablelm", "use_qkv_bias": True, **GROUPED},
+    "stablelm 2 12b, with a norm for each head": {
+        "model_type": "stablelm",
+        "qk_layernorm": True,
+        "use_parallel_residual": True,
+        **GROUPED,
+    },
 }
 
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
-from transformers import AutoModel, AutoTokenizer
+from tokenizers import Tokenizer
+from transformers import AutoModel
 
 from rectify.language import captions
 from rectify.language.captions import Procedure, caption_features
@@ -57,8 +58,8 @@ def in_pieces(tmp_path):
 
 
 def reference_features(folder: Path, caption: str) -> torch.Tensor:
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    return hidden_means(folder, tokenizer(caption)["input_ids"])
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    return hidden_means(folder, tokenizer.encode(caption).ids)
 
 
 def hidden_means(folder: Path, row: list[int]) -> torch.Tensor:
@@ -80,9 +81,9 @@ def test_an_untrained_twin_is_the_model_with_weights_that_are_drawn(any_checkpoi
     shutil.copytree(any_checkpoint, twin)
     tensors = load_file(twin / "model.safetensors")
     family = json.loads((twin / "config.json").read_text())["model_type"]
-    stem = r"^(?:model\.|decoder\.|transformer\.)*"
-    norms = r"(?:norm|ln_f|final_layer_norm)\."
-    tables = r"(?:embed_tokens|wte|word_embeddings)\."
+    stem = r"^(?:model\.|decoder\.|transformer\.|gpt_neox\.)*"
+    norms = r"(?:norm|ln_f|final_layer_?norm)\."
+    tables = r"(?:embed_tokens|wte|word_embeddings|embed_in)\."
     for name, tensor in tensors.items():
         bare = re.sub(stem, "", name)
         part = "before the layers"
@@ -113,6 +114,46 @@ def test_features_are_the_mean_hidden_states_of_the_whole_model(any_checkpoint, 
     features, _ = caption_features(any_checkpoint, CAPTIONS, batch_size)
     assert features.shape == (LAYERS, len(CAPTIONS), WIDTH)
     torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-5)
+
+
+SHORT, LONG = [1, 2, 3, 4], [5, 5, 5, 5]  # for each angle, of short and of long texts
+OLD_POSITIONS = {
+    "linear": ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}),
+    "dynamic": ("llama", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}),
+    "yarn": (
+        "mistral",
+        {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}, "max_position_embeddings": 64},
+    ),
+    "another base": ("qwen2", {"rope_theta": 100.0}),
+    "a part of each head": ("gpt-neox", {"rotary_pct": 0.5, "rotary_emb_base": 50}),
+    "a half of each head": ("stablelm", {"partial_rotary_factor": 0.5, "rope_theta": 50.0}),
+    "long": (
+        "phi 3",
+        {
+            "rope_scaling": {
+                "type": "longrope",
+                "short_factor": [1, 2, 3, 4],
+                "long_factor": [5] * 4,
+            },
+            "original_max_position_embeddings": 64,
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OLD_POSITIONS)
+def test_positions_as_older_settings_tell_them_are_those_of_the_whole_model(tmp_path, kind):
+    family, changes = OLD_POSITIONS[kind]
+    folder = made_checkpoint(tmp_path / "tiny", **FAMILIES[family])
+    plain, _ = caption_features(folder, CAPTIONS, 4)
+    path = folder / "config.json"
+    settings = json.loads(path.read_text())
+    del settings["rope_parameters"]
+    path.write_text(json.dumps(settings | changes))
+    expected = torch.stack([reference_features(folder, c) for c in CAPTIONS], dim=1)
+    features, _ = caption_features(folder, CAPTIONS, 4)
+    torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-5)
+    assert kind == "dynamic" or not torch.allclose(features, plain)  # which begins with long texts
 
 
 @pytest.mark.parametrize("settings", [{}, {"add_bos_token": False, "add_eos_token": True}])
@@ -186,9 +227,8 @@ def test_the_final_norm_and_the_head_are_not_read(any_checkpoint):
     kept = {
         name: tensor
         for name, tensor in load_file(path).items()
-        if not name.startswith(("lm_head", "model.norm", "transformer.ln_f"))
-        and "decoder.final_layer_norm" not in name
-        and "project_out" not in name
+        if re.search(r"\.\d+\.", name)
+        or not re.search(r"lm_head|embed_out|model\.norm|ln_f|final_layer_?norm|project_out", name)
     }
     save_file(kept, path)
     features, again = caption_features(any_checkpoint, CAPTIONS, 4)
@@ -240,12 +280,10 @@ def test_a_missing_tensor_before_the_layers_is_named(tmp_path, name):
     )
 
 
-def test_a_folder_without_config_or_tokenizer_is_refused(checkpoint, tmp_path):
-    assert "got no config.json" in error_of(caption_features, tmp_path, CAPTIONS, 2)
-    (checkpoint / "tokenizer_config.json").unlink()
-    assert "tokenizer_config.json: must exist" in error_of(
-        caption_features, checkpoint, CAPTIONS, 2
-    )
+def test_a_folder_without_config_or_tokenizer_is_refused(in_pieces, tmp_path):
+    assert "got no config.json" in error_of(caption_features, tmp_path / "no", CAPTIONS, 2)
+    (in_pieces / "tokenizer_config.json").unlink()
+    assert "tokenizer_config.json: must exist" in error_of(caption_features, in_pieces, CAPTIONS, 2)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "qwen2"])
@@ -294,7 +332,8 @@ def every_state(folder: Path, row: list[int]) -> tuple[torch.Tensor, ...]:
 
 
 def tokens_of(folder: Path) -> list[list[int]]:
-    return AutoTokenizer.from_pretrained(folder)(CAPTIONS)["input_ids"]
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    return [tokenizer.encode(caption).ids for caption in CAPTIONS]
 
 
 def test_the_embedding_and_the_normed_last_layer_are_transformers_states(any_checkpoint):

@@ -14,10 +14,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from transformers.integrations.gguf import dequant
 
-from rectify.language import captions, extract_block, load_block, read_block
+from rectify.language import extract_block, load_block, read_block
 from rectify.language.captions import caption_features
 from rectify.language.families import parse_config
-from rectify.language.gguf_format import read_settings, read_tensors
+from rectify.language.gguf_format import Reader, read_settings, read_tensors
+from rectify.language.tokens import tokenized
 from rectify.language.weights import describe
 from tests.helpers.packages import MODEL, demo_packages
 from tests.helpers.tiny_checkpoints import HEADS, TOKENS, WIDTH, error_of, made_checkpoint
@@ -135,7 +136,7 @@ def written(
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     described = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("qwen2" if architecture == "qwen2" else pre)
+    writer.add_tokenizer_pre(pre)
     writer.add_token_list(sorted(described["vocab"], key=described["vocab"].get))
     writer.add_token_merges([" ".join(pair) for pair in described["merges"]])
     writer.add_add_bos_token(begins)
@@ -205,7 +206,7 @@ def test_features_of_captions_are_those_of_the_folder(any_folder):
 def test_a_text_begins_with_the_token_that_the_metadata_say(folder, begins):
     """The tokenizer next to the file, which has no such token, has no say."""
     path = written(folder, begins=begins)
-    [row] = captions._tokenized(path, ["a cat"])
+    [row] = tokenized(path, ["a cat"])
     plain = PreTrainedTokenizerFast.from_pretrained(folder)("a cat")["input_ids"]
     assert row == ([7, *plain] if begins else plain)
 
@@ -263,6 +264,58 @@ def test_dequantised_values_are_those_of_transformers_own_reader(tmp_path, name)
     found = load_block(folder / "quantised.gguf", 1).decoder.self_attn.o_proj.weight
     expected = dequant.dequantize(torch.from_numpy(bytes_of.ravel()), Kind[name].value)
     torch.testing.assert_close(found, expected.view(width, width), rtol=1e-6, atol=1e-8)
+
+
+LISTS = {  # of every type
+    "strings": ["a", "", "\N{BIRD}", "x" * 300],
+    "floats": [0.5, -1.0],
+    "whole numbers": [1, -2, 3],
+    "truths": [True, False, True],
+    "one string": ["alone"],
+    "nothing": [],
+}
+
+
+@pytest.mark.parametrize("order", list(gguf.GGUFEndian))
+def test_passing_over_lists_changes_nothing_else(tmp_path, order):
+    """Against the package's own reader, which makes arrays of every item."""
+    writer = GGUFWriter(tmp_path / "lists.gguf", "llama", endianess=order)
+    for number, (name, values) in enumerate(LISTS.items()):
+        writer.add_uint32(f"before {name}", number)
+        if values:
+            writer.add_array(name, values)
+        writer.add_string(f"after {name}", f"number {number}")
+    values = np.arange(96, dtype=np.float32).reshape(3, 32)
+    writer.add_tensor("matrix", values)
+    writer.add_tensor("quantised", gguf.quantize(values, Kind.Q8_0), raw_dtype=Kind.Q8_0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    found = Reader(tmp_path / "lists.gguf")
+    expected = gguf.GGUFReader(tmp_path / "lists.gguf")
+    assert list(found.fields) == list(expected.fields)
+    for name, field in expected.fields.items():
+        if name in LISTS:
+            assert field.contents() == pytest.approx(LISTS[name])
+            assert found.fields[name].data == []
+        else:
+            assert found.fields[name].contents() == field.contents()
+    assert found.data_offset == expected.data_offset
+    for one, two in zip(found.tensors, expected.tensors, strict=True):
+        assert (one.name, one.tensor_type, one.data_offset) == (
+            *(two.name, two.tensor_type, two.data_offset),
+        )
+        assert np.array_equal(one.data, two.data)
+
+
+def test_a_list_that_never_ends_is_refused(folder):
+    path = written(folder)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"tokenizer.ggml.merges") + len("tokenizer.ggml.merges") + 8
+    content[place : place + 8] = b"\xff" * 8  # how many
+    path.write_bytes(content)
+    assert "must be a complete GGUF file" in error_of(load_block, path, 0)
 
 
 def test_an_extracted_layer_is_the_layer(folder, tmp_path):
@@ -334,7 +387,10 @@ def test_a_file_that_ends_early_is_refused(folder, share):
 
 
 def test_another_kind_of_file_is_refused(folder):
-    (folder / "text.gguf").write_text("version https://git-lfs.github.com/spec/v1\n" * 9)
+    (folder / "pointer.gguf").write_text("version https://git-lfs.github.com/spec/v1\n" * 9)
+    message = error_of(load_block, folder / "pointer.gguf", 0)
+    assert "pointer.gguf: must be the file itself, got git-lfs's pointer to it" in message
+    (folder / "text.gguf").write_text("a text\n" * 99)
     assert "must be a complete GGUF file" in error_of(load_block, folder / "text.gguf", 0)
     assert "got none" in error_of(load_block, folder / "missing.gguf", 0)
 
@@ -363,7 +419,7 @@ def test_smollm2_from_its_package_is_a_language_model():
     shuffled = "city largest Paris and the of its is France capital."
     losses = {}
     for text in (sentence, shuffled):
-        ids = torch.tensor(captions._tokenized(path, [text]))
+        ids = torch.tensor(tokenized(path, [text]))
         with torch.no_grad():
             losses[text] = model(ids, labels=ids).loss.exp().item()
     assert losses[sentence] < 20

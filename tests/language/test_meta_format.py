@@ -9,6 +9,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rectify.language.block import extract_block, load_block, read_block
+from rectify.language.captions import caption_features
 from rectify.language.files import read_settings, tensor_shapes
 from rectify.language.weights import describe
 from rectify.runtime import generator
@@ -200,7 +201,27 @@ def test_a_width_that_no_part_tells_is_refused(meta):
 
 def test_params_without_weights_are_refused(meta):
     (meta / "consolidated.00.pth").unlink()
-    assert "must hold model.safetensors or pytorch_model.bin" in error_of(load_block, meta, 0)
+    assert "must hold consolidated.00.pth next to params.json" in error_of(load_block, meta, 0)
+
+
+def test_a_config_beside_metas_weights_does_not_make_them_hugging_faces(tmp_path, tokens):
+    """Rotary pairs lie elsewhere in them, so that captions would have wrong features."""
+    converted, meta = write_both(tmp_path)
+    expected = load_block(meta, 1)(tokens)
+    (meta / "config.json").write_text((converted / "config.json").read_text())
+    assert torch.equal(load_block(meta, 1)(tokens), expected)
+    assert "must be in Hugging Face format for features" in error_of(
+        caption_features, meta, ["a"], 1
+    )
+
+
+def test_a_folder_with_both_formats_is_hugging_faces(tmp_path, tokens):
+    converted, meta = write_both(tmp_path)
+    expected = load_block(converted, 1)
+    for file in meta.iterdir():
+        file.rename(converted / file.name)
+    found = load_block(converted, 1).state_dict()
+    assert all(torch.equal(found[name], one) for name, one in expected.state_dict().items())
 
 
 @pytest.mark.parametrize("kept", [0, 5, 2000, -1])

@@ -83,7 +83,7 @@ def test_shuffled_tensors_have_the_same_entries_elsewhere(any_block):
     control = tensors(shuffled(any_block, generator(0)))
     for name, tensor in tensors(any_block).items():
         assert torch.equal(control[name].flatten().sort().values, tensor.flatten().sort().values)
-        assert (control[name] == tensor).double().mean() < 0.2
+        assert (control[name] == tensor).double().mean() < 0.2 + 1 / len(tensor)
 
 
 def test_the_moments_are_matched_exactly(any_block):
