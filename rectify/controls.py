@@ -68,6 +68,7 @@ class Place:
         trunk: The model that is trained.
         block: The pretrained frozen layer; for controls without ``weights`` perhaps its shape
             alone, for those without a ``bridge`` perhaps None.
+        hidden: Width of the layer's tokens; None where there is no layer.
         final_norm: Norm after the layer: RMS with ``unit`` gain, the ``loaded`` one of the
             language model, frozen, or ``none``.
         generator: For whatever the control draws.
@@ -75,6 +76,7 @@ class Place:
 
     trunk: "Trunk"
     block: "nn.Module | None"
+    hidden: int | None
     final_norm: str
     generator: "torch.Generator"
 
@@ -89,7 +91,7 @@ class Place:
         if self.final_norm == "none":
             return ()
         if self.final_norm == "unit":
-            return (nn.RMSNorm(self.block.hidden, eps=NORM_EPSILON, elementwise_affine=False),)
+            return (nn.RMSNorm(self.hidden, eps=NORM_EPSILON, elementwise_affine=False),)
         norm = getattr(self.block, "final_norm", None)
         if norm is None:
             raise ValueError(
@@ -255,7 +257,7 @@ def mlp(place: Place) -> Inner:
     """GELU and LayerNorm between the two linears: "ViT-S-MLP" of Pang et al. (2024), Sec. 5.1."""
     from torch import nn
 
-    return Inner(None, (nn.GELU(), nn.LayerNorm(place.block.hidden)))
+    return Inner(None, (nn.GELU(), nn.LayerNorm(place.hidden)))
 
 
 @control("second head", "#332288", weights=False, bridge=False)
