@@ -14,10 +14,11 @@ import os
 from importlib import metadata
 from pathlib import Path
 
-from rectify.experiment.codes import digest
 from rectify.experiment.run import TrunkSettings
 from rectify.experiment.settings import Config
 from rectify.results.files import atomic_path
+from rectify.results.provenance import source_digest
+from rectify.tasks import module_of
 
 
 def trunk_settings(config: Config, data: str, vision: str) -> TrunkSettings:
@@ -62,7 +63,7 @@ def _depth(task: str, entry: str, settings: str) -> int:
         entry: What decides the weights of the set, as JSON.
         settings: The trunk's settings, as JSON.
     """
-    code = (digest("train", task), metadata.version("timm"), metadata.version("torch"))
+    code = (source_digest(module_of(task)), *map(metadata.version, ("timm", "torch")))
     key = hashlib.sha256("\n".join((*code, entry, settings)).encode()).hexdigest()[:24]
     file = _folder() / key
     if file.is_file():
