@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from rectify.language.block import Block, Stack
     from rectify.trunks.trunk import Trunk
 
 FINAL_NORMS = ("unit", "none", "loaded")
@@ -79,6 +80,21 @@ class Place:
     hidden: int | None
     final_norm: str
     generator: "torch.Generator"
+
+    def layer(self) -> "Block | Stack":
+        """Return the block for a control that draws or moves its tensors, so must know them.
+
+        Raises:
+            ValueError: If it is not a language model's.
+        """
+        from rectify.language.block import Block, Stack
+
+        if not isinstance(self.block, Block | Stack):
+            raise ValueError(
+                f"rectified: a control that draws the block anew must have a language model's, got "
+                f"{type(self.block).__name__}. Choose control frozen, tuned, adapter, norm or mlp."
+            )
+        return self.block
 
     def norm(self) -> "tuple[nn.Module, ...]":
         """Return the norm that ``insert`` has after its layer, if it has one.
@@ -201,7 +217,7 @@ def random(place: Place) -> Inner:
     """A layer of the same shape as it is before any training, frozen."""
     from rectify.language.untrained import redrawn
 
-    return Inner(redrawn(place.block, place.generator), place.norm())
+    return Inner(redrawn(place.layer(), place.generator), place.norm())
 
 
 @control("random layer, trained", "#882255")
@@ -209,7 +225,7 @@ def scratch(place: Place) -> Inner:
     """The random layer, trained along: "Random LLM" of Pang et al. (2024), App. B.2."""
     from rectify.language.untrained import redrawn
 
-    return Inner(_trained(redrawn(place.block, place.generator)), place.norm())
+    return Inner(_trained(redrawn(place.layer(), place.generator)), place.norm())
 
 
 @control("pretrained layer, trained", "#009e73")
@@ -223,7 +239,7 @@ def shuffled(place: Place) -> Inner:
     """The pretrained layer with the entries of each tensor permuted, frozen."""
     from rectify.language import untrained
 
-    return Inner(untrained.shuffled(place.block, place.generator), place.norm())
+    return Inner(untrained.shuffled(place.layer(), place.generator), place.norm())
 
 
 @control("moment-matched frozen layer", "#999933")
@@ -231,7 +247,7 @@ def matched(place: Place) -> Inner:
     """A layer drawn with the mean and the deviation of each pretrained tensor, frozen."""
     from rectify.language.untrained import moment_matched
 
-    return Inner(moment_matched(place.block, place.generator), place.norm())
+    return Inner(moment_matched(place.layer(), place.generator), place.norm())
 
 
 @control("adapters alone", "#e69f00", weights=False)

@@ -587,3 +587,21 @@ def test_models_that_cannot_be_taken_apart_are_one_line(block):
     for model in (timm.create_model("resnet18"), nn.Sequential(nn.Linear(2, 2))):
         with pytest.raises(ValueError, match=r"^trunk: .* no vision transformer that can be taken"):
             insert(model, block, "end")
+
+
+@pytest.mark.parametrize("control", ["random", "scratch", "shuffled", "matched"])
+def test_an_own_layer_cannot_be_drawn_anew(make_vit, control):
+    uses = [
+        lambda: insert(make_vit(), Own(), "end", hidden=HIDDEN, control=control),
+        lambda: auxiliary(make_vit(), Own(), hidden=HIDDEN, control=control),
+    ]
+    for use in uses:
+        with pytest.raises(ValueError, match="must have a language model's, got Own") as caught:
+            use()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("control", ["tuned", "adapter", "norm", "mlp"])
+def test_an_own_layer_has_the_other_controls(make_vit, control):
+    model = insert(make_vit(), Own(), "end", hidden=HIDDEN, control=control)
+    assert model.eval()(PIXELS).shape == (4, 5)

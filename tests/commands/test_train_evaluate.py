@@ -96,6 +96,29 @@ def test_a_run_is_trained_and_scored_from_files_to_files(folder, block_file, nam
     assert share(rows, "loss", 0) == pytest.approx(history["test_loss"].iloc[-1], rel=1e-8)
 
 
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("vit_small_patch14_reg4_dinov2", {"weight_init": ""}),
+        ("vit_base_patch16_siglip_224", {}),
+        ("deit_tiny_distilled_patch16_224", {}),
+    ],
+)
+def test_other_vision_models_of_timm_are_trained_the_same_way(folder, block_file, name, overrides):
+    settings = settings_of("auxiliary")
+    vision = {"timm": name, "overrides": OVERRIDES | overrides}
+    settings["vision"] = settings["vision"] | vision
+    history = training(folder, settings, block=block_file)
+    gradients = read_table(GSNR, folder / "run" / "gsnr.csv")
+    assert len(gradients) == 3 * 2 * 4
+    assert (gradients.loc[gradients["estimator"] == "plain", "gsnr"] > 0).all()
+    rows = evaluating(folder, settings)
+    assert share(rows) == history["accuracy"].iloc[-1]
+    sizes = {"num_classes": 5, "image_size": 16, "channels": 1}
+    vit = create_vit(name, **sizes, overrides=vision["overrides"])
+    vit.load_state_dict(load_file(folder / "run" / "model.safetensors"), strict=True)
+
+
 def test_the_predictions_are_the_scores_of_each_item_of_the_plain_test_set(folder):
     settings = settings_of()
     training(folder, settings)
