@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from rectify.language.block import Block, Stack
     from rectify.trunks.trunk import Trunk
 
 FINAL_NORMS = ("unit", "none", "loaded")
@@ -68,6 +69,7 @@ class Place:
         trunk: The model that is trained.
         block: The pretrained frozen layer; for controls without ``weights`` perhaps its shape
             alone, for those without a ``bridge`` perhaps None.
+        hidden: Width of the layer's tokens; None where there is no layer.
         final_norm: Norm after the layer: RMS with ``unit`` gain, the ``loaded`` one of the
             language model, frozen, or ``none``.
         generator: For whatever the control draws.
@@ -75,8 +77,24 @@ class Place:
 
     trunk: "Trunk"
     block: "nn.Module | None"
+    hidden: int | None
     final_norm: str
     generator: "torch.Generator"
+
+    def layer(self) -> "Block | Stack":
+        """Return the block for a control that draws or moves its tensors, so must know them.
+
+        Raises:
+            ValueError: If it is not a language model's.
+        """
+        from rectify.language.block import Block, Stack
+
+        if not isinstance(self.block, Block | Stack):
+            raise ValueError(
+                f"rectified: a control that draws the block anew must have a language model's, got "
+                f"{type(self.block).__name__}. Choose control frozen, tuned, adapter, norm or mlp."
+            )
+        return self.block
 
     def norm(self) -> "tuple[nn.Module, ...]":
         """Return the norm that ``insert`` has after its layer, if it has one.
@@ -89,7 +107,7 @@ class Place:
         if self.final_norm == "none":
             return ()
         if self.final_norm == "unit":
-            return (nn.RMSNorm(self.block.hidden, eps=NORM_EPSILON, elementwise_affine=False),)
+            return (nn.RMSNorm(self.hidden, eps=NORM_EPSILON, elementwise_affine=False),)
         norm = getattr(self.block, "final_norm", None)
         if norm is None:
             raise ValueError(
@@ -199,7 +217,7 @@ def random(place: Place) -> Inner:
     """A layer of the same shape as it is before any training, frozen."""
     from rectify.language.untrained import redrawn
 
-    return Inner(redrawn(place.block, place.generator), place.norm())
+    return Inner(redrawn(place.layer(), place.generator), place.norm())
 
 
 @control("random layer, trained", "#882255")
@@ -207,7 +225,7 @@ def scratch(place: Place) -> Inner:
     """The random layer, trained along: "Random LLM" of Pang et al. (2024), App. B.2."""
     from rectify.language.untrained import redrawn
 
-    return Inner(_trained(redrawn(place.block, place.generator)), place.norm())
+    return Inner(_trained(redrawn(place.layer(), place.generator)), place.norm())
 
 
 @control("pretrained layer, trained", "#009e73")
@@ -221,7 +239,7 @@ def shuffled(place: Place) -> Inner:
     """The pretrained layer with the entries of each tensor permuted, frozen."""
     from rectify.language import untrained
 
-    return Inner(untrained.shuffled(place.block, place.generator), place.norm())
+    return Inner(untrained.shuffled(place.layer(), place.generator), place.norm())
 
 
 @control("moment-matched frozen layer", "#999933")
@@ -229,7 +247,7 @@ def matched(place: Place) -> Inner:
     """A layer drawn with the mean and the deviation of each pretrained tensor, frozen."""
     from rectify.language.untrained import moment_matched
 
-    return Inner(moment_matched(place.block, place.generator), place.norm())
+    return Inner(moment_matched(place.layer(), place.generator), place.norm())
 
 
 @control("adapters alone", "#e69f00", weights=False)
@@ -255,7 +273,7 @@ def mlp(place: Place) -> Inner:
     """GELU and LayerNorm between the two linears: "ViT-S-MLP" of Pang et al. (2024), Sec. 5.1."""
     from torch import nn
 
-    return Inner(None, (nn.GELU(), nn.LayerNorm(place.block.hidden)))
+    return Inner(None, (nn.GELU(), nn.LayerNorm(place.hidden)))
 
 
 @control("second head", "#332288", weights=False, bridge=False)

@@ -23,7 +23,16 @@ from rectify.controls import FINAL_NORMS, INSERTED, Control, Inner, Place, inser
 from rectify.language.block import Block, Stack, outline_block, read_block
 from rectify.runtime import generator as seeded
 from rectify.tensors import check_same_tensors
-from rectify.trunks.trunk import Groups, Inputs, Outputs, Tokens, Trunk, as_trunk, groups_within
+from rectify.trunks.trunk import (
+    Groups,
+    Inputs,
+    Outputs,
+    Tokens,
+    Trunk,
+    as_trunk,
+    groups_within,
+    width_at,
+)
 from rectify.typed import check_known
 
 
@@ -52,7 +61,9 @@ class Bridge(nn.Module):
     ) -> Float[Tensor, "batch tokens dim"]:
         wide = self.up(tokens)  # (batch, tokens, hidden)
         if self.layer is not None:
-            wide = self.layer(wide) if padding is None else self.layer(wide, padding)
+            given = wide
+            wide = self.layer(given) if padding is None else self.layer(given, padding)
+            _check_tokens(wide, given, self.layer)
         update = self.down(self.tokenwise(wide))  # (batch, tokens, dim)
         return tokens + update if self.residual else update
 
@@ -145,7 +156,8 @@ def insert(
     block: nn.Module,
     position: str | int | None,
     *,
-    generator: torch.Generator,
+    generator: torch.Generator | None = None,
+    hidden: int | None = None,
     final_norm: str = "unit",
     control: str = "frozen",
     control_generator: torch.Generator | None = None,
@@ -154,32 +166,40 @@ def insert(
     """Return a trunk with the frozen ``block`` in its forward path (Eq. 6).
 
     Args:
-        model: A trunk or a timm ViT; used, not copied.
-        block: A frozen decoder layer with attribute ``hidden``, its width.
+        model: A trunk, or a model that ``as_trunk`` knows; used, not copied.
+        block: A layer from ``rectify.language.load_block``; or any module that takes tokens
+            ``(batch, tokens, hidden)`` and returns as many, with the attribute ``hidden``, or
+            ``hidden_size``, or the argument. It stays as frozen, or not, as it is.
         position: ``early``, ``middle``, ``end``, or the number of the trunk's blocks before it.
-        generator: Draws the two adapters.
+        generator: Draws the two adapters; without one they are those of ``build`` with seed 0.
+        hidden: Width of the block's tokens, where the block does not say it.
         final_norm: Norm after the layer: RMS with ``unit`` gain, the ``loaded`` one of the
             language model, frozen, or ``none``.
         control: What stands in place of ``block``, a key of ``rectify.controls.CONTROLS``.
-        control_generator: For what the control draws; ``generator``, after the adapters, if None.
+        control_generator: For what the control draws; ``generator``, after the adapters, if None,
+            and without that one of seed 0.
         residual: Whether a skip goes around the rectifier, which is not in the paper; all weights
             are the same with and without.
 
     Raises:
-        ValueError: If the position, norm or control is not one of these, or there is no norm.
+        ValueError: If the model is none that can be taken apart, the block's width is not known,
+            the position, norm or control is not one of these, or there is no norm.
     """
     variant = "residual" if residual else "insert"
     trunk, chosen = as_trunk(model), controls.find(variant, control)
     insert_at = insert_index(position, len(trunk.blocks))
-    place = Place(trunk, block, final_norm, control_generator or generator)
-    return InsertedModel(trunk, _bridge(place, chosen, generator, residual), insert_at)
+    draws, control_draws = _generators(generator, control_generator)
+    place = Place(trunk, block, _width(block, hidden), final_norm, control_draws)
+    bridge = _bridge(place, chosen, width_at(trunk, insert_at), draws, residual)
+    return InsertedModel(trunk, bridge, insert_at)
 
 
 def auxiliary(
     model: nn.Module,
     block: nn.Module | None,
     *,
-    generator: torch.Generator,
+    generator: torch.Generator | None = None,
+    hidden: int | None = None,
     final_norm: str = "unit",
     control: str = "frozen",
     control_generator: torch.Generator | None = None,
@@ -189,10 +209,12 @@ def auxiliary(
     Arguments and errors are those of ``insert``; the control ``head`` needs no block.
     """
     trunk, chosen = as_trunk(model), controls.find("auxiliary", control)
-    place = Place(trunk, block, final_norm, control_generator or generator)
+    draws, control_draws = _generators(generator, control_generator)
+    width = _width(block, hidden) if chosen.bridge else hidden
+    place = Place(trunk, block, width, final_norm, control_draws)
     if not chosen.bridge:
         return AuxiliaryModel(trunk, None, chosen.build(place))
-    return AuxiliaryModel(trunk, _bridge(place, chosen, generator))
+    return AuxiliaryModel(trunk, _bridge(place, chosen, trunk.dim, draws))
 
 
 def build(
@@ -208,7 +230,7 @@ def build(
     """Return the untrained model of a variant; ``vanilla`` is the trunk alone.
 
     Args:
-        model: A trunk or a timm ViT; used, not copied.
+        model: A trunk, or a model that ``as_trunk`` knows; used, not copied.
         variant: A key of ``rectify.controls.VARIANTS``.
         control: A key of ``rectify.controls.CONTROLS``.
         block: What ``extract_block`` wrote; None where the variant needs none.
@@ -297,10 +319,42 @@ def _layer(path: Path | None, control: Control, what: str) -> Block | Stack | No
 
 
 def _bridge(
-    place: Place, control: Control, generator: torch.Generator, residual: bool = False
+    place: Place, control: Control, dim: int, generator: torch.Generator, residual: bool = False
 ) -> Bridge:
     """Return the adapters, drawn first, with what the control has between them."""
     check_known("rectified: final_norm", place.final_norm, FINAL_NORMS, "a known norm")
-    dim, hidden = place.trunk.dim, place.block.hidden
-    up, down = adapters(dim, hidden, generator)
+    up, down = adapters(dim, place.hidden, generator)
     return Bridge(up, control.build(place), down, residual)
+
+
+def _generators(
+    generator: torch.Generator | None, control_generator: torch.Generator | None
+) -> tuple[torch.Generator, torch.Generator]:
+    """Return who draws the adapters, and who draws for a control; of seed 0 if nobody is given."""
+    if generator is None:
+        return seeded(0, "bridge"), control_generator or seeded(0, "control")
+    return generator, control_generator or generator
+
+
+def _width(block: nn.Module | None, hidden: int | None) -> int:
+    """Return the width of a block's tokens: what it says, or what is said of it."""
+    said = getattr(block, "hidden", getattr(block, "hidden_size", None))
+    width = said if hidden is None else hidden
+    if not isinstance(width, int) or said not in (None, width):
+        got = f"{said or 'none'} of {type(block).__name__}"
+        got += "" if hidden is None else f" and the argument {hidden}"
+        raise ValueError(
+            f"rectified: hidden, the width of the block's tokens, must be known, got {got}. "
+            "Give the block the attribute hidden, or insert the argument."
+        )
+    return width
+
+
+def _check_tokens(tokens: object, given: Tensor, layer: nn.Module) -> None:
+    """Check that a layer returned its tokens: transformers' may return a tuple, for example."""
+    if not isinstance(tokens, Tensor) or tokens.shape != given.shape:
+        got = tuple(tokens.shape) if isinstance(tokens, Tensor) else type(tokens).__name__
+        raise ValueError(
+            f"rectified: the block must return the tokens alone, {tuple(given.shape)}, got {got} "
+            f"from {type(layer).__name__}. Wrap it in a module that does."
+        )

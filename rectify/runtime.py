@@ -30,12 +30,21 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(seed_for(seed, *purpose))
 
 
-def start(threads: int) -> torch.device:
+def start(threads: int, gpus: int = 0) -> torch.device:
     """Fix the number of threads, make torch deterministic, and return the device to use.
 
     A process that torchrun started joins the others and takes a device of its own; the threads
     are divided among them.
+
+    Args:
+        threads: CPU threads of this job.
+        gpus: How many GPUs torch must be able to use; with 0 the CPU will do. ``RECTIFY_CPU=1``
+            lets the CPU stand for them, to try a cluster's jobs where there is none.
+
+    Raises:
+        ValueError: If there are fewer.
     """
+    _check_gpus(gpus)
     torch.set_num_threads(own_threads(threads))
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS refuses to be that
     torch.use_deterministic_algorithms(True)
@@ -49,6 +58,22 @@ def start(threads: int) -> torch.device:
     torch.distributed.init_process_group("nccl" if on_gpu else "gloo")
     atexit.register(torch.distributed.destroy_process_group)
     return device
+
+
+def device_text(device: torch.device) -> str:
+    """Return what a device is, for people."""
+    if device.type == "cuda":
+        return f"{device}, {torch.cuda.get_device_name(device)}"
+    return f"the CPU, {torch.get_num_threads()} threads"
+
+
+def _check_gpus(count: int) -> None:
+    usable = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if usable < count and not os.environ.get("RECTIFY_CPU"):
+        raise ValueError(
+            f"runtime: as many GPUs must be usable as device_gpus says, {count}, got {usable}. "
+            "Look at `nvidia-smi`, or set device_gpus to 0 to train on the CPU."
+        )
 
 
 def own_threads(threads: int) -> int:

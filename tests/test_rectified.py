@@ -503,3 +503,105 @@ def test_vit_small_with_a_llama_block_has_the_papers_size():
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     assert sum(size for size, _ in sizes) == 227_579_752
     assert sum(size for size, trained in sizes if trained) == 25_196_392
+
+
+@pytest.mark.parametrize("position", [0, "middle", "end", 3])
+def test_without_generators_it_is_what_a_run_with_seed_0_has(make_vit, block, block_file, position):
+    for control in ("frozen", "random"):
+        found = insert(make_vit(), block, position, control=control)
+        expected = build(make_vit(), "insert", control, block=block_file, position=position, seed=0)
+        assert torch.equal(found(PIXELS), expected(PIXELS))
+    found, expected = (
+        auxiliary(make_vit(), block),
+        build(make_vit(), "auxiliary", block=block_file, position=None, seed=0),
+    )
+    assert torch.equal(found.train()(PIXELS)[1], expected.train()(PIXELS)[1])
+    head = auxiliary(make_vit(), None, control="head")
+    assert head.bridge is None
+
+
+class Own(nn.Module):
+    """Somebody's layer, which does not say how wide it is."""
+
+    def __init__(self, output=lambda tokens: tokens):
+        super().__init__()
+        self.linear, self.output = nn.Linear(HIDDEN, HIDDEN), output
+
+    def forward(self, tokens):
+        return self.output(self.linear(tokens))
+
+
+def test_the_width_of_an_own_layer_is_an_argument_or_an_attribute(make_vit):
+    own = Own()
+    given = insert(make_vit(), own, "end", hidden=HIDDEN).eval()(PIXELS)
+    wide = insert(make_vit(), own, "end", hidden=HIDDEN, control="mlp").bridge
+    assert wide.up.out_features == wide.tokenwise[1].normalized_shape[0] == HIDDEN
+    second = auxiliary(make_vit(), own, hidden=HIDDEN).train()(PIXELS)[1]
+    for attribute in ("hidden", "hidden_size"):
+        own = Own()
+        setattr(own, attribute, HIDDEN)
+        model = insert(make_vit(), own, "end").eval()
+        tokens = model.bridge.up(after_the_blocks(model.trunk.vit))
+        expected = model.bridge.down(model.bridge.tokenwise(own.linear(tokens)))
+        assert torch.equal(model(PIXELS), classified(model.trunk.vit, expected))
+    assert given.shape == second.shape
+
+
+@pytest.mark.parametrize(
+    ("hidden", "said", "message"),
+    [
+        (None, None, r"must be known, got none of Own\. Give the block the attribute hidden"),
+        (HIDDEN, 7, "must be known, got 7 of Own and the argument 24"),
+        (None, "wide", "must be known, got wide of Own"),
+    ],
+)
+def test_a_layer_whose_width_is_not_known_is_one_line(vit, hidden, said, message):
+    own = Own()
+    if said is not None:
+        own.hidden = said
+    for use in (
+        lambda: insert(vit, own, "end", hidden=hidden),
+        lambda: auxiliary(vit, own, hidden=hidden),
+    ):
+        with pytest.raises(ValueError, match=message) as caught:
+            use()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("output", "got"),
+    [
+        (lambda tokens: (tokens, None), "got tuple from Own"),
+        (lambda tokens: tokens[:, 0], r"got \(4, 24\) from Own"),
+        (lambda tokens: tokens[..., :8], r"got \(4, 5, 8\) from Own"),
+    ],
+)
+def test_a_layer_that_returns_something_else_than_tokens_is_one_line(vit, output, got):
+    model = insert(vit, Own(output), 1, hidden=HIDDEN)
+    with pytest.raises(ValueError, match=rf"the tokens alone, \(4, 5, 24\), {got}") as caught:
+        model(PIXELS)
+    assert "\n" not in str(caught.value)
+
+
+def test_models_that_cannot_be_taken_apart_are_one_line(block):
+    for model in (timm.create_model("resnet18"), nn.Sequential(nn.Linear(2, 2))):
+        with pytest.raises(ValueError, match=r"^trunk: .* no vision transformer that can be taken"):
+            insert(model, block, "end")
+
+
+@pytest.mark.parametrize("control", ["random", "scratch", "shuffled", "matched"])
+def test_an_own_layer_cannot_be_drawn_anew(make_vit, control):
+    uses = [
+        lambda: insert(make_vit(), Own(), "end", hidden=HIDDEN, control=control),
+        lambda: auxiliary(make_vit(), Own(), hidden=HIDDEN, control=control),
+    ]
+    for use in uses:
+        with pytest.raises(ValueError, match="must have a language model's, got Own") as caught:
+            use()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("control", ["tuned", "adapter", "norm", "mlp"])
+def test_an_own_layer_has_the_other_controls(make_vit, control):
+    model = insert(make_vit(), Own(), "end", hidden=HIDDEN, control=control)
+    assert model.eval()(PIXELS).shape == (4, 5)

@@ -51,6 +51,25 @@ def test_seeding_the_globals_repeats_python_numpy_and_torch():
 
 
 @pytest.mark.usefixtures("restored_runtime")
+@pytest.mark.parametrize(("asked", "usable"), [(1, 0), (2, 1), (4, 3)])
+def test_gpus_that_are_asked_for_must_be_usable(asked, usable, monkeypatch):
+    monkeypatch.delenv("RECTIFY_CPU", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: usable > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: usable)
+    with pytest.raises(ValueError, match=f"as device_gpus says, {asked}, got {usable}.") as caught:
+        start(1, asked)
+    assert "\n" not in str(caught.value)
+    start(1, usable)
+
+
+@pytest.mark.usefixtures("restored_runtime")
+def test_a_cpu_may_stand_for_gpus_where_a_cluster_is_tried(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("RECTIFY_CPU", "1")
+    assert start(1, 2).type == "cpu"
+
+
+@pytest.mark.usefixtures("restored_runtime")
 def test_starting_fixes_threads_and_makes_torch_deterministic():
     device = start(1)
     assert device.type in ("cpu", "cuda")

@@ -6,6 +6,7 @@ losses of the last epoch and the best of all epochs from ``history.csv``, and GS
 ``gsnr.csv``, averaged over epochs (Eq. 7) and then over ViT blocks. Shares stay shares, 0 .. 1.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -42,16 +43,16 @@ PREDICTIONS = "predictions.parquet"
 LOSSES = ("train_loss", "main_loss")  # of a history, taken from its last epoch
 SETTINGS = (
     *("run", "task", "data", "data_title", "fraction"),
-    *("vision", "vision_title", "vision_parameters", "variant", "control"),
+    *("vision", "vision_title", "variant", "control"),
     *("language", "language_title", "layer", "position", "insert_at", "depth", "lambda", "seed"),
 )
 FACTS = (
     *("pairs", "language", "language_parameters"),
-    *("vision", "pretrained", "seed", "k", "items", "chance"),
+    *("vision", "vision_parameters", "pretrained", "seed", "k", "items", "chance"),
 )
 SUMS = ("signal", "noise", "agreement")
 MODELS = ("vision", "language")
-SHOWN = ("language_title", "vision_title", "vision_parameters")
+SHOWN = ("language_title", "vision_title")
 
 
 class Maps(NamedTuple):
@@ -80,8 +81,24 @@ class Results:
     """Names of ``data``, ``vision`` and ``language``, each as the configuration lists them."""
     titles: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Titles of ``data``, ``vision`` and ``language`` by name."""
-    parameters: Mapping[str, int] = field(default_factory=dict)
-    """Parameters of ViTs by name: they order the rows of Table 1."""
+
+    def __post_init__(self) -> None:
+        """Check that nothing counts twice: of one seed would be two.
+
+        Raises:
+            ValueError: If a run, a seed, or another file is given again.
+        """
+        for what, given in (
+            ("run", [Path(folder).name for folder in self.folders]),
+            ("seed", self.seeds),
+            ("similarity table", [Path(file).resolve() for file in self.similarity_files]),
+            ("cost table", [Path(file).resolve() for file in self.cost_files]),
+        ):
+            again = [one for one, times in Counter(given).items() if times > 1]
+            if again:
+                raise ValueError(
+                    f"results: each {what} must be given once, got {again[0]} twice. Leave one out."
+                )
 
     @cached_property
     def runs(self) -> DataFrame:
@@ -211,7 +228,7 @@ class Results:
     def _labelled(self, facts: dict[str, Value]) -> dict[str, Value]:
         """Return the facts of a similarity table, with the titles that are shown."""
         titles = {f"{factor}_title": self.title(factor, facts[factor]) for factor in MODELS}
-        return {**facts, **titles, "vision_parameters": self.parameters.get(facts["vision"], 0)}
+        return {**facts, **titles}
 
     def _reported(
         self, settings: dict[str, Value], scores: dict[str, Value], history: DataFrame
@@ -260,7 +277,6 @@ def _settings(folder: Path) -> tuple[dict[str, Value], int]:
         "fraction": float(config["data"].get("fraction", 1.0)),
         "vision": vision["name"],
         "vision_title": vision["title"],
-        "vision_parameters": float(vision["parameters"]),
         "variant": config["variant"],
         "control": None if config["variant"] == "vanilla" else config["control"],
         "language": language.get("name"),

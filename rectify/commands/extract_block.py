@@ -20,12 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--layer", type=layer_by, required=True, help="index, or a row as 30-31")
     parser.add_argument("--untrained", type=int, metavar="SEED", help="draw the weights")
+    parser.add_argument("--name", help="of the model, as runs call it; default: the checkpoint's")
     parser.add_argument("--output", type=Path, required=True)
 
 
 def run(args: argparse.Namespace) -> None:
     from rectify.language.block import extract_block, read_block
 
-    extract_block(args.checkpoint, args.layer, args.output, args.untrained)
+    extract_block(args.checkpoint, args.layer, args.output, args.untrained, args.name)
     parameters = sum(parameter.numel() for parameter in read_block(args.output).parameters())
     log.info("block %s of %s: %d parameters", args.layer, args.checkpoint.name, parameters)

@@ -32,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--processes", type=int, default=1, help="that share each batch: GPUs")
+    parser.add_argument(
+        "--gpus", type=int, default=0, help="that must be usable; 0: the CPU may do"
+    )
     parser.add_argument("--states", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--tensorboard", type=Path, help="folder for event files")
@@ -64,7 +67,8 @@ def _train(args: argparse.Namespace) -> int:
 
     settings = parse(RunSettings, read_json(args.config), f"{args.config}")
     files = Files(args.data, args.block, args.states, args.states / PROGRESS, args.output)
-    device, options = start(args.threads), {"threads": args.threads, "events": args.tensorboard}
+    device = start(args.threads, args.gpus)
+    options = {"threads": args.threads, "events": args.tensorboard}
     options |= _outlines(settings, args) if settings.filtering else {}
     training = Training(settings, args.seed, files, device=device, **options)
     with stop_asked() as stop:

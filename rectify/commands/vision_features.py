@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
 
     machine, weights = Machine.of(start(args.threads), args.threads), None
     if args.pretrained:
-        name, weights = args.pretrained["name"], args.pretrained.get("weights")
+        name, weights = args.pretrained["name"], images.weights_of(args.pretrained)
         model = images.published(args.pretrained)
         source = images.as_published(model, args.pairs, machine)
     else:
@@ -58,7 +58,8 @@ def run(args: argparse.Namespace) -> None:
         "vision": name,
         "seed": args.seed,
         "pretrained": bool(args.pretrained),
-        "vision_revision": read_revision(Path(weights)) if weights else None,
+        "vision_parameters": sum(weight.numel() for weight in model.parameters()),
+        "vision_revision": read_revision(weights) if weights else None,
         "vision_sha256": sha256(model.state_dict()),
     }
     batches = images.inputs(source, args.batch_size)

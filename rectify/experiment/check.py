@@ -1,7 +1,9 @@
 """What must hold between the groups of a configuration: names that are known, places that exist."""
 
+import itertools
 from collections.abc import Iterator, Mapping
 
+from rectify.experiment.depth import depth_of
 from rectify.experiment.run import place
 from rectify.experiment.settings import Config, Experiment
 from rectify.targets import module_of
@@ -118,8 +120,8 @@ def _check_layers(config: Config, experiment: Experiment, where: str) -> None:
 
 
 def _check_positions(config: Config, experiment: Experiment, where: str) -> None:
-    for vision in experiment.vision:
-        depth = config.visions[vision].depth
+    for data, vision in itertools.product(experiment.data, experiment.vision):
+        depth = depth_of(config, data, vision)
         places: dict[int, str] = {}
         for position in experiment.position or ():
             if position.isdecimal() and int(position) > depth:

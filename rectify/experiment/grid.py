@@ -8,6 +8,7 @@ import yaml
 
 from rectify.controls import CONTROLS, INSERTED
 from rectify.experiment.check import check
+from rectify.experiment.depth import depth_of, trunk_settings
 from rectify.experiment.run import (
     FROZEN,
     GsnrSettings,
@@ -157,26 +158,19 @@ def pairs_of(config: Config, target: TargetSettings) -> str | None:
 
 def run_settings(config: Config, run: Run) -> RunSettings:
     """Return what decides one run: what goes to ``runs/<run>/config.json``."""
-    data, vision = config.data[run.data], config.visions[run.vision]
-    special = data.visions.get(run.vision)
+    data, vision = config.data[run.data], trunk_settings(config, run.data, run.vision)
+    depth = depth_of(config, run.data, run.vision)
     return RunSettings(
         run=run.name,
         task=data.task,
         data={"name": run.data, **data.that_decides("weights")},
-        vision=VisionSettings(
-            name=run.vision,
-            timm=vision.timm,
-            depth=vision.depth,
-            overrides=vision.overrides,
-            family=special and special.family,
-            start=special and special.start,
-        ),
+        vision=VisionSettings(**vision.model_dump(), depth=depth),
         variant=run.variant,
         control=run.control,
         language=run.language,
         layer=run.layer,
         position=run.position,
-        insert_at=None if run.position is None else place(run.position, vision.depth),
+        insert_at=None if run.position is None else place(run.position, depth),
         lambda_init=run.lambda_init,
         lambda_floor=config.auxiliary.lambda_floor,
         final_norm=config.rectifier.final_norm,
@@ -198,7 +192,7 @@ def run_labels(config: Config, run: Run) -> RunLabels:
     return RunLabels(
         run=run.name,
         data=Label(name=run.data, title=config.data[run.data].title),
-        vision=Label(name=run.vision, title=vision.title, parameters=vision.parameters),
+        vision=Label(name=run.vision, title=vision.title),
         language=language and Label(name=run.language, title=language.title),
         estimator=config.gsnr.estimator,
     )

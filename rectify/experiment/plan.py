@@ -217,8 +217,8 @@ class Plan:
         return _json(pretraining.model_dump(exclude_none=True))
 
     def vision_settings(self, wildcards: OfVision) -> str:
-        """Return a vision transformer, as JSON."""
-        kept = {"timm", "overrides", "weights", "parameters"}
+        """Return a vision model, as JSON."""
+        kept = {"timm", "overrides", "weights"}
         vision = self.config.visions[wildcards.vision].model_dump(include=kept, exclude_none=True)
         return _json({"name": wildcards.vision, **vision})
 
@@ -338,7 +338,6 @@ class Plan:
                     "vision": {name: one.title for name, one in self.config.visions.items()},
                     "language": {name: one.title for name, one in self.config.languages.items()},
                 },
-                "parameters": {n: one.parameters for n, one in self.config.visions.items()},
             }
         )
 

@@ -103,15 +103,20 @@ class GsnrSettings(Closed):
     parameters: str
 
 
-class VisionSettings(Closed):
-    """The trunk of a run, as it is built."""
+class TrunkSettings(Closed):
+    """The trunk of a run, as its task builds it."""
 
     name: str
     timm: str
-    depth: int
     overrides: dict[str, object]
     family: str | None = None
     start: str | None = None
+
+
+class VisionSettings(TrunkSettings):
+    """The same, with what was read from the trunk."""
+
+    depth: int
 
 
 class RunSettings(Closed):
@@ -144,7 +149,6 @@ class Label(Closed):
 
     name: str
     title: str
-    parameters: int | None = None
 
 
 class RunLabels(Closed):

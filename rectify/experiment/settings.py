@@ -90,11 +90,16 @@ class Vision(Source):
     FOLDER: ClassVar[str] = "weights"
 
     title: str = Field(description="Label in tables and figures.")
-    timm: Text = Field(description="Model name in timm.")
-    depth: PositiveInt = Field(description="Number of blocks.")
-    parameters: PositiveInt = Field(description="With the head of the set it is labelled by.")
+    timm: Text = Field(
+        description="Name in timm, with the tag of its published weights: augreg_in21k if none."
+    )
+    depth: PositiveInt | None = Field(
+        None, description="Number of blocks. It is read from the model; another one is an error."
+    )
     overrides: dict[str, object] = Field({}, description="Further arguments of timm.create_model.")
-    weights: Text | None = Field(None, description="Folder with pretrained weights.")
+    weights: Text | None = Field(
+        None, description="Folder with pretrained weights, or their file; the hub's cache if null."
+    )
 
 
 class Pretraining(Closed):
@@ -304,7 +309,7 @@ class Config(Closed):
         0, description="GPUs of a training job, all on one node; 0 trains on the CPU."
     )
     data: dict[Name, SerializeAsAny[Entry]] = Field(description="Data sets by name.")
-    visions: dict[Name, Vision] = Field(description="Vision transformers by name.")
+    visions: dict[Name, Vision] = Field(description="Vision models by name.")
     languages: dict[Name, Language] = Field({}, description="Language models by name.")
     training: dict[str, object] = Field({}, description="A recipe by name, and changed values.")
     auxiliary: Auxiliary = Auxiliary()

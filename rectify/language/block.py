@@ -63,7 +63,7 @@ class Block(nn.Module):
     Attributes:
         hidden: Width of the tokens.
         family: Architecture, a key of ``FAMILIES``.
-        language: Name of the language model: that of the checkpoint's folder.
+        language: Name of the language model: that of the checkpoint, or as runs call it.
         layer: Index of the decoder block, counted from 0.
     """
 
@@ -190,7 +190,11 @@ def _asked(layer: int | str) -> int | str:
 
 
 def extract_block(
-    checkpoint: Path | str, layer: int | str, output: Path | str, untrained: int | None = None
+    checkpoint: Path | str,
+    layer: int | str,
+    output: Path | str,
+    untrained: int | None = None,
+    name: str | None = None,
 ) -> None:
     """Write decoder block ``layer`` of a checkpoint to one ``.safetensors`` file, bit by bit.
 
@@ -202,6 +206,7 @@ def extract_block(
         layer: Likewise.
         output: The file.
         untrained: Seed of weights that are drawn in place of the trained ones, if not None.
+        name: Of the language model, as runs call it; that of the checkpoint if None.
 
     Raises:
         ValueError: As ``load_block``.
@@ -220,7 +225,7 @@ def extract_block(
     tensors |= {f"{FINAL_NORM}{name}": tensor for name, tensor in norm.items()}
     facts = Facts(
         family=config.model_type,
-        language=name_of(checkpoint),
+        language=name_of(checkpoint) if name is None else name,
         layer=layer,
         config=read_settings(checkpoint),
         revision=read_revision(checkpoint),
@@ -307,6 +312,25 @@ def block_facts(path: Path | str) -> dict[str, str | int | None]:
     path = Path(path)
     facts = _facts(read_safetensors(path, AGAIN)[1], path)
     return {key: facts[key] for key in ("family", "language", "layer", "revision", "sha256")}
+
+
+def check_origin(path: Path, language: str | None, layer: int | str | None) -> None:
+    """Check that an extracted file has the layer that a run names.
+
+    Args:
+        path: What ``extract_block`` wrote.
+        language: The run's language model.
+        layer: The run's layer.
+
+    Raises:
+        ValueError: If it is another one, or the file is none of these.
+    """
+    facts = block_facts(path)
+    if (facts["language"], facts["layer"]) != (language, layer):
+        raise ValueError(
+            f"{path}: must be layer {layer} of {language}, as the run says, got layer "
+            f"{facts['layer']} of {facts['language']}. Give --block of the run."
+        )
 
 
 def empty_block(config: PretrainedConfig, language: str) -> Block:

@@ -56,7 +56,7 @@ def name_of(checkpoint: Path) -> str:
 
 def read_revision(checkpoint: Path) -> str | None:
     """Return the commit on the hub that a checkpoint was fetched from; None if it was not."""
-    note = (checkpoint.parent if gguf_format.is_here(checkpoint) else checkpoint) / FETCHED
+    note = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / FETCHED
     return read_json(note)["commit"] if note.is_file() else None
 
 

@@ -28,15 +28,11 @@ class Request(Closed):
     report: str = Field("last", description="The epoch whose headline metric is shown.")
     order: dict[str, tuple[str, ...]] = Field({}, description="Names by factor, as configured.")
     titles: dict[str, dict[str, str]] = Field({}, description="Titles by factor and name.")
-    parameters: dict[str, int] = Field({}, description="Parameters of ViTs by name.")
 
     @property
     def labels(self) -> dict[str, object]:
         """What is only shown, as `Results` takes it."""
-        return {
-            name: getattr(self, name)
-            for name in ("estimator", "report", "order", "titles", "parameters")
-        }
+        return {name: getattr(self, name) for name in ("estimator", "report", "order", "titles")}
 
 
 class Requested(NamedTuple):

@@ -120,7 +120,7 @@ def _sized(
     if unknown:
         raise ValueError(
             f"table1: each {factor} model must come with its number of parameters, got none of "
-            f"{unknown[0]}. Name it in the request."
+            f"{unknown[0]}. Make its features again."
         )
     matched = match_sizes(sizes, theirs)
     return [

@@ -12,8 +12,7 @@ from itertools import repeat
 import torch
 from jaxtyping import Float, Int, Int64, UInt8
 from timm.data import Mixup
-from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from rectify.data.batches import Items, Prepare, Reader
@@ -121,11 +120,13 @@ def smoothed(
     return one_hot(labels, classes) * (1 - smoothing) + smoothing / classes
 
 
-def scale_head(vit: VisionTransformer, factor: float) -> None:
-    """Multiply the first weights of a ViT's head."""
+def scale_head(vit: nn.Module, factor: float) -> None:
+    """Multiply the first weights of the head of a model of timm, or of its heads."""
+    heads = vit.get_classifier()
     with torch.no_grad():
-        for parameter in vit.head.parameters():
-            parameter.mul_(factor)
+        for head in heads if isinstance(heads, tuple) else (heads,):
+            for parameter in head.parameters():
+                parameter.mul_(factor)
 
 
 class LabelledSource:

@@ -12,6 +12,7 @@ from torch import nn
 
 from rectify.controls import INSERTED
 from rectify.data.manifests import label_order
+from rectify.language.block import check_origin
 from rectify.rectified import AuxiliaryModel, build, export, load_trainable_state, trainable_state
 from rectify.results.files import atomic_path
 from rectify.runtime import generator, seed_globals
@@ -19,6 +20,7 @@ from rectify.tasks.contract import Task, Vision
 from rectify.tasks.entry import Entry
 from rectify.tensors import read_safetensors
 from rectify.training.recipes import Recipe
+from rectify.trunks.trunk import as_trunk
 
 FACTS = "facts"  # key of what a model's file says about itself, as JSON
 AGAIN = "Delete it and make it again."
@@ -44,15 +46,24 @@ class GsnrSettings(Protocol):
 
 
 @runtime_checkable
+class VisionSettings(Vision, Protocol):
+    """The trunk, and how many blocks it has."""
+
+    depth: int
+
+
+@runtime_checkable
 class RunSettings(Protocol):
     """What decides a run's weights: ``config.json``, as ``rectify.experiment.run`` parses it."""
 
     run: str
     task: str
     data: dict[str, object]
-    vision: Vision
+    vision: VisionSettings
     variant: str
     control: str
+    language: str | None
+    layer: int | str | None
     insert_at: int | None
     lambda_init: float
     lambda_floor: float
@@ -73,10 +84,12 @@ def untrained(settings: RunSettings, task: Task, block: Path | None, seed: int) 
     """Return a run's model as its training starts; the trunk's weights depend on the seed alone.
 
     Raises:
-        ValueError: If the block is missing, or a file of weights is damaged or of another model.
+        ValueError: If the block is missing or another one, the trunk has another depth than the
+            settings say, or a file of weights is damaged or of another model.
     """
     seed_globals(seed, "vit")
     trunk = task.trunk(entry_of(settings, task), settings.vision, settings.recipe)
+    _check_depth(settings, trunk)
     return _built(settings, trunk, block, seed)
 
 
@@ -86,11 +99,12 @@ def trained(
     """Return a run's trained model as it is used at test time.
 
     Raises:
-        ValueError: If the weights are damaged or belong to another model.
+        ValueError: As ``untrained``, or if the weights are damaged or of another model.
     """
     state, _ = read_safetensors(weights, AGAIN)
     seed_globals(seed, "vit")
     model = task.trunk(entry_of(settings, task), settings.vision, None)
+    _check_depth(settings, model)
     if settings.variant in INSERTED:
         model = _built(settings, model, block, seed)
     load_trainable_state(model, state, f"{weights}")
@@ -121,7 +135,19 @@ def check_labels(weights: Path, data: Path) -> None:
         )
 
 
+def _check_depth(settings: RunSettings, trunk: nn.Module) -> None:
+    """Check that ``insert_at`` was found for a trunk of this depth."""
+    depth, found = settings.vision.depth, len(as_trunk(trunk).blocks)
+    if depth != found:
+        raise ValueError(
+            f"{settings.run}: vision.depth must be the number of the trunk's blocks, {found}, got "
+            f"{depth}. Delete the run's config.json and resolve it again."
+        )
+
+
 def _built(settings: RunSettings, trunk: nn.Module, block: Path | None, seed: int) -> nn.Module:
+    if block is not None:
+        check_origin(block, settings.language, settings.layer)
     model = build(
         trunk,
         settings.variant,

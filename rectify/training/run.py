@@ -3,6 +3,7 @@
 history.csv  gsnr.csv  model.safetensors  summary.json
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -20,7 +21,7 @@ from rectify.results.declared import GSNR, HISTORY
 from rectify.results.files import write_json
 from rectify.results.provenance import provenance, source_digest
 from rectify.results.tables import write_table
-from rectify.runtime import process
+from rectify.runtime import device_text, process
 from rectify.tasks import find, module_of
 from rectify.tasks.contract import Machine, Source
 from rectify.training.evaluation import headline, item_scores, means
@@ -30,6 +31,8 @@ from rectify.training.progress import EpochRow
 from rectify.training.recipes import Recipe
 from rectify.training.report import Reporter
 from rectify.training.state import States, identity, sha256
+
+log = logging.getLogger(__name__)
 
 CODE = ("rectify.training.run",)
 """Modules that decide a run's weights, next to that of its task (``rectify.tasks.module_of``)."""
@@ -133,6 +136,9 @@ class Training:
             observer=self.observer,
             unmixed=self._training_source(self.recipe.unmixed) if is_hard else None,
         )
+        number, count = process()
+        where = f"{device_text(self.machine.device)}, process {number + 1} of {count}"
+        log.info("%s, seed %d, on %s", self.settings.run, self.seed, where)
         if saved := states.load():
             loop.restore(saved)
         files = self.files

@@ -1,6 +1,8 @@
-"""Features of every block of a ViT for a set of images, and how features are stored.
+"""Features of every block of a vision model for a set of images, and how features are stored.
 
-As in Huh et al. (2024): the class token after each block, before the final norm, fp32.
+What the model classifies by is its feature of an image, after each block: the class token before
+the final norm, as in Huh et al. (2024); of a model that pools, its mean over patches or its
+attention pooling. In fp32.
 """
 
 import json
@@ -20,28 +22,39 @@ AGAIN = "Delete it and make it again."
 
 
 def block_features(model: nn.Module, inputs: Inputs) -> Float[Tensor, "layers batch dim"]:
-    """Return the class token after each block, before the final norm (Huh et al., 2024).
+    """Return what a model classifies by after each of its blocks: ``representation`` of a trunk.
 
     Args:
-        model: A trunk or a timm ViT, with a class token.
+        model: A trunk, or a model that ``as_trunk`` knows.
         inputs: A batch of its inputs.
+
+    Raises:
+        ValueError: If the trunk does not say what it classifies by.
     """
     trunk, layers = as_trunk(model), []
+    if not hasattr(trunk, "representation"):
+        raise ValueError(
+            f"features: a trunk must have representation, got {type(trunk).__name__} without. "
+            "Give it one: what it would judge by if the tokens had left its last block."
+        )
     tokens = trunk.embed(inputs)
     for index in range(len(trunk.blocks)):
         tokens = trunk.run(tokens, index, index + 1)
-        layers.append(tokens.values[:, 0])
+        layers.append(trunk.representation(tokens))
     return torch.stack(layers)
 
 
 def vision_features(
     model: nn.Module, batches: Iterable[Inputs]
 ) -> Float[Tensor, "layers items dim"]:
-    """Return the class token of each image after each block of a ViT.
+    """Return what a model classifies each image by, after each of its blocks.
 
     Args:
-        model: A trunk or a timm ViT.
+        model: A trunk, or a model that ``as_trunk`` knows.
         batches: Its inputs, on its device.
+
+    Raises:
+        ValueError: If the trunk does not say what it classifies by.
     """
     model.eval()
     with torch.inference_mode():

@@ -7,7 +7,6 @@ reads what leaves them (``features``) needs these parts alone, so every task has
 """
 
 from collections.abc import Mapping
-from functools import singledispatch
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float
@@ -40,12 +39,14 @@ class Trunk(Protocol):
     """An ``nn.Module`` in three parts; called, it is ``decode(run(embed(inputs), 0, depth))``.
 
     A trunk may offer more: ``no_weight_decay()`` and ``group_matcher(coarse)``, which timm's
-    optimizers ask for; ``plain``, the model that it wraps, whose names an exported file has; and
+    optimizers ask for; ``plain``, the model that it wraps, whose names an exported file has;
     ``second_head(generator)``, a module from ``Tokens`` to outputs like ``decode`` with weights of
-    its own.
+    its own; ``representation(tokens)``, ``(batch, features)``, what it would judge by if these
+    tokens had left the last block; and ``widths``, of the tokens at each position, 0 ... depth,
+    where they are not all ``dim``.
 
     Attributes:
-        dim: Width of the tokens.
+        dim: Width of the tokens, those that leave the last block.
         blocks: What GSNR watches, in order.
     """
 
@@ -64,23 +65,34 @@ class Trunk(Protocol):
         """Return the outputs for tokens that left the last block."""
 
 
-@singledispatch
 def as_trunk(model: nn.Module) -> Trunk:
-    """Return a model as a trunk: a trunk itself, a model of a registered class in its wrapper.
+    """Return a model as a trunk: a trunk itself, a model of a known class in its wrapper.
 
-    ``as_trunk.register(<class>)`` registers a wrapper; ``rectify.trunks.vit`` does so for timm's
-    ``VisionTransformer``.
+    Known are the classes, and classes derived from them, of ``rectify.trunks.kinds.KINDS``.
 
     Raises:
         ValueError: If the model is neither.
     """
+    from rectify.trunks.kinds import KINDS  # each is a trunk, and imports this module
+
     missing = [name for name in PARTS if not hasattr(model, name)]
-    if missing:
-        raise ValueError(
-            f"trunk: a model must be timm's VisionTransformer or have {', '.join(PARTS)}, got "
-            f"{type(model).__name__} without {', '.join(missing)}. Give it these parts."
-        )
-    return model
+    if not missing:
+        return model
+    wrappers = {name: kind for kind in KINDS for name in kind.classes}
+    for base in type(model).__mro__:
+        if wrapper := wrappers.get(f"{base.__module__}.{base.__qualname__}"):
+            return wrapper(model)
+    known = ", ".join(name.rpartition(".")[2] for name in wrappers)
+    raise ValueError(
+        f"trunk: a model must be one of {known}, or have {', '.join(PARTS)}, got "
+        f"{type(model).__name__} without {', '.join(missing)}: no vision transformer that can be "
+        "taken apart. Choose another model, or give it these parts."
+    )
+
+
+def width_at(trunk: Trunk, position: int) -> int:
+    """Return the width of the tokens after ``position`` of a trunk's blocks."""
+    return trunk.widths[position] if hasattr(trunk, "widths") else trunk.dim
 
 
 def groups_within(prefix: str, groups: Groups) -> Groups:

@@ -4,7 +4,6 @@ Nothing of the ViT is copied: timm builds it, and a clip only changes how patche
 embedded (tubelets of neighbouring frames, as in VideoMAE).
 """
 
-import copy
 import difflib
 import re
 from collections.abc import Mapping
@@ -12,16 +11,19 @@ from functools import partial
 from typing import Any
 
 import timm
-import torch
 from jaxtyping import Float
 from timm.layers import PatchEmbed
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from rectify.trunks.trunk import Groups, Tokens, as_trunk, groups_within
+from rectify.trunks.timm_trunk import TimmTrunk
+from rectify.trunks.trunk import Tokens
 
 TUBELET = 2  # frames per token, as in VideoMAE
-MODULES = ("vision_transformer", "deit")  # of timm; DeiT's distilled models are of another class
+MODULES = (
+    *("vision_transformer", "vision_transformer_hybrid", "deit"),
+    *("eva", "beit", "swin_transformer"),
+)
+"""Modules of timm whose models are trunks: ``rectify.trunks.kinds``."""
 
 
 def create_vit(
@@ -32,57 +34,50 @@ def create_vit(
     channels: int = 3,
     frames: int = 1,
     drop_path: float = 0.0,
-    pretrained: bool = False,
     overrides: Mapping[str, Any] | None = None,
-) -> VisionTransformer:
-    """Return a timm ViT whose blocks, final norm and head are exposed as in timm.
+) -> nn.Module:
+    """Return a vision transformer of timm with random weights, as timm has it.
 
     Args:
-        name: A timm model name, e.g. ``vit_small_patch16_224``.
+        name: A timm model name, e.g. ``vit_small_patch16_224``; a tag behind it changes nothing
+            but how the model wants its images.
         num_classes: Outputs of the head; 0 leaves the head out.
         image_size: Height and width in pixels.
         channels: Channels of an image, or of a frame.
         frames: Frames of a clip; 1 for images.
         drop_path: Stochastic depth rate of the last block, rising linearly from 0.
-        pretrained: Load timm's published weights.
         overrides: Further timm arguments, e.g. ``embed_dim``, ``depth``, ``num_heads``.
 
     Raises:
-        ValueError: If timm has no such ViT, or the sizes don't fit each other.
+        ValueError: If timm has no such model, it is none that can be taken apart, or it does not
+            take these sizes and arguments.
     """
-    _check_name(name)
+    check_name(name)
     extra = dict(overrides or {})
     _check_sizes(name, image_size, frames, extra)
     if frames > 1:
         extra["embed_layer"] = partial(TubeletEmbed, frames=frames)
-    return timm.create_model(
-        name,
-        pretrained=pretrained,
-        num_classes=num_classes,
-        img_size=image_size,
-        in_chans=channels,
-        drop_path_rate=drop_path,
-        **extra,
-    )
+    try:
+        return timm.create_model(
+            name,
+            num_classes=num_classes,
+            img_size=image_size,
+            in_chans=channels,
+            drop_path_rate=drop_path,
+            **extra,
+        )
+    except (TypeError, AssertionError) as error:  # of timm's constructors
+        reason = str(error).partition("\n")[0].rstrip(".") or "sizes that do not fit"
+        raise ValueError(
+            f"vision: timm must be able to build {name} for images of {image_size}, got {reason}. "
+            "Correct overrides, or the size."
+        ) from None
 
 
-class ViT(nn.Module):
+class ViT(TimmTrunk):
     """A timm ViT, for images or clips, as a trunk."""
 
-    def __init__(self, vit: VisionTransformer):
-        super().__init__()
-        self.vit = vit
-        self.dim = vit.embed_dim
-
-    @property
-    def plain(self) -> VisionTransformer:
-        """timm's model, whose names an exported file has."""
-        return self.vit
-
-    @property
-    def blocks(self) -> dict[str, nn.Module]:
-        """The blocks by their index."""
-        return {str(index): block for index, block in enumerate(self.vit.blocks)}
+    classes = ("timm.models.vision_transformer.VisionTransformer",)
 
     def embed(self, images: Float[Tensor, " batch *pixels"]) -> Tokens:
         """Return the tokens that enter block 0: patches, class token, positions."""
@@ -94,53 +89,15 @@ class ViT(nn.Module):
         """Return the tokens after the blocks ``start`` ... ``stop - 1``."""
         return tokens._replace(values=self.vit.blocks[start:stop](tokens.values))
 
-    def decode(self, tokens: Tokens) -> Float[Tensor, "batch classes"]:
-        """Return the logits: final norm and head."""
-        return _classify(self.vit, tokens)
 
-    def forward(self, images: Float[Tensor, " batch *pixels"]) -> Float[Tensor, "batch classes"]:
-        return self.decode(self.run(self.embed(images), 0, len(self.vit.blocks)))
+class Distilled(ViT):
+    """A distilled DeiT of timm, which classifies by the mean of two tokens' logits."""
 
-    def second_head(self, generator: torch.Generator) -> "SecondHead":
-        """Return another final norm and head, of the same distribution as this trunk's."""
-        return SecondHead(self.vit, generator)
+    classes = ("timm.models.deit.VisionTransformerDistilled",)
 
-    def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that are not decayed."""
-        return {f"vit.{name}" for name in self.vit.no_weight_decay()}
-
-    def group_matcher(self, coarse: bool = False) -> Groups:
-        """The layers for layer decay; what is in none is the last."""
-        return groups_within(r"vit\.", self.vit.group_matcher(coarse))
-
-
-@as_trunk.register(VisionTransformer)
-def _wrapped(vit: VisionTransformer) -> ViT:
-    return ViT(vit)
-
-
-class SecondHead(nn.Module):
-    """A final norm and head like a ViT's, with weights of their own.
-
-    Args:
-        vit: Whose norm and head are copied.
-        generator: Permutes the entries of each matrix, so that the copy is a draw from the same
-            distribution, whatever scales the first head.
-    """
-
-    def __init__(self, vit: VisionTransformer, generator: torch.Generator):
-        super().__init__()
-        before = (vit.patch_embed, vit.norm_pre, vit.blocks)
-        self.vit = copy.deepcopy(vit, {id(module): nn.Identity() for module in before})
-        self.vit.pos_embed = self.vit.cls_token = self.vit.reg_token = None
-        with torch.no_grad():
-            for parameter in self.vit.parameters():
-                if parameter.ndim > 1:
-                    order = torch.randperm(parameter.numel(), generator=generator)
-                    parameter.copy_(parameter.flatten()[order].view_as(parameter))
-
-    def forward(self, tokens: Tokens) -> Float[Tensor, "batch classes"]:
-        return _classify(self.vit, tokens)
+    def representation(self, tokens: Tokens) -> Float[Tensor, "batch features"]:
+        """Return the mean of the class token and the distillation token, behind the final norm."""
+        return self.vit.norm(tokens.values[:, :2]).mean(1)
 
 
 class TubeletEmbed(PatchEmbed):
@@ -160,18 +117,26 @@ class TubeletEmbed(PatchEmbed):
         return tokens.reshape(batch, -1, tokens.shape[-1])
 
 
-def _classify(vit: VisionTransformer, tokens: Tokens) -> Float[Tensor, "batch classes"]:
-    return vit.forward_head(vit.norm(tokens.values))
+def check_name(name: str) -> None:
+    """Check that a name, with or without a tag, is of a model of timm that can be taken apart.
 
-
-def _check_name(name: str) -> None:
-    known = timm.list_models(module=MODULES, exclude_filters="*_distilled_*")
-    if name.partition(".")[0] not in known:
-        near = difflib.get_close_matches(name, known, 3)
+    Raises:
+        ValueError: If timm does not know it, or it is no vision transformer of a known kind.
+    """
+    known = timm.list_models(module=MODULES)
+    architecture = name.partition(".")[0]
+    if architecture in known:
+        return
+    if timm.is_model(architecture):
         raise ValueError(
-            f"vision: timm must know the vision transformer, got {name!r}. "
-            f"Near names: {', '.join(near) or '-'}."
+            f"vision: the model must be one that can be taken apart, got {name}, which is no "
+            f"vision transformer of timm's {', '.join(MODULES)}. Choose one of these."
         )
+    near = difflib.get_close_matches(name, known, 3)
+    raise ValueError(
+        f"vision: timm must know the vision transformer, got {name!r}. "
+        f"Near names: {', '.join(near) or '-'}."
+    )
 
 
 def _check_sizes(name: str, image_size: int, frames: int, extra: Mapping[str, Any]) -> None:

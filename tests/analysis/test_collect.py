@@ -40,7 +40,6 @@ def test_a_row_has_the_settings_of_its_run_and_the_titles_of_its_labels(tmp_path
     assert (row["layer"], row["insert_at"], row["depth"], row["k"]) == (31, 2, 3, 5)
     assert (row["language"], row["language_title"]) == ("llama-7b", "LLaMA-7B")
     assert (row["variant"], row["control"], row["position"]) == ("insert", "random", "2")
-    assert row["vision_parameters"] == 22050664
     assert row["task"] == "image_classification"
 
 
@@ -117,10 +116,39 @@ def test_similarity_comes_with_the_facts_of_its_description(tmp_path: Path) -> N
 def test_similarity_has_the_titles_of_the_configuration_or_else_names(tmp_path: Path) -> None:
     file = synthetic.write_similarity(tmp_path, LLAMA, VITS["ViT-S"], 0, np.eye(2))
     titles = {"vision": {"vit-s": "ViT-Small"}, "language": {"other": "Other"}}
-    results = Results(similarity_files=[file], titles=titles, parameters={"vit-s": 7})
+    results = Results(similarity_files=[file], titles=titles)
     assert set(results.similarity["vision_title"]) == {"ViT-Small"}
     assert set(results.similarity["language_title"]) == {"llama-7b"}
-    assert set(results.similarity["vision_parameters"]) == {7}
+    assert set(results.similarity["vision_parameters"]) == {VITS["ViT-S"].parameters}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"folders": [Path("a/runs/x"), Path("b/runs/x")]},
+            "each run must be given once, got x twice",
+        ),
+        (
+            {"folders": [Path("x"), Path("y"), Path("x")]},
+            "each run must be given once, got x twice",
+        ),
+        ({"seeds": [0, 1, 0]}, "each seed must be given once, got 0 twice"),
+        (
+            {"similarity_files": [Path("a.csv"), Path("b/../a.csv")]},
+            "each similarity table must be given once",
+        ),
+        ({"cost_files": [Path("a.csv"), Path("a.csv")]}, "each cost table must be given once"),
+    ],
+)
+def test_what_is_given_twice_would_count_twice(given: dict[str, list], message: str) -> None:
+    files = {
+        key: [Path(f"{one}") if key != "seeds" else one for one in each]
+        for key, each in given.items()
+    }
+    with pytest.raises(ValueError, match=f"^results: {message}") as caught:
+        Results(**files)
+    assert "\n" not in str(caught.value)
 
 
 def test_costs_have_the_titles_of_the_configuration(tmp_path: Path) -> None:

@@ -54,6 +54,9 @@ def test_a_pretrained_model_gives_its_blocks(tmp_path):
     assert (block.language, block.layer, block.hidden) == ("tiny", 1, 16)
     tokens = torch.ones(1, 3, 16)
     assert torch.equal(block(tokens), load_block(tmp_path / "tiny", 1)(tokens))
+    words = ("--checkpoint", str(tmp_path / "tiny"), "--layer", "1", "--name", "mine")
+    run(extract_block, *words, "--output", str(file))
+    assert (read_block(file).language, read_block(file).layer) == ("mine", 1)
 
 
 def test_unknown_and_missing_settings_are_named_before_anything_is_written(tmp_path):

@@ -96,6 +96,29 @@ def test_a_run_is_trained_and_scored_from_files_to_files(folder, block_file, nam
     assert share(rows, "loss", 0) == pytest.approx(history["test_loss"].iloc[-1], rel=1e-8)
 
 
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("vit_small_patch14_reg4_dinov2", {"weight_init": ""}),
+        ("vit_base_patch16_siglip_224", {}),
+        ("deit_tiny_distilled_patch16_224", {}),
+    ],
+)
+def test_other_vision_models_of_timm_are_trained_the_same_way(folder, block_file, name, overrides):
+    settings = settings_of("auxiliary")
+    vision = {"timm": name, "overrides": OVERRIDES | overrides}
+    settings["vision"] = settings["vision"] | vision
+    history = training(folder, settings, block=block_file)
+    gradients = read_table(GSNR, folder / "run" / "gsnr.csv")
+    assert len(gradients) == 3 * 2 * 4
+    assert (gradients.loc[gradients["estimator"] == "plain", "gsnr"] > 0).all()
+    rows = evaluating(folder, settings)
+    assert share(rows) == history["accuracy"].iloc[-1]
+    sizes = {"num_classes": 5, "image_size": 16, "channels": 1}
+    vit = create_vit(name, **sizes, overrides=vision["overrides"])
+    vit.load_state_dict(load_file(folder / "run" / "model.safetensors"), strict=True)
+
+
 def test_the_predictions_are_the_scores_of_each_item_of_the_plain_test_set(folder):
     settings = settings_of()
     training(folder, settings)
@@ -284,6 +307,54 @@ def test_damaged_or_foreign_weights_are_one_line(folder, block_file):
 def test_a_variant_without_its_block_is_one_line(folder):
     with pytest.raises(ValueError, match=r"variant insert .* must have a block, got none"):
         training(folder, settings_of("insert"))
+
+
+@pytest.mark.parametrize("changes", [{"layer": 0}, {"language": "other"}])
+@pytest.mark.parametrize("variant", ["insert", "auxiliary"])
+def test_the_block_of_another_layer_is_one_line(folder, block_file, changes, variant):
+    settings = settings_of(variant, **changes)
+    named = {"language": "tiny", "layer": 1, **changes}
+    words = (
+        f"must be layer {named['layer']} of {named['language']}, as the run says, got layer 1 of"
+    )
+    with pytest.raises(ValueError, match=f"{words} tiny") as caught:
+        training(folder, settings, block=block_file)
+    assert "\n" not in str(caught.value)
+    assert not (folder / "run").exists()
+
+
+def test_a_block_of_another_layer_is_not_evaluated(folder, block_file):
+    training(folder, settings_of("insert"), block=block_file)
+    with pytest.raises(ValueError, match="must be layer 0 of tiny, as the run says, got layer 1"):
+        evaluating(folder, settings_of("insert", layer=0), block=block_file)
+
+
+def test_a_vanilla_run_takes_no_block(folder, block_file):
+    with pytest.raises(ValueError, match="of None, as the run says, got layer 1 of tiny"):
+        training(folder, settings_of(), block=block_file)
+
+
+def test_a_depth_that_is_not_the_models_is_one_line(folder):
+    settings = settings_of()
+    settings["vision"]["depth"] = 12
+    with pytest.raises(
+        ValueError, match="depth must be the number of the trunk's blocks, 2, got 1"
+    ):
+        training(folder, settings)
+
+
+def test_a_training_without_the_gpu_that_it_asks_for_is_one_line(folder, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"^runtime: .* as device_gpus says, 1, got 0\."):
+        training(folder, settings_of(), gpus=1)
+    assert not (folder / "run").exists()
+
+
+def test_the_first_line_of_a_training_says_where_it_runs(folder, caplog):
+    with caplog.at_level("INFO"):
+        training(folder, settings_of())
+    first = next(record.message for record in caplog.records if "rectify" in record.name)
+    assert first == "toy_vit-s_vanilla, seed 0, on the CPU, 1 threads, process 1 of 1"
 
 
 def test_randaugment_of_grey_images_is_one_line(folder):

@@ -66,6 +66,7 @@ def test_the_features_of_a_trained_run_are_those_of_its_blocks(tmp_path, images,
         "vision": "vit-s",
         "seed": 0,
         "pretrained": False,
+        "vision_parameters": sum(weight.numel() for weight in vit.parameters()),
         "vision_revision": None,
         "vision_sha256": sha256(vit.state_dict()),
     }
@@ -74,7 +75,7 @@ def test_the_features_of_a_trained_run_are_those_of_its_blocks(tmp_path, images,
 def test_a_published_model_sees_the_images_as_it_was_trained(tmp_path, pairs, monkeypatch):
     torch.manual_seed(0)
     published = create_vit("vit_tiny_patch16_224", num_classes=0, image_size=224)
-    monkeypatch.setattr(pair_images, "create_vit", lambda *arguments, **options: published)
+    monkeypatch.setattr(pair_images, "pretrained", lambda *arguments: published)
     colours = torch.randint(0, 256, (3, 3, 20, 24), dtype=torch.uint8)
     items = load_set(pairs, "pairs")
     shown = type(items)(colours, items.labels[:3], (), items.sources[:3], items.captions[:3])
@@ -82,6 +83,7 @@ def test_a_published_model_sees_the_images_as_it_was_trained(tmp_path, pairs, mo
     layers, facts = features_of(tmp_path, pairs, pretrained=json.dumps(VISION))
     assert layers.shape == (12, 3, 192)
     assert (facts["vision"], facts["pretrained"]) == ("vit-t", True)
+    assert facts["vision_parameters"] == 5_524_416  # timm's 5,717,416 without 1,000 classes
     assert facts["vision_sha256"] == sha256(published.state_dict())
 
 

@@ -4,9 +4,11 @@ import json
 from collections import Counter
 
 import pytest
+import timm
 import torch
 
 from rectify.controls import CONTROLS
+from rectify.experiment import depth
 from rectify.experiment.grid import (
     all_runs,
     expand,
@@ -21,7 +23,6 @@ from rectify.experiment.grid import (
 )
 from rectify.experiment.plan import Plan
 from rectify.experiment.run import POSITIONS, Run
-from rectify.trunks.vit import create_vit
 from tests.helpers.configs import DEMO, DEMO_PANG, PAPER, SMOKE, changed, replaced
 
 BOTH = pytest.mark.parametrize("values", [PAPER, DEMO], ids=["paper", "demo"])
@@ -311,32 +312,57 @@ def test_what_decides_weights_changes_the_settings_of_exactly_its_runs(path, pap
 def test_labels_hold_what_is_only_shown(paper):
     labels = run_labels(paper, Run("bar", "vit-s", "auxiliary", **LAYER, lambda_init=0.25))
     assert (labels.data.title, labels.vision.title) == ("BAR", "ViT-S")
-    assert (labels.vision.parameters, labels.language.title) == (22_050_664, "LLaMA-7B")
+    assert labels.language.title == "LLaMA-7B"
     assert labels.estimator == "plain"
     assert run_labels(paper, Run("bar", "vit-s")).language is None
 
 
 @BOTH
-def test_the_visions_have_the_depth_and_parameters_that_they_are_said_to_have(values):
-    for vision in read(values).visions.values():
-        overrides = vision.overrides
-        sizes = (100, 28, 1) if overrides else (1000, 224, 3)
-        if overrides.get("patch_size") == 4:
-            sizes = (100, 32, 3)  # of CIFAR-100
-        if overrides.get("patch_size") == 7:
-            sizes = (8, 56, 1)  # of scenes
-        classes, size, channels = sizes
+def test_the_depth_of_every_run_is_that_of_its_model(values):
+    config = read(values)
+    for run in all_runs(config):
+        vision = config.visions[run.vision]
         with torch.device("meta"):
-            vit = create_vit(
-                vision.timm,
-                num_classes=classes,
-                image_size=size,
-                channels=channels,
-                overrides=overrides,
-            )
-        vit = getattr(vit, "vit", vit)
-        assert len(vit.blocks) == vision.depth
-        assert sum(parameter.numel() for parameter in vit.parameters()) == vision.parameters
+            model = timm.create_model(vision.timm, **vision.overrides)
+        assert run_settings(config, run).vision.depth == len(model.blocks), run.name
+
+
+def test_positions_follow_the_depth_that_overrides_give():
+    values = changed(PAPER, "visions.vit-s.overrides", {"depth": 7})
+    values = changed(values, "experiments.grid.position", ["early", "middle", 5, "end"])
+    config = read(values)
+    places = {
+        run.position: run_settings(config, run).insert_at
+        for run in expand(config, config.experiments["grid"])
+    }
+    assert places == {None: None, "early": 0, "middle": 3, "5": 5, "end": 7}
+
+
+def test_a_depth_is_read_once_and_kept(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", f"{tmp_path}")
+    config, read_again = read(PAPER), depth._read
+    built = []
+
+    def count(*arguments):
+        built.append(arguments)
+        return read_again(*arguments)
+
+    monkeypatch.setattr(depth, "_read", count)
+    for _ in range(2):  # two snakemakes
+        depth._depth.cache_clear()
+        assert depth.depth_of(config, "cifar100", "vit-s") == 12
+    assert len(built) == 1
+    assert [file.read_text() for file in (tmp_path / "rectify" / "depths").iterdir()] == ["12"]
+    depth._depth.cache_clear()
+    other = read(changed(PAPER, "visions.vit-s.overrides", {"depth": 3}))
+    assert depth.depth_of(other, "cifar100", "vit-s") == 3
+
+
+def test_a_cache_that_cannot_be_written_is_none(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", f"{tmp_path}/file")
+    depth._depth.cache_clear()
+    assert depth.depth_of(read(PAPER), "bar", "vit-s") == 12
 
 
 MISTAKES = [
@@ -424,6 +450,13 @@ MISTAKES = [
     ("threads", "8", ["threads", "got '8'"]),
     ("results", "", ["results"]),
     ("visions.vit-s.revision", "v1", []),
+    ("visions.vit-s.depth", 12, []),
+    ("visions.vit-s.depth", 6, ["visions.vit-s.depth", "that of the model, 12, got 6"]),
+    ("visions.vit-s.parameters", 22050664, ["'parameters' at visions.vit-s"]),
+    ("visions.vit-s.timm", "vit_smal_patch16_224", ["visions.vit-s", "vit_small_patch16_224"]),
+    ("visions.vit-s.timm", "resnet18", ["visions.vit-s", "can be taken apart, got resnet18"]),
+    ("visions.vit-s.overrides", {"dept": 3}, ["visions.vit-s", "'dept'", "Correct overrides"]),
+    ("visions.vit-s.overrides", {"patch_size": 13}, ["visions.vit-s", "patch_size 13"]),
     ("visions.vit-s-patch4.revision", "v1", ["visions.vit-s-patch4", "hub"]),
 ]
 

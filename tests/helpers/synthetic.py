@@ -97,11 +97,7 @@ class Run:
         return {
             "run": self.name,
             "data": {"name": self.data.name, "title": self.data.title},
-            "vision": {
-                "name": self.vision.name,
-                "title": self.vision.title,
-                "parameters": self.vision.parameters,
-            },
+            "vision": {"name": self.vision.name, "title": self.vision.title},
             "language": self.language
             and {"name": self.language.name, "title": self.language.title},
             "estimator": "plain",
@@ -180,8 +176,7 @@ def compared(files: Sequence[Path], folders: Sequence[Path] = ()) -> Results:
         factor: {fact[factor]: fact[f"{factor}_title"] for fact in facts}
         for factor in ("vision", "language")
     }
-    parameters = {fact["vision"]: int(fact["vision_parameters"]) for fact in facts}
-    return Results(folders, [0, 1], files, titles=titles, parameters=parameters)
+    return Results(folders, [0, 1], files, titles=titles)
 
 
 def results_of(**frames: DataFrame) -> Results:
@@ -323,7 +318,7 @@ def seeded(**accuracies: list[float]) -> DataFrame:
     rows = [
         {"run": name, "task": "image_classification", "seed": seed, "data": "glyphs",
          "data_title": "Glyphs", "vision": "vit-s", "vision_title": "ViT-64",
-         "vision_parameters": 3e5, "variant": name if name in VARIANTS else "insert",
+         "variant": name if name in VARIANTS else "insert",
          "control": None if name == "vanilla" else "frozen" if name in VARIANTS else name,
          "language": None if name == "vanilla" else "llama", "language_title": "LLaMA",
          "layer": None if name == "vanilla" else 7.0,

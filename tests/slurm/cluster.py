@@ -136,6 +136,7 @@ class Cluster:
             file.write_text(text.format(**facts))
         path = os.pathsep.join((f"{folder}/bin", os.environ["PATH"], "/usr/sbin"))
         self.environment = os.environ | {"SLURM_CONF": f"{folder}/slurm.conf", "PATH": path}
+        self.environment["RECTIFY_CPU"] = "1"  # nodes that say that they have GPUs
         self._wrap_srun()
 
     def __enter__(self) -> "Cluster":

@@ -77,7 +77,7 @@ def ask(**changes: object) -> str:
 
 
 def test_a_request_is_read_with_what_it_shows() -> None:
-    text = ask(estimator="xi", order={"data": ["b", "a"]}, titles={}, parameters={})
+    text = ask(estimator="xi", order={"data": ["b", "a"]}, titles={})
     request, target, settings = targets.requested(text, "mine", "figure")
     assert (request.kind, settings.reads) == ("table3", ("grid",))
     assert target.TITLE.startswith("Table 3")

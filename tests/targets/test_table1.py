@@ -11,7 +11,7 @@ from rectify.analysis.collect import Results
 from rectify.analysis.printing import to_markdown
 from rectify.targets.table1 import Settings, table
 from tests.helpers import printed, synthetic
-from tests.helpers.synthetic import LLAMA, VITS
+from tests.helpers.synthetic import LLAMA, VITS, Model
 
 ASKED = Settings(visions="any", languages="any")
 
@@ -82,13 +82,17 @@ def test_another_score_is_shown_alone_and_not_next_to_the_paper(
 
 
 def test_a_pair_of_models_that_was_compared_twice_is_an_error(tmp_path: Path) -> None:
-    file = synthetic.write_similarity(tmp_path, LLAMA, VITS["ViT-S"], 0, np.eye(2))
+    files = [
+        synthetic.write_similarity(tmp_path / name, LLAMA, VITS["ViT-S"], 0, np.eye(2))
+        for name in ("a", "b")
+    ]
     with pytest.raises(ValueError, match="compared once per seed, got vit-s, llama-7b, 0 twice"):
-        cells_of(file, file)
+        cells_of(*files)
 
 
 def test_a_model_without_its_number_of_parameters_is_an_error(tmp_path: Path) -> None:
-    file = synthetic.write_similarity(tmp_path, LLAMA, VITS["ViT-S"], 0, np.eye(2))
+    unknown = Model("vit-s", "ViT-S", 0)
+    file = synthetic.write_similarity(tmp_path, LLAMA, unknown, 0, np.eye(2))
     with pytest.raises(ValueError, match="number of parameters, got none of vit-s"):
         table(Results(similarity_files=[file]), ASKED)
 

@@ -146,16 +146,39 @@ def test_the_order_of_frames_matters(make_vit):
     ("name", "near"),
     [
         ("vit_smal_patch16_224", "vit_small_patch16_224"),
-        ("deit_tiny_distilled_patch16_224", "deit_tiny_patch16_224"),
-        ("deit_base_distilled_patch16_384.fb_in1k", "deit_base_patch16_384"),
-        ("resnet18", "-."),
+        ("vit_small_patch16_dinov4.lvd1689m", "vit_small_patch16_dinov3"),
+        ("deit_bas_distilled_patch16_384.fb_in1k", "deit_base_distilled_patch16_384"),
+        ("nothing", "-."),
     ],
 )
-def test_a_model_that_is_no_vision_transformer_is_one_line(name, near):
+def test_a_model_that_timm_does_not_know_is_one_line(name, near):
     with pytest.raises(ValueError, match=f"must know the vision transformer, got '{name}'") as got:
         create_vit(name, num_classes=2, image_size=32)
     assert "\n" not in str(got.value)
     assert near in str(got.value).partition("Near names: ")[2]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "swinv2_tiny_window8_256.ms_in1k", "cait_s24_224"])
+def test_a_model_of_timm_that_cannot_be_taken_apart_is_one_line(name):
+    with pytest.raises(
+        ValueError, match=f"taken apart, got {name}, which is no vision transf"
+    ) as got:
+        create_vit(name, num_classes=2, image_size=32)
+    assert "\n" not in str(got.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        ({"dept": 3}, "unexpected keyword argument 'dept'"),
+        ({"class_token": False}, "Token pooling needs the class token"),
+        ({"num_heads": 5}, "got dim should be divisible by num_heads"),
+    ],
+)
+def test_arguments_that_timm_does_not_take_are_one_line(make_vit, overrides, reason):
+    with pytest.raises(ValueError, match=f"able to build vit_tiny_patch16_224.*{reason}") as got:
+        make_vit(overrides=overrides)
+    assert "\n" not in str(got.value)
 
 
 def test_sizes_that_do_not_fit_are_named(make_vit):

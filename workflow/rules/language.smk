@@ -51,7 +51,8 @@ rule extract_block:
         code=PLAN.code("extract_block"),
     shell:
         "python -m rectify extract-block --checkpoint {params.checkpoint:q} {params.untrained:q}"
-        " --layer {wildcards.layer} --output {output.layer:q} > {log:q} 2>&1"
+        " --layer {wildcards.layer} --name {wildcards.language:q}"
+        " --output {output.layer:q} > {log:q} 2>&1"
 
 
 rule language_features:

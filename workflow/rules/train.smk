@@ -83,7 +83,7 @@ rule train:
     shell:
         "exec python -m rectify train --config {input.config:q} --data {params.data:q}"
         " {params.layer:q} {params.masks:q} --seed {wildcards.seed} --threads {threads}"
-        " --processes {resources.gpu} --states {params.states:q}"
+        " --processes {resources.gpu} --gpus {resources.gpu} --states {params.states:q}"
         " --output {params.folder:q} > {log:q} 2>&1"
 
 

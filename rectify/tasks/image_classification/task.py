@@ -8,8 +8,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from rectify.data.draws import Draws
 from rectify.data.sets import FileSet, ImageSet, load_set
@@ -105,8 +104,8 @@ class ImageClassification:
         prepare = augment.mask_transform(entry.image_size, CROP) if is_resized else None
         return Masks(prepared, prepare)
 
-    def trunk(self, entry: Settings, vision: Vision, recipe: Recipe | None) -> VisionTransformer:
-        """Return a timm ViT; its first weights are drawn from torch's global generator."""
+    def trunk(self, entry: Settings, vision: Vision, recipe: Recipe | None) -> nn.Module:
+        """Return a model of timm; its first weights are drawn from torch's global generator."""
         if vision.family is not None or vision.start is not None:
             raise ValueError(
                 f"image_classification: {vision.name} must have no family and no start, got "

@@ -5,8 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from rectify.data.draws import Draws
 from rectify.data.pairs import SPLIT
@@ -15,12 +14,8 @@ from rectify.tasks.classification import LabelledSource
 from rectify.tasks.contract import Machine, Recipe, Source, Task
 from rectify.tasks.entry import Entry
 from rectify.tasks.image_classification.augment import published_transform
+from rectify.trunks.pretrained import pretrained
 from rectify.trunks.trunk import Inputs
-from rectify.trunks.vit import create_vit
-
-TAG = "augreg_in21k"  # of timm's weights, as in Huh et al. (2024)
-IMAGE_SIZE = 224
-WEIGHTS = "model.safetensors"
 
 
 def as_trained(task: Task, entry: Entry, folder: Path, recipe: Recipe, machine: Machine) -> Source:
@@ -44,7 +39,7 @@ def as_trained(task: Task, entry: Entry, folder: Path, recipe: Recipe, machine: 
     return task.test_source(entry, _coloured(load_set(folder, SPLIT), entry), recipe, machine)
 
 
-def as_published(vit: VisionTransformer, folder: Path, machine: Machine) -> Source:
+def as_published(vit: nn.Module, folder: Path, machine: Machine) -> Source:
     """Return the images as a published model of timm takes them."""
     items = load_set(folder, SPLIT)
     prepare, normalise = published_transform(vit)
@@ -77,25 +72,19 @@ def inputs(source: Source, batch_size: int) -> Iterator[Inputs]:
         yield batch["inputs"]
 
 
-def published(vision: Mapping[str, object]) -> VisionTransformer:
-    """Return timm's ViT with its published weights, without a head.
+def published(vision: Mapping[str, object]) -> nn.Module:
+    """Return a model of timm with its published weights, without a head.
 
     Args:
-        vision: ``timm``, its name there; ``weights``, a folder that has them; else timm's cache.
+        vision: ``timm``, its name there; ``weights``, a file or folder that has them, else the
+            hub's cache; ``overrides``.
 
     Raises:
-        ValueError: If the folder does not have the weights.
+        ValueError: If a tensor of the model does not come from the weights.
     """
-    name = f"{vision['timm']}.{TAG}"
-    overlay = {}
-    if "weights" in vision:
-        file = Path(vision["weights"]) / WEIGHTS
-        if not file.is_file():
-            raise ValueError(
-                f"{file}: timm's weights of {name} must be here, got no file. Run `snakemake "
-                "fetch` where there is a network."
-            )
-        overlay["pretrained_cfg_overlay"] = {"file": str(file)}
-    return create_vit(
-        name, num_classes=0, image_size=IMAGE_SIZE, pretrained=True, overrides=overlay
-    )
+    return pretrained(vision["timm"], weights_of(vision), vision.get("overrides"))
+
+
+def weights_of(vision: Mapping[str, object]) -> Path | None:
+    """Return the file or folder of a vision's published weights, if it names one."""
+    return Path(vision["weights"]) if vision.get("weights") else None

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from rectify.data.draws import Draws
 from rectify.data.sets import FileSet, ImageSet, load_set
@@ -87,7 +86,7 @@ class VideoClassification:
             more=more,
         )
 
-    def trunk(self, entry: Settings, vision: Vision, recipe: Recipe | None) -> VisionTransformer:
+    def trunk(self, entry: Settings, vision: Vision, recipe: Recipe | None) -> nn.Module:
         """Return a ViT for clips, VideoMAE's or timm's with tubelets, and where it starts from."""
         create = create_vit
         if vision.family is not None:
