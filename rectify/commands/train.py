@@ -17,18 +17,25 @@ import logging
 import os
 from pathlib import Path
 
+from rectify.arguments import natural, positive
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--block", type=Path)
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--processes", type=int, default=1, help="that share each batch: GPUs")
+    parser.add_argument("--seed", type=natural, required=True)
+    parser.add_argument("--threads", type=positive, required=True)
+    parser.add_argument("--processes", type=natural, default=1, help="that share each batch: GPUs")
     parser.add_argument("--states", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--tensorboard", type=Path, help="folder for event files")
+
+
+def gpus(args: argparse.Namespace) -> int:
+    """Return how many GPUs it computes on, where there are any."""
+    return max(1, args.processes)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,7 +50,10 @@ def run(args: argparse.Namespace) -> int:
         alone = args.processes <= 1
         status = _train(args) if alone else processes.launch("train", args, args.processes)
     if status == os.EX_TEMPFAIL:
-        slurm.requeue()
+        try:
+            slurm.requeue()
+        except ValueError as error:  # SLURM does not answer: an attempt of Snakemake's resumes
+            logging.getLogger(__name__).error("%s", error)
     return status
 
 

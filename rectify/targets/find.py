@@ -26,6 +26,7 @@ class Request(Closed):
     settings: dict[str, object]
     estimator: str = Field("plain", description="The estimator of GSNR that is shown.")
     report: str = Field("last", description="The epoch whose headline metric is shown.")
+    paper: bool = Field(True, description="Whether the papers' numbers are shown.")
     order: dict[str, tuple[str, ...]] = Field({}, description="Names by factor, as configured.")
     titles: dict[str, dict[str, str]] = Field({}, description="Titles by factor and name.")
     parameters: dict[str, int] = Field({}, description="Parameters of ViTs by name.")
