@@ -1,9 +1,13 @@
 """The command line: help, mistakes, exit status, and what is imported."""
 
+import argparse
+import importlib
 import logging
 import os
 import subprocess
 import sys
+import tempfile
+import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,6 +15,7 @@ import pytest
 
 from rectify import __main__
 from rectify.__main__ import COLD, COMMANDS, main, run
+from rectify.arguments import FINAL, GPUS, JOB
 from rectify.cluster import warm
 from tests.helpers.records import resolve
 
@@ -20,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.fixture(autouse=True)
 def undisturbed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Put back what ``run`` changes for the whole process; no warm process is asked."""
-    for name in ("RECTIFY_WARM", "RECTIFY_TRACEBACK"):
+    for name in ("RECTIFY_WARM", "RECTIFY_TRACEBACK", JOB):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     root = logging.getLogger()
@@ -112,6 +117,59 @@ def test_a_users_mistake_is_one_line_and_status_2(
     shown = capsys.readouterr()
     assert shown.err.startswith("config: a run must be named")
     assert (shown.err.count("\n"), shown.out) == (1, "")
+
+
+def test_a_jobs_log_says_that_no_attempt_can_help(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv(JOB, "1")
+    assert main(resolve("x", tmp_path / "config.json")) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == FINAL
+    assert lines[1].startswith("config: a run must be named")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "mine").touch()
+    fetch = ["fetch", "--hub", "a/b", "--kind", "model", "--folder", f"{folder}"]
+    assert main(fetch) == 2  # the network may be back at the next attempt
+    assert FINAL not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["folder", "file/below", "x" * 300])
+def test_a_path_that_cannot_be_written_is_one_line_that_names_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture, place: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    assert main(resolve("digits_vit-64_vanilla", tmp_path / place)) == 2
+    told = capsys.readouterr().err
+    assert f"{tmp_path}" in told
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("shared", [None, "0,1"])
+def test_a_command_sees_the_gpus_that_it_computes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: str | None
+) -> None:
+    seen = []
+    asked = argparse.Namespace(processes=2, time=False)
+    command = types.ModuleType("command")
+    command.run = lambda parsed: seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
+    monkeypatch.setattr(tempfile, "tempdir", f"{tmp_path}")
+    monkeypatch.setattr(__main__, "_parse", lambda words: (command, asked))
+    monkeypatch.delenv(GPUS, raising=False)
+    for name, count in (("train", 2), ("evaluate", 1), ("cost", 0), ("similarity", None)):
+        real = importlib.import_module(f"rectify.commands.{name}")
+        assert hasattr(real, "gpus") == (count is not None)
+        vars(command).pop("gpus", None)
+        if count is not None:
+            command.gpus = real.gpus
+            assert real.gpus(asked) == count
+        if shared is not None:
+            monkeypatch.setenv(GPUS, shared)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+        assert run([name]) == 0
+    assert seen == (["7"] * 4 if shared is None else ["0,1", "0", "", ""])
 
 
 def test_a_traceback_is_shown_where_it_is_asked_for(

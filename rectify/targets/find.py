@@ -1,6 +1,7 @@
 """Tables and figures by name: a kind of target is a module of this folder."""
 
 import dataclasses
+import functools
 import importlib
 import pkgutil
 from collections.abc import Iterable
@@ -48,10 +49,11 @@ class Requested(NamedTuple):
     settings: TargetSettings
 
 
-def kinds() -> list[str]:
+@functools.cache
+def kinds() -> tuple[str, ...]:
     """Return the kinds of target that there are."""
     modules = pkgutil.iter_modules(importlib.import_module(PACKAGE).__path__)
-    return [module.name for module in modules if module.name not in HELPERS]
+    return tuple(module.name for module in modules if module.name not in HELPERS)
 
 
 def kind_of(name: object, kind: object = None) -> str:
