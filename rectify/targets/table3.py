@@ -107,4 +107,5 @@ def figure(results: Results, _settings: Settings) -> Drawn:
 def findings(cells: DataFrame, _values: DataFrame | None) -> list[Finding]:
     """Return how many placements gain."""
     claim = "Inserting a frozen layer of a language model helps"
-    return [Finding(claim, count_gains(cells, first_columns_only=False))]
+    named = cells.assign(group="", column="layer " + cells["column"])
+    return [Finding(claim, count_gains(named, first_columns_only=False))]
