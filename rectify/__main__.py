@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
+from rectify.arguments import FINAL, GPUS, JOB, Parser
+
 COMMANDS = {
     "resolve": "write the settings or the labels of one run",
     "schema": "write the JSON schema of the configuration, for editors",
@@ -38,7 +40,7 @@ COMMANDS = {
 }
 COLD = {"warm", "fetch"}
 """Never run in a warm process. All others never use the network."""
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,7 +59,17 @@ def run(arguments: Sequence[str]) -> int:
     for library in ("httpx", "httpx2", "timm", "matplotlib", "fontTools"):
         logging.getLogger(library).setLevel(logging.WARNING)
     module, parsed = _parse(arguments)
-    return _one_line(lambda: module.run(parsed) or 0)
+    return _one_line(lambda: _run(module, parsed), is_final=_command(arguments) not in COLD)
+
+
+def _run(module: ModuleType, parsed: argparse.Namespace) -> int:
+    """Run a command; one that computes on GPUs says by ``gpus`` on how many."""
+    if GPUS not in os.environ:
+        return module.run(parsed) or 0
+    from rectify.cluster.devices import taken
+
+    with taken(module.gpus(parsed) if hasattr(module, "gpus") else 0):
+        return module.run(parsed) or 0
 
 
 def _command(arguments: Sequence[str]) -> str:
@@ -65,24 +77,29 @@ def _command(arguments: Sequence[str]) -> str:
     return arguments[0] if arguments else ""
 
 
-def _one_line(work: Callable[[], int]) -> int:
+def _one_line(work: Callable[[], int], is_final: bool = False) -> int:
     """Return the exit status of ``work``; what the user can fix becomes one line and status 2."""
     try:
         return work()
     except (ValueError, OSError) as error:
         if os.environ.get("RECTIFY_TRACEBACK"):
             raise
-        if isinstance(error, OSError) and error.errno not in UNWRITABLE:
+        if isinstance(error, OSError) and error.errno not in FULL and error.filename is None:
             raise
-        sys.stderr.write(f"{_unwritable(error) if isinstance(error, OSError) else error}\n")
+        text = _of_file(error) if isinstance(error, OSError) else f"{error}"
+        final = f"{FINAL}\n" if is_final and os.environ.get(JOB) else ""
+        sys.stderr.write(f"{final}{' '.join(map(str.strip, text.splitlines()))}\n")
         return 2
 
 
-def _unwritable(error: OSError) -> str:
-    return (
-        f"{error.filename or 'rectify'}: the file system must take what is written, got "
-        f"{error.strerror}. Make room or set the rights, then give the same command again."
-    )
+def _of_file(error: OSError) -> str:
+    place, reason = error.filename or "rectify", error.strerror
+    if error.errno in FULL:
+        return (
+            f"{place}: the file system must take what is written and give what is read, got "
+            f"{reason}. Make room or set the rights, then give the same command again."
+        )
+    return f"{place}: must be a path that can be read or written, got {reason}. Correct the path."
 
 
 def _request(arguments: Sequence[str]) -> int:
@@ -93,7 +110,7 @@ def _request(arguments: Sequence[str]) -> int:
 
 def _parse(arguments: Sequence[str]) -> tuple[ModuleType | None, argparse.Namespace]:
     """Return the command's module, the only one that is imported, and its parsed arguments."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="rectify", description="Frozen language-model blocks in vision transformers."
     )
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="command")

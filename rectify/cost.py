@@ -90,8 +90,9 @@ def design_from(options: Mapping[str, object], checkpoint: Path | None = None) -
         checkpoint: Of the language model, read in place of a known name if it exists.
 
     Raises:
-        ValueError: If ``vision`` or ``language`` is missing, or a size is below 1.
+        ValueError: If ``vision`` or ``language`` is missing, or a value is not of its type.
     """
+    _check_types(options)
     values = {f.name: options[f.name] for f in fields(Design) if options.get(f.name) is not None}
     if "timm" in options:
         values["vision"] = options["timm"]
@@ -103,6 +104,22 @@ def design_from(options: Mapping[str, object], checkpoint: Path | None = None) -
     position = f"{values.get('position', 'end')}"
     values["position"] = int(position) if position.isdecimal() else position
     return Design(**values)
+
+
+def _check_types(options: Mapping[str, object]) -> None:
+    """Check what a JSON object may hold in the place of options of the command line."""
+    kinds: dict[str, tuple[type, ...]] = {
+        **dict.fromkeys(("vision", "timm", "language", "final_norm", "precision"), (str,)),
+        **dict.fromkeys(("image_size", "channels", "frames", "classes", "batch_size"), (int,)),
+        "position": (str, int),
+        "overrides": (Mapping,),
+    }
+    for name, kind in kinds.items():
+        value = options.get(name)
+        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+            words = {str: "text", int: "a whole number", Mapping: "a mapping"}
+            rule = " or ".join(words[one] for one in kind)
+            raise ValueError(f"cost: {name} must be {rule}, got {value!r}. Correct --settings.")
 
 
 class Model(NamedTuple):

@@ -16,14 +16,16 @@ from types import ModuleType
 
 import snakemake_executor_plugin_slurm
 import snakemake_executor_plugin_slurm_jobstep
+from snakemake.jobs import GroupJob, Job
 from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.executors.real import RealExecutor
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 
-from rectify.cluster import slurm
+from rectify.cluster import failures, slurm
 
+AnyJob = Job | GroupJob
 OUTAGE_SECONDS = 10
 ENDED = {"PREEMPTED": "CANCELLED"}
 POLL_SECONDS = 50  # a controller remembers jobs for MinJobAge; below 60 s the plugin asks sacct
@@ -33,9 +35,11 @@ POLL_SECONDS = 50  # a controller remembers jobs for MinJobAge; below 60 s the p
 def apply() -> None:
     """Patch what this process imported; a second call does nothing."""
     look_again_once(JobScheduler)
+    try_mistakes_once(JobScheduler, since=time.time())
     plugin = snakemake_executor_plugin_slurm
     keep_jobs_on_controller_outage(plugin)
     see_jobs_that_ended(plugin)
+    warn_every_training(plugin)
     report_groups_that_were_refused(plugin.Executor)
     cancel_every_job(plugin.Executor)
     submit_only_while_slurm_answers(plugin.Executor)  # outside of it: the wait ends by Ctrl-C
@@ -61,6 +65,51 @@ def look_again_once(scheduler: type[JobScheduler]) -> None:
         timer.start()
 
     scheduler._schedule_reevalutation = look_again
+
+
+def try_mistakes_once(scheduler: type[JobScheduler], since: float) -> None:
+    """Try no job again whose log says that only a user can mend what is wrong.
+
+    Snakemake retries whatever fails, and on a cluster does not know with which exit status.
+
+    Args:
+        scheduler: Snakemake's.
+        since: When this process started, in seconds of the epoch.
+    """
+    original = scheduler._handle_error
+
+    @functools.wraps(original)
+    def handle_error(self: JobScheduler, job: AnyJob, postprocess_job: bool = True) -> None:
+        jobs = list(job.jobs) if job.is_group() else [job]
+        logs = [Path(log) for one in jobs for log in one.log]
+        rules = {one.rule.name: one.rule for one in jobs}.values()
+        before = [(rule, rule._restart_times) for rule in rules]
+        try:
+            if failures.is_final(logs, since):
+                for rule in rules:
+                    rule.restart_times = 0
+            original(self, job, postprocess_job)
+        finally:
+            for rule, times in before:
+                rule.restart_times = times
+
+    scheduler._handle_error = handle_error
+
+
+def warn_every_training(plugin: ModuleType) -> None:
+    """Ask SLURM to warn a training before its limit, whatever ``slurm_extra`` a site gives it.
+
+    A resource that is set in a profile or on the command line replaces that of the rule.
+    """
+    original = plugin.get_submit_command
+
+    @functools.wraps(original)
+    def get_submit_command(job: AnyJob, *args: object, **kwargs: object) -> str:
+        call = original(job, *args, **kwargs)
+        is_training = not job.is_group() and job.rule.name == "train"
+        return f"{call} {slurm.SIGNAL}" if is_training and "--signal" not in call else call
+
+    plugin.get_submit_command = get_submit_command
 
 
 def keep_jobs_on_controller_outage(plugin: ModuleType) -> None:

@@ -83,6 +83,12 @@ def fill(spec: TableSpec, frame: DataFrame) -> DataFrame:
     return cells.astype(types)
 
 
+def without_paper(cells: DataFrame) -> DataFrame:
+    """Return cells without the papers' numbers."""
+    nothing = {"paper": math.nan, "difference": math.nan, "paper_row": "-", "paper_column": "-"}
+    return cells.assign(**nothing)
+
+
 def chosen(frame: DataFrame, where: Mapping[str, Value]) -> DataFrame:
     """Return the rows of a frame that have the given values."""
     for name, value in where.items():

@@ -119,7 +119,7 @@ def page(
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.from_string(_packaged("page.html.j2")).render(
         title=title,
-        about=ABOUT,
+        about=ABOUT if any(map(_is_compared, entries)) else "",
         style=_packaged("page.css"),
         summary=[(entry, finding) for entry in entries for finding in entry.findings],
         lead=_lead(entries),
@@ -131,6 +131,11 @@ def page(
         credits=credits,
         commits=", ".join(sorted({f"{note['provenance'].get('commit')}" for note in notes})),
     )
+
+
+def _is_compared(entry: Entry) -> bool:
+    """Whether a number of a paper stands next to one of a table's."""
+    return entry.table is not None and bool(read_table(CELLS, entry.table)["paper"].notna().any())
 
 
 def _lead(entries: Sequence[Entry]) -> list[tuple[Entry, Finding]]:

@@ -9,15 +9,13 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypedDict
-
-import yaml
+from typing import Any, NamedTuple
 
 from rectify.cluster import slurm
-from rectify.results.files import is_pointer
+from rectify.results.files import is_pointer, read_yaml
 
 PACKAGES = ("torch", "timm", "transformers", "snakemake", "snakemake-executor-plugin-slurm")
 WEIGHTS = (".safetensors", ".bin", ".pth", ".gguf")  # what files of weights end in
@@ -43,14 +41,6 @@ class Finding(NamedTuple):
         return f"{'ok ' if self.is_well else 'BAD'} {self.what}: {self.text}"
 
 
-Resources = dict[str, str | int]
-Profile = TypedDict(
-    "Profile",
-    {"default-resources": Resources, "set-resources": dict[str, Resources]},
-    total=False,
-)
-
-
 @dataclass(frozen=True)
 class Request:
     """What a profile asks of SLURM for a training."""
@@ -63,18 +53,33 @@ class Request:
 
 
 def request(profiles: Sequence[Path]) -> Request:
-    """Read profiles of Snakemake, a later one replacing whole keys of the ones before."""
-    merged = Profile()
+    """Read profiles of Snakemake, a later one replacing whole keys of the ones before.
+
+    Raises:
+        ValueError: If a file is missing or no profile: names it, and the line.
+    """
+    merged: dict[str, object] = {}
     for path in profiles:
-        merged |= yaml.safe_load(path.read_text(encoding="utf-8"))
-    train = merged.get("set-resources", {}).get("train", {})
-    both = {**merged.get("default-resources", {}), **train}
+        merged |= read_yaml(path)
+    train = _resources(_resources(merged, "set-resources"), "train")
+    both = {**_resources(merged, "default-resources"), **train}
     return Request(
         partition=both.get("slurm_partition", ""),
         account=both.get("slurm_account"),
         gpu_model=both.get("gpu_model"),
         runtime=train.get("runtime"),  # a default does not replace what the rule asks for
     )
+
+
+def _resources(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Return the values below a key of a profile; none where the key is missing or empty."""
+    found = values.get(key)
+    if found is not None and not isinstance(found, Mapping):
+        raise ValueError(
+            f"profile: {key} must hold keys and values, got {found!r}. Write them as in "
+            "slurm/profile.yaml."
+        )
+    return found or {}
 
 
 def machine(results: Path) -> Iterator[Finding]:

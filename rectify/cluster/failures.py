@@ -7,12 +7,14 @@ is looked for in the message of the job's error. Snakemake drops it for jobs in 
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
 from snakemake_interface_logger_plugins.common import LogEvent
+
+from rectify.arguments import FINAL
 
 REFUSED = re.compile(  # by sbatch, or by the plugin, which knows the accounts
     r"SLURM sbatch failed\. The error message was '(?P<sbatch>.*?)'\.\n"
@@ -80,6 +82,21 @@ class Failures(logging.Handler):
         job = f"{error['rule_name']} {self._wildcards.get(error['jobid'], '')}".strip()
         logs = tuple(map(Path, (*error["log"], *shared_logs)))
         self._failures[error["jobid"]] = Failure(job, _refusal(error["rule_msg"] or ""), logs)
+
+
+def is_final(logs: Iterable[Path], since: float) -> bool:
+    """Return whether a job ended by a mistake that no further attempt can mend.
+
+    Args:
+        logs: Of the job, or of all jobs of a group.
+        since: When this Snakemake started, in seconds of the epoch; an older log is not its own.
+    """
+    return any(
+        log.is_file()
+        and log.stat().st_mtime >= since
+        and FINAL in log.read_text(encoding="utf-8", errors="replace").splitlines()
+        for log in logs
+    )
 
 
 def last_line(log: Path) -> str:

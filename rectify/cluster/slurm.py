@@ -15,6 +15,8 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
+SIGNAL = "--signal=USR2@120"
+"""Warns a training two minutes before its time is up."""
 PREFIX = "rectify_"  # slurm-jobname-prefix of slurm/profile.yaml
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}  # nodes have no network
 FIELDS = "%i|%j|%T|%M|%Z|%k"

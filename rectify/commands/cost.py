@@ -16,6 +16,8 @@ import json
 import sys
 from pathlib import Path
 
+from rectify.arguments import json_object, positive, table_path
+
 Row = dict[str, str | int | float | None]
 
 
@@ -23,17 +25,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vision", help="timm name, e.g. vit_small_patch16_224")
     parser.add_argument("--language", help="e.g. llama-7b, or a folder")
     parser.add_argument("--position", default="end", help="early, middle, end or a number")
-    parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--frames", type=int, default=1, help="of a clip: VideoMAE's ViT")
-    parser.add_argument("--classes", type=int, default=1000)
+    parser.add_argument("--image-size", type=positive, default=224)
+    parser.add_argument("--frames", type=positive, default=1, help="of a clip: VideoMAE's ViT")
+    parser.add_argument("--classes", type=positive, default=1000)
     parser.add_argument("--time", action="store_true", help="measure speed and memory too")
-    parser.add_argument("--batch-size", type=int, default=1, help="images of a timed step")
+    parser.add_argument("--batch-size", type=positive, default=1, help="images of a timed step")
     parser.add_argument("--precision", default="float32", help="of timed steps, or bfloat16")
-    parser.add_argument("--settings", type=json.loads, default={}, help="these and more, as JSON")
+    parser.add_argument(
+        "--settings", type=json_object, default={}, metavar="JSON", help="these and more"
+    )
     parser.add_argument("--checkpoint", type=Path)
-    parser.add_argument("--threads", type=int, help="default: as many as torch takes")
+    parser.add_argument("--threads", type=positive, help="default: as many as torch takes")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=table_path)
+
+
+def gpus(args: argparse.Namespace) -> int:
+    """Return how many GPUs it computes on, where there are any."""
+    return int(args.time)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ import argparse
 import logging
 from pathlib import Path
 
+from rectify.arguments import natural, tensors_path
 from rectify.typed import layer_by
 
 log = logging.getLogger(__name__)
@@ -19,9 +20,9 @@ log = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--layer", type=layer_by, required=True, help="index, or a row as 30-31")
-    parser.add_argument("--untrained", type=int, metavar="SEED", help="draw the weights")
+    parser.add_argument("--untrained", type=natural, metavar="SEED", help="draw the weights")
     parser.add_argument("--name", help="of the model, as runs call it; default: the checkpoint's")
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--output", type=tensors_path, required=True)
 
 
 def run(args: argparse.Namespace) -> None:

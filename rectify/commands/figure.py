@@ -11,6 +11,8 @@ import argparse
 import logging
 from pathlib import Path
 
+from rectify.arguments import natural
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
@@ -18,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--settings", required=True, help="JSON: kind, settings, estimator, order")
     parser.add_argument("--runs", type=Path, nargs="*", default=[], metavar="DIR")
     parser.add_argument("--similarity", type=Path, nargs="*", default=[], metavar="FILE")
-    parser.add_argument("--seeds", type=int, nargs="+", required=True)
+    parser.add_argument("--seeds", type=natural, nargs="+", required=True)
     parser.add_argument("--output", type=Path, required=True, help="path without suffix")
 
 

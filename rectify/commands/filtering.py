@@ -13,22 +13,28 @@ Writes
 """
 
 import argparse
-import json
 import logging
 from pathlib import Path
+
+from rectify.arguments import json_object, natural, positive, table_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--filtering", type=json.loads, default={}, metavar="JSON")
+    parser.add_argument("--filtering", type=json_object, default={}, metavar="JSON")
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--block", type=Path)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--masks", type=Path, required=True)
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--seed", type=natural, required=True)
+    parser.add_argument("--threads", type=positive, required=True)
+    parser.add_argument("--output", type=table_path, required=True)
+
+
+def gpus(args: argparse.Namespace) -> int:
+    """Return how many GPUs it computes on, where there are any."""
+    return 1
 
 
 def run(args: argparse.Namespace) -> None:

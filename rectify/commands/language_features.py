@@ -8,19 +8,31 @@ Writes
 """
 
 import argparse
-import json
 from pathlib import Path
+
+from rectify.arguments import json_object, natural, positive, tensors_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--language", required=True, help="name of the model")
     parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--untrained", type=int, metavar="SEED", help="draw the weights")
+    parser.add_argument("--untrained", type=natural, metavar="SEED", help="draw the weights")
     parser.add_argument("--pairs", type=Path, required=True)
-    parser.add_argument("--batch-size", type=int, required=True)
-    parser.add_argument("--procedure", type=json.loads, default={}, help="a `Procedure`, as JSON")
-    parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--batch-size", type=positive, required=True)
+    parser.add_argument(
+        "--procedure",
+        type=json_object,
+        default={},
+        metavar="JSON",
+        help="whether embedding, final_norm, first_token count, as true or false",
+    )
+    parser.add_argument("--threads", type=positive, required=True)
+    parser.add_argument("--output", type=tensors_path, required=True)
+
+
+def gpus(args: argparse.Namespace) -> int:
+    """Return how many GPUs it computes on, where there are any."""
+    return 1
 
 
 def run(args: argparse.Namespace) -> None:
@@ -29,7 +41,11 @@ def run(args: argparse.Namespace) -> None:
     from rectify.language.weights import describe
     from rectify.runtime import start
     from rectify.trunks.features import save_features
+    from rectify.typed import check_known
 
+    for key, value in args.procedure.items():
+        check_known("language-features: --procedure", key, Procedure._fields, "a known key")
+        check_known(f"language-features: --procedure {key}", value, [True, False], "true or false")
     device = start(args.threads)
     texts = captions(args.pairs)
     procedure = Procedure(**args.procedure)

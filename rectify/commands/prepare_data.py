@@ -13,18 +13,19 @@ Writes
 """
 
 import argparse
-import json
 from pathlib import Path
+
+from rectify.arguments import json_object, positive
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--data", required=True, help="name of the data set")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--settings", type=json.loads, metavar="JSON")
+    source.add_argument("--settings", type=json_object, metavar="JSON")
     source.add_argument("--config", type=Path, nargs="+", metavar="YAML")
     parser.add_argument("--shift", help="of a set in files: c, a, sk or r")
-    parser.add_argument("--threads", type=int, default=1, help="that read files")
+    parser.add_argument("--threads", type=positive, default=1, help="that read files")
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--folder", type=Path, help="of the prepared set")
     target.add_argument("--check", action="store_true", help="report, and write nothing")
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
     from rectify.tasks import DEFAULT_TASK, preparation_modules, preparation_of, settings_of
     from rectify.typed import parse
 
-    settings = args.settings or _configured(args)
+    settings = _configured(args) if args.settings is None else args.settings
     task = settings.get("task", DEFAULT_TASK)
     entry = parse(settings_of(task), settings, f"data.{args.data}")
     if args.shift is not None and args.shift not in entry.shift_names:

@@ -8,16 +8,17 @@ Writes
 """
 
 import argparse
-import json
 from pathlib import Path
+
+from rectify.arguments import json_object, positive
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--data", required=True, help="name of the data set")
-    parser.add_argument("--settings", type=json.loads, metavar="JSON", required=True)
+    parser.add_argument("--settings", type=json_object, metavar="JSON", required=True)
     parser.add_argument("--prepared", type=Path, required=True)
-    parser.add_argument("--threads", type=int, default=1, help="that read files")
+    parser.add_argument("--threads", type=positive, default=1, help="that read files")
     parser.add_argument("--folder", type=Path, required=True, help="of the prepared masks")
 
 

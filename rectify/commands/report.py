@@ -14,6 +14,8 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rectify.arguments import picture_path, table_path
+
 if TYPE_CHECKING:
     from rectify.analysis.page import Entry
 
@@ -23,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--title", required=True, help="what was run, and on which data")
     parser.add_argument("--credits", nargs="*", default=[], help="for the foot of the page")
     parser.add_argument("--targets", nargs="*", default=[], help="in the order of the page")
-    parser.add_argument("--tables", type=Path, nargs="*", default=[], metavar="FILE")
-    parser.add_argument("--figures", type=Path, nargs="*", default=[], metavar="FILE")
+    parser.add_argument("--tables", type=table_path, nargs="*", default=[], metavar="FILE")
+    parser.add_argument("--figures", type=picture_path, nargs="*", default=[], metavar="FILE")
     parser.add_argument("--benchmarks", type=Path, required=True, metavar="DIR")
     parser.add_argument("--config", type=Path, nargs="*", default=[], metavar="FILE")
     parser.add_argument("--output", type=Path, required=True)

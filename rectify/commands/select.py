@@ -15,13 +15,15 @@ import json
 import sys
 from pathlib import Path
 
+from rectify.arguments import natural, positive
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     places = "early, middle, end, or numbers of blocks before it"
     parser.add_argument("--similarity", type=Path, nargs="+", required=True, metavar="FILE")
-    parser.add_argument("--depth", type=int, help="blocks of the ViT; default: those compared")
-    parser.add_argument("--layers", type=int, nargs="+", help="default: all that were compared")
+    parser.add_argument("--depth", type=positive, help="blocks of the ViT; default: those compared")
+    parser.add_argument("--layers", type=natural, nargs="+", help="default: all that were compared")
     parser.add_argument("--positions", nargs="+", default=["early", "middle", "end"], help=places)
     parser.add_argument("--score", default="mutual_knn", help="or mutual_knn_calibrated, cka, ...")
     parser.add_argument("--json", action="store_true")

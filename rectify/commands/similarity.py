@@ -16,17 +16,19 @@ Writes
 import argparse
 from pathlib import Path
 
+from rectify.arguments import positive, share, table_path
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     own = "of `rectify {}-features`, or one's own: .npy, .safetensors"
     parser.add_argument("--language", type=Path, required=True, help=own.format("language"))
     parser.add_argument("--vision", type=Path, required=True, help=own.format("vision"))
-    parser.add_argument("--k", type=int, required=True, help="neighbours of an item")
-    parser.add_argument("--quantile", type=float, required=True, help="where features are clamped")
+    parser.add_argument("--k", type=positive, required=True, help="neighbours of an item")
+    parser.add_argument("--quantile", type=share, required=True, help="where features are clamped")
     parser.add_argument("--clamp", default="global", help="global, per_layer or per_sample")
-    parser.add_argument("--permutations", type=int, required=True)
-    parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--permutations", type=positive, required=True)
+    parser.add_argument("--threads", type=positive, required=True)
+    parser.add_argument("--output", type=table_path, required=True)
 
 
 def run(args: argparse.Namespace) -> None:

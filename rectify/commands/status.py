@@ -1,40 +1,60 @@
 """Show how far each run of the configuration is: from its files, its lease and the queue.
 
 Reads
-    --config  configuration files, one over the other, as given to snakemake
+    targets   tables, figures, experiments or pages that are meant; all of them unless given
+    --config  configuration files, one over the other, as for snakemake; default: config.yaml
 Writes
-    nothing; one line for each run and seed
+    nothing; one line for each run and seed, and one for all of them
 """
 
 import argparse
+import json
 import shutil
 import sys
-from collections import Counter
+import time
 from pathlib import Path
 
+from rectify.arguments import positive
 from rectify.cluster import slurm
-from rectify.cluster.trainings import training
-from rectify.experiment.grid import all_runs, load
+from rectify.cluster.trainings import Progress, training
+from rectify.experiment import grid
+from rectify.experiment.settings import Config
+
+CLEAR = "\x1b[H\x1b[2J"  # a terminal's screen
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("--config", type=Path, nargs="+", required=True)
+    parser.add_argument("targets", nargs="*", metavar="target", help="as given to snakemake")
+    parser.add_argument("--config", type=Path, nargs="+", default=[Path("config.yaml")])
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument(
+        "--watch", type=positive, nargs="?", const=10, metavar="SECONDS",
+        help="show it again every 10 seconds, or as many, until all is done",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print each training of the grid and how many are in which state."""
-    config = load(args.config)
-    results, seeds = Path(config.results), config.seeds
-    names = [planned.name for planned in all_runs(config)]
+    """Print each training of the targets, and how many are in which state."""
+    config = grid.asked(grid.load(args.config), args.targets)
+    while True:
+        progress = _progress(config)
+        text = json.dumps(progress.record(), indent=2) if args.json else progress.text()
+        clear = CLEAR if args.watch and sys.stdout.isatty() else ""
+        sys.stdout.write(f"{clear}{text}\n")
+        sys.stdout.flush()
+        if args.watch is None or progress.is_done:
+            return
+        time.sleep(args.watch)
+
+
+def _progress(config: Config) -> Progress:
     jobs, unknown = _queue()
-    trainings = [training(results, name, seed, jobs) for name in names for seed in seeds]
-    counts = Counter(known.state for known in trainings)
-    lines = [known.line() for known in trainings]
-    lines.append(", ".join(f"{count} {state}" for state, count in counts.items()))
-    if unknown:
-        lines.append(f"The queue is unknown: {unknown}")
-    sys.stdout.write("\n".join(lines) + "\n")
+    epochs = {run.name: grid.recipe_of(config, run).epochs for run in grid.all_runs(config)}
+    trainings = [
+        training(Path(config.results), name, seed, jobs) for name in epochs for seed in config.seeds
+    ]
+    return Progress(trainings, epochs, unknown)
 
 
 def _queue() -> tuple[dict[str, slurm.Job], str]:

@@ -13,6 +13,8 @@ import argparse
 import logging
 from pathlib import Path
 
+from rectify.arguments import natural
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
@@ -21,12 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=Path, nargs="*", default=[], metavar="DIR")
     parser.add_argument("--similarity", type=Path, nargs="*", default=[], metavar="FILE")
     parser.add_argument("--costs", type=Path, nargs="*", default=[], metavar="FILE")
-    parser.add_argument("--seeds", type=int, nargs="+", required=True)
+    parser.add_argument("--seeds", type=natural, nargs="+", required=True)
     parser.add_argument("--output", type=Path, required=True, help="path without suffix")
 
 
 def run(args: argparse.Namespace) -> None:
     """Write the table as csv, Markdown and LaTeX."""
+    from rectify.analysis.cells import without_paper
     from rectify.analysis.collect import Results
     from rectify.analysis.printing import to_latex, to_markdown
     from rectify.results.declared import CELLS
@@ -38,6 +41,7 @@ def run(args: argparse.Namespace) -> None:
     request, target, settings = requested(args.settings, args.target, "table")
     results = Results(args.runs, args.seeds, args.similarity, args.costs, **request.labels)
     cells = target.table(results, settings)
+    cells = cells if request.paper else without_paper(cells)
     for suffix, to_text in ((".md", to_markdown), (".tex", to_latex)):
         with atomic_path(Path(f"{args.output}{suffix}")) as temporary:
             temporary.write_text(to_text(cells, request.report), encoding="utf-8")

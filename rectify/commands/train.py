@@ -17,10 +17,8 @@ import argparse
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rectify.experiment.run import RunSettings
+from rectify.arguments import natural, positive
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,15 +27,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--block", type=Path)
     parser.add_argument("--masks", type=Path)
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--processes", type=int, default=1, help="that share each batch: GPUs")
+    parser.add_argument("--seed", type=natural, required=True)
+    parser.add_argument("--threads", type=positive, required=True)
+    parser.add_argument("--processes", type=natural, default=1, help="that share each batch: GPUs")
     parser.add_argument(
-        "--gpus", type=int, default=0, help="that must be usable; 0: the CPU may do"
+        "--gpus", type=natural, default=0, help="that must be usable; 0: the CPU may do"
     )
     parser.add_argument("--states", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--tensorboard", type=Path, help="folder for event files")
+
+
+def gpus(args: argparse.Namespace) -> int:
+    """Return how many GPUs it computes on, where there are any."""
+    return max(1, args.processes)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,12 +55,16 @@ def run(args: argparse.Namespace) -> int:
         alone = args.processes <= 1
         status = _train(args) if alone else processes.launch("train", args, args.processes)
     if status == os.EX_TEMPFAIL:
-        slurm.requeue()
+        try:
+            slurm.requeue()
+        except ValueError as error:  # SLURM does not answer: an attempt of Snakemake's resumes
+            logging.getLogger(__name__).error("%s", error)
     return status
 
 
 def _train(args: argparse.Namespace) -> int:
     from rectify.cluster.presence import PROGRESS
+    from rectify.experiment.outlined import outlining
     from rectify.experiment.run import RunSettings
     from rectify.results.files import read_json
     from rectify.runtime import start, stop_asked
@@ -69,7 +76,8 @@ def _train(args: argparse.Namespace) -> int:
     files = Files(args.data, args.block, args.states, args.states / PROGRESS, args.output)
     device = start(args.threads, args.gpus)
     options = {"threads": args.threads, "events": args.tensorboard}
-    options |= _outlines(settings, args) if settings.filtering else {}
+    if settings.filtering:
+        options |= outlining(settings, args.data, args.masks)
     training = Training(settings, args.seed, files, device=device, **options)
     with stop_asked() as stop:
         try:
@@ -78,23 +86,3 @@ def _train(args: argparse.Namespace) -> int:
             logging.getLogger(__name__).info("%s", end)
             return os.EX_TEMPFAIL
     return 0
-
-
-def _outlines(settings: "RunSettings", args: argparse.Namespace) -> dict[str, object]:
-    """Return what compares the activations with masks after each epoch, and its code."""
-    from functools import partial
-
-    from rectify.experiment.codes import TASK_CODE
-    from rectify.filtering.measure import outlines
-    from rectify.tasks import find
-    from rectify.training.models import entry_of
-
-    if args.masks is None:
-        raise ValueError(
-            f"train: {settings.run} compares activations with masks, got none. Give --masks, the "
-            "folder that prepare-masks wrote."
-        )
-    task = find(settings.task)
-    masks = task.masks(entry_of(settings, task), args.data, args.masks, settings.recipe)
-    outline = partial(outlines, masks=masks, settings=settings.filtering)
-    return {"outline": outline, "code": TASK_CODE["outlined_train"]}

@@ -10,20 +10,26 @@ Writes
 """
 
 import argparse
-import json
 from pathlib import Path
+
+from rectify.arguments import json_object, natural, positive, tensors_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--config", type=Path)
     parser.add_argument("--model", type=Path)
-    parser.add_argument("--pretrained", type=json.loads, metavar="JSON")
+    parser.add_argument("--pretrained", type=json_object, metavar="JSON")
     parser.add_argument("--pairs", type=Path, required=True)
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--batch-size", type=int, required=True)
-    parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--seed", type=natural, required=True)
+    parser.add_argument("--batch-size", type=positive, required=True)
+    parser.add_argument("--threads", type=positive, required=True)
+    parser.add_argument("--output", type=tensors_path, required=True)
+
+
+def gpus(args: argparse.Namespace) -> int:
+    """Return how many GPUs it computes on, where there are any."""
+    return 1
 
 
 def run(args: argparse.Namespace) -> None:
@@ -41,8 +47,20 @@ def run(args: argparse.Namespace) -> None:
     from rectify.trunks.features import save_features, vision_features
     from rectify.typed import parse
 
+    if (args.pretrained is None) == (args.config is None) or bool(args.config) != bool(args.model):
+        raise ValueError(
+            "vision-features: a model must be given by --config and --model, or by --pretrained, "
+            "got both, none or one half. Correct the options."
+        )
+    for key in ("name", "timm") if args.pretrained is not None else ():
+        if not isinstance(args.pretrained.get(key), str):
+            raise ValueError(
+                f"vision-features: --pretrained must have {key} as text, got "
+                f'{args.pretrained.get(key)!r}. Write \'{{"name": "vit-t", "timm": '
+                '"vit_tiny_patch16_224"}\'.'
+            )
     machine, weights = Machine.of(start(args.threads), args.threads), None
-    if args.pretrained:
+    if args.pretrained is not None:
         name, weights = args.pretrained["name"], images.weights_of(args.pretrained)
         model = images.published(args.pretrained)
         source = images.as_published(model, args.pairs, machine)
@@ -57,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
         **identity(args.pairs),
         "vision": name,
         "seed": args.seed,
-        "pretrained": bool(args.pretrained),
+        "pretrained": args.pretrained is not None,
         "vision_parameters": sum(weight.numel() for weight in model.parameters()),
         "vision_revision": read_revision(weights) if weights else None,
         "vision_sha256": sha256(model.state_dict()),

@@ -11,6 +11,9 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
+from itertools import takewhile
+from pathlib import Path
 
 SERVE = "from rectify.__main__ import run; from rectify.cluster.warm import serve; serve(run)"
 SERVER = (sys.executable, "-c", SERVE)
@@ -30,9 +33,27 @@ def run(args: argparse.Namespace) -> int:
             f"warm: a command must follow, got {' '.join(args.program) or 'none'}. "
             "Write: rectify warm snakemake ..."
         )
+    _check_configurations(args.program)
     with server(SERVER) as address:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command decides how Ctrl-C ends it
         restore = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
         return subprocess.run(
             args.program, env={**os.environ, "RECTIFY_WARM": address}, check=False, **restore
         ).returncode
+
+
+def _check_configurations(words: Sequence[str]) -> None:
+    """Tell in one line what snakemake tells in a traceback: a file after --configfile is none."""
+    from rectify.results.files import read_yaml
+
+    options = {"--configfile", "--configfiles"}
+    for place, word in enumerate(words):
+        if Path(words[0]).name != "snakemake" or word not in options:
+            continue
+        for name in takewhile(lambda text: not text.startswith("-"), words[place + 1 :]):
+            if not Path(name).is_file():
+                raise ValueError(
+                    f"--configfile: {name} must be a file, got none. Correct the path; a target "
+                    f"comes behind two hyphens: --configfile mine.yaml -- {name}."
+                )
+            read_yaml(Path(name))

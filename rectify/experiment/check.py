@@ -1,11 +1,12 @@
 """What must hold between the groups of a configuration: names that are known, places that exist."""
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping
 
 from rectify.experiment.depth import depth_of
-from rectify.experiment.run import place
-from rectify.experiment.settings import Config, Experiment
+from rectify.experiment.run import Run, place
+from rectify.experiment.settings import Config, Experiment, Vision
 from rectify.targets import module_of
 from rectify.targets.contract import ComparedSettings
 from rectify.training.recipes import Recipe
@@ -47,6 +48,50 @@ def check(config: Config) -> None:
         module_of(target.kind).check(target, config, where)
         if isinstance(target, ComparedSettings):
             _check_features(config, target, where)
+
+
+def check_run(config: Config, run: Run, recipe: Recipe) -> None:
+    """Check what a run's training would refuse: images in patches, batches in equal parts.
+
+    Raises:
+        ValueError: One line that names the key, what must hold and what was got.
+    """
+    size, patch = getattr(config.data[run.data], "image_size", None), _patch(config, run.vision)
+    if size is not None and size % patch:
+        raise ValueError(
+            f"config: data.{run.data}.image_size: must be a multiple of the patches of "
+            f"{run.vision}, {patch} pixels, got {size}. Correct it, or name another ViT."
+        )
+    samples = recipe.batch_size * recipe.augment_repeats
+    processes = max(1, config.device_gpus)
+    if samples % (processes * recipe.accumulate * (1 + recipe.mixes)):
+        mixed = ", each even for Mixup" if recipe.mixes else ""
+        raise ValueError(
+            f"config: training.batch_size: a batch of {run.name} must divide into device_gpus "
+            f"{processes} times accumulate {recipe.accumulate} parts{mixed}, got {samples} "
+            "samples. Change one of them."
+        )
+
+
+def check_place(config: Config, run: Run, where: str) -> None:
+    """Check that the language model and the ViT of a run have its layer and its position.
+
+    Raises:
+        ValueError: One line that begins with ``where``.
+    """
+    if run.language is not None and run.layer is not None:
+        _check_layer(config, run.language, run.layer, where)
+    if run.position is not None:
+        depth = depth_of(config, run.data, run.vision)
+        _check_position(depth, run.vision, run.position, where)
+
+
+def _patch(config: Config, vision: str) -> int:
+    """Return the edge of a ViT's patches in pixels, as far as its settings tell; else 1."""
+    entry: Vision = config.visions[vision]
+    named = re.search(r"patch(\d+)", entry.timm)
+    patch = entry.overrides.get("patch_size", int(named[1]) if named else 1)
+    return patch if isinstance(patch, int) and patch > 0 else 1
 
 
 def _references(config: Config) -> Iterator[tuple[str, str, str]]:
@@ -110,13 +155,23 @@ def _check_pages(config: Config) -> None:
 
 def _check_layers(config: Config, experiment: Experiment, where: str) -> None:
     for language in experiment.language or ():
-        layers = config.languages[language].layers
         for layer in experiment.layer or ():
-            if max(layers_of(layer)) >= layers:
-                raise ValueError(
-                    f"{where}.layer: a layer of {language} must lie in 0..{layers - 1}, got "
-                    f"{layer}. Correct the list."
-                )
+            _check_layer(config, language, layer, f"{where}.layer")
+
+
+def _check_layer(config: Config, language: str, layer: int | str, where: str) -> None:
+    layers = config.languages[language].layers
+    if max(layers_of(layer)) >= layers:
+        raise ValueError(
+            f"{where}: a layer of {language} must lie in 0..{layers - 1}, got {layer}. Correct it."
+        )
+
+
+def _check_position(depth: int, vision: str, position: str, where: str) -> None:
+    if position.isdecimal() and int(position) > depth:
+        raise ValueError(
+            f"{where}: a position in {vision} must lie in 0..{depth}, got {position}. Correct it."
+        )
 
 
 def _check_positions(config: Config, experiment: Experiment, where: str) -> None:
@@ -124,11 +179,7 @@ def _check_positions(config: Config, experiment: Experiment, where: str) -> None
         depth = depth_of(config, data, vision)
         places: dict[int, str] = {}
         for position in experiment.position or ():
-            if position.isdecimal() and int(position) > depth:
-                raise ValueError(
-                    f"{where}.position: a position in {vision} must lie in 0..{depth}, got "
-                    f"{position}. Correct the list."
-                )
+            _check_position(depth, vision, position, f"{where}.position")
             same = places.setdefault(place(position, depth), position)
             if same != position:
                 raise ValueError(

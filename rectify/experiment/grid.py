@@ -4,10 +4,8 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import yaml
-
 from rectify.controls import CONTROLS, INSERTED
-from rectify.experiment.check import check
+from rectify.experiment.check import check, check_run
 from rectify.experiment.depth import depth_of, trunk_settings
 from rectify.experiment.run import (
     FROZEN,
@@ -20,12 +18,16 @@ from rectify.experiment.run import (
     place,
 )
 from rectify.experiment.settings import Config, Experiment, recipe_from
+from rectify.results.files import read_yaml
 from rectify.targets import module_of
 from rectify.targets.contract import ComparedSettings, TargetSettings
 from rectify.training.recipes import Recipe
-from rectify.typed import merge, parse
+from rectify.typed import check_known, merge, parse
 
 MAIN_PAGE = "index"  # its file, as web servers expect it
+MAIN_NAMES = ("all", "report")  # what asks for it
+NAMED = ("data", "visions", "languages", "experiments", "targets", "pages")
+"""Sections of names, of which one that is null is removed."""
 HOW = ("precision", "compile")  # of a training; a recipe named later keeps these
 
 
@@ -37,28 +39,23 @@ def load(paths: Sequence[Path]) -> Config:
     """
     values: dict[str, object] = {}
     for path in paths:
-        try:
-            overlay = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"{path}: must be a YAML file, got {reason}. Correct it.") from None
-        if not isinstance(overlay, dict):
-            raise ValueError(f"{path}: must hold keys and values, got {overlay!r}. Correct it.")
-        values = merge(values, overlay)
+        values = merge(values, read_yaml(path))
     return read(values)
 
 
 def read(values: Mapping[str, object]) -> Config:
     """Return merged values as a configuration, checked before any job.
 
+    A name of a section that is null is taken out: so a later file removes what an earlier one has.
+
     Raises:
         ValueError: One line that names the key, what must hold and what was got.
     """
-    config = parse(Config, dict(values), "")
+    config = parse(Config, {key: _without_nulls(key, part) for key, part in values.items()}, "")
     check(config)
     runs = all_runs(config)
     for run in runs:
-        recipe_of(config, run)
+        check_run(config, run, recipe_of(config, run))
     used = {run.language for run in runs}
     for name, language in config.languages.items():
         if language.training and name not in used:
@@ -67,6 +64,43 @@ def read(values: Mapping[str, object]) -> Config:
                 "Name it in an experiment, or leave the key out."
             )
     return config
+
+
+def _without_nulls(key: str, part: object) -> object:
+    if key not in NAMED or not isinstance(part, Mapping):
+        return part
+    return {name: value for name, value in part.items() if value is not None}
+
+
+def asked(config: Config, names: Sequence[str]) -> Config:
+    """Return a configuration with no more than what is asked for, and the experiments behind it.
+
+    Args:
+        config: The whole.
+        names: Tables, figures, experiments (which stand for all that reads them), pages, ``all``
+            or ``report``; none for the whole.
+
+    Raises:
+        ValueError: If there is no such name.
+    """
+    every, of_page = targets(config), pages(config)
+    of_page |= dict.fromkeys(MAIN_NAMES, of_page[MAIN_PAGE])
+    wanted: set[str] = set()
+    for name in names:
+        check_known("target", name, [*every, *config.experiments, *of_page], "what can be made")
+        readers = [other for other, target in every.items() if name in target.reads]
+        named = [name] if name in every else readers if name in config.experiments else []
+        wanted |= {*named, *readers, *of_page.get(name, ())}
+    own = {
+        name: target
+        for name, target in config.targets.items()
+        if wanted & {name, *(f"{name}-{one}" for one in module_of(target.kind).derived(target))}
+    }
+    read = {name for target in own.values() for name in target.reads}
+    unread = wanted & {*config.experiments} - {*config.targets}
+    experiments = {n: one for n, one in config.experiments.items() if n in read | unread}
+    changes = {"targets": own, "experiments": experiments, "pages": {}}
+    return config.model_copy(update=changes) if names else config
 
 
 def expand(config: Config, experiment: Experiment) -> list[Run]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from rectify import targets
 from rectify.experiment import grid
-from rectify.experiment.check import PAIRS
+from rectify.experiment.check import PAIRS, check_place
 from rectify.experiment.codes import digest, modules
 from rectify.experiment.repositories import repositories
 from rectify.experiment.run import Run
@@ -133,6 +133,7 @@ class Plan:
             *(((run.language, self.config.languages),) if run.language else ()),
         ):
             check_known(f"config: {wildcards.run}", name, section, "made of known names")
+        check_place(self.config, run, f"config: {wildcards.run}")
         return run
 
     def run_settings(self, wildcards: OfRun) -> str:
@@ -332,6 +333,7 @@ class Plan:
                 "settings": target.model_dump(mode="json"),
                 "estimator": self.config.gsnr.estimator,
                 "report": self.config.report,
+                "paper": self.config.paper,
                 "order": order,
                 "titles": {
                     "data": {name: one.title for name, one in self.config.data.items()},

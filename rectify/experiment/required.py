@@ -33,15 +33,12 @@ def data_folders(plan: Plan) -> dict[str, list[str]]:
 
 def model_places(plan: Plan) -> dict[str, str]:
     """Return the files and folders of published models that jobs read, by what they are."""
-    config, runs, compared = plan.config, grid.all_runs(plan.config), _compared(plan)
-    costs = [pair for target in plan.targets.values() for pair in plan.cost_pairs(target)]
-    languages = {run.language for run in runs} | {language for language, _ in compared}
-    languages |= {language for _, language in costs}
+    config = plan.config
     places = {
         f"checkpoint {name}": f"{config.languages[name].checkpoint}"
-        for name in languages - {None, *plan.made_here}
+        for name in published_languages(plan)
     }
-    for run in runs:
+    for run in grid.all_runs(config):
         if start := grid.run_settings(config, run).vision.start:
             places[f"start of {run.vision} on {run.data}"] = start
     for target in plan.targets.values():
@@ -52,6 +49,10 @@ def model_places(plan: Plan) -> dict[str, str]:
     return dict(sorted(places.items()))
 
 
-def _compared(plan: Plan) -> list[tuple[str, str]]:
-    """Return the pairs of language model and ViT that are compared."""
-    return [pair for target in plan.targets.values() for pair in plan.similar_pairs(target)]
+def published_languages(plan: Plan) -> list[str]:
+    """Return the names of the language models that jobs read, but those that are made here."""
+    names = {run.language for run in grid.all_runs(plan.config)}
+    for target in plan.targets.values():
+        names |= {language for language, _ in plan.similar_pairs(target)}
+        names |= {language for _, language in plan.cost_pairs(target)}
+    return sorted(names - {None, *plan.made_here})

@@ -3,6 +3,7 @@
 from pydantic import TypeAdapter
 
 from rectify import targets, tasks
+from rectify.experiment import grid
 from rectify.experiment.settings import Config
 
 
@@ -23,4 +24,10 @@ def json_schema() -> dict[str, object]:
         group = {key: schema["properties"][section][key] for key in ("title", "description")}
         named = {"type": "object", "patternProperties": {pattern: {"anyOf": choices}}}
         schema["properties"][section] = {**group, **named, "additionalProperties": False}
+    for section in grid.NAMED:  # null takes a name of an earlier file out
+        for pattern, one in schema["properties"][section]["patternProperties"].items():
+            choices = one.get("anyOf", [one])
+            schema["properties"][section]["patternProperties"][pattern] = {
+                "anyOf": [*choices, {"type": "null"}]
+            }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -320,6 +320,9 @@ class Config(Closed):
         description="Epoch whose headline metric is shown: the last, or the best on the test set, "
         "as Pang's code reports. Both are always kept.",
     )
+    paper: bool = Field(
+        True, description="Whether the papers' numbers are beside ours, where they are comparable."
+    )
     similarity: Similarity | None = None
     experiments: dict[Name, Experiment] = Field(description="Products of factors by name.")
     filtering: FilteringSection = FilteringSection()

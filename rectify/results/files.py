@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 POINTER = b"version https://git-lfs.github.com/spec/"  # how git-lfs's note of a file begins
 
 
@@ -24,8 +26,41 @@ def read_json(path: Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{path}: must exist, got no file. Make it first.") from None
+    except OSError as error:
+        raise ValueError(
+            f"{path}: must be a file, got {error.strerror}. Correct the path."
+        ) from None
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or too deep
         raise ValueError(f"{path}: must be JSON, got {error}. Make it again.") from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the keys and values of a YAML file.
+
+    Raises:
+        ValueError: If there is no such file, or it is no YAML mapping: names the file and the line.
+    """
+    try:
+        value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(
+            f"{path}: must be a YAML file, got {error.strerror}. Correct the path."
+        ) from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"{path}:{mark.line + 1}" if mark else f"{path}"
+        raise ValueError(f"{where}: must be YAML, got {error.problem}. Correct the line.") from None
+    except (
+        ValueError,
+        RecursionError,
+        yaml.YAMLError,
+    ) as error:  # no UTF-8, no such date, too deep
+        reason = f"{error}".splitlines()[0]
+        raise ValueError(f"{path}: must be YAML, got {reason}. Correct the file.") from None
+    if not isinstance(value, dict):
+        got = "nothing" if value is None else f"{value!r}"[:80]
+        raise ValueError(f"{path}: must hold keys and values, got {got}. Correct the file.")
+    return value
 
 
 def is_pointer(path: Path) -> bool:

@@ -1,6 +1,7 @@
 """Tables and figures by name: a kind of target is a module of this folder."""
 
 import dataclasses
+import functools
 import importlib
 import pkgutil
 from collections.abc import Iterable
@@ -26,6 +27,7 @@ class Request(Closed):
     settings: dict[str, object]
     estimator: str = Field("plain", description="The estimator of GSNR that is shown.")
     report: str = Field("last", description="The epoch whose headline metric is shown.")
+    paper: bool = Field(True, description="Whether the papers' numbers are shown.")
     order: dict[str, tuple[str, ...]] = Field({}, description="Names by factor, as configured.")
     titles: dict[str, dict[str, str]] = Field({}, description="Titles by factor and name.")
 
@@ -43,10 +45,11 @@ class Requested(NamedTuple):
     settings: TargetSettings
 
 
-def kinds() -> list[str]:
+@functools.cache
+def kinds() -> tuple[str, ...]:
     """Return the kinds of target that there are."""
     modules = pkgutil.iter_modules(importlib.import_module(PACKAGE).__path__)
-    return [module.name for module in modules if module.name not in HELPERS]
+    return tuple(module.name for module in modules if module.name not in HELPERS)
 
 
 def kind_of(name: object, kind: object = None) -> str:

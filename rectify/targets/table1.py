@@ -13,7 +13,7 @@ from rectify.analysis.factors import models
 from rectify.analysis.findings import LEVEL, Finding
 from rectify.analysis.metrics import Metric
 from rectify.analysis.printing import spread
-from rectify.analysis.published import Label, match_sizes, printed
+from rectify.analysis.published import NOTHING, Label, match_sizes, printed
 from rectify.results.declared import SCORES_OF_LAYERS
 from rectify.targets.contract import ComparedSettings, Pair, Score, View, check_models
 from rectify.typed import Name, Several
@@ -33,6 +33,7 @@ SHOWN = {
     },
 }
 """By score: the rows of each ViT, with what is put behind its name, and their metrics."""
+PAIRS = "WIT-1024"  # the title of the pairs that the paper compares its models on
 NO_LANGUAGE = "-"  # the language model of a chance level
 VISIONS = {Label("vit@5.7M"): 5.7e6, Label("vit@22M"): 22e6, Label("vit@86M"): 86e6}
 LANGUAGES = {
@@ -86,7 +87,9 @@ def table(results: Results, settings: Settings) -> DataFrame:
     ]
     if settings.score == SCORE.name:
         columns.append(ColumnSpec("chance", (CHANCE,), {"language": NO_LANGUAGE}))
-    return fill(TableSpec("table1", rows, columns, printed("table1")), _best(similarity))
+    pairs = {results.title("data", name) for name in similarity["pairs"]}
+    theirs = printed("table1") if pairs == {PAIRS} else NOTHING
+    return fill(TableSpec("table1", rows, columns, theirs), _best(similarity))
 
 
 def _best(similarity: DataFrame) -> DataFrame:

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import pandas as pd
 from pandas import DataFrame
 
 from rectify.analysis import drawing, style
@@ -12,6 +13,7 @@ from rectify.analysis.drawing import Drawn
 from rectify.analysis.factors import titles, values
 from rectify.analysis.findings import Finding, count_gains
 from rectify.analysis.items import with_comparisons
+from rectify.analysis.layout import name_of
 from rectify.analysis.metrics import ACCURACY
 from rectify.analysis.published import LANGUAGE, Label, labels, match_names, printed_for
 from rectify.results.tables import Column, Table
@@ -42,15 +44,21 @@ class Settings(TargetSettings):
 
 
 def table(results: Results, _settings: Settings) -> DataFrame:
-    """Return accuracy, and its gain, by position (rows) and layer (columns) of the block."""
+    """Return accuracy, and its gain, by position (rows) and layer (columns) of the block.
+
+    Above them is the vanilla run, in each column the same one.
+    """
     compared = with_comparisons(results.runs, results, [ACCURACY])
     runs = with_one_layer(with_layer(compared, "table3"), "table3")
     only(runs, "variant", "table3")
     model = {"language": LANGUAGE, "vision": "ViT-S", "data": "CIFAR-100"}
     theirs = printed_for("table3", runs, **model)
     layers = labels(f"{layer:.0f}" for layer in values(runs, "layer"))
+    vanilla = compared[compared["variant"] == "vanilla"]
+    repeated = [vanilla.assign(layer=float(label.name)) for label in layers]
     columns_there = match_names(layers, theirs.columns)
-    rows = [
+    rows = [RowSpec("Vanilla", {"variant": "vanilla"})]
+    rows += [
         RowSpec(name.capitalize(), {"position": position}, Label(name.capitalize()))
         for position, name in titles(runs, "position").items()
     ]
@@ -59,11 +67,12 @@ def table(results: Results, _settings: Settings) -> DataFrame:
             label.name,
             ACCURACY.compared,
             {"layer": float(label.name)},
+            f"{name_of(ACCURACY)}, layer",
             printed=columns_there[label],
         )
         for label in layers
     ]
-    return fill(TableSpec("table3", rows, columns, theirs), runs)
+    return fill(TableSpec("table3", rows, columns, theirs), pd.concat([*repeated, runs]))
 
 
 def figure(results: Results, _settings: Settings) -> Drawn:
@@ -98,4 +107,5 @@ def figure(results: Results, _settings: Settings) -> Drawn:
 def findings(cells: DataFrame, _values: DataFrame | None) -> list[Finding]:
     """Return how many placements gain."""
     claim = "Inserting a frozen layer of a language model helps"
-    return [Finding(claim, count_gains(cells, first_columns_only=False))]
+    named = cells.assign(group="", column="layer " + cells["column"])
+    return [Finding(claim, count_gains(named, first_columns_only=False))]

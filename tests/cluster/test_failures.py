@@ -4,13 +4,15 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from rectify.cluster.failures import UNKNOWN, Failures, last_line
+from rectify.arguments import FINAL
+from rectify.cluster.failures import UNKNOWN, Failures, is_final, last_line
 
 ROOT = Path(__file__).resolve().parents[2]
 SNAKEFILE = """
@@ -197,3 +199,22 @@ def test_the_last_line_is_the_last_that_is_not_empty(
     (tmp_path / "log").write_text(content)
     assert last_line(tmp_path / "log") == line
     assert last_line(tmp_path / "absent") == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"rectify.train epoch 0\n{FINAL}\ndata: must be there, got none.\n", True),
+        ("data: must be there, got none.\n", False),
+        ("", False),
+        (f"he said {FINAL}\n", False),
+    ],
+)
+def test_a_log_says_whether_another_attempt_can_help(
+    tmp_path: Path, text: str, expected: bool
+) -> None:
+    (tmp_path / "log").write_text(text)
+    logs = [tmp_path / "absent", tmp_path / "log"]
+    assert is_final(logs, since=0.0) == expected
+    assert not is_final(logs, since=time.time() + 60)  # of an earlier snakemake
+    assert not is_final([], since=0.0)

@@ -24,6 +24,7 @@ from snakemake.jobs import GroupJob
 from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 
+from rectify.arguments import FINAL
 from rectify.cluster import slurm
 from tests.helpers.programs import write_programs
 from workflow import slurm_fixes
@@ -378,6 +379,86 @@ def test_a_timer_that_waits_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     wait_for(lambda: one.looks == 2)
 
 
+class Rule:
+    """A rule that is retried twice, as a profile says."""
+
+    def __init__(self, name: str):
+        self.name, self._restart_times = name, None
+
+    @property
+    def restart_times(self) -> int:
+        return 2 if self._restart_times is None else self._restart_times
+
+    @restart_times.setter
+    def restart_times(self, times: int | None) -> None:
+        self._restart_times = times
+
+
+def failing(log: Path, rule: Rule) -> MagicMock:
+    """A job in its first attempt."""
+    job = MagicMock(rule=rule, log=[f"{log}"], attempt=1, jobs=None)
+    job.is_group.return_value = False
+    type(job).restart_times = property(lambda self: self.rule.restart_times)
+    return job
+
+
+@pytest.fixture
+def scheduler(monkeypatch: pytest.MonkeyPatch) -> MagicMock:
+    """Snakemake's scheduler, as far as it handles a failed job, with the fix."""
+    monkeypatch.setattr(JobScheduler, "_handle_error", JobScheduler._handle_error)
+    slurm_fixes.try_mistakes_once(JobScheduler, since=0.0)
+    made = MagicMock(failed=set())
+    made.workflow.dryrun = True
+    made.workflow.dag._ready_jobs = set()
+    return made
+
+
+@pytest.mark.parametrize("is_final", [True, False])
+@pytest.mark.parametrize("is_group", [True, False])
+def test_a_mistake_is_tried_once_and_anything_else_again(
+    scheduler: MagicMock, tmp_path: Path, is_final: bool, is_group: bool
+) -> None:
+    rule = Rule("train")
+    (tmp_path / "log").write_text(f"{FINAL}\na: must.\n" if is_final else "killed\n")
+    job = failing(tmp_path / "log", rule)
+    if is_group:
+        fine = failing(tmp_path / "absent", rule)
+        group = MagicMock(jobs={job, fine}, attempt=1)
+        type(group).restart_times = property(lambda self: max(j.restart_times for j in self.jobs))
+        group.is_group.return_value = True
+        job = group
+    JobScheduler._handle_error(scheduler, job)
+    assert (job in scheduler.failed) == is_final
+    assert (job in scheduler.workflow.dag._ready_jobs) == (not is_final)
+    assert job.attempt == (1 if is_final else 2)
+    assert rule.restart_times == 2  # of the rule's other jobs
+
+
+def test_the_plugin_still_tries_again_whatever_the_log_says(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text(f"{FINAL}\na: must.\n")
+    job, scheduler = failing(tmp_path / "log", Rule("train")), MagicMock(failed=set())
+    scheduler.workflow.dryrun = True
+    scheduler.workflow.dag._ready_jobs = set()
+    JobScheduler._handle_error(scheduler, job)
+    assert job in scheduler.workflow.dag._ready_jobs
+
+
+@pytest.mark.parametrize(
+    ("rule", "call", "expected"),
+    [
+        ("train", "sbatch --qos=high", "sbatch --qos=high --signal=USR2@120"),
+        ("train", "sbatch --signal=USR2@120", "sbatch --signal=USR2@120"),
+        ("train", "sbatch --signal=USR2@300", "sbatch --signal=USR2@300"),
+        ("evaluate", "sbatch --qos=high", "sbatch --qos=high"),
+    ],
+)
+def test_every_training_is_warned(rule: str, call: str, expected: str) -> None:
+    own = types.SimpleNamespace(get_submit_command=lambda job, params, settings: call)
+    slurm_fixes.warn_every_training(own)
+    job = failing(Path("log"), Rule(rule))
+    assert own.get_submit_command(job, {}, settings=None) == expected
+
+
 def wait_for(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + 10
     while not condition():
@@ -391,7 +472,8 @@ def test_all_fixes_are_applied_once() -> None:
         "import snakemake_executor_plugin_slurm_jobstep as j\n"
         "from snakemake.scheduling.job_scheduler import JobScheduler\n"
         "from workflow import slurm_fixes\n"
-        "places = lambda: (JobScheduler._schedule_reevalutation,"
+        "places = lambda: (JobScheduler._schedule_reevalutation, JobScheduler._handle_error,"
+        " p.get_submit_command,"
         " p.query_job_status, p.Executor.run_job, p.Executor.cancel,"
         " p.Executor.next_seconds_between_status_checks, j.Executor.format_job_exec)\n"
         "before = places(); slurm_fixes.apply(); once = places(); slurm_fixes.apply()\n"

@@ -12,9 +12,9 @@ import pytest
 
 from rectify.cluster.warm import server
 from rectify.commands.warm import SERVER
+from tests.helpers.records import resolve
 
 HANGS_SECONDS = 600
-RUN = '{"run": "a_b_vanilla"}'
 
 
 @pytest.fixture(scope="module")
@@ -82,15 +82,13 @@ def lasting_job(folder: Path) -> list[str]:
 
 
 def test_a_job_runs_in_the_callers_folder_and_ends_with_0(address: str, tmp_path: Path) -> None:
-    said = rectify(address, tmp_path, "resolve", "--settings", RUN, "--output", "config.json")
+    said = rectify(address, tmp_path, *resolve("glyphs_vit-s_vanilla"))
     assert said.returncode == 0, said.stderr
     assert (tmp_path / "config.json").is_file()
 
 
 def test_a_mistake_is_one_line_on_the_callers_standard_error(address: str, tmp_path: Path) -> None:
-    said = rectify(
-        address, tmp_path, "resolve", "--settings", '{"run": "a"}', "--output", "config.json"
-    )
+    said = rectify(address, tmp_path, *resolve("a"))
     assert said.returncode == 2
     assert said.stderr.startswith("config: a run must be named")
     assert said.stderr.count("\n") == 1
@@ -103,21 +101,13 @@ def test_arguments_are_checked_as_in_a_cold_process(address: str, tmp_path: Path
     assert "--settings" in said.stderr
 
 
-def test_an_error_that_is_no_mistake_of_the_user_keeps_its_traceback(
+def test_the_callers_environment_counts_and_an_unexpected_error_keeps_its_traceback(
     address: str, tmp_path: Path
 ) -> None:
-    said = rectify(address, tmp_path, "resolve", "--settings", "[]", "--output", "config.json")
+    said = rectify(address, tmp_path, *resolve("a"), RECTIFY_TRACEBACK="1")
     assert said.returncode == 1
     assert "Traceback" in said.stderr
-    assert "TypeError" in said.stderr
-
-
-def test_the_callers_environment_counts(address: str, tmp_path: Path) -> None:
-    said = rectify(
-        address, tmp_path, "resolve", "--settings", '{"run": "a"}', "--output", "config.json",
-        RECTIFY_TRACEBACK="1",
-    )  # fmt: skip
-    assert "Traceback" in said.stderr
+    assert "ValueError" in said.stderr
 
 
 def test_a_killed_caller_takes_its_job_along(address: str, tmp_path: Path) -> None:
@@ -133,7 +123,7 @@ def test_a_killed_caller_takes_its_job_along(address: str, tmp_path: Path) -> No
 
 
 def test_without_a_server_the_caller_says_so(tmp_path: Path) -> None:
-    said = rectify(f"{tmp_path}/nobody", tmp_path, "resolve", "--settings", RUN, "--output", "c")
+    said = rectify(f"{tmp_path}/nobody", tmp_path, *resolve("a_b_vanilla"))
     assert said.returncode == 2
     assert said.stderr.startswith("warm: a server must listen at RECTIFY_WARM")
     assert said.stderr.count("\n") == 1

@@ -60,11 +60,11 @@ def test_a_pretrained_model_gives_its_blocks(tmp_path):
 
 
 def test_unknown_and_missing_settings_are_named_before_anything_is_written(tmp_path):
-    with pytest.raises(ValueError, match="got it wrong for width") as caught:
+    with pytest.raises(ValueError, match="must be known, got 'width' at --settings") as caught:
         pretrained(tmp_path / "tiny", width=8)
     assert "\n" not in str(caught.value)
     words = ("--language", "tiny", "--settings", "{}", "--seed", "0", "--output", "tiny")
-    with pytest.raises(ValueError, match="got it wrong for family, heads, hidden, layers, steps"):
+    with pytest.raises(ValueError, match="--settings must be complete, got no family"):
         run(pretrain, *words)
     assert not (tmp_path / "tiny").exists()
 
@@ -119,7 +119,7 @@ def test_a_model_that_cannot_be_described_is_refused_before_anything_is_computed
     torch.save({**tensors, "global_steps": 3}, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     listing = manifest([("pairs", -1, "letter av", "drawn")])
-    write_table(MANIFEST, listing, tmp_path / "pairs" / "manifest.csv", {})
+    write_listing(tmp_path / "pairs", listing, {})
     monkeypatch.setattr("rectify.language.captions.caption_features", None)
     with pytest.raises(ValueError, match=r"got global_steps, of type int\. Save its"):
         run(

@@ -17,7 +17,7 @@ from rectify.cluster import doctor as examination
 from rectify.cluster import slurm
 from rectify.cluster.presence import PROGRESS, STATES, lease
 from rectify.commands import doctor, status
-from rectify.experiment.grid import load
+from rectify.experiment.grid import load, runs_of, targets
 from rectify.results.files import write_json
 from tests.helpers.programs import write_programs
 
@@ -310,5 +310,106 @@ def test_the_job_itself_finds_files_and_locks_that_do_not_reach_it(
 def test_a_file_that_is_no_yaml_mapping_is_one_line(tmp_path: Path) -> None:
     for content in ("[1]", "a: [", json.dumps("text")):
         (tmp_path / "mine.yaml").write_text(content)
-        with pytest.raises(ValueError, match=r"mine\.yaml: must (be a YAML file|hold keys)"):
+        with pytest.raises(ValueError, match=r"mine\.yaml(:\d)?: must (be YAML|hold keys)"):
             load([tmp_path / "mine.yaml"])
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (None, "must be a YAML file, got No such file or directory. Correct the path."),
+        ("a: [1\nb: 2", "profile.yaml:2: must be YAML, got "),
+        ("- 1", "must hold keys and values, got [1]."),
+        ("set-resources: [1]", "profile: set-resources must hold keys and values, got [1]."),
+    ],
+)
+def test_a_profile_that_is_none_is_one_line_before_anything_is_looked_at(
+    findings: Callable[..., list[str]], tmp_path: Path, text: str | None, sentence: str
+) -> None:
+    if text is not None:
+        (tmp_path / "profile.yaml").write_text(text)
+    with pytest.raises(ValueError, match="profile") as caught:
+        findings("--profile", tmp_path / "profile.yaml")
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_doctor_of_a_target_looks_for_no_more_than_that_needs(
+    findings: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    write_json(tmp_path / "models" / "llama-7b" / "config.json", {"model_type": "mamba"})
+    table3 = [line for line in findings("table3", configs=[PAPER]) if "versions" not in line]
+    whats = [line[4:].partition(":")[0] for line in table3]
+    assert whats == ["space", "results", "data cifar100", "checkpoint llama-7b", "plan"]
+    assert "config: languages.llama-7b.checkpoint: model_type of models/llama-7b" in table3[-1]
+    figure4 = findings("figure4", configs=[PAPER])
+    assert not any("cifar100" in line for line in figure4)
+    assert any("data wit" in line for line in figure4)
+
+
+def test_the_doctor_writes_json(findings: Callable[..., list[str]]) -> None:
+    seen = [json.loads(line) for line in findings("--json")]
+    assert [one["what"] for one in seen] == ["versions", "space", "results"]
+    assert all(one["is_well"] for one in seen)
+
+
+@pytest.fixture
+def progress_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> Callable[..., str]:
+    """A function that returns what ``rectify status`` says of some targets, without a queue."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+
+    def show(*words: str) -> str:
+        status.run(arguments(status, TINY, *words))
+        return capsys.readouterr().out
+
+    return show
+
+
+def test_the_status_of_a_target_has_its_runs_only(progress_of: Callable[..., str]) -> None:
+    config = load(TINY)
+    names = {run.name for run in runs_of(config, targets(config)["table3"])}
+    lines = progress_of("table3").splitlines()
+    assert {line.split()[-3] for line in lines[:-2]} == names
+    assert lines[-2:] == [
+        f"{len(names)} open", f"0 of {len(names)} trainings done, 0% of all epochs",
+    ]  # fmt: skip
+    assert len(progress_of().splitlines()) > len(lines)
+    with pytest.raises(ValueError, match="must be what can be made, got 'tabel3'"):
+        progress_of("tabel3")
+
+
+def test_all_of_it_as_one_share_and_as_json(progress_of: Callable[..., str]) -> None:
+    trainings = len(progress_of("table3").splitlines()) - 2
+    end = progress()  # three epochs of one; the settings say two, but what is there counts
+    write_json(FOLDER / PROGRESS, {"epochs_done": 1, "epochs": 2, "seconds_per_epoch": 60.0})
+    with lease(FOLDER / "lease"):
+        text = progress_of("table3")
+        record = json.loads(progress_of("table3", "--json"))
+    share = 1 / (2 * trainings)
+    assert f"0 of {trainings} trainings done, {share:.0%} of all epochs; those that run" in text
+    assert record["share_of_epochs"] == pytest.approx(share)
+    assert (record["trainings"], record["trainings_done"]) == (trainings, 0)
+    assert record["counts"] == {"running": 1, "open": trainings - 1}
+    assert [one["run"] for one in record["runs"] if one["state"] == "running"] == [RUN]
+    assert end  # as it is printed for a training
+
+
+def test_a_watch_ends_when_all_is_done(
+    progress_of: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 2:
+            for run in runs_of(load(TINY), targets(load(TINY))["table3"]):
+                write_json(RESULTS / "runs" / run.name / "seed-0" / "summary.json", {"epochs": 2})
+
+    monkeypatch.setattr(time, "sleep", wait)
+    text = progress_of("table3", "--watch")
+    assert waits == [10, 10]
+    assert text.count("trainings done") == 3
+    assert "100% of all epochs" in text.splitlines()[-1]

@@ -8,7 +8,7 @@ import pytest
 from rectify import targets
 from rectify.__main__ import run
 from rectify.results.tables import read_note
-from tests.helpers import synthetic
+from tests.helpers import printed, synthetic
 
 
 def runs(demo: synthetic.Made, *parts: str) -> list[str]:
@@ -50,6 +50,29 @@ def test_a_table_is_written_as_csv_markdown_and_latex(demo: synthetic.Made, tmp_
     facts = read_note(tmp_path / "t" / "mine.csv")["provenance"]["facts"]
     shown = {"estimator": "plain", "report": "last", "note": None}
     assert facts == {"kind": "table3", "target": "mine", "seeds": [0, 1], **shown}
+
+
+def test_paper_off_hides_the_papers_numbers_everywhere(tmp_path: Path) -> None:
+    made_up = synthetic.collected(tmp_path / "runs", printed.grid())
+    chosen = ["--runs", *map(str, made_up.folders), "--seeds", *map(str, made_up.seeds)]
+    texts = {}
+    for paper in (True, False):
+        asked = {"kind": "table3", "settings": {"reads": "any"}, "paper": paper}
+        output = tmp_path / f"{paper}" / "table3"
+        words = ["table", "--target", "table3", "--settings", json.dumps(asked), *chosen]
+        assert run([*words, "--output", f"{output}"]) == 0
+        page = tmp_path / f"{paper}.html"
+        words = ["report", "--title", "T", "--targets", "table3", "--tables", f"{output}.csv"]
+        assert run([*words, "--benchmarks", f"{tmp_path}", "--output", f"{page}"]) == 0
+        files = [page, *(Path(f"{output}.{suffix}") for suffix in ("md", "tex", "csv"))]
+        texts[paper] = [file.read_text() for file in files]
+    number = printed.numbers("table3", "End")[-1]
+    marks = ['<small class="paper"', "*paper ", r"\textit{paper}", f"{number:.9g},0"]
+    for mark, shown, hidden in zip(marks, texts[True], texts[False], strict=True):
+        assert mark in shown
+        assert mark not in hidden
+    assert "Numbers marked" in texts[True][0]
+    assert "Numbers marked" not in texts[False][0]
 
 
 def test_a_dot_in_the_output_s_name_stays(demo: synthetic.Made, tmp_path: Path) -> None:

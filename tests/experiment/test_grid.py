@@ -11,6 +11,7 @@ from rectify.controls import CONTROLS
 from rectify.experiment import depth
 from rectify.experiment.grid import (
     all_runs,
+    asked,
     expand,
     load,
     pages,
@@ -484,7 +485,7 @@ def test_a_missing_section_is_one_line(key):
 def test_files_are_laid_over_each_other(tmp_path):
     for name, text in {"a.yaml": "1", "b.yaml": "- 1", "c.yaml": "{"}.items():
         (tmp_path / name).write_text(text)
-        with pytest.raises(ValueError, match=f"{name}: must "):
+        with pytest.raises(ValueError, match=rf"{name}(:\d)?: must "):
             load([tmp_path / name])
     with pytest.raises(ValueError, match=r"none\.yaml: must be a YAML file"):
         load([tmp_path / "none.yaml"])
@@ -510,3 +511,84 @@ def test_the_order_of_keys_in_a_file_plans_nothing():
     )
     for ask in (Plan.run_settings, Plan.run_labels):
         assert ask(plans[0], Wildcards()) == ask(plans[1], Wildcards())
+
+
+PATCHES = "data.cifar100.image_size: must be a multiple of the patches of vit-s, 16 pixels, got 60."
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        ("data.cifar100.image_size", 60, PATCHES),
+        ("visions.vit-s.overrides", {"patch_size": 9}, "patches of vit-s, 9 pixels, got 224"),
+        ("training.accumulate", 3, "must divide into device_gpus 1 times accumulate 3 parts, each"),
+        ("device_gpus", 7, "must divide into device_gpus 7 times accumulate"),
+        ("training.warmup_epochs", 10**4, "warmup_epochs must be below epochs"),
+        ("training.batch_size", 129, "batch_size must be even with Mixup"),
+        ("similarity.pairs", "cifar100", "must be a data set of task pairs, got cifar100"),
+    ],
+)
+def test_what_a_training_would_refuse_is_refused_before_it(path, value, sentence):
+    with pytest.raises(ValueError, match="config: ") as caught:
+        read(changed(PAPER, path, value))
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_null_takes_a_name_of_an_earlier_file_out():
+    values = changed(DEMO, "targets.table3", None)
+    assert "table3" in DEMO["targets"]
+    assert {*targets(read(DEMO))} - {*targets(read(values))} == {"table3"}
+    with pytest.raises(ValueError, match="got 'grid'"):
+        read(changed(DEMO, "experiments.grid", None))
+
+
+def needed(config) -> set[str]:
+    return {run.name for run in all_runs(config)}
+
+
+def test_what_is_asked_for_is_a_configuration_of_its_own():
+    config = read(PAPER)
+    for name in ("table3", "figure4", "table6"):
+        alone = asked(config, [name])
+        assert [*targets(alone)] == [name]
+        runs = {run.name for run in runs_of(config, targets(config)[name])}
+        assert runs <= needed(alone)
+    both = asked(config, ["table3", "table6"])
+    assert needed(both) == needed(asked(config, ["table3"])) | needed(asked(config, ["table6"]))
+    assert asked(config, []) is config
+
+
+def test_an_experiment_stands_for_all_that_reads_it_and_a_page_for_its_targets():
+    config = read(PAPER)
+    readers = {name for name, one in targets(config).items() if "grid" in one.reads}
+    assert {*targets(asked(config, ["grid"]))} == readers
+    assert {*targets(asked(config, ["pang"]))} == {*PAPER["pages"]["pang"]["targets"]}
+    main = {*targets(config)} - {*PAPER["pages"]["pang"]["targets"]}
+    assert {*targets(asked(config, ["all"]))} == {*targets(asked(config, ["report"]))} == main
+    mine = {"mine": {"data": "bar", "vision": "vit-s"}}
+    own = read({**PAPER, "experiments": {**PAPER["experiments"], **mine}})
+    assert needed(asked(own, ["mine"])) == {"bar_vit-s_vanilla"}
+    with pytest.raises(ValueError, match="must be what can be made, got 'tabel3'"):
+        asked(config, ["tabel3"])
+
+
+class Path:
+    """What Snakemake gives a rule's function."""
+
+    def __init__(self, run):
+        self.run = run
+
+
+@pytest.mark.parametrize(
+    ("run", "sentence"),
+    [
+        ("cifar100_vit-s_insert_llama-7b_layer-32_end", "llama-7b must lie in 0..31, got 32."),
+        ("cifar100_vit-s_insert_llama-7b_layer-31-32_end", "must lie in 0..31, got 31-32."),
+        ("cifar100_vit-s_insert_llama-7b_layer-31_13", "position in vit-s must lie in 0..12, got"),
+    ],
+)
+def test_a_run_whose_models_have_no_such_place_is_one_line(paper, run, sentence):
+    with pytest.raises(ValueError, match=f"config: {run}: ") as caught:
+        Plan(paper).run_settings(Path(run))
+    assert sentence in str(caught.value)

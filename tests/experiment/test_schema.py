@@ -29,3 +29,10 @@ def test_the_given_configurations_suit_the_schema(values):
 def test_an_editor_sees_an_unknown_key(path):
     errors = Draft202012Validator(json_schema()).iter_errors(changed(PAPER, path, 1))
     assert list(errors) != []
+
+
+def test_a_null_in_the_place_of_a_name_suits_the_schema():
+    schema = Draft202012Validator(json_schema())
+    for path in ("targets.table3", "experiments.grid", "data.bar", "pages.pang"):
+        assert list(schema.iter_errors(changed(PAPER, path, None))) == []
+    assert list(schema.iter_errors(changed(PAPER, "gsnr", None))) != []

@@ -176,6 +176,7 @@ def compared(files: Sequence[Path], folders: Sequence[Path] = ()) -> Results:
         factor: {fact[factor]: fact[f"{factor}_title"] for fact in facts}
         for factor in ("vision", "language")
     }
+    titles["data"] = {fact["pairs"]: "WIT-1024" for fact in facts}  # the paper's
     return Results(folders, [0, 1], files, titles=titles)
 
 

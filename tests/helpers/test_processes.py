@@ -10,9 +10,10 @@ import pytest
 
 from rectify.cluster.presence import lease
 from tests.helpers.processes import run_rectify
+from tests.helpers.records import resolve
 
 ROOT = Path(__file__).resolve().parents[2]
-RESOLVE = ("resolve", "--settings", '{"run": "glyphs_vit-s_vanilla"}', "--output", "config.json")
+RESOLVE = resolve("glyphs_vit-s_vanilla")
 
 
 def fresh(words: tuple[str, ...], cwd: Path) -> tuple[int, str, str]:
@@ -30,7 +31,7 @@ def test_a_fork_says_what_a_fresh_process_says(words: tuple[str, ...], tmp_path:
 
 
 def test_the_environment_reaches_the_fork(tmp_path: Path) -> None:
-    words = ("resolve", "--settings", '{"run": "x"}', "--output", "config.json")
+    words = resolve("x")
     done = run_rectify(words, tmp_path, env={"RECTIFY_TRACEBACK": "1"})
     assert done.returncode == 1
     assert "Traceback" in done.stderr

@@ -113,7 +113,7 @@ def test_status_and_doctor_know_the_cluster(
         monkeypatch.setenv(key, cluster.environment[key])
     configs = ("--config", *TINY)
     status = call(finished, "python", "-m", "rectify", "status", *configs)
-    assert status.stdout.splitlines()[-1] == "8 done", status.stdout
+    assert status.stdout.splitlines()[-2] == "8 done", status.stdout
     profiles = ("--profile", "slurm/profile.yaml", "tests/slurm/site/profile.yaml")
     doctor = call(finished, "python", "-m", "rectify", "doctor", *configs, *profiles)
     assert "ok  partition: test: 2 nodes, gpu:2" in doctor.stdout

@@ -44,7 +44,7 @@ def test_table_3_counts_the_placements_that_gain(tmp_path: Path) -> None:
     }
     best = max(gains, key=gains.__getitem__)
     assert found.startswith(f"{sum(gain > 0 for gain in gains.values())} of 15 gain, from ")
-    assert f"to {gains[best]:+.2f} ({best[0]}, {best[1]}) points" in found
+    assert f"to {gains[best]:+.2f} ({best[0]}, layer {best[1]}) points" in found
 
 
 @pytest.mark.parametrize(

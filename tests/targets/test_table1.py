@@ -36,6 +36,13 @@ def test_it_prints_the_paper_whatever_the_order_of_the_files(tmp_path: Path) -> 
     ]  # fmt: skip
 
 
+def test_other_pairs_are_not_compared_with_the_papers(tmp_path: Path) -> None:
+    results = synthetic.compared(list(printed.similarity(tmp_path).values()))
+    assert table(results, ASKED)["paper"].notna().any()
+    results.titles["data"] = {"pairs": "My pairs"}
+    assert table(results, ASKED)["paper"].isna().all()
+
+
 @pytest.mark.parametrize("models", [("ViT-S", "BLOOMZ-7B"), ("ViT-B", "BLOOMZ-1.1B")])
 def test_one_pair_is_compared_with_the_pair_of_its_sizes(
     tmp_path: Path, models: tuple[str, str]

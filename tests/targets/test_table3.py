@@ -29,7 +29,23 @@ def grid(demo: synthetic.Made) -> Results:
 def test_it_prints_the_paper(tmp_path: Path) -> None:
     cells = table(synthetic.collected(tmp_path, printed.grid()), ASKED)
     printed.check_as_printed("table3", cells)
-    assert cells["row"].unique().tolist() == ["Early", "Middle", "End"]
+    assert cells["row"].unique().tolist() == ["Vanilla", "Early", "Middle", "End"]
+    assert cells["group"].unique().tolist() == ["acc@1 (%), layer"]
+
+
+def test_the_vanilla_run_is_in_each_column_and_has_no_gain(grid: Results) -> None:
+    cells = table(grid, ASKED)
+    vanilla = cells[cells["row"] == "Vanilla"]
+    assert vanilla["kind"].unique().tolist() == ["value"]
+    assert vanilla["column"].tolist() == cells["column"].unique().tolist()
+    runs = grid.runs.set_index(["run", "seed"])["accuracy"]
+    expected = 100 * runs["glyphs_vit-s_vanilla"]
+    assert vanilla["mean"].tolist() == pytest.approx([expected.mean()] * len(vanilla))
+    assert vanilla["std"].tolist() == pytest.approx([expected.std()] * len(vanilla))
+    gains = cells[cells["kind"] == "gain"].set_index(["row", "column"])["mean"]
+    values = cells[cells["kind"] == "value"].set_index(["row", "column"])["mean"]
+    for (row, column), gain in gains.items():
+        assert gain == pytest.approx(values[row, column] - values["Vanilla", column])
 
 
 def test_layers_of_the_paper_s_model_are_compared_with_the_same_layers_only(tmp_path: Path) -> None:
@@ -39,6 +55,7 @@ def test_layers_of_the_paper_s_model_are_compared_with_the_same_layers_only(tmp_
     ]
     cells = table(synthetic.collected(tmp_path, [VANILLA, *runs]), ASKED)
     values = cells[cells["kind"] == "value"]
+    values = values[values["row"] != "Vanilla"]
     assert values["paper_column"].tolist() == ["-", "31"]
     printed.check_all_compared(values.iloc[1:], 1)
 
@@ -57,7 +74,7 @@ def test_each_cell_has_its_gain_over_vanilla_and_the_test_over_the_items(grid: R
 
 def test_another_model_is_not_compared(grid: Results) -> None:
     cells = table(grid, ASKED)
-    assert cells["kind"].value_counts().to_dict() == {"value": 15, "gain": 15, "item test": 15}
+    assert cells["kind"].value_counts().to_dict() == {"value": 20, "gain": 15, "item test": 15}
     assert cells["paper"].isna().all()
 
 
@@ -77,7 +94,7 @@ def test_positions_by_number_are_rows_that_the_paper_lacks(tmp_path: Path) -> No
         for position in ("end", "9", "middle")
     ]
     cells = table(synthetic.collected(tmp_path, [VANILLA, *runs]), ASKED)
-    values = cells[cells["kind"] == "value"]
+    values = cells[(cells["kind"] == "value") & (cells["row"] != "Vanilla")]
     assert values["row"].tolist() == ["Middle", "After 9", "End"]
     assert values["paper_row"].tolist() == ["Middle", "-", "End"]
 

@@ -1,5 +1,6 @@
 """The checked configuration as a plan, and what rules ask of a machine."""
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -10,8 +11,9 @@ HERE = Path(f"{workflow.current_basedir}").resolve()  # also where this is used 
 sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent)]
 
 import slurm_fixes
-from rectify.cluster import failures, presence, slurm
-from rectify.experiment import grid
+from rectify.arguments import JOB
+from rectify.cluster import devices, failures, presence, slurm
+from rectify.experiment import grid, there
 from rectify.experiment.plan import Plan, is_filled_by_hand
 from rectify.tasks import DEFAULT_TASK
 from rectify.training.folders import remove_states
@@ -19,6 +21,7 @@ from rectify.typed import NAME, TARGET
 
 slurm_fixes.apply()
 if workflow.is_main_process:  # not in jobs, which evaluate this file too
+    os.environ[JOB] = "1"  # which jobs inherit
     FAILURES = failures.Failures()
     logger.addHandler(FAILURES)
     PRESENT = presence.Presence(Path(".snakemake"))
@@ -38,6 +41,8 @@ class OneLinePlan(Plan):
 
 try:
     PLAN = OneLinePlan(grid.read(config))
+    if workflow.is_main_process:
+        there.check(PLAN)
 except ValueError as error:
     sys.exit(f"{error}")
 
@@ -49,13 +54,25 @@ SEEDS = list(CONFIG.seeds)
 TABLES, FIGURES = PLAN.target_names("table"), PLAN.target_names("figure")
 
 
+resource_scopes:
+    turn="local",  # of what a job that many share has one, else it would ask for the sum
+
+
+if workflow.group_settings.overwrite_groups:
+    workflow.global_resources["turn"] = 1
+
+
+def any_of(names):
+    return "|".join(map(re.escape, dict.fromkeys(names))) or "none"
+
+
 wildcard_constraints:
     run=f"{NAME}(_{NAME})+",
-    set=NAME,
-    pairs="|".join(map(re.escape, PLAN.pair_sets)) or "none",
-    shift=NAME,
-    language=NAME,
-    vision=NAME,
+    set=any_of(CONFIG.data),
+    pairs=any_of(PLAN.pair_sets),
+    shift=any_of(shift for entry in CONFIG.data.values() for shift in entry.shift_names),
+    language=any_of(CONFIG.languages),
+    vision=any_of(CONFIG.visions),
     features=f"{NAME}(_{NAME})*--(seed-\\d+|pretrained)",
     layer=r"\d+(-\d+)?",
     seed=r"\d+",
@@ -64,7 +81,7 @@ wildcard_constraints:
 
 
 def begin():
-    """Before the first job: cancel what a snakemake that was killed left on the cluster."""
+    """Before the first job: cancel what a killed snakemake left on a cluster, or share GPUs here."""
     if workflow.executor_plugin.name == "slurm":
         with PRESENT.alone() as is_alone:
             try:
@@ -73,6 +90,16 @@ def begin():
                 raise WorkflowError(f"{error}") from None
             for job in cancelled:
                 logger.info(f"Cancelled SLURM job {job.number} of an earlier run: {job.what}")
+    elif workflow.local_exec:
+        share_gpus()
+
+
+def share_gpus():
+    """Give each job that computes on GPUs some of this machine's for itself."""
+    visible = devices.visible()
+    devices.share(visible, GPUS)
+    for limits in (workflow.scheduler.global_resources, workflow.scheduler.resources):
+        limits.setdefault("gpu", max(GPUS, len(visible)))  # with fewer, a job says so
 
 
 def memory(base_mb):

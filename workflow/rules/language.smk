@@ -45,6 +45,7 @@ rule extract_block:
     resources:
         mem_mb=memory(4_000),
         runtime=minutes(10),
+        turn=1,
     params:
         checkpoint=PLAN.checkpoint,
         untrained=PLAN.untrained,

@@ -73,6 +73,7 @@ rule similarity:
     resources:
         mem_mb=memory(8_000 if GPUS else 3_000),
         runtime=minutes(30),
+        turn=1,
     params:
         k=PLAN.similarity("k"),
         quantile=PLAN.similarity("quantile"),

@@ -38,7 +38,7 @@ rule label:
     params:
         settings=PLAN.run_labels,
     shell:
-        "python -m rectify resolve --settings {params.settings:q}"
+        "python -m rectify resolve --labels --settings {params.settings:q}"
         " --output {output.labels:q} > {log:q} 2>&1"
 
 
@@ -73,6 +73,7 @@ rule train:
         runtime=slurm.training_minutes(GPUS),  # it resumes, so more is not asked for
         gpu=GPUS,
         nodes=1,
+        slurm_extra=slurm.SIGNAL,
     params:
         folder=subpath(output.history, parent=True),
         data=PLAN.run_data_folder,
