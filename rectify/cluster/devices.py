@@ -87,7 +87,7 @@ def taken(count: int) -> Iterator[None]:
     if count > len(devices):
         raise ValueError(
             f"gpu: this machine must show as many GPUs as a job computes on, {count}, got "
-            f"{len(devices)}. Set device_gpus: 0 to compute on the CPU, or see what nvidia-smi says."
+            f"{len(devices)}. Set device_gpus: 0 to compute on the CPU, or look at nvidia-smi."
         )
     with contextlib.ExitStack() as held:
         while True:

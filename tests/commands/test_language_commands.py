@@ -119,7 +119,7 @@ def test_a_model_that_cannot_be_described_is_refused_before_anything_is_computed
     torch.save({**tensors, "global_steps": 3}, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     listing = manifest([("pairs", -1, "letter av", "drawn")])
-    write_listing(tmp_path / "pairs", listing, {})
+    write_listing(tmp_path / "pairs", listing, provenance(0))
     monkeypatch.setattr("rectify.language.captions.caption_features", None)
     with pytest.raises(ValueError, match=r"got global_steps, of type int\. Save its"):
         run(
