@@ -23,7 +23,7 @@ from rectify.gsnr.links import Links
 from rectify.gsnr.tap import Gather
 
 SCRATCH_BYTES = 2**26  # of the gradients that are at hand at once
-MOST_AT_ONCE = 32
+MOST_AT_ONCE = 16
 
 
 def is_one_unit(module: nn.Module) -> bool:
