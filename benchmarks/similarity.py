@@ -14,11 +14,8 @@ from torch.nn.functional import normalize
 
 from benchmarks.paired import Options, Table, Timing, Work, fresh, paired, spread, status_kibibytes
 from rectify.similarity.calibration import calibrated_matrix
-from rectify.similarity.scores import (
-    mutual_knn_matrix,
-    neighbours,
-    shared_neighbours,
-)
+from rectify.similarity.neighbours import neighbours
+from rectify.similarity.scores import mutual_knn_matrix, shared_neighbours
 
 WIDE, NARROW = (32, 4096), (12, 384)  # layers, width: a language model and a ViT
 PAIRS = WIDE[0] * NARROW[0]

@@ -14,7 +14,7 @@ from torch.nn.functional import normalize, pad
 
 from rectify.similarity.features import Features, as_pair, check_k
 from rectify.similarity.halves import common_sums, standard_error, within
-from rectify.similarity.neighbours import TIE, neighbours
+from rectify.similarity.neighbours import TIE, decided_neighbours
 
 CHUNK_ENTRIES = 2**24  # of kernels (layers, items, items), 64 MiB in fp32
 STRIPE_ENTRIES = 2**20  # of the neighbours' features, 4 MiB: they stay in the cache
@@ -104,7 +104,7 @@ def cknna(left: Features, right: Features, k: SupportsIndex) -> float:
     """
     sides = [[one] for one in as_pair(left, right, "cknna")]
     k = check_k(len(sides[0][0]), k, "cknna")
-    lists = [[neighbours(layer, k) for layer in side] for side in sides]
+    lists = decided_neighbours(*sides, k, k, "cknna")
     return _single("cknna", cknna_matrix(*sides, *lists, k))
 
 

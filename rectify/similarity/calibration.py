@@ -11,7 +11,7 @@ from torch.nn.functional import embedding_bag
 
 from rectify.runtime import generator as generator_of
 from rectify.similarity.features import Layers, as_sides, check_k
-from rectify.similarity.neighbours import neighbours
+from rectify.similarity.neighbours import decided_neighbours
 from rectify.similarity.scores import common_neighbours
 
 CHUNK_ENTRIES = 2**24  # of a table (items, items, layers), 64 MiB in fp32
@@ -64,7 +64,7 @@ def calibrated(
     """
     left, right = as_sides(lefts, rights, "calibrated")
     k = check_k(len(left[0]), k, "calibrated")
-    lists = [[neighbours(layer, k) for layer in side] for side in (left, right)]
+    lists = decided_neighbours(left, right, k, k, "calibrated")
     return calibrated_matrix(*lists, permutations, generator_of(seed, "permutations"))
 
 

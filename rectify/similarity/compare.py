@@ -14,7 +14,7 @@ from rectify.similarity.alignment import cka_matrix, cknna_matrix
 from rectify.similarity.calibration import calibrated_matrix
 from rectify.similarity.features import Layers, as_sides, check_k
 from rectify.similarity.halves import mutual_knn_error, random_halves, reach
-from rectify.similarity.neighbours import neighbours
+from rectify.similarity.neighbours import decided_neighbours
 from rectify.similarity.scores import clamp_outliers, shared_neighbours
 
 
@@ -41,7 +41,7 @@ def compare(
 
     Raises:
         ValueError: If a number is out of range, the items differ, a feature is not finite, or a
-            layer is collapsed.
+            layer is collapsed or ties with one of the other side, as for ``mutual_knn``.
 
     Example:
         >>> import torch
@@ -56,7 +56,7 @@ def compare(
     left, right = as_sides(*clamped, "similarity")  # clamped to 0, features are collapsed
     items = len(left[0])
     k = check_k(items, k)
-    long = [[neighbours(layer, reach(k, items)) for layer in side] for side in (left, right)]
+    long = decided_neighbours(left, right, k, reach(k, items), "similarity")
     lists = [[one[:, :k].contiguous() for one in side] for side in long]
     halves = random_halves(items, draws("halves"))
     scores = shared_neighbours(*lists)

@@ -6,11 +6,11 @@ of fp64 at the cost of fp32, and equal items are taken in order of their index.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import SupportsIndex
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
@@ -25,6 +25,7 @@ from rectify.similarity.features import (
 CHUNK_ENTRIES = 2**24  # of a matrix (rows, items), 64 MiB in fp32
 ROUNDING = 64  # units of the last place by which two rounded cosines may differ, or lie apart
 TIE = 1e-13  # cosines that agree so far are equal
+UNDECIDED = 0.05  # of the items: so many ties may be on both sides
 
 
 def neighbours(
@@ -54,8 +55,48 @@ def neighbours(
         [[1], [0], [1]]
     """
     features = as_features(features, "neighbours", "features", may_collapse=True)
+    k = check_k(len(features), k, "neighbours")
+    return _neighbours(features, k, k, chunk)[0]
+
+
+def decided_neighbours(
+    lefts: Sequence[Tensor], rights: Sequence[Tensor], k: int, reach: int, where: str
+) -> tuple[list[Int[Tensor, "items_left reach"]], list[Int[Tensor, "items_right reach"]]]:
+    """Return the ``neighbours`` of both sides, of whom the features and not their order decide.
+
+    Where the k-th and the next are equally near, the lower index is taken: on both sides, so that
+    spaces agree that have nothing in common. Copies of items make such ties, and features of few
+    different values. Ties of one side alone do no harm: the other side knows no index.
+
+    Args:
+        lefts: Features ``(items, dim)`` of each layer of one model, from ``as_sides``.
+        rights: Features of the same items from each layer of another.
+        k: Neighbours that are compared.
+        reach: Length of the lists.
+        where: Function that was called, for messages.
+
+    Raises:
+        ValueError: If more than a few items have such ties on both sides.
+    """
+    left, right = ([_neighbours(one, reach, k) for one in side] for side in (lefts, rights))
+    items = len(lefts[0])
+    for i, (_, tied) in enumerate(left):
+        for j, (_, also) in enumerate(right):
+            both = int((tied & also.to(tied.device)).sum())
+            if both > UNDECIDED * items:
+                raise ValueError(
+                    f"{where}: features must tell neighbours apart, got {both} of {items} items "
+                    f"whose neighbours {k} and {k + 1} are equally near on both sides (layers {i} "
+                    f"and {j}). Leave out copies of items, or layers of few different features."
+                )
+    return [lists for lists, _ in left], [lists for lists, _ in right]
+
+
+def _neighbours(
+    features: Tensor, k: int, at: int, chunk: int | None = None
+) -> tuple[Int[Tensor, "items k"], Bool[Tensor, " items"]]:
+    """Return lists of neighbours, and for which items those at ``at`` and behind it tie."""
     items = len(features)
-    k = check_k(items, k, "neighbours")
     with _full_precision(features.device):
         centred, shift = _centred(features)
         length = torch.linalg.vector_norm(centred, dim=1)
@@ -63,10 +104,13 @@ def neighbours(
         doubt = ROUNDING * torch.finfo(centred.dtype).eps * reach + 2 * TIE
         chunk = chunk or max(1, CHUNK_ENTRIES // items)
         nearest = [
-            _nearest(features, centred, shift, doubt, range(start, min(start + chunk, items)), k)
+            _nearest(
+                features, centred, shift, doubt, range(start, min(start + chunk, items)), k, at
+            )
             for start in range(0, items, chunk)
         ]
-    return torch.cat(nearest).int()
+    lists, tied = (torch.cat(parts) for parts in zip(*nearest, strict=True))
+    return lists.int(), tied
 
 
 def _centred(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,21 +132,22 @@ def _centred(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _nearest(
-    features: Tensor, centred: Tensor, shift: Tensor, doubt: Tensor, chunk: range, k: int
-) -> Tensor:
-    """Return the neighbours of a chunk; two cosines less than ``doubt`` apart may tie."""
+    features: Tensor, centred: Tensor, shift: Tensor, doubt: Tensor, chunk: range, k: int, at: int
+) -> tuple[Tensor, Tensor]:
+    """Return neighbours and ties of a chunk; two cosines less than ``doubt`` apart may tie."""
     rows = torch.arange(chunk.start, chunk.stop, device=centred.device)
     cosine = _products(centred, chunk.start, chunk.stop).add_(shift)  # (rows, items)
     cosine.scatter_(1, rows[:, None], -torch.inf)
     values, nearest = cosine.topk(k + 1)
     least = values[:, k - 1] - doubt[rows]
     unsure = (values.diff(dim=1) > -doubt[rows, None]).any(1).nonzero()[:, 0]
+    tied = torch.zeros_like(rows, dtype=torch.bool)
     step = max(1, CHUNK_ENTRIES // 8 // len(features))
     for start in range(0, len(unsure), step):
         again = unsure[start : start + step]
         near = cosine[again] >= least[again, None]
-        nearest[again, :k] = _settled(features, rows[again], near, k)
-    return nearest[:, :k]
+        nearest[again, :k], tied[again] = _settled(features, rows[again], near, k, at)
+    return nearest[:, :k], tied
 
 
 def _products(centred: Tensor, start: int, stop: int) -> Tensor:
@@ -119,14 +164,19 @@ def _products(centred: Tensor, start: int, stop: int) -> Tensor:
     return products
 
 
-def _settled(features: Tensor, rows: Tensor, near: Tensor, k: int) -> Tensor:
+def _settled(
+    features: Tensor, rows: Tensor, near: Tensor, k: int, at: int
+) -> tuple[Tensor, Tensor]:
     """Order the ``near`` items (rows, items) by fp64 cosines, and equal ones by their index."""
     items = near.any(0).nonzero()[:, 0]
     cosine = exact_cosines(features, rows, items).masked_fill_(~near[:, items], -torch.inf)
     cosine, order = cosine.sort(descending=True)
     rank = (cosine.diff(dim=1) < -TIE).cumsum(1)  # the same for equal cosines
-    rank = pad(rank, (1, 0)).mul_(len(items)).add_(order)
-    return items[rank.sort().values[:, :k] % len(items)]
+    rank = pad(rank, (1, 0))
+    behind = min(at, len(items) - 1)  # nobody is behind the last
+    tied = (rank[:, at - 1] == rank[:, behind]) & (behind == at)
+    rank.mul_(len(items)).add_(order)
+    return items[rank.sort().values[:, :k] % len(items)], tied
 
 
 @contextlib.contextmanager

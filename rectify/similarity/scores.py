@@ -23,7 +23,7 @@ from rectify.similarity.features import (
     check_k,
     precise,
 )
-from rectify.similarity.neighbours import neighbours
+from rectify.similarity.neighbours import decided_neighbours
 
 CHUNK_ENTRIES = 2**24  # of comparisons (k, k, items), 16 MiB
 SCOPES = ("global", "per_layer", "per_sample")
@@ -41,8 +41,9 @@ def mutual_knn(left: Features, right: Features, k: SupportsIndex) -> float:
 
     Raises:
         ValueError: If a shape is another one, the numbers of items differ, a feature is not
-            finite, ``k`` is not in ``1 .. items - 1``, or a side is collapsed: equal cosines of
-            all pairs of items have no order.
+            finite, ``k`` is not in ``1 .. items - 1``, a side is collapsed (equal cosines of all
+            pairs of items have no order), or equal cosines decide on both sides who is among the
+            ``k``, for more than 5 % of the items.
 
     Example:
         >>> circle = [[1.0, 0.0], [0.9, 0.4], [0.0, 1.0], [-0.5, 0.9]]
@@ -55,7 +56,7 @@ def mutual_knn(left: Features, right: Features, k: SupportsIndex) -> float:
     """
     one, other = as_pair(left, right, "mutual_knn")
     k = check_k(len(one), k, "mutual_knn")
-    return shared_neighbours([neighbours(one, k)], [neighbours(other, k)]).item()
+    return shared_neighbours(*decided_neighbours([one], [other], k, k, "mutual_knn")).item()
 
 
 def mutual_knn_matrix(
@@ -80,9 +81,7 @@ def mutual_knn_matrix(
     """
     left, right = as_sides(lefts, rights, "mutual_knn_matrix")
     k = check_k(len(left[0]), k, "mutual_knn_matrix")
-    return shared_neighbours(
-        [neighbours(layer, k) for layer in left], [neighbours(layer, k) for layer in right]
-    )
+    return shared_neighbours(*decided_neighbours(left, right, k, k, "mutual_knn_matrix"))
 
 
 def shared_neighbours(

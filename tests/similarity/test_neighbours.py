@@ -5,10 +5,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from rectify.similarity import (
+    calibrated,
+    chance_level,
+    cknna,
+    mutual_knn,
+    mutual_knn_matrix,
+)
 from rectify.similarity import features as features_module
 from rectify.similarity import neighbours as module
 from rectify.similarity.features import as_tensor
 from rectify.similarity.neighbours import neighbours
+from rectify.similarity.scores import shared_neighbours
 from tests.helpers.feature_spaces import features, slow_neighbours
 
 
@@ -95,9 +103,9 @@ def test_no_row_is_settled_in_fp64_without_need(monkeypatch: pytest.MonkeyPatch)
     settled = []
     original = module._settled
 
-    def counted(features: Tensor, rows: Tensor, near: Tensor, k: int) -> Tensor:
+    def counted(features: Tensor, rows: Tensor, *more: object) -> tuple[Tensor, Tensor]:
         settled.extend(rows.tolist())
-        return original(features, rows, near, k)
+        return original(features, rows, *more)
 
     monkeypatch.setattr(module, "_settled", counted)
     crowded = features(400, 64) + 50  # the mean cosine is 0.9996
@@ -148,3 +156,53 @@ def test_the_precision_of_matrix_products_is_put_back() -> None:
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def slow_ties(values: Tensor, k: int) -> list[bool]:
+    """Whether the k-th and the next of all other items are equally near, one item at a time."""
+    unit = torch.nn.functional.normalize(values.double())
+    ties = []
+    for item, row in enumerate(unit @ unit.T):
+        others = sorted((row[j].item() for j in range(len(row)) if j != item), reverse=True)
+        ties.append(k < len(others) and others[k - 1] - others[k] <= 1e-13)
+    return ties
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "one-hot"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_ties_are_those_of_the_slow_definition(kind: str, dtype: torch.dtype) -> None:
+    groups = torch.randint(30, (150,), generator=torch.Generator().manual_seed(0))
+    values = (torch.eye(30)[groups] if kind == "one-hot" else KINDS[kind]).to(dtype)
+    for k, at in ((10, 10), (30, 10), (149, 149), (149, 7), (2, 2)):
+        lists, tied = module._neighbours(values, k, at)
+        assert tied.tolist() == slow_ties(values, at)
+        assert lists.tolist() == slow_neighbours(values, k)
+
+
+def classes(number: int, seed: int) -> Tensor:
+    draws = torch.Generator().manual_seed(seed)
+    return torch.eye(number)[torch.randint(number, (300,), generator=draws)]
+
+
+@pytest.mark.parametrize("number", [10, 60, 100])
+def test_ties_on_both_sides_are_refused_since_they_look_like_agreement(number: int) -> None:
+    left, right = classes(number, 0), classes(number, 1)
+    lists = [neighbours(left, 10)], [neighbours(right, 10)]
+    assert shared_neighbours(*lists).item() > 2 * chance_level(10, 300)  # by their indices alone
+    message = r"mutual_knn: features must tell neighbours apart, got \d+ of 300 items whose"
+    with pytest.raises(ValueError, match=message) as caught:
+        mutual_knn(left, right, 10)
+    assert "\n" not in str(caught.value)
+    for measure in (calibrated, mutual_knn_matrix):
+        with pytest.raises(ValueError, match=r"both sides \(layers 1 and 0\)"):
+            measure([features(300, 5), left], [right], 10)
+    with pytest.raises(ValueError, match=r"cknna: features must tell neighbours apart"):
+        cknna(left, right, 10)
+
+
+def test_ties_of_one_side_and_a_few_copies_do_no_harm() -> None:
+    scores = [mutual_knn(classes(60, seed), features(300, 16, seed=seed), 10) for seed in range(20)]
+    assert sum(scores) / 20 == pytest.approx(chance_level(10, 300), rel=0.1)
+    copies = features(300, 16)
+    copies[5] = copies[17]
+    assert mutual_knn(copies, copies, 10) == 1.0
