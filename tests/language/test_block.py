@@ -350,6 +350,18 @@ def test_the_final_norm_is_that_of_the_model(any_checkpoint, tmp_path, tokens):
         torch.testing.assert_close(block.final_norm(tokens), getattr(own, name)(tokens))
 
 
+def test_a_norm_that_the_model_does_not_use_is_not_read(tmp_path):
+    """OPT 350M has its norms after the layers' parts; transformers leaves out a last one, too."""
+    family = "opt 350m, with the norm after and a narrow embedding"
+    folder = made_checkpoint(tmp_path / "opt", **FAMILIES[family])
+    path, name = folder / "model.safetensors", "model.decoder.final_layer_norm"
+    surplus = {f"{name}.weight": torch.full((WIDTH,), 2.0), f"{name}.bias": torch.ones(WIDTH)}
+    save_file(load_file(path) | surplus, path)
+    for block in both_blocks(folder, tmp_path / "block.safetensors"):
+        assert block.final_norm is None
+    assert not any("final_norm" in key for key in load_file(tmp_path / "block.safetensors"))
+
+
 def test_the_final_norm_is_no_part_of_the_block(checkpoint, tmp_path):
     for block in both_blocks(checkpoint, tmp_path / "block.safetensors"):
         assert block.final_norm is block.final_norm
