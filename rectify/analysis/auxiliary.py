@@ -9,7 +9,7 @@ from rectify.analysis.cells import ColumnSpec, RowSpec, TableSpec, fill
 from rectify.analysis.checks import check_some
 from rectify.analysis.coherence import with_gsnr_gains
 from rectify.analysis.collect import Results
-from rectify.analysis.factors import models, titles
+from rectify.analysis.factors import titles
 from rectify.analysis.items import with_comparisons
 from rectify.analysis.metrics import Metric, coherence_gains, gsnr
 from rectify.analysis.published import (
@@ -66,7 +66,7 @@ def auxiliary_table(
         )
         for label, metrics, data in places
     ]
-    visions = models(treated, "vision")
+    visions = titles(treated, "vision", results.order)
     without = [row for row in theirs.rows if Label(f"{row.name}{AUXILIARY}") in theirs.rows]
     rows_there = match_names(labels(visions.values()), without)
     rows = [

@@ -72,7 +72,7 @@ def titles(
 
 
 def models(frame: DataFrame, factor: str) -> dict[str, str]:
-    """Return name and title of the models in a frame, from the smallest to the largest."""
+    """Return name and title of the models of similarities, from the smallest to the largest."""
     known = frame[[factor, f"{factor}_title", f"{factor}_parameters"]].drop_duplicates(factor)
     known = known.sort_values(f"{factor}_parameters", kind="stable")
     return dict(zip(known[factor], known[f"{factor}_title"], strict=True))

@@ -11,7 +11,7 @@ from pandas import DataFrame, Series
 from rectify.analysis.cells import ColumnSpec, RowSpec, TableSpec, fill
 from rectify.analysis.checks import check_some
 from rectify.analysis.collect import Results
-from rectify.analysis.factors import FROZEN, models, title, titles, values
+from rectify.analysis.factors import FROZEN, title, titles, values
 from rectify.analysis.items import with_comparisons
 from rectify.analysis.metrics import Metric, scores
 from rectify.analysis.published import (
@@ -69,7 +69,7 @@ def inserted_table(
         for column in _columns(shown[name], label, {"data": name}, theirs)
     ]
     rows = []
-    for vision, label in models(treated, "vision").items():
+    for vision, label in titles(treated, "vision", results.order).items():
         rows.append(RowSpec(label, {"vision": vision, "variant": "vanilla"}, Label(label)))
         of_vision = treated[treated["vision"] == vision]
         for run in _insertions(of_vision, results.order):
@@ -102,7 +102,9 @@ def controls_table(target: str, results: Results, vanilla: str) -> DataFrame:
     columns = [
         column
         for name, label in sets.items()
-        for vision, model in models(treated[treated["data"] == name], "vision").items()
+        for vision, model in titles(
+            treated[treated["data"] == name], "vision", results.order
+        ).items()
         for column in _columns(
             shown[name], f"{label}, {model}", {"data": name, "vision": vision}, theirs
         )

@@ -10,7 +10,7 @@ from rectify.analysis.checks import check_some, only
 from rectify.analysis.collect import Results
 from rectify.analysis.curves import colour_of, curve, label_of
 from rectify.analysis.drawing import Drawn
-from rectify.analysis.factors import FROZEN, models
+from rectify.analysis.factors import FROZEN, titles
 from rectify.results.tables import Column, Table
 from rectify.targets.contract import Run, TargetSettings
 from rectify.typed import Name, Several
@@ -60,7 +60,7 @@ def figure(results: Results, _settings: Settings) -> Drawn:
     keys = ["run", "seed", "epoch"]
     losses = history[history["metric"].isin(LOSSES)]
     values = losses.pivot(index=keys, columns="metric", values="value").reset_index()[VALUES.names]
-    visions = models(history, "vision")
+    visions = titles(history, "vision", results.order)
     with style.look():
         width = style.PAGE if len(visions) > 1 else style.COLUMN
         drawn, panels = drawing.panels(width, 2.9, len(visions))

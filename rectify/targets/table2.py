@@ -7,7 +7,7 @@ from pandas import DataFrame
 from rectify.analysis.cells import ColumnSpec, RowSpec, TableSpec, fill
 from rectify.analysis.checks import only, with_layer
 from rectify.analysis.collect import Results
-from rectify.analysis.factors import models, title, values
+from rectify.analysis.factors import title, titles, values
 from rectify.analysis.findings import Finding, list_gains
 from rectify.analysis.items import with_comparisons
 from rectify.analysis.metrics import ACCURACY
@@ -36,7 +36,7 @@ def table(results: Results, _settings: Settings) -> DataFrame:
         for name in values(runs, "language", results.order)
     }
     theirs = printed_for("table2", runs, data=SHORT)
-    visions = models(runs, "vision")
+    visions = titles(runs, "vision", results.order)
     rows_there = match_names(labels(visions.values()), theirs.rows)
     columns_there = match_names(labels(names.values()), theirs.columns)
     rows = [
