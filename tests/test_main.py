@@ -117,6 +117,7 @@ def test_a_users_mistake_is_one_line_and_status_2(
     shown = capsys.readouterr()
     assert shown.err.startswith("config: a run must be named")
     assert (shown.err.count("\n"), shown.out) == (1, "")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_jobs_log_says_that_no_attempt_can_help(

@@ -87,7 +87,8 @@ def taken(count: int) -> Iterator[None]:
     if count > len(devices):
         raise ValueError(
             f"gpu: this machine must show as many GPUs as a job computes on, {count}, got "
-            f"{len(devices)}. Set device_gpus: 0 to compute on the CPU, or look at nvidia-smi."
+            f"{len(devices)}. Set device_gpus: 0 to compute on the CPU, or see what "
+            "`nvidia-smi -L` says."
         )
     with contextlib.ExitStack() as held:
         while True:

@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from rectify.commands import resolve
 from rectify.data.manifests import manifest
 from rectify.data.sets import ImageSet, load_set, save_files, save_sets
 from rectify.language.block import block_facts
@@ -33,7 +32,6 @@ from tests.helpers.training import (
     interrupt_after,
     portion,
     predictions,
-    run,
     settings_of,
     share,
     training,
@@ -409,12 +407,6 @@ def test_an_unknown_key_of_the_evaluation_is_one_line(folder):
     training(folder, settings)
     with pytest.raises(ValueError, match="Did you mean top_k"):
         evaluating(folder, settings, evaluation={"topk": 2})
-
-
-def test_settings_with_a_wrong_name_are_not_written(tmp_path):
-    with pytest.raises(ValueError, match="a run must be named"):
-        run(resolve, settings='{"run": "toy"}', output=tmp_path / "config.json")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_mistyped_record_is_one_line(folder):

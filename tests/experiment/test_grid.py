@@ -65,12 +65,15 @@ def test_each_table_has_as_many_runs_as_it_has_cells(values, layers, table4, tab
 
 def test_the_demo_of_pang_et_al_has_every_target_of_their_page(paper):
     small = read(DEMO_PANG)
-    assert list(targets(small)) == pages(paper)["pang"]
+    beyond = ["filtering-epochs"]  # the paper's configuration does not measure while training
+    shown = [name for name in targets(small) if name not in beyond]
+    assert shown == pages(paper)["pang"]
     counts = {name: len(runs_of(small, target)) for name, target in targets(small).items()}
     assert counts == {
         "pang_table1": 4, "pang_table3": 3, "pang_table6": 4, "pang_table_a": 8,
         "pang_table_b": 8, "pang_table_c": 3, "pang_table_d": 5, "pang_figure2": 7,
         "pang_figure3": 2, "pang_figure4": 3, "pang_figure_f": 4,
+        "filtering-epochs": 3,
     }  # fmt: skip
     assert len(all_runs(small)) == 28
 

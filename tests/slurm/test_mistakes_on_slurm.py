@@ -19,16 +19,12 @@ def mistaken(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster) -> Path
     return project
 
 
-def test_it_is_tried_once(mistaken: Path, cluster: Cluster) -> None:
+def test_it_is_tried_once(mistaken: Path) -> None:
     text = said(mistaken)
     log = RESULTS / "logs" / "train" / f"{RUN}--0.log"
     assert FINAL in (mistaken / log).read_text()
     assert text.count(f"Logfile {log}") == 1
     assert "Trying to restart job" not in text
-    chosen = ("-X", "-n", "-S", "now-1hours", "-o", "comment%200,state", "--parsable2")
-    rows = cluster.run("sacct", *chosen).splitlines()
-    trainings = [row for row in rows if f"rule_train_wildcards_{RUN}_0" in row]
-    assert len(trainings) >= 1  # of this project; the faults' trainings have other numbers
     assert "gsnr: batches must lie in 1.." in text.rpartition("1 failed:")[2]
 
 

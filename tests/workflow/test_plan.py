@@ -130,9 +130,9 @@ def test_a_run_that_does_not_exist_is_one_line(project: Path, name: str, sentenc
     assert "Traceback" not in said.stdout
 
 
-def resources_by_rule(project: Path, target: str) -> dict[str, dict[str, str]]:
+def resources_by_rule(project: Path, *options: str) -> dict[str, dict[str, str]]:
     """Return what the slurm profile asks of the cluster for one job of each rule."""
-    said = call(project, "snakemake", "--profile", "slurm", "-n", target)
+    said = call(project, "snakemake", "--profile", "slurm", "-n", *options)
     assert said.returncode == 0, said.stdout
     jobs = re.findall(
         r"^ *(?:local)?rule (\w+):.*?resources: ([^\n]*)", said.stdout, re.DOTALL | re.MULTILINE
@@ -152,6 +152,18 @@ def test_the_slurm_profile_plans_the_papers_grid_without_slurm(project: Path) ->
     assert seen["extract_block"][:3] == ("gpu", "-", "4000")
     assert asked["train"]["slurm_extra"] == "--signal=USR2@120"
     assert {"train", "evaluate", "similarity", "prepare_data", "pretrained_features"} < set(seen)
+
+
+def test_the_signal_and_the_turn_survive_what_a_site_sets(project: Path) -> None:
+    site = {"set-resources": {"train": {"gpu_model": "a100"}, "similarity": {"mem_mb": 9}}}
+    (project / "site").mkdir()
+    (project / "site" / "profile.yaml").write_text(yaml.safe_dump(site))
+    own = ("--set-resources", "train:runtime=1440", "extract_block:mem_mb=7")
+    for options in (("--profile", "site"), own, ("--resources", "licences=1")):
+        asked = resources_by_rule(project, *options, "--", "table3", "figure4")
+        assert asked["train"]["slurm_extra"] == "--signal=USR2@120"
+        assert asked["extract_block"]["turn"] == asked["similarity"]["turn"] == "1"
+    assert resources_by_rule(project, *own, "--", "table3")["train"]["runtime"] == "1440"
 
 
 MISTAKES = {
