@@ -4,7 +4,9 @@
     float(gsnr(moments))
 
 ``gradient_moments`` measures one batch, ``GradientMoments`` a step of a training loop, and
-``GsnrObserver`` some steps of every epoch.
+``GsnrObserver`` some steps of every epoch. Any module that treats samples apart is measured; one
+without a file in ``layers/`` is run again sample by sample, which is exact and slower
+(``GradientMoments(...).generic`` names them). What mixes samples is refused.
 """
 
 from rectify.gsnr.estimators import ESTIMATORS, Gsnr, gsnr
