@@ -31,7 +31,6 @@ def settings(kind: str, estimator: str = "plain", **keys: object) -> list[str]:
         "kind": kind,
         "settings": keys or {"reads": "any"},
         "estimator": estimator,
-        "parameters": {"vit-s": 310_884},
     }
     return ["--settings", json.dumps(asked)]
 
