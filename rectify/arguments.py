@@ -74,6 +74,23 @@ def picture_path(text: str) -> Path:
     return _ending(text, ".png")
 
 
+def check_once(args: argparse.Namespace, *options: str) -> None:
+    """Check that lists name each thing once: a run that is named twice would count as two seeds.
+
+    Raises:
+        ValueError: Names the option and what is there twice.
+    """
+    for option in options:
+        seen = set()
+        for value in getattr(args, option):
+            same = value.resolve() if isinstance(value, Path) else value
+            if same in seen:
+                raise ValueError(
+                    f"--{option}: each must be named once, got {value} twice. Take one out."
+                )
+            seen.add(same)
+
+
 def _whole(text: str, least: int) -> int:
     if not text.strip().isdecimal() or int(text) < least:
         raise argparse.ArgumentTypeError(f"must be a whole number from {least} on, got {text!r}")

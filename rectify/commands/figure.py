@@ -11,7 +11,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from rectify.arguments import natural
+from rectify.arguments import check_once, natural
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +33,7 @@ def run(args: argparse.Namespace) -> None:
     from rectify.results.tables import write_table
     from rectify.targets import requested
 
+    check_once(args, "runs", "similarity", "seeds")
     request, target, settings = requested(args.settings, args.target, "figure")
     results = Results(args.runs, args.seeds, args.similarity, **request.labels)
     drawn = target.figure(results, settings)

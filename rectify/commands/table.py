@@ -13,7 +13,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from rectify.arguments import natural
+from rectify.arguments import check_once, natural
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> None:
     from rectify.results.tables import write_table
     from rectify.targets import requested
 
+    check_once(args, "runs", "similarity", "costs", "seeds")
     request, target, settings = requested(args.settings, args.target, "table")
     results = Results(args.runs, args.seeds, args.similarity, args.costs, **request.labels)
     cells = target.table(results, settings)

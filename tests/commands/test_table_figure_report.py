@@ -144,6 +144,21 @@ def test_a_wrong_request_is_one_line_and_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("command", ["table", "figure"])
+@pytest.mark.parametrize("twice", ["runs", "seeds"])
+def test_a_run_that_is_named_twice_is_no_second_seed(
+    demo: synthetic.Made, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    command: str, twice: str,
+) -> None:  # fmt: skip
+    folder = f"{demo.runs[0]}"
+    chosen = ["--runs", folder, *([f"{folder}/../{demo.runs[0].name}"] if twice == "runs" else [])]
+    seeds = ["--seeds", "0", *(["0"] if twice == "seeds" else [])]
+    assert made(command, "grid", tmp_path, *chosen, *seeds) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"--{twice}: each must be named once, got ")
+    assert told.count("\n") == 1
+
+
 def test_a_missing_run_is_one_line_and_leaves_nothing_behind(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
