@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace) -> int:
     from rectify.cluster.presence import PROGRESS
     from rectify.experiment.run import RunSettings
+    from rectify.language.block import block_facts
     from rectify.results.files import read_json
     from rectify.runtime import start, stop_asked
     from rectify.training.loop import Interrupted
@@ -67,6 +68,11 @@ def _train(args: argparse.Namespace) -> int:
     from rectify.typed import parse
 
     settings = parse(RunSettings, read_json(args.config), f"{args.config}")
+    if args.block and (layer := block_facts(args.block)["layer"]) != settings.layer:
+        raise ValueError(
+            f"{args.block}: must be layer {settings.layer}, as {args.config} says, got layer "
+            f"{layer}. Name the run's own with --block."
+        )
     files = Files(args.data, args.block, args.states, args.states / PROGRESS, args.output)
     options = {"threads": args.threads, "events": args.tensorboard}
     training = Training(settings, args.seed, files, device=start(args.threads), **options)

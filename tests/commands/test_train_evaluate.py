@@ -338,6 +338,12 @@ def test_an_unknown_key_of_the_evaluation_is_one_line(folder):
         evaluating(folder, settings, evaluation={"topk": 2})
 
 
+def test_the_layer_of_another_run_is_refused(folder, block_file):
+    settings = {**settings_of("insert"), "layer": 0}
+    with pytest.raises(ValueError, match=r"must be layer 0, as .*config.json says, got layer 1"):
+        training(folder, settings, block=block_file)
+
+
 def test_a_mistyped_record_is_one_line(folder):
     with pytest.raises(ValueError, match="every key must be known, got 'lambda_flor'"):
         training(folder, settings_of(lambda_flor=0.1))
