@@ -22,7 +22,7 @@ from tests.workflow.project import SMOKE, call
 # Floor 7, and what moves bytes, words or jobs without deciding a number.
 CARRIERS = re.compile(
     r"rectify(\.(__main__|arguments|commands|cluster|experiment|results|typed"
-    r"|training\.(report|state|folders|processes))(\..*)?)?$"
+    r"|training\.(report|state|folders|processes))(\..*)?|\.filtering(\.settings)?)?$"
 )
 # Each job in a fork of a process that has imported other packages only.
 IMPORTED = """
