@@ -6,6 +6,7 @@ that is gone upstream fails its canary in `tests/cluster/test_slurm_fixes.py`
 (``test_the_plugin_still_...``): then delete the function, its call in ``apply`` and its tests.
 """
 
+import copy
 import functools
 import logging
 import threading
@@ -26,6 +27,7 @@ from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 from rectify.cluster import failures, slurm
 
 AnyJob = Job | GroupJob
+TURN = "turn"
 OUTAGE_SECONDS = 10
 ENDED = {"PREEMPTED": "CANCELLED"}
 POLL_SECONDS = 50  # a controller remembers jobs for MinJobAge; below 60 s the plugin asks sacct
@@ -36,6 +38,7 @@ def apply() -> None:
     """Patch what this process imported; a second call does nothing."""
     look_again_once(JobScheduler)
     try_mistakes_once(JobScheduler, since=time.time())
+    take_turns(GroupJob)
     plugin = snakemake_executor_plugin_slurm
     keep_jobs_on_controller_outage(plugin)
     see_jobs_that_ended(plugin)
@@ -45,6 +48,23 @@ def apply() -> None:
     submit_only_while_slurm_answers(plugin.Executor)  # outside of it: the wait ends by Ctrl-C
     ask_before_slurm_forgets(plugin.Executor)
     ignore_signals_in_step(snakemake_executor_plugin_slurm_jobstep.Executor)
+
+
+def take_turns(group: type[GroupJob]) -> None:
+    """Have the jobs of a group that need a ``turn`` run one after another, as there is one.
+
+    Else the group would ask for the sum of all memory and cores. As an option, ``--resources
+    turn=1``, it would be lost wherever a site's profile has limits of its own.
+    """
+    original = group.resources.fget
+
+    def resources(self: GroupJob) -> object:
+        if self.global_resources.get(TURN) is None:
+            self.global_resources = copy.deepcopy(self.global_resources)  # the scheduler has none
+            self.global_resources[TURN] = 1
+        return original(self)
+
+    group.resources = property(resources)
 
 
 def look_again_once(scheduler: type[JobScheduler]) -> None:

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> None:
 
     from rectify.demo.language_models import pretrain
     from rectify.demo.pairs import names_corpus
-    from rectify.experiment.settings import Pretraining
+    from rectify.demo.pretraining import Pretraining
     from rectify.runtime import start
     from rectify.typed import parse
 

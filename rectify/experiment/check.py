@@ -1,12 +1,11 @@
 """What must hold between the groups of a configuration: names that are known, places that exist."""
 
 import itertools
-import re
 from collections.abc import Iterator, Mapping
 
 from rectify.experiment.depth import depth_of
 from rectify.experiment.run import Run, place
-from rectify.experiment.settings import Config, Experiment, Vision
+from rectify.experiment.settings import Config, Experiment
 from rectify.targets import module_of
 from rectify.targets.contract import ComparedSettings
 from rectify.training.recipes import Recipe
@@ -51,17 +50,11 @@ def check(config: Config) -> None:
 
 
 def check_run(config: Config, run: Run, recipe: Recipe) -> None:
-    """Check what a run's training would refuse: images in patches, batches in equal parts.
+    """Check what a run's training would refuse: batches that are not of equal parts.
 
     Raises:
         ValueError: One line that names the key, what must hold and what was got.
     """
-    size, patch = getattr(config.data[run.data], "image_size", None), _patch(config, run.vision)
-    if size is not None and size % patch:
-        raise ValueError(
-            f"config: data.{run.data}.image_size: must be a multiple of the patches of "
-            f"{run.vision}, {patch} pixels, got {size}. Correct it, or name another ViT."
-        )
     samples = recipe.batch_size * recipe.augment_repeats
     processes = max(1, config.device_gpus)
     if samples % (processes * recipe.accumulate * (1 + recipe.mixes)):
@@ -84,14 +77,6 @@ def check_place(config: Config, run: Run, where: str) -> None:
     if run.position is not None:
         depth = depth_of(config, run.data, run.vision)
         _check_position(depth, run.vision, run.position, where)
-
-
-def _patch(config: Config, vision: str) -> int:
-    """Return the edge of a ViT's patches in pixels, as far as its settings tell; else 1."""
-    entry: Vision = config.visions[vision]
-    named = re.search(r"patch(\d+)", entry.timm)
-    patch = entry.overrides.get("patch_size", int(named[1]) if named else 1)
-    return patch if isinstance(patch, int) and patch > 0 else 1
 
 
 def _references(config: Config) -> Iterator[tuple[str, str, str]]:

@@ -6,7 +6,11 @@ from rectify.results.provenance import source_digest
 from rectify.tasks import module_of
 
 CODE = {
-    "pretrain": ("rectify.demo.language_models", "rectify.demo.pairs"),
+    "pretrain": (
+        "rectify.demo.language_models",
+        "rectify.demo.pairs",
+        "rectify.demo.pretraining",
+    ),
     "extract_block": ("rectify.language.block",),
     "language_features": (
         "rectify.language.captions",

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from rectify.controls import CONTROLS, INSERTED, RECTIFIED, VARIANTS
+from rectify.demo.pretraining import Pretraining
 from rectify.experiment.run import FROZEN, POSITIONS
 from rectify.filtering.settings import FilteringSection
 from rectify.results.declared import (
@@ -100,19 +101,6 @@ class Vision(Source):
     weights: Text | None = Field(
         None, description="Folder with pretrained weights, or their file; the hub's cache if null."
     )
-
-
-class Pretraining(Closed):
-    """A small language model of characters, trained on Unicode names."""
-
-    family: Literal["llama", "opt"]
-    layers: PositiveInt
-    hidden: Annotated[int, Field(ge=8)]
-    heads: PositiveInt
-    steps: Annotated[int, Field(ge=0)] = Field(description="0 leaves the model untrained.")
-    batch_size: PositiveInt | None = None
-    context: Annotated[int, Field(ge=8)] | None = None
-    lr: Annotated[float, Field(gt=0)] | None = None
 
 
 class Language(Source):

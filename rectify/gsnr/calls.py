@@ -128,6 +128,8 @@ class Call:
             ]
             if at is not None and x.requires_grad
         ]
+        by_sample = [place for place, at in enumerate(self._axes) if at is not None]
+        self._doubtful = [place for place in by_sample[1:] if not leaves[place].requires_grad]
         self._leaves = [x.detach() if isinstance(x, Tensor) else x for x in leaves]
         self._versions = list(before)
         self._outputs = [outputs[place].detach().clone() for place in places]
@@ -167,6 +169,9 @@ class Call:
     ) -> Again:
         """Return the gradients of sets of samples, each set run as a batch of its own.
 
+        An input without a gradient, such as angles of positions, may have as many rows as there
+        are samples by accident: if the outputs are not what they were, it is taken as shared.
+
         Args:
             module: What was called.
             names: Of the parameters.
@@ -176,6 +181,23 @@ class Call:
         Raises:
             UnmeasurableError: If the outputs are not what they were.
         """
+        try:
+            return self._again(module, names, delta, rows)
+        except UnmeasurableError:
+            if not self._doubtful:
+                raise
+        for place in self._doubtful:
+            self._axes[place] = None
+        self._doubtful = []
+        return self._again(module, names, delta, rows)
+
+    def _again(
+        self,
+        module: nn.Module,
+        names: Sequence[str],
+        delta: Sequence[Tensor | None],
+        rows: Int64[Tensor, "sets size"],
+    ) -> Again:
         is_half = any(module.get_parameter(name).dtype in HALVES for name in names)
         widen = _widened if is_half else lambda values: values
         inputs = [

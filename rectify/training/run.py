@@ -99,9 +99,9 @@ class Training:
         self.machine = Machine.of(device, threads)
         self.model = untrained(settings, self.task, files.block, seed).to(device)
         gsnr = settings.gsnr
-        blocks = trunk_of(self.model).blocks
+        trunk = trunk_of(self.model)
         self.observer = GsnrObserver(
-            blocks,
+            trunk.blocks,
             gsnr.batches,
             gsnr.xi,
             gsnr.mode,
@@ -110,6 +110,7 @@ class Training:
             model=gsnr.model,
             labels=gsnr.labels,
             parameters=gsnr.parameters,
+            whole=getattr(trunk, "whole", ()),
         )
         self.code = (*code, module_of(settings.task))
 

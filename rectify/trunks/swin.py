@@ -27,6 +27,11 @@ class Swin(TimmTrunk):
         )
 
     @property
+    def whole(self) -> tuple[str, ...]:
+        """All blocks: their attention sees windows, not samples."""
+        return tuple(self.blocks)
+
+    @property
     def blocks(self) -> dict[str, nn.Module]:
         """The blocks of all stages by their index; merging is in none of them."""
         return {str(i): self.vit.layers[s].blocks[n] for i, (s, n) in enumerate(self._places)}

@@ -42,8 +42,9 @@ class Trunk(Protocol):
     optimizers ask for; ``plain``, the model that it wraps, whose names an exported file has;
     ``second_head(generator)``, a module from ``Tokens`` to outputs like ``decode`` with weights of
     its own; ``representation(tokens)``, ``(batch, features)``, what it would judge by if these
-    tokens had left the last block; and ``widths``, of the tokens at each position, 0 ... depth,
-    where they are not all ``dim``.
+    tokens had left the last block; ``widths``, of the tokens at each position, 0 ... depth, where
+    they are not all ``dim``; and ``whole``, names of blocks that GSNR must measure as one, since
+    they fold the batch.
 
     Attributes:
         dim: Width of the tokens, those that leave the last block.

@@ -516,14 +516,20 @@ def test_the_order_of_keys_in_a_file_plans_nothing():
         assert ask(plans[0], Wildcards()) == ask(plans[1], Wildcards())
 
 
-PATCHES = "data.cifar100.image_size: must be a multiple of the patches of vit-s, 16 pixels, got 60."
+PATCHES = (
+    "visions.vit-s on cifar100: vision: image_size must be a multiple of patch_size 16, got 60"
+)
 
 
 @pytest.mark.parametrize(
     ("path", "value", "sentence"),
     [
         ("data.cifar100.image_size", 60, PATCHES),
-        ("visions.vit-s.overrides", {"patch_size": 9}, "patches of vit-s, 9 pixels, got 224"),
+        (
+            "visions.vit-s.overrides",
+            {"patch_size": 9},
+            "must be a multiple of patch_size 9, got 224",
+        ),
         ("training.accumulate", 3, "must divide into device_gpus 1 times accumulate 3 parts, each"),
         ("device_gpus", 7, "must divide into device_gpus 7 times accumulate"),
         ("training.warmup_epochs", 10**4, "warmup_epochs must be below epochs"),

@@ -5,7 +5,7 @@ import json
 
 def labels(run: str) -> dict[str, object]:
     """Return complete labels of a run."""
-    named = {"name": "digits", "title": "Digits", "parameters": None}
+    named = {"name": "digits", "title": "Digits"}
     return {"run": run, "data": named, "vision": named, "language": None, "estimator": "plain"}
 
 

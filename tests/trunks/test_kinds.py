@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from rectify.gsnr import gradient_moments
-from rectify.gsnr.moments import GradientMoments
 from rectify.rectified import auxiliary, export, insert, load_trainable_state, trainable_state
 from rectify.runtime import generator
 from rectify.trunks.features import block_features
@@ -226,40 +225,13 @@ def losses_of(outputs: object, labels: Tensor) -> Tensor:
     return parts["last_hidden_state"].square().mean((1, 2))
 
 
-REFUSED = {
-    "eva-02": "EvaAttention with q_bias, v_bias",
-    **dict.fromkeys(
-        ("eva with a rotation of its own in each block", "dinov3"), "EvaBlock with gamma_1, gamma_2"
-    ),
-    **dict.fromkeys(("beit", "beit with a shared bias"), "Block with gamma_1, gamma_2"),
-    "swin": "WindowAttention with relative_position_bias_table",
-    **dict.fromkeys(("Dinov2Model", "Dinov2"), "Dinov2LayerScale with lambda1"),
-    "Dinov2 with registers": "Dinov2WithRegistersLayerScale with lambda1",
-    "DINOv3": "DINOv3ViTLayerScale with lambda1",
-}
-"""By kind: what of its blocks need not be measured, as the error then names it."""
-
-
-def is_measured(trunk: Trunk) -> bool:
-    """Return whether GSNR knows every layer of the blocks."""
-    try:
-        GradientMoments(dict(trunk.blocks))
-    except ValueError:
-        return False
-    return True
-
-
 @EVERY
 def test_the_moments_of_the_blocks_equal_a_loop_over_samples(kind: str) -> None:
     model, images = vision_model(kind).double(), pictures(4).double()
     labels = torch.tensor([0, 1, 2, 3])
     trunk = as_trunk(model)
-    unknown = REFUSED.get(kind)
-    if unknown and not is_measured(trunk):
-        with pytest.raises(ValueError, match=f"got {unknown}. Freeze it or leave it out"):
-            gradient_moments(trunk, images, labels, losses_of, dict(trunk.blocks))
-        return
-    moments = gradient_moments(trunk, images, labels, losses_of, dict(trunk.blocks))
+    whole = getattr(trunk, "whole", ())
+    moments = gradient_moments(trunk, images, labels, losses_of, dict(trunk.blocks), whole=whole)
     parameters = {
         f"{name}.{key}": weight
         for name, part in trunk.blocks.items()

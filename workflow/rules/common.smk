@@ -58,10 +58,6 @@ resource_scopes:
     turn="local",  # of what a job that many share has one, else it would ask for the sum
 
 
-if workflow.group_settings.overwrite_groups:
-    workflow.global_resources["turn"] = 1
-
-
 def any_of(names):
     return "|".join(map(re.escape, dict.fromkeys(names))) or "none"
 
