@@ -59,7 +59,7 @@ def take_turns(group: type[GroupJob]) -> None:
     original = group.resources.fget
 
     def resources(self: GroupJob) -> object:
-        if self.global_resources.get(TURN) is None:
+        if TURN not in self.global_resources:
             self.global_resources = copy.deepcopy(self.global_resources)  # the scheduler has none
             self.global_resources[TURN] = 1
         return original(self)

@@ -55,7 +55,8 @@ def modules(plan: Plan, rule: str, words: list[str]) -> set[str]:
     if code in CODE:
         return closure(*(name for name in CODE[code] if "/" not in name))
     tasks = {entry.task for entry in plan.config.data.values()}
-    shown = targets.code_modules(words[words.index("--target") + 1], tasks)
+    kind = plan.targets[words[words.index("--target") + 1]].kind
+    shown = targets.code_modules(kind, tasks)
     return closure(*(name for name in shown if "/" not in name))
 
 
