@@ -86,6 +86,34 @@ class LayerType(ABC):
         raise NotImplementedError
 
 
+class ChannelNorm(LayerType):
+    """A norm with a ``weight`` and ``bias`` for each channel: a subclass says how it normalises."""
+
+    parameters = ("weight", "bias")
+
+    @abstractmethod
+    def normalised(self, module: nn.Module, inputs: Tensor) -> Tensor:
+        """Return the inputs as the norm leaves them before ``weight`` and ``bias``.
+
+        Args:
+            module: A norm of this type.
+            inputs: ``(samples, channels, *places)``, in float32 or wider.
+        """
+
+    def sums(
+        self,
+        module: nn.Module,
+        name: str,
+        inputs: Float[Tensor, "samples channels *places"],
+        delta: Float[Tensor, "samples channels *places"],
+        links: Links | None,
+    ) -> Sums:
+        if name == "bias":
+            return sums_of_channels(delta, module.bias, links)
+        wide = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
+        return sums_of_channels(self.normalised(module, wide) * delta, module.weight, links)
+
+
 def sums_of_products(
     inputs: Float[Tensor, "samples *tokens dim_in"],
     delta: Float[Tensor, "samples *tokens dim_out"],

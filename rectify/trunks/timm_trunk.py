@@ -1,6 +1,7 @@
 """What the vision transformers of timm have in common as trunks."""
 
 import copy
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
@@ -13,7 +14,7 @@ HEAD = ("norm", "fc_norm", "attn_pool", "head_drop", "head", "head_dist")
 """Parts of timm's models behind the last block."""
 
 
-class TimmTrunk(nn.Module):
+class TimmTrunk(nn.Module, ABC):
     """A model of timm as a trunk; a subclass says how its tokens begin and how they run."""
 
     classes: ClassVar[tuple[str, ...]]
@@ -34,13 +35,13 @@ class TimmTrunk(nn.Module):
         """The blocks by their index."""
         return {str(index): block for index, block in enumerate(self.vit.blocks)}
 
+    @abstractmethod
     def embed(self, images: Float[Tensor, " batch *pixels"]) -> Tokens:
         """Return the tokens that enter block 0."""
-        raise NotImplementedError
 
+    @abstractmethod
     def run(self, tokens: Tokens, start: int, stop: int) -> Tokens:
         """Return the tokens after the blocks ``start`` ... ``stop - 1``."""
-        raise NotImplementedError
 
     @staticmethod
     def classify(vit: nn.Module, tokens: Tokens) -> Float[Tensor, "batch classes"]:
