@@ -1,4 +1,4 @@
-"""`python -m benchmarks gsnr|similarity|training|slurm|startup`: print tables of paired ratios.
+"""`python -m benchmarks gsnr|similarity|training|slurm|gpu|startup`: print tables of paired ratios.
 
 Nothing is asserted: docs/performance.md holds what was measured, and what should be.
 """
@@ -18,6 +18,7 @@ BENCHMARKS = {
     "similarity": "Mutual-KNN of all pairs of layers, against one call per pair",
     "training": "the auxiliary step, against its parts and against two forward passes",
     "slurm": "seconds that a cluster adds to each training, alone and in groups",
+    "gpu": "what a GPU gives: checks, its limits, and training steps against them",
     "startup": "seconds until the command line and the workflow answer",
 }
 PACKAGES = ("torch", "timm", "transformers", "snakemake", "opacus", "backpack-for-pytorch")
@@ -40,7 +41,7 @@ def main() -> None:
         raise SystemExit(
             f"--only: names must be of {', '.join(module.NAMES)}, got {', '.join(unknown)}."
         )
-    tables = module.run(Options(args.rounds, args.threads, tuple(args.only)))
+    tables = module.run(Options(args.rounds, args.threads, tuple(args.only), args.minutes))
     command = f"python -m benchmarks {shlex.join(_without_output(sys.argv[1:]))}"
     head = [machine(args.threads), _versions(), f"{args.rounds} rounds: `{command}`"]
     text = "".join(f"- {line}\n" for line in head) + "".join(f"\n{table}" for table in tables)
@@ -65,6 +66,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("benchmark", choices=BENCHMARKS, help=described)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=9.0, help="of gpu: when it ends")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="cases or methods")
     parser.add_argument("--output", type=Path, help="Markdown file whose marked part is replaced")
     return parser.parse_args()

@@ -32,6 +32,7 @@ class Options:
     rounds: int
     threads: int
     only: tuple[str, ...] = ()
+    minutes: float = 9.0
 
     def chosen(self, names: Sequence[str]) -> list[str]:
         """Return those of ``names`` that ``only`` lists; all if it lists none of them."""

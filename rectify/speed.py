@@ -49,7 +49,7 @@ def measure(
     check_size("batch_size", batch_size)
     model = build(design, variant)
     _check_memory(4 * parameters(model.trained), device)
-    _fill(model.trained, precision, device)
+    fill(model.trained, precision, device)
     images = torch.rand(design.batch_shape(batch_size), device=device)
     with autocast(device, precision):
         seconds, peak = _measured(_training_step(model.trained, images, design.classes), device)
@@ -70,7 +70,7 @@ def _check_memory(needed: int, device: torch.device) -> None:
         )
 
 
-def _fill(model: nn.Module, precision: str, device: torch.device) -> None:
+def fill(model: nn.Module, precision: str, device: torch.device) -> None:
     """Give the model random weights on a device; memory never written would be read too fast."""
     if precision == "bfloat16":
         for parameter in model.parameters():

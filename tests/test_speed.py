@@ -4,7 +4,7 @@ from transformers import LlamaConfig
 
 from rectify.controls import VARIANTS
 from rectify.cost import Design, build
-from rectify.speed import _fill, measure
+from rectify.speed import fill, measure
 
 CPU = torch.device("cpu")
 TOY = {
@@ -43,7 +43,7 @@ def test_clips_are_measured(folder):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_weight_is_written_before_anything_is_timed(design, variant):
     model = build(design, variant)
-    _fill(model.trained, "bfloat16", CPU)
+    fill(model.trained, "bfloat16", CPU)
     for name, parameter in model.trained.named_parameters():
         assert parameter.device.type == "cpu"
         assert 0 < parameter.abs().max() < 0.0201  # rounded

@@ -28,7 +28,13 @@ AVERAGES = frozenset(
 MOST_PASSES = 3
 LEAK = 1e-6  # of the largest gradient; what is kept apart is exactly 0
 
-LOSS = "the loss"
+COMPILED = "CompiledFunction"  # what a compiled model is in torch's graph
+
+LOSS, INPUTS = "the loss", "the model"
+EAGER = (
+    "must be eager where it is watched, but for passes of which is_compiled says more, got a "
+    "compiled one. Watch the eager model: both share their parameters"
+)
 MIXED = (
     "must treat each sample apart up to the loss, got a gradient from other samples' losses. Call "
     "eval() on norms over the batch; a contrastive loss has no gradient of one sample"
@@ -131,6 +137,8 @@ class Apart:
             if isinstance(root, GradientEdge) or root.requires_grad
         ]
         reaching = _reaching([start.node for start, _ in starts], self._tapped)
+        if any(node.name().startswith(COMPILED) for node in reaching):
+            self._refuse(INPUTS, EAGER)
         below = [one for one in self._tapped if one.edge.node in reaching]
         if not below:
             return

@@ -30,6 +30,8 @@ class LayerType(ABC):
     """Names of the parameters of which ``sums`` are known."""
     is_autocast: ClassVar[bool] = False
     """Whether autocast casts what goes into the layer."""
+    can_compile: ClassVar[bool] = True
+    """Whether the sums can be formed in a compiled pass, with nothing called on the way."""
     is_only_way: ClassVar[bool] = False
     """Whether a module that is not accepted cannot be measured by the generic way either."""
 

@@ -41,6 +41,7 @@ class Generic(LayerType):
     modules = ()
     title = "any module that treats samples apart"
     parameters = ()
+    can_compile = False
 
     @contextlib.contextmanager
     def tap(self, module: nn.Module, gather: Gather) -> Iterator[None]:

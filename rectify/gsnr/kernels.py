@@ -16,7 +16,8 @@ from torch import Tensor
 from rectify.gsnr.links import Links
 
 CPU_SCRATCH_BYTES = 2**18  # with two accumulators of its size it stays in a second cache
-GPU_SCRATCH_BYTES = 2**25
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+GPU_SCRATCH_BYTES = 2**27  # each launch costs more than a scratch that leaves the cache
 
 
 class Sums(NamedTuple):
@@ -43,7 +44,7 @@ def gradient_sums(
         links: Which samples share something; None if all are independent.
     """
     inputs, delta = _same_precision(inputs, delta)
-    if not delta.is_cuda:
+    if not delta.is_cuda and not torch.compiler.is_compiling():
         inputs, delta = _without_idle_tokens(inputs, delta)
     if links is None:
         return _unlinked_sums(inputs, delta)
@@ -58,11 +59,48 @@ def gradient_sums(
 def _unlinked_sums(inputs: Tensor, delta: Tensor) -> Sums:
     if delta.shape[1] == 1:
         return _token_sums(inputs[:, 0], delta[:, 0])
-    if delta.is_cuda and delta.dtype != torch.float64 and _has_triton():
-        from rectify.gsnr.triton import gradient_sums as fused
+    if not delta.is_cuda:
+        return chunked_sums(inputs, delta)
+    if delta.dtype != torch.float64 and HAS_TRITON:
+        return Sums(*fused_sums(inputs, delta))
+    return batched_sums(inputs, delta)
 
-        return Sums(*fused(inputs, delta))
-    return chunked_sums(inputs, delta)
+
+@torch.library.custom_op("rectify::fused_sums", mutates_args=())
+def fused_sums(inputs: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ``gradient_sums`` by the Triton kernel; an operation that compiled models keep."""
+    from rectify.gsnr.triton import gradient_sums as fused
+
+    return fused(inputs, delta)
+
+
+@fused_sums.register_fake
+def _(inputs: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
+    shape = delta.shape[-1], inputs.shape[-1]
+    return tuple(delta.new_empty(shape, dtype=torch.float32) for _ in range(2))
+
+
+def batched_sums(
+    inputs: Float[Tensor, "samples tokens dim_in"],
+    delta: Float[Tensor, "samples tokens dim_out"],
+    chunk: int | None = None,
+) -> Sums:
+    """Return ``gradient_sums`` in few operations, each on a scratch of many samples: for GPUs.
+
+    Args:
+        inputs: What went into the layer.
+        delta: Gradient by what came out, of the same precision.
+        chunk: Samples at a time; by default as many as the scratch of the device allows.
+    """
+    shape = delta.shape[-1], inputs.shape[-1]
+    chunk = chunk or _samples_at_a_time(delta, shape[0] * shape[1])
+    wide = torch.promote_types(delta.dtype, torch.float32)
+    total, squares = delta.new_zeros(2, *shape, dtype=wide)
+    for chunk_inputs, chunk_delta in zip(inputs.split(chunk), delta.split(chunk), strict=True):
+        gradients = torch.bmm(chunk_delta.mT, chunk_inputs)
+        total += gradients.sum(0, dtype=wide)
+        squares += torch.linalg.vector_norm(gradients, dim=0, dtype=wide).square()
+    return Sums(total, squares)
 
 
 def chunked_sums(
@@ -162,7 +200,3 @@ def _token_sums(inputs: Tensor, delta: Tensor) -> Sums:
 def _samples_at_a_time(delta: Tensor, entries: int) -> int:
     limit = GPU_SCRATCH_BYTES if delta.is_cuda else CPU_SCRATCH_BYTES
     return min(len(delta), max(1, limit // (entries * delta.element_size())))
-
-
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None

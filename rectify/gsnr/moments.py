@@ -10,7 +10,7 @@ gradient on as it is and, with what went into the layer, forms the samples' grad
 
 import logging
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,20 +18,20 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from rectify.gsnr.apart import LOSS, Apart, likely_samples
+from rectify.gsnr.apart import INPUTS, LOSS, Apart, likely_samples
 from rectify.gsnr.calls import UnmeasurableError, samples_axis
 from rectify.gsnr.generic import GENERIC
 from rectify.gsnr.kernels import Sums
 from rectify.gsnr.links import Links
 from rectify.gsnr.lookup import Choice, WatchedLayer, check_unmixed, watched_layers
+from rectify.gsnr.slots import Slots
 from rectify.gsnr.statistics import Linked, Moments, across_ranks, merged
-from rectify.gsnr.tap import Gather
+from rectify.gsnr.tap import Gather, Gathered
 from rectify.results.declared import GSNR_MODES
 
 __all__ = ["GradientMoments", "Linked", "Moments", "across_ranks", "merged"]
 
 UNSUPPORTED = ("raise", "skip")
-INPUTS = "the model"
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,7 @@ class GradientMoments:
 
     Attributes:
         skipped: Why a layer was left out, by its name; only with ``unsupported="skip"``.
+        is_apart: Whether samples were seen to stay apart; no pass is looked at any more.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class GradientMoments:
         unsupported: str = "raise",
         scale: float = 1.0,
         links: Links | None = None,
+        compiled: bool = False,
     ):
         """Find the layers to watch.
 
@@ -91,6 +93,8 @@ class GradientMoments:
                 passes.
             links: Which samples of the pass share something; None if all are independent. May be
                 set anew between passes.
+            compiled: Whether the passes of which ``is_compiled`` says so may run the model as
+                ``rectify.gsnr.slots.compiled`` returns it.
 
         Raises:
             ValueError: If the mode is unknown, a module is compiled, a trainable parameter is
@@ -110,11 +114,12 @@ class GradientMoments:
         self._modules = modules if isinstance(modules, Mapping) else {"": modules}
         self._mode, self._skips = mode, unsupported == "skip"
         self._only, self._exclude, self._whole = tuple(only), tuple(exclude), tuple(whole)
+        self._may_compile, self._slots = compiled, dict[str, Slots]()
         self.skipped: dict[str, str] = {}
         self._choice().check(self._modules)
         self._taps, self._gathers = ExitStack(), False
         self._apart: Apart | None = None
-        self._is_apart, self._entered = False, 0
+        self.is_apart, self._entered = False, 0
         self._mixing: dict[str, str] = {}
         self._records = self._new_records()
         if self.generic:
@@ -142,23 +147,69 @@ class GradientMoments:
         """Names of the layers that are run again sample by sample: exact, but slower."""
         return [one.layer.name for one in self._records if one.layer.kind is GENERIC]
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the watched model may be a compiled one in the pass that is entered.
+
+        Never in the first one, which is looked at, nor where samples are linked or a layer is
+        measured the generic way.
+        """
+        return (
+            self._may_compile
+            and self.is_apart
+            and self.links is None
+            and all(record.layer.kind.can_compile for record in self._records)
+        )
+
     def __enter__(self) -> "GradientMoments":
+        if self.is_compiled:
+            self._gathers = True
+            for record in self._records:
+                self._taps.enter_context(self._tap(record.layer, self._slots_of(record.layer)))
+            return self
         for name, root in self._modules.items():
             check_unmixed(root, name)
         self._records, self._gathers, self._entered = self._new_records(), True, 0
-        if not self._is_apart:
+        if not self.is_apart:
             self._apart = Apart(self._refuse)
             self._taps.enter_context(self._apart.before_backward())
         for root in self._modules.values():
             self._taps.enter_context(root.register_forward_pre_hook(self._enter, with_kwargs=True))
         for record in self._records:
-            layer, gather = record.layer, _Gather(self, record)
-            if self._mode == "replace" and layer.kind.can_replace(layer.trainable):
-                tap = layer.kind.replace(layer.module, layer.trainable, gather)
-            else:
-                tap = layer.kind.tap(layer.module, gather)
-            self._taps.enter_context(tap)
+            self._taps.enter_context(self._tap(record.layer, _Gather(self, record)))
         return self
+
+    def _tap(self, layer: WatchedLayer, gather: Gather) -> AbstractContextManager[None]:
+        if self._mode == "replace" and layer.kind.can_replace(layer.trainable):
+            return layer.kind.replace(layer.module, layer.trainable, gather)
+        return layer.kind.tap(layer.module, gather)
+
+    def _slots_of(self, layer: WatchedLayer) -> Slots:
+        """Return the same slots for a layer in every pass: a compiled model holds on to them."""
+        if layer.name not in self._slots:
+            self._slots[layer.name] = Slots(layer)
+        return self._slots[layer.name]
+
+    def _take_slots(self) -> None:
+        """Read what a compiled pass returned, of all parameters at once: few operations."""
+        taken = {record.layer.name: self._slots_of(record.layer).take() for record in self._records}
+        there = [record for record in self._records if taken[record.layer.name]]
+        if not there:
+            return
+        counts = torch.stack([taken[record.layer.name][1] for record in there]).tolist()
+        sums = [own for record in there for own in taken[record.layer.name][0]]
+        flat = Sums(*(torch.cat([own[part].flatten() for own in sums]) for part in (0, 1)))
+        moments = self._moments(flat, round(max(counts)))
+        shapes = [own.total.shape for own in sums]
+        sizes = [own.total.numel() for own in sums]
+        parts = zip(moments.mean.split(sizes), moments.variance.split(sizes), shapes, strict=True)
+        for record, count in zip(there, counts, strict=True):
+            record.runs, record.samples = 1, round(count)
+            for name in record.layer.trainable:
+                mean, variance, shape = next(parts)
+                record.moments[name] = Moments(
+                    mean.view(shape), variance.view(shape), moments.samples
+                )
 
     def __exit__(self, *exception: object) -> None:
         self._gathers = False
@@ -194,13 +245,15 @@ class GradientMoments:
             ValueError: If a layer did not run exactly once, forward and backward, on all samples,
                 or mixes them.
         """
+        if self._slots:
+            self._take_slots()
         rows = [record.samples for record in self._records]
         samples = samples or likely_samples(rows, self._entered)
         refused = {record.layer.name: self._refusal(record, samples) for record in self._records}
         refused = {name: said for name, said in refused.items() if said}
         self._skip(refused)
         if self._apart is not None and self._apart.is_sure:
-            self._is_apart, self._apart = True, None
+            self.is_apart, self._apart = True, None
         return {
             f"{record.layer.name}.{name}" if record.layer.name else name: moments
             for record in self._records
@@ -276,16 +329,17 @@ class GradientMoments:
                     raise ValueError(f"gradient_moments: {record.layer.title} {said}.")
                 self._mixing[record.layer.name] = said
 
-    def _gather(self, record: "_Record", inputs: Any, delta: Any) -> Mapping[str, Tensor]:
+    def _gather(self, record: "_Record", inputs: Any, delta: Any) -> Gathered:
         """Keep a layer's moments; return the sums, which are the gradients of the loss."""
         layer = record.layer
         if self._apart is not None and self._apart.is_paused:
-            return {
+            zeros = {
                 name: parameter.new_zeros(()).expand_as(parameter)
                 for name, parameter in zip(layer.trainable, layer.parameters, strict=True)
             }
+            return Gathered(zeros)
         if not self._gathers and self._mode == "observe":
-            return {}
+            return Gathered({})
         kind = layer.parameters[0].device.type
         samples = layer.kind.samples(inputs, delta)
         quiet = nullcontext() if self._apart is None else self._apart.paused()
@@ -294,14 +348,14 @@ class GradientMoments:
                 sums = layer.kind.all_sums(layer.module, layer.trainable, inputs, delta, self.links)
         except UnmeasurableError as error:
             record.problem = str(error)
-            return {}
+            return Gathered({})
         if self._gathers:
             record.runs, record.samples = record.runs + 1, samples
             record.passes.add(torch._C._current_graph_task_id())
             record.moments = {
                 name: self._moments(of_parameter, samples) for name, of_parameter in sums.items()
             }
-        return {name: of_parameter.total for name, of_parameter in sums.items()}
+        return Gathered({name: of_parameter.total for name, of_parameter in sums.items()})
 
     def _moments(self, sums: Sums, samples: int) -> Moments:
         """Return the moments, from sums over gradients that carry ``scale / samples``.
@@ -339,7 +393,7 @@ class _Gather(Gather):
     def __init__(self, context: GradientMoments, record: _Record):
         self._context, self._record = context, record
 
-    def __call__(self, inputs: Any, delta: Any) -> Mapping[str, Tensor]:
+    def __call__(self, inputs: Any, delta: Any) -> Gathered:
         return self._context._gather(self._record, inputs, delta)
 
     def note(self, values: Tensor, axis: int = 0) -> None:

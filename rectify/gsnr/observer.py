@@ -53,6 +53,7 @@ class ObserverState(TypedDict):
     labels: str
     parameters: str
     groups: int  # of a batch
+    is_apart: bool  # whether the samples were seen to stay apart
     totals: list[dict[str, int | float]]  # of a group: epoch, block, fields of ``Totals``
 
 
@@ -92,6 +93,7 @@ class GsnrObserver:
         exclude: Iterable[str] = (),
         whole: Iterable[str] = (),
         unsupported: str = "raise",
+        compiled: bool = False,
     ):
         """Watch ``blocks`` on ``batches`` batches per epoch, T of Eq. 3.
 
@@ -115,6 +117,7 @@ class GsnrObserver:
             whole: Names of modules, or patterns, that are measured as one in the generic way, with
                 all their parts.
             unsupported: ``raise`` refuses what cannot be measured, ``skip`` leaves it out.
+            compiled: Whether a watched pass may run a compiled model where ``is_compiled`` says so.
 
         Raises:
             ValueError: If a choice is unknown, ``mode`` does not go with another one, or a block
@@ -127,7 +130,12 @@ class GsnrObserver:
         self._model, self._labels = model, labels
         self._blocks = _by_name(blocks)
         self._gradients = GradientMoments(
-            self._blocks, mode, exclude=exclude, whole=whole, unsupported=unsupported
+            self._blocks,
+            mode,
+            exclude=exclude,
+            whole=whole,
+            unsupported=unsupported,
+            compiled=compiled and loss == "total",
         )
         _check_kept(self._blocks, self._gradients.names)
         self._parts: list[dict[str, Moments]] = []  # of a batch, as far as it was watched
@@ -174,6 +182,11 @@ class GsnrObserver:
     def is_apart(self) -> bool:
         """Whether what is measured is not the pass that trains."""
         return self._model == "eval" or self._labels == "hard"
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the pass that is watched may run a compiled model; asked within ``watch``."""
+        return self._gradients.is_compiled
 
     @property
     def is_in_eval(self) -> bool:
@@ -270,7 +283,8 @@ class GsnrObserver:
             for (epoch, block), measured in self._totals.items()
             for batch in measured
         ]
-        return {**self._settings(), "groups": self._groups, "totals": batches}
+        seen = {"groups": self._groups, "is_apart": self._gradients.is_apart}
+        return {**self._settings(), **seen, "totals": batches}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Resume from what ``state_dict`` returned.
@@ -282,7 +296,7 @@ class GsnrObserver:
         saved = {key: state.get(key) for key in settings}
         if saved != settings:
             raise ValueError(f"gsnr: the state must have {settings}, got {saved}. Train again.")
-        self._groups = state["groups"]
+        self._groups, self._gradients.is_apart = state["groups"], state["is_apart"]
         self._totals.clear()
         for batch in state["totals"]:
             sums = dict(batch)

@@ -7,19 +7,35 @@ ordinary operation.
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 
+class Gathered(NamedTuple):
+    """What a tap gives back to a backward pass."""
+
+    totals: Mapping[str, Tensor]
+    """Sums over the samples, which are gradients of the loss, by parameter."""
+    of_slots: tuple[Tensor, ...] = ()
+    """Gradients of the slots."""
+
+
 class Gather(ABC):
-    """Where a tap puts what it sees."""
+    """Where a tap puts what it sees.
+
+    Attributes:
+        slots: Tensors that nothing is computed from: a backward pass returns the sums as their
+            gradients, which a compiled model can do; empty where the tap is called instead.
+    """
+
+    slots: tuple[Tensor, ...] = ()
 
     @abstractmethod
-    def __call__(self, inputs: Any, delta: Any) -> Mapping[str, Tensor]:
-        """Take what went into a layer and the gradient by what came out; return sums by name."""
+    def __call__(self, inputs: Any, delta: Any) -> Gathered:
+        """Take what went into a layer and the gradient by what came out."""
 
     @abstractmethod
     def note(self, values: Tensor, axis: int = 0) -> None:
@@ -33,26 +49,45 @@ class Tap(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, output: Tensor, inputs: Tensor | None, gather: Gather) -> Tensor:
+    def forward(
+        ctx: FunctionCtx,
+        output: Tensor,
+        inputs: Tensor | None,
+        gather: Gather,
+        shape: torch.Size,
+        *slots: Tensor,
+    ) -> Tensor:
         ctx.save_for_backward(inputs)
-        ctx.gather = gather
+        ctx.gather, ctx.shape = gather, shape
+        if slots:
+            return output.view_as(output)
         ctx.mark_dirty(output)
         return output
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: FunctionCtx, delta: Tensor) -> tuple[Tensor, None, None]:
-        ctx.gather(*ctx.saved_tensors, delta)
-        return delta, None, None
+    def backward(ctx: FunctionCtx, delta: Tensor) -> tuple[Tensor | None, ...]:
+        _, of_slots = ctx.gather(*ctx.saved_tensors, delta.view(ctx.shape))
+        return delta, None, None, None, *of_slots
 
 
-def tap(output: Tensor, inputs: Tensor | None, gather: Gather) -> Tensor | None:
-    """Return the output with a tap behind it; None if no gradient will reach it."""
+def tap(
+    output: Tensor, inputs: Tensor | None, gather: Gather, shape: torch.Size | None = None
+) -> Tensor | None:
+    """Return the output with a tap behind it; None if no gradient will reach it.
+
+    Args:
+        output: Of a layer.
+        inputs: Of the layer.
+        gather: Where the tap puts what it sees.
+        shape: What the output is returned as; by default it is left as it is.
+    """
     if not output.requires_grad:
         return None
-    output = Tap.apply(output, inputs, gather)
-    gather.note(output)
-    return output
+    tapped = Tap.apply(output, inputs, gather, shape or output.shape, *gather.slots)
+    tapped = tapped if shape is None else tapped.view(shape)
+    gather.note(tapped)
+    return tapped
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from rectify.gsnr.slots import compiled
 from rectify.rectified import AuxiliaryModel, load_trainable_state, trainable_state
 from rectify.runtime import autocast, process, seed_globals, summed
 from rectify.tasks.contract import Batch, Source, Task
@@ -45,6 +46,8 @@ class Observer(Protocol):
     def losses(self, main: Tensor, auxiliary: Tensor | None) -> None: ...
     @property
     def is_apart(self) -> bool: ...
+    @property
+    def is_compiled(self) -> bool: ...
     @property
     def is_in_eval(self) -> bool: ...
     @property
@@ -129,7 +132,7 @@ class Loop:
         self.two_paths = isinstance(model, AuxiliaryModel)
         self.measured = observer.measured_steps(self.epochs.steps) if observer else frozenset()
         self.eager = _parallel(model, device) if self.ranks > 1 else model
-        self.quick = torch.compile(self.eager) if recipe.compile else self.eager
+        self.quick = compiled(self.eager) if recipe.compile else self.eager
         self.progress, self.saved_at = Progress(), time.monotonic()
 
     def run(self, hooks: Hooks) -> list[EpochRow]:
@@ -201,7 +204,6 @@ class Loop:
         seed_globals(self.seed, "step", epoch, step, *([self.rank] if self.ranks > 1 else []))
         self._set_rate(epoch, step)
         is_measured, slices = step in self.measured, self.epochs.slices
-        forward = self.eager if is_measured else self.quick
         share, means = 1 / slices, torch.zeros(3, device=self.device)
         apart = None
         if is_measured and self.unmixed is not None:
@@ -215,7 +217,8 @@ class Loop:
                     stack.enter_context(self.eager.no_sync())  # gradients are averaged at the end
                 if is_measured and not self.observer.is_apart:
                     stack.enter_context(self.observer.watch(share, batch.get("origins")))
-                objective = self._objective(forward, batch, weight)
+                is_eager = is_measured and not self.observer.is_compiled
+                objective = self._objective(self.eager if is_eager else self.quick, batch, weight)
                 if is_measured and not self.observer.is_apart:
                     self.observer.losses(objective.main, objective.auxiliary)
                 (share * objective.total).backward()

@@ -98,7 +98,7 @@ class Recipe(Closed, strict=True, allow_inf_nan=False):
     accumulate: PositiveInt = 1
     """Slices of a process's batch that go through the model one after the other."""
     compile: bool = False
-    """torch.compile for steps that are not measured."""
+    """torch.compile; the first measured step is eager, and all where Mixup links samples."""
 
     @field_validator("lr_factors")
     @classmethod

@@ -111,6 +111,7 @@ class Training:
             labels=gsnr.labels,
             parameters=gsnr.parameters,
             whole=getattr(trunk, "whole", ()),
+            compiled=self.recipe.compile,
         )
         self.code = (*code, module_of(settings.task))
 

@@ -3,13 +3,20 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from rectify.gsnr.kernels import chunked_sums, gradient_sums, partition_sums
+from rectify.gsnr.kernels import (
+    Sums,
+    batched_sums,
+    chunked_sums,
+    gradient_sums,
+    partition_sums,
+)
 from rectify.gsnr.links import Links
 from tests.helpers.sums import assert_sums
 
@@ -38,9 +45,12 @@ def test_the_sums_equal_one_product_in_float64(dtype: torch.dtype, limit: float)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 4, 5, None])
-def test_the_number_of_samples_at_a_time_changes_nothing(chunk: int | None) -> None:
+@pytest.mark.parametrize("way", [chunked_sums, batched_sums])
+def test_the_number_of_samples_at_a_time_changes_nothing(
+    way: Callable[..., Sums], chunk: int | None
+) -> None:
     inputs, delta = batch(torch.float64)
-    assert_sums(chunked_sums(inputs, delta, chunk), inputs, delta, 1e-14)
+    assert_sums(way(inputs, delta, chunk), inputs, delta, 1e-14)
 
 
 SHARED = {
@@ -124,20 +134,24 @@ def test_no_more_than_the_scratch_is_held_at_once() -> None:
 
 INTERPRETED = """
 import torch
+from rectify.gsnr.kernels import fused_sums
 from rectify.gsnr.triton import gradient_sums
 from tests.helpers.sums import assert_sums
 
 draws = torch.Generator().manual_seed(0)
 for dtype in (torch.float32, torch.float16):
-    inputs = torch.randn(5, 37, 70, generator=draws).to(dtype)
-    delta = torch.randn(5, 37, 90, generator=draws).to(dtype)
-    views = inputs[:, ::2, 1:7], delta[:, ::2, 80:89]  # neither contiguous nor a whole tile
-    for slabs in (1, 2, 3, 5):
-        assert_sums(gradient_sums(*views, slabs), *views, 1e-6)
-    whole = torch.einsum("sto,sti->soi", delta.double(), inputs.double())
-    total, squares = gradient_sums(inputs, delta, slabs=2)
-    assert (total - whole.sum(0)).abs().max() < 1e-4
-    assert (squares - whole.square().sum(0)).norm() < 1e-6 * whole.square().sum(0).norm()
+    for tokens in (37, 64, 65, 130):  # read whole or in steps; with a rest and without
+        inputs = torch.randn(5, tokens, 70, generator=draws).to(dtype)
+        delta = torch.randn(5, tokens, 90, generator=draws).to(dtype)
+        views = inputs[:, ::2, 1:7], delta[:, ::2, 80:89]  # neither contiguous nor a whole tile
+        for slabs in (1, 2, 3, 5):
+            assert_sums(gradient_sums(inputs, delta, slabs), inputs, delta, 2e-6)
+        assert_sums(gradient_sums(*views, 2), *views, 2e-6)
+        even = torch.randn(3, tokens, 128).to(dtype), torch.randn(3, tokens, 128).to(dtype)
+        assert_sums(gradient_sums(*even, 2), *even, 2e-6)
+pair = torch.randn(3, 9, 20), torch.randn(3, 9, 30)
+assert_sums(fused_sums(*pair), *pair, 1e-6)
+torch.library.opcheck(fused_sums, pair, test_utils=("test_schema", "test_faketensor"))
 print("equal")
 """
 
@@ -147,17 +161,23 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from rectify.gsnr.triton import TILE_IN, TILE_OUT, TILE_TOKENS, _slab_sums
+from rectify.gsnr.triton import HALF, SINGLE, _slab_sums, constants, stages
 
-tiles = {"TILE_OUT": TILE_OUT, "TILE_IN": TILE_IN, "TILE_TOKENS": TILE_TOKENS}
-for precision in ("fp32", "bf16", "fp16"):
-    kinds = dict.fromkeys(_slab_sums.arg_names, "i32") | dict.fromkeys(tiles, "constexpr")
-    kinds |= dict.fromkeys(("inputs", "delta"), f"*{precision}")
-    kinds |= dict.fromkeys(("total_sums", "square_sums"), "*fp32")
-    for architecture in (80, 90):
-        source = ASTSource(_slab_sums, kinds, constexprs=tiles)
-        compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32))
-        assert ("mma" in compiled.asm["ptx"]) == (precision != "fp32")
+for precision, size, tilings in (("fp32", 4, SINGLE), ("bf16", 2, HALF), ("fp16", 2, HALF)):
+    for tiling in tilings:
+        for tokens in (65, 197):
+            fixed = constants(tokens, 384, 200, tiling)
+            kinds = dict.fromkeys(_slab_sums.arg_names, "i32") | dict.fromkeys(fixed, "constexpr")
+            kinds |= dict.fromkeys(("inputs", "delta"), f"*{precision}")
+            kinds |= dict.fromkeys(("total_sums", "square_sums"), "*fp32")
+            source = ASTSource(_slab_sums, kinds, constexprs=fixed)
+            for architecture, shared in ((80, 166_000), (90, 231_000)):
+                ahead = stages(tiling, fixed, size, shared)
+                options = {"num_warps": tiling.warps, "num_stages": ahead}
+                target = GPUTarget("cuda", architecture, 32)
+                compiled = triton.compile(source, target=target, options=options)
+                assert ("mma" in compiled.asm["ptx"]) == (precision != "fp32")
+                assert compiled.metadata.shared <= shared, (tiling, tokens, architecture)
 print("equal")
 """
 
@@ -176,3 +196,23 @@ def test_the_triton_kernel_without_a_gpu(script: str, interpret: str, tmp_path: 
         command, capture_output=True, text=True, env=os.environ | own, check=False
     )
     assert ended.stdout.strip() == "equal", ended.stderr
+
+
+@pytest.mark.parametrize(("samples", "tokens", "processors"), [(256, 65, 132), (7, 5, 108)])
+@pytest.mark.parametrize("tiles", [1, 9, 36, 400])
+def test_no_other_number_of_slabs_would_end_earlier(
+    samples: int, tokens: int, processors: int, tiles: int
+) -> None:
+    """Against a count of what each processor does, program by program."""
+    pytest.importorskip("triton", reason="Triton comes with torch's CUDA builds only")
+    from rectify.gsnr.triton import MOST_SLABS, SLAB_COST, best_slabs
+
+    def end(slabs: int) -> float:
+        busy = [0] * processors
+        for _ in range(tiles * slabs):
+            busy[busy.index(min(busy))] += -(-samples // slabs) * tokens
+        return max(busy) * processors / tiles + SLAB_COST * slabs
+
+    chosen = best_slabs(tiles, samples, tokens, processors)
+    ends = [end(slabs) for slabs in range(1, min(samples, MOST_SLABS) + 1)]
+    assert end(chosen) == pytest.approx(min(ends))

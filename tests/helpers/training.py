@@ -113,7 +113,8 @@ class Counter:
 
     def __init__(self, steps: tuple[int, ...] = (1, 3)):
         self.steps, self.watched, self.recorded = frozenset(steps), 0, []
-        self.origins, self.is_apart, self.is_in_eval, self.parameters = [], False, False, []
+        self.origins, self.parameters = [], []
+        self.is_apart = self.is_in_eval = self.is_compiled = False
 
     def measured_steps(self, steps_per_epoch: int) -> frozenset[int]:
         assert steps_per_epoch == 5

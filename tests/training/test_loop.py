@@ -12,6 +12,7 @@ from rectify.gsnr.estimators import totals
 from rectify.gsnr.measure import gradient_moments
 from rectify.gsnr.observer import GsnrObserver
 from rectify.rectified import auxiliary, insert, trunk_of
+from rectify.results.declared import GSNR_MODES
 from rectify.runtime import generator, seed_globals
 from rectify.tasks.classification import LabelledSource, mixing, mixup_of
 from rectify.tasks.contract import Machine
@@ -463,18 +464,47 @@ def test_accumulated_slices_take_the_steps_of_the_complete_batch(vit, images, ma
         assert other.gsnr == pytest.approx(row.gsnr, rel=2e-3, abs=1e-7)
 
 
-def test_a_compiled_model_takes_the_same_steps_and_is_measured_eagerly(
-    vit, images, make_vit, monkeypatch
-):
+COMPILED = pytest.mark.filterwarnings("ignore")  # of torch's compiler about what it does itself
+
+
+@pytest.fixture
+def quick_compiler(monkeypatch):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    torch._dynamo.reset()
+
+
+@COMPILED
+@pytest.mark.usefixtures("quick_compiler")
+@pytest.mark.parametrize("mode", GSNR_MODES)
+def test_a_compiled_model_takes_the_same_steps_and_has_the_same_gsnr(vit, images, make_vit, mode):
     runs = []
     for model, compiled in ((vit, False), (make_vit(), True)):
-        observer = GsnrObserver(model.blocks, batches=2)
-        rows = trained(model, images, small(compile=compiled), observer=observer)
+        observer = GsnrObserver(model.blocks, batches=2, mode=mode, compiled=compiled)
+        rows = trained(model, images, small(**PLAIN, compile=compiled), observer=observer)
+        assert observer.is_compiled == compiled
         runs.append((rows, gsnr_rows(observer)))
     assert losses(runs[1][0]) == pytest.approx(losses(runs[0][0]), rel=1e-4)
     for row, other in zip(runs[0][1], runs[1][1], strict=True):
         assert other.gsnr == pytest.approx(row.gsnr, rel=5e-3, abs=1e-7)
+
+
+@COMPILED
+@pytest.mark.usefixtures("quick_compiler")
+def test_a_compiled_training_resumes_bit_by_bit(images, make_vit):
+    """The first measured step is eager; that it was there is in the state."""
+    model, values = make_vit(), small(**PLAIN, compile=True)
+    observer = GsnrObserver(model.blocks, batches=2, compiled=True)
+    rows = trained(model, images, values, observer=observer)
+    steps, states, other, fresh = itertools.count(1), [], make_vit(), make_vit(seed=9)
+    first = GsnrObserver(other.blocks, batches=2, compiled=True)
+    save = {"save": lambda state: states.append(stored(state))}
+    stop = {"stop": lambda: next(steps) == 8}
+    with pytest.raises(Interrupted):
+        trained(other, images, values, observer=first, **save, **stop)
+    second = GsnrObserver(fresh.blocks, batches=2, compiled=True)
+    assert trained(fresh, images, values, observer=second, saved=states[-1]) == rows
+    assert gsnr_rows(second) == gsnr_rows(observer)
+    assert same(weights(fresh), weights(model))
 
 
 def test_a_training_takes_as_many_steps_as_its_recipe_has(vit, images):

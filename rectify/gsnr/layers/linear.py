@@ -5,7 +5,7 @@ left out (``replace``).
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -15,7 +15,7 @@ from torch.nn.functional import linear
 
 from rectify.gsnr.contract import LayerType, Sums, sums_of_products, sums_of_tokens
 from rectify.gsnr.links import Links
-from rectify.gsnr.tap import Gather, cast_inputs
+from rectify.gsnr.tap import Gather, cast_inputs, tap
 
 
 class Linear(LayerType):
@@ -38,6 +38,22 @@ class Linear(LayerType):
             return sums_of_tokens(delta, module.bias, links)
         return sums_of_products(inputs, delta, module.weight, links)
 
+    @contextlib.contextmanager
+    def tap(self, module: nn.Linear, gather: Gather) -> Iterator[None]:
+        """Tap the product before it is folded back into samples: a view would be copied."""
+
+        def forward(*args: Tensor, **kwargs: Tensor) -> Tensor:
+            (inputs,) = (*args, *kwargs.values())
+            inputs = cast_inputs(inputs)
+            rows = inputs.reshape(-1, inputs.shape[-1])
+            product = linear(rows, module.weight, module.bias)
+            shape = torch.Size((*inputs.shape[:-1], product.shape[-1]))
+            output = tap(product, inputs.detach(), gather, shape)
+            return product.view(shape) if output is None else output
+
+        with _instead_of(module, forward, gather):
+            yield
+
     def can_replace(self, trainable: Sequence[str]) -> bool:
         return "weight" in trainable
 
@@ -49,16 +65,30 @@ class Linear(LayerType):
 
         def forward(*args: Tensor, **kwargs: Tensor) -> Tensor:
             (inputs,) = (*args, *kwargs.values())
-            output = _Replaced.apply(cast_inputs(inputs), module, trainable, gather, *parameters)
+            output = _Replaced.apply(
+                cast_inputs(inputs), module, trainable, gather, *parameters, *gather.slots
+            )
             if output.requires_grad:
                 gather.note(output)
             return output
 
-        module.forward = forward
-        try:
+        with _instead_of(module, forward, gather):
             yield
-        finally:
-            del module.forward  # what its class computes
+
+
+@contextlib.contextmanager
+def _instead_of(
+    module: nn.Module, forward: Callable[..., Tensor], gather: Gather
+) -> Iterator[None]:
+    """Let a module compute ``forward`` in place of what its class computes.
+
+    Without slots it is not compiled: compiled code would not call ``gather``.
+    """
+    module.forward = forward if gather.slots else torch.compiler.disable(forward)
+    try:
+        yield
+    finally:
+        del module.forward
 
 
 class _Replaced(torch.autograd.Function):
@@ -71,7 +101,7 @@ class _Replaced(torch.autograd.Function):
         module: nn.Linear,
         trainable: Sequence[str],
         gather: Gather,
-        *parameters: Tensor,
+        *parameters_and_slots: Tensor,
     ) -> Tensor:
         ctx.save_for_backward(inputs, module.weight)
         ctx.trainable, ctx.gather = trainable, gather
@@ -81,7 +111,7 @@ class _Replaced(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: FunctionCtx, delta: Tensor) -> tuple[Tensor | None, ...]:
         inputs, weight = ctx.saved_tensors
-        sums = ctx.gather(inputs, delta)
-        gradients = (sums[name].to(weight.dtype) for name in ctx.trainable)
+        totals, of_slots = ctx.gather(inputs, delta)
+        gradients = [totals[name].to(weight.dtype) for name in ctx.trainable]
         by_inputs = delta @ weight.to(delta.dtype) if ctx.needs_input_grad[0] else None
-        return by_inputs, None, None, None, *gradients
+        return by_inputs, None, None, None, *gradients, *of_slots

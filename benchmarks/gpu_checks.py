@@ -1,0 +1,225 @@
+"""What must hold on a device before its speed is of use; each with the error that was found."""
+
+import copy
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, multiprocessing, nn
+from torch.nn.functional import cross_entropy
+
+from benchmarks.paired import Table
+from rectify.gsnr import GradientMoments, GsnrObserver
+from rectify.gsnr.kernels import batched_sums, chunked_sums, fused_sums
+from rectify.gsnr.slots import compiled
+from rectify.runtime import autocast
+from rectify.tasks.contract import Batch
+from rectify.training.loop import Hooks, Interrupted, Loop
+from rectify.training.recipes import Recipe
+from rectify.trunks.vit import create_vit
+
+CLASSES, SAMPLES = 10, 16
+SHAPES = ((5, 9, 20, 30), (64, 65, 384, 384), (32, 197, 192, 768), (8, 130, 100, 72))
+"""Samples, tokens, and the widths of a layer."""
+LIMITS = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
+
+
+def checks(device: torch.device) -> Table:
+    """Return a table of what was checked, the largest relative error, and what is allowed."""
+    rows = [*_sums(device), *_modes(device), *_training(device)]
+    cells = [
+        (what, f"{error:.1e}", f"{most:.0e}", _verdict(error, most)) for what, error, most in rows
+    ]
+    note = "Largest relative error (norms) of all tensors; 0 allowed means bit for bit."
+    return Table(("check", "error", "allowed", "holds"), cells, note)
+
+
+def _verdict(error: float, most: float) -> str:
+    return "yes" if error <= most else "NO"
+
+
+def _sums(device: torch.device) -> Iterator[tuple[str, float, float]]:
+    ways: dict[str, Callable] = {"chunks": chunked_sums, "batches": batched_sums}
+    if device.type == "cuda":
+        ways["triton"] = fused_sums
+    for dtype, most in LIMITS.items():
+        for name, way in ways.items():
+            worst = 0.0
+            for number, (samples, tokens, dim_in, dim_out) in enumerate(SHAPES):
+                draws = torch.Generator().manual_seed(number)
+                shape = samples, tokens
+                inputs = torch.randn(*shape, dim_in, generator=draws).to(device, dtype)
+                delta = torch.randn(*shape, dim_out, generator=draws).to(device, dtype)
+                gradients = delta.double().mT @ inputs.double()
+                exact = gradients.sum(0), gradients.square().sum(0)
+                found = way(inputs, delta)[:2]
+                worst = max(worst, *(_error(*pair) for pair in zip(found, exact, strict=True)))
+            yield f"sums by {name}, {str(dtype).removeprefix('torch.')}", worst, most
+
+
+def vision_transformer() -> nn.Module:
+    """Return a small ViT in training mode, always the same."""
+    torch.manual_seed(0)
+    overrides = {"patch_size": 4, "depth": 3, "embed_dim": 96}
+    return create_vit(
+        "vit_tiny_patch16_224", num_classes=CLASSES, image_size=32, overrides=overrides
+    ).train()
+
+
+def compiled_model(model: nn.Module, device: torch.device, run: str = "compiled") -> Callable:
+    """Return the model compiled; on a CPU, where only the tests run, without making kernels."""
+    if device.type == "cpu":
+        return compiled(model, backend="aot_eager")
+    return compiled(model, mode="reduce-overhead" if run == "graphs" else None)
+
+
+def _batch(device: torch.device) -> tuple[Tensor, Tensor]:
+    draws = torch.Generator().manual_seed(1)
+    images = torch.randn(SAMPLES, 3, 32, 32, generator=draws).to(device)
+    return images, (torch.arange(SAMPLES) % CLASSES).to(device)
+
+
+def _modes(device: torch.device) -> Iterator[tuple[str, float, float]]:
+    """Check the moments of each mode against a loop over samples, and the step's own gradient."""
+    torch.use_deterministic_algorithms(True)
+    images, labels = _batch(device)
+    exact = _moments_one_by_one(vision_transformer().double().to(device), images.double(), labels)
+    for precision, most in (("float32", 2e-4), ("bfloat16", 5e-2)):
+        for mode in ("observe", "replace"):
+            torch._dynamo.reset()
+            model = vision_transformer().to(device)
+            quick = compiled_model(model, device)
+            for forward in (model, quick):
+                plain = _gradients(forward, images, labels, precision)
+                watched = GradientMoments(model.blocks, mode, compiled=forward is quick)
+                for _ in range(1 + (forward is quick)):  # the first pass is never compiled
+                    with watched:
+                        one = forward if forward is model or watched.is_compiled else model
+                        measured = _gradients(one, images, labels, precision)
+                    moments = watched.moments()
+                how = f"{mode}, {'compiled' if forward is quick else 'eager'}, {precision}"
+                for part, own in (("mean", 0), ("variance", 1)):
+                    pairs = [
+                        ((moments[name].mean, moments[name].variance)[own], exact[name][own])
+                        for name in exact
+                    ]
+                    yield f"{part}, {how}", _overall(pairs), most
+                is_same = mode == "observe" and forward is model
+                error = _overall(list(zip(measured, plain, strict=True)))
+                yield f"the step's gradient, {how}", error, 0.0 if is_same else most
+
+
+def _moments_one_by_one(
+    model: nn.Module, images: Tensor, labels: Tensor
+) -> dict[str, tuple[Tensor, Tensor]]:
+    names = [name for name, _ in model.blocks.named_parameters() if not name.endswith("qkv.bias")]
+    gradients = {name: [] for name in names}
+    for image, label in zip(images, labels, strict=True):
+        loss = cross_entropy(model(image[None]), label[None])
+        chosen = [model.blocks.get_parameter(name) for name in names]
+        for name, own in zip(names, torch.autograd.grad(loss, chosen), strict=True):
+            gradients[name].append(own)
+    stacked = {name: torch.stack(own) for name, own in gradients.items()}
+    return {name: (own.mean(0), own.var(0, correction=0)) for name, own in stacked.items()}
+
+
+def _gradients(
+    forward: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, precision: str
+) -> list[Tensor]:
+    with autocast(images.device, precision):
+        loss = cross_entropy(forward(images), labels)
+    loss.backward()
+    model = getattr(forward, "_orig_mod", forward)
+    gradients = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    return gradients
+
+
+class _Items:
+    """Random images, the same in each epoch."""
+
+    views = 1
+
+    def __init__(self, device: torch.device):
+        self._images, self._labels = _batch(device)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def read(self, items: Tensor, batch_size: int, draws: object = None) -> Iterator[Batch]:
+        for chosen in items.to(self._labels.device).split(batch_size):
+            yield {"inputs": self._images[chosen], "labels": self._labels[chosen]}
+
+
+class _Classification:
+    """Cross-entropy of each sample."""
+
+    def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
+        return cross_entropy(outputs, batch["labels"], reduction="none")
+
+
+def _loop(device: torch.device) -> Loop:
+    recipe = Recipe(
+        epochs=2, batch_size=4, lr=1e-3, warmup_epochs=0, precision="float32", auto_augment=None
+    )
+    model = vision_transformer().to(device)
+    observer = GsnrObserver(model.blocks, batches=2)
+    task, source = _Classification(), _Items(device)
+    return Loop(model, task, source, recipe, seed=0, device=device, observer=observer)
+
+
+def _training(device: torch.device) -> Iterator[tuple[str, float, float]]:
+    """Check a resumed training, and one of two processes, against one without interruption."""
+    torch.use_deterministic_algorithms(True)
+    whole = _trained(_loop(device))
+    first, saved, asked = _loop(device), [], iter(range(100))
+    try:
+        first.run(
+            _hooks(lambda state: saved.append(copy.deepcopy(state)), lambda: next(asked) == 5)
+        )
+    except Interrupted:
+        second = _loop(device)
+        second.restore(saved[-1])
+        yield "a resumed training's weights", _overall(_pairs(_trained(second), whole)), 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = f"{folder}/meet", f"{device}", f"{folder}/weights.pt"
+        multiprocessing.spawn(_one_of_two, arguments, nprocs=2)
+        divided = torch.load(f"{folder}/weights.pt", map_location=device)
+    yield "two processes' weights", _overall(_pairs(divided, whole)), 1e-3
+    torch.use_deterministic_algorithms(False)
+
+
+def _one_of_two(rank: int, meeting: str, device: str, weights: str) -> None:
+    torch.use_deterministic_algorithms(True)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=2
+    )
+    place = torch.device(device, 0) if device == "cuda" else torch.device(device)
+    found = _trained(_loop(place))
+    if rank == 0:
+        torch.save(found, Path(weights))
+    torch.distributed.destroy_process_group()
+
+
+def _hooks(save: Callable, stop: Callable[[], bool] = bool) -> Hooks:
+    return Hooks(evaluate=lambda model: {"test_loss": 0.0}, save=save, stop=stop)
+
+
+def _trained(loop: Loop) -> dict[str, Tensor]:
+    loop.run(_hooks(lambda state: None))
+    return dict(loop.model.state_dict())
+
+
+def _pairs(left: dict[str, Tensor], right: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+    return [(left[name], right[name]) for name in right]
+
+
+def _overall(pairs: list[tuple[Tensor, Tensor]]) -> float:
+    """Return the relative error over all tensors together."""
+    apart = sum((left.double() - right.double()).square().sum() for left, right in pairs)
+    return (apart / sum(right.double().square().sum() for _, right in pairs)).sqrt().item()
+
+
+def _error(found: Tensor, exact: Tensor) -> float:
+    return ((found - exact).norm() / exact.norm()).item()

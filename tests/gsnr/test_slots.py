@@ -1,0 +1,141 @@
+"""Moments of compiled passes: against a loop over samples, and against eager passes."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rectify.gsnr.links import Links
+from rectify.gsnr.moments import GradientMoments
+from rectify.gsnr.slots import compiled
+from tests.helpers.moments import BOTH_MODES, assert_close, batch, loop, per_sample, vit
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of torch's compiler about what it does itself
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler() -> None:
+    torch._dynamo.reset()
+
+
+def quick(model: nn.Module):
+    return compiled(model, backend="aot_eager")
+
+
+def gradients_of(
+    model: nn.Module, forward: Callable, images: Tensor, labels: Tensor
+) -> dict[str, Tensor]:
+    model.zero_grad()
+    per_sample(forward(images), labels).mean().backward()
+    return {
+        name: parameter.grad.clone()
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
+
+
+def passed(watched: GradientMoments, forward: Callable, images: Tensor, labels: Tensor) -> dict:
+    with watched:
+        per_sample(forward(images), labels).mean().backward()
+    found = watched.moments()
+    watched.clear()
+    return found
+
+
+@BOTH_MODES
+def test_a_compiled_pass_has_the_moments_of_a_loop_over_samples(mode: str) -> None:
+    model, (images, labels) = vit(init_values=0.3), batch()
+    fast = quick(model)
+    watched = GradientMoments({"blocks": model.blocks}, mode, compiled=True)
+    assert not watched.is_compiled
+    passed(watched, model, images, labels)  # is looked at
+    expected = loop(model, images, labels, per_sample)
+    plain = gradients_of(model, fast, images, labels)
+    for _ in range(3):
+        model.zero_grad()
+        assert watched.is_compiled
+        assert_close(passed(watched, fast, images, labels), expected, 1e-6)
+        for name, parameter in model.named_parameters():
+            if name in plain:
+                assert torch.allclose(parameter.grad, plain[name], rtol=1e-5, atol=1e-10), name
+        gradients_of(model, fast, images, labels)  # and without, which keeps its own code
+
+
+COUNTED = """
+import torch
+from torch.nn.functional import cross_entropy
+
+from rectify.gsnr.moments import GradientMoments
+from rectify.gsnr.slots import compiled
+from tests.helpers.moments import batch, vit
+
+for mode in ("observe", "replace"):
+    torch._dynamo.reset()
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    model, (images, labels) = vit(), batch()
+    fast = compiled(model, backend="aot_eager")
+    watched = GradientMoments(model.blocks, mode, compiled=True)
+    for number in range(4):
+        with watched:
+            forward = fast if watched.is_compiled else model
+            cross_entropy(forward(images), labels).backward()
+        watched.moments()
+        cross_entropy(fast(images), labels).backward()
+        assert counters["stats"]["unique_graphs"] == min(number + 1, 2), (mode, number, counters)
+    assert not counters["graph_break"], counters
+print("counted")
+"""
+
+
+def test_measured_passes_are_one_graph_that_is_compiled_once() -> None:
+    """In a process without annotation checks, which break graphs."""
+    command = [sys.executable, "-c", COUNTED]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.stdout.strip() == "counted", ended.stderr
+
+
+def test_another_batch_gives_other_moments() -> None:
+    model, (images, labels) = vit(), batch()
+    fast, watched = quick(model), GradientMoments({"blocks": model.blocks}, compiled=True)
+    passed(watched, model, images, labels)
+    first = passed(watched, fast, images, labels)
+    second = passed(watched, fast, images.flip(0, -1), labels)
+    assert_close(second, loop(model, images.flip(0, -1), labels, per_sample), 1e-6)
+    assert all(not torch.equal(first[name].mean, second[name].mean) for name in first)
+
+
+def test_linked_samples_are_measured_eagerly() -> None:
+    model, (images, labels) = vit(), batch()
+    watched = GradientMoments(model.blocks, compiled=True)
+    passed(watched, model, images, labels)
+    assert watched.is_compiled
+    watched.links = Links(torch.arange(len(images))[:, None] // 2)
+    assert not watched.is_compiled
+
+
+def test_modules_of_the_generic_way_are_measured_eagerly() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.PReLU(), nn.Linear(4, 3))
+    watched = GradientMoments(model, compiled=True)
+    passed(watched, model, torch.randn(6, 4), torch.arange(6) % 3)
+    assert not watched.is_compiled
+
+
+def test_without_being_asked_for_no_pass_is_compiled() -> None:
+    model, (images, labels) = vit(), batch()
+    watched = GradientMoments(model.blocks)
+    passed(watched, model, images, labels)
+    assert not watched.is_compiled
+
+
+def test_a_compiled_pass_without_a_backward_pass_is_refused() -> None:
+    model, (images, labels) = vit(), batch()
+    watched = GradientMoments(model.blocks, compiled=True)
+    passed(watched, model, images, labels)
+    with watched:
+        quick(model)(images)
+    with pytest.raises(ValueError, match="must run once with gradients of all samples, got 0 runs"):
+        watched.moments()
