@@ -138,13 +138,17 @@ class GradientMoments:
         ]
 
     @property
+    def layers(self) -> list[nn.Module]:
+        """The layers that are watched."""
+        return [record.layer.module for record in self._records]
+
+    @property
     def generic(self) -> list[str]:
         """Names of the layers that are run again sample by sample: exact, but slower."""
         return [one.layer.name for one in self._records if one.layer.kind is GENERIC]
 
     def __enter__(self) -> "GradientMoments":
-        for name, root in self._modules.items():
-            check_unmixed(root, name)
+        check_unmixed(self._modules, self._choice())
         self._records, self._gathers, self._entered = self._new_records(), True, 0
         if not self._is_apart:
             self._apart = Apart(self._refuse)
