@@ -65,7 +65,7 @@ def gradient_moments(
     Raises:
         ValueError: If a name is unknown, a module holds parameters that cannot be measured or
             does not run once, a gradient is not the sum over the samples of what the module saw
-            (it is tied, used outside of its module, or hooked), or samples are mixed behind its input.
+            (it is tied, used outside of its module, or hooked), or samples are mixed behind it.
     """
     options = {"exclude": exclude, "whole": whole, "unsupported": unsupported}
     watched = _watched(model, modules, options)
