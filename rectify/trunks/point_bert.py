@@ -55,7 +55,8 @@ class Sizes(Closed, strict=True):
     dim: PositiveInt = 384
     depth: PositiveInt = 12
     heads: PositiveInt = 6
-    groups: PositiveInt = 64
+    groups: PositiveInt | None = None
+    """A sixteenth of a cloud's points unless given, as published for 1,024, 4,096 and 8,192."""
     group_size: PositiveInt = 32
     """Points of a group."""
     width: PositiveInt = 128
@@ -94,6 +95,8 @@ class PointBert(nn.Module):
                 f"vision: dim of a Point-BERT must be a multiple of heads {sizes.heads}, got "
                 f"{sizes.dim}. Correct overrides."
             )
+        if sizes.groups is None:
+            sizes = sizes.model_copy(update={"groups": max(1, points // 16)})
         if max(sizes.groups, sizes.group_size) > points:
             raise ValueError(
                 f"vision: groups and group_size of a Point-BERT must not exceed the {points} "

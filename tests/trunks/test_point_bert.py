@@ -173,6 +173,14 @@ def test_the_published_sizes_have_the_published_parameters(classes: int, count: 
     assert sum(p.numel() for p in model.blocks["0"].parameters()) == 1_773_312
 
 
+@pytest.mark.parametrize(("points", "groups"), [(1024, 64), (4096, 256), (8192, 512)])
+def test_more_points_have_more_groups_and_no_more_parameters(points: int, groups: int) -> None:
+    with torch.device("meta"):
+        model = PointBert.of({}, classes=40, points=points)
+    assert (model.groups, model.group_size) == (groups, 32)
+    assert sum(p.numel() for p in model.parameters()) == 22_065_960
+
+
 def test_a_rectifier_adds_the_published_parameters() -> None:
     """Two bias-free linears to LLaMA-7B's width and a norm of unit gain: 3,145,728 are trained."""
     with torch.device("meta"):
