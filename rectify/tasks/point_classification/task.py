@@ -1,6 +1,7 @@
 """Point cloud classification: Point-BERT on labelled clouds, as Pang et al. (2024), Sec. 4.2."""
 
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import repeat
 from pathlib import Path
 
@@ -55,7 +56,6 @@ class CloudSource:
         points = augment.unit_ball(clouds.points) if entry.normalise == "unit" else clouds.points
         self._points, self._labels = points, clouds.labels
         self._mix = classification.mixing(recipe, entry.classes)
-        self._fixed: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -86,18 +86,15 @@ class CloudSource:
         stored = self._points[items].repeat_interleave(self.views, 0)
         return self._changed(stored.to(self._device), torch.tensor(own))
 
-    @property
+    @cached_property
     def _whole(self) -> Float[Tensor, "items points 3"]:
         """The one choice of points of every item, made once."""
-        if 0 not in self._fixed:
-            chosen = [
-                augment.fixed_points(
-                    part.to(self._device), self._entry.points, self._entry.fps_skip_origin
-                ).cpu()
-                for part in self._points.split(self._recipe.batch_size)
-            ]
-            self._fixed[0] = torch.cat(chosen)
-        return self._fixed[0]
+        entry, parts = self._entry, self._points.split(self._recipe.batch_size)
+        chosen = (
+            augment.fixed_points(part.to(self._device), entry.points, entry.fps_skip_origin)
+            for part in parts
+        )
+        return torch.cat([part.cpu() for part in chosen])
 
     def _changed(self, stored: Tensor, own: Int64[Tensor, " batch"]) -> Tensor:
         entry, recipe = self._entry, self._recipe
