@@ -84,7 +84,8 @@ def fill(spec: TableSpec, frame: DataFrame) -> DataFrame:
 
 
 def without_paper(cells: DataFrame) -> DataFrame:
-    """Return cells without the papers' numbers."""
+    """Return cells without the papers' numbers, and without those that have no other."""
+    cells = cells[cells["paper"].isna() | (cells["seeds"] > 0)]
     nothing = {"paper": math.nan, "difference": math.nan, "paper_row": "-", "paper_column": "-"}
     return cells.assign(**nothing)
 

@@ -4,8 +4,10 @@ Pang et al. (2024) print such tables. A row of theirs is compared with one of ou
 which, and a column if its data set has their title; gains are next to those of their values.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
+import pandas as pd
 from pandas import DataFrame, Series
 
 from rectify.analysis.cells import ColumnSpec, RowSpec, TableSpec, fill
@@ -14,6 +16,7 @@ from rectify.analysis.collect import Results
 from rectify.analysis.factors import FROZEN, title, titles, values
 from rectify.analysis.items import with_comparisons
 from rectify.analysis.metrics import Metric, scores
+from rectify.analysis.printing import NO_CELL
 from rectify.analysis.published import (
     LANGUAGE,
     Label,
@@ -82,6 +85,41 @@ def inserted_table(
                 )
             )
     return _filled(target, rows, columns, theirs, runs, shown, results)
+
+
+def with_quoted(cells: DataFrame, quoted: Printed) -> DataFrame:
+    """Return a table with further rows of numbers that others have published, and none of ours.
+
+    A number is there where a column has its name, and its data set the title.
+
+    Args:
+        cells: Rows of a `CELLS` table.
+        quoted: Printed cells whose rows are added at the end.
+    """
+    heads = cells[cells["kind"] == "value"].drop_duplicates("column_index")
+    labels = {Label(head["column"], head["group"]): head for _, head in heads.iterrows()}
+    there = match_names([*labels], quoted.columns)
+    added, last = [], int(cells["row_index"].max())
+    for row in quoted.rows:
+        found = {label: quoted.cell(row, there[label]) for label in labels}
+        last += any(found.values())
+        added += [
+            {
+                **labels[label].to_dict(),
+                "row_index": last,
+                "row": row.name,
+                "paper": cell.value,
+                "paper_row": row.name,
+                "paper_column": f"{cell.column}",
+                "seeds": 0,
+                "text": NO_CELL,
+                **dict.fromkeys(("mean", "std", "low", "high", "difference"), math.nan),
+            }
+            for label, cell in found.items()
+            if cell is not None
+        ]
+    types = cells.dtypes.to_dict()
+    return pd.concat([cells, DataFrame(added, columns=cells.columns).astype(types)])
 
 
 def controls_table(target: str, results: Results, vanilla: str) -> DataFrame:

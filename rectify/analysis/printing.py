@@ -122,7 +122,7 @@ def paper_text(place: list[Series]) -> str:
 
 def difference_text(place: list[Series]) -> str:
     """Return ours less the paper's numbers of a place likewise, each with its sign."""
-    cells = [cell for cell in place if pd.notna(cell["paper"])]
+    cells = [cell for cell in place if pd.notna(cell["difference"])]
     return _bracketed([number(cell, "difference", signed=True) for cell in cells])
 
 

@@ -1,7 +1,6 @@
 """Arrays and plain values out of pickle files, without running anything else that they hold."""
 
 import hashlib
-import io
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,23 +27,33 @@ class _Restricted(pickle.Unpickler):
         return self.ALLOWED[module, name]
 
 
-def unpickled(path: Path, md5: str) -> dict:
-    """Return the mapping in a pickle file.
+DAMAGED = (pickle.UnpicklingError, EOFError, AttributeError, IndexError, KeyError, TypeError,
+           ValueError)  # fmt: skip
+"""What the unpickler raises for a file that was cut short, or is none."""
+
+
+def unpickled(path: Path, md5: str | None = None) -> object:
+    """Return what a pickle file holds.
 
     Args:
         path: The file.
-        md5: Its published digest, checked before anything is unpickled.
+        md5: Its published digest, checked before anything is unpickled; None where there is none.
 
     Raises:
-        ValueError: If the file is another one, or holds more than arrays and plain values.
+        ValueError: If the file is another one or damaged, or holds more than arrays and plain
+            values.
     """
-    content = path.read_bytes()
-    digest = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    if digest != md5:
-        raise ValueError(f"{path}: MD5 must be {md5}, got {digest}. Download the file again.")
-    try:
-        return _Restricted(io.BytesIO(content), encoding="latin1").load()
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path}: must hold arrays and plain values, got {error}. Don't use this file."
-        ) from None
+    with path.open("rb") as file:
+        if md5 is not None:
+            digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
+            if digest.hexdigest() != md5:
+                raise ValueError(
+                    f"{path}: MD5 must be {md5}, got {digest.hexdigest()}. Download the file again."
+                )
+            file.seek(0)
+        try:
+            return _Restricted(file, encoding="latin1").load()
+        except DAMAGED as error:
+            raise ValueError(
+                f"{path}: must hold arrays and plain values, got {error}. Don't use this file."
+            ) from None

@@ -77,6 +77,12 @@ class Choice:
             _covers(pattern, name) for pattern in self.exclude
         )
 
+    def reaches(self, module: str) -> bool:
+        """Return whether a module lies within something that is to be measured."""
+        return any(
+            chosen in ("", module) or module.startswith(f"{chosen}.") for chosen in self.only
+        )
+
     def is_whole(self, name: str, module: nn.Module) -> bool:
         """Return whether a module is measured as one."""
         return is_one_unit(module) or any(fnmatchcase(name, pattern) for pattern in self.whole)
@@ -155,18 +161,35 @@ def _untied(watched: Sequence[WatchedLayer], choice: Choice) -> list[WatchedLaye
     return [layer for layer in watched if layer not in tied]
 
 
-def check_unmixed(model: nn.Module, prefix: str = "") -> None:
-    """Refuse norms that take a mean over the batch.
+def batch_norms(model: nn.Module, prefix: str = "") -> dict[str, nn.Module]:
+    """Return the norms of a model that take a mean over the batch, by name."""
+    return {
+        name: module
+        for name, module in model.named_modules(prefix=prefix)
+        if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None)
+    }
+
+
+def check_unmixed(modules: Mapping[str, nn.Module], choice: Choice) -> None:
+    """Refuse norms that take a mean over the batch within what is measured.
+
+    Those in front of it are no matter: given what they hand on, samples are apart.
 
     Raises:
         ValueError: If there is one.
     """
-    for name, module in model.named_modules(prefix=prefix):
-        if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
-            raise ValueError(
-                f"gradient_moments: {name or 'the module'} must treat each sample separately, got "
-                f"{type(module).__name__} of a batch. Call eval() on it, or use another norm."
-            )
+    for prefix, root in modules.items():
+        for name, module in batch_norms(root, prefix).items():
+            if choice.reaches(name):
+                raise ValueError(mixed(name, module))
+
+
+def mixed(name: str, module: nn.Module) -> str:
+    """Return why a norm over the batch is refused."""
+    return (
+        f"gradient_moments: {name or 'the module'} must treat each sample separately, got "
+        f"{type(module).__name__} of a batch. Call eval() on it, or use another norm."
+    )
 
 
 def _layers(

@@ -1,7 +1,8 @@
 """Moments of one batch, for any model: asked for by name, and checked against autograd."""
 
+import contextlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -11,7 +12,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from rectify.gsnr.calls import samples_axis
 from rectify.gsnr.links import Links
-from rectify.gsnr.lookup import check_unmixed
+from rectify.gsnr.lookup import batch_norms, mixed
 from rectify.gsnr.moments import GradientMoments, Moments
 
 Modules = nn.Module | Mapping[str, nn.Module] | str | Iterable[str | nn.Module]
@@ -64,22 +65,46 @@ def gradient_moments(
     Raises:
         ValueError: If a name is unknown, a module holds parameters that cannot be measured or
             does not run once, a gradient is not the sum over the samples of what the module saw
-            (it is tied, used outside of its module, or hooked), or samples are mixed.
+            (it is tied, used outside of its module, or hooked), or samples are mixed behind it.
     """
-    check_unmixed(model)
     options = {"exclude": exclude, "whole": whole, "unsupported": unsupported}
     watched = _watched(model, modules, options)
     watched.links = None if origins is None else Links(origins)
     inputs, tensors = _differentiable(inputs)
-    with torch.enable_grad(), watched:
+    with torch.enable_grad(), watched, _norms_in_front(model, watched.layers) as mixes:
         losses = criterion(_outputs(model, inputs), targets)
         samples = _samples(model, tensors, losses)
-        watched.watch_inputs(tensors, samples)
+        if not mixes:
+            watched.watch_inputs(tensors, samples)
         gradients = torch.autograd.grad(losses.mean(), watched.parameters, allow_unused=True)
         moments = watched.moments(samples=samples)
     by_parameter = dict(zip(watched.names, gradients, strict=True))
     _check_complete(moments, by_parameter, skips=unsupported == "skip")
     return moments
+
+
+@contextlib.contextmanager
+def _norms_in_front(model: nn.Module, layers: Iterable[nn.Module]) -> Iterator[bool]:
+    """Give whether a model has norms over the batch, and refuse those that run behind a layer.
+
+    Raises:
+        ValueError: When one runs after a layer that is measured.
+    """
+    norms = batch_norms(model)
+    entered: list[nn.Module] = []
+
+    def refuse(name: str, module: nn.Module) -> None:
+        if entered:
+            raise ValueError(mixed(name, module))
+
+    with contextlib.ExitStack() as hooks:
+        for layer in layers if norms else ():
+            hook = layer.register_forward_pre_hook(lambda module, _: entered.append(module))
+            hooks.enter_context(hook)
+        for name, norm in norms.items():
+            hook = norm.register_forward_pre_hook(lambda module, _, name=name: refuse(name, module))
+            hooks.enter_context(hook)
+        yield bool(norms)
 
 
 def _differentiable(inputs: Inputs) -> tuple[Inputs, list[Tensor]]:

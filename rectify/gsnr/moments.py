@@ -143,6 +143,11 @@ class GradientMoments:
         ]
 
     @property
+    def layers(self) -> list[nn.Module]:
+        """The layers that are watched."""
+        return [record.layer.module for record in self._records]
+
+    @property
     def generic(self) -> list[str]:
         """Names of the layers that are run again sample by sample: exact, but slower."""
         return [one.layer.name for one in self._records if one.layer.kind is GENERIC]
@@ -167,8 +172,7 @@ class GradientMoments:
             for record in self._records:
                 self._taps.enter_context(self._tap(record.layer, self._slots_of(record.layer)))
             return self
-        for name, root in self._modules.items():
-            check_unmixed(root, name)
+        check_unmixed(self._modules, self._choice())
         self._records, self._gathers, self._entered = self._new_records(), True, 0
         if not self.is_apart:
             self._apart = Apart(self._refuse)

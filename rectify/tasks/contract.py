@@ -58,6 +58,7 @@ class Vision(Protocol):
 class Recipe(Protocol):
     """What a task may read of a recipe (``rectify.training.recipes``): all but its optimizer."""
 
+    batch_size: int
     drop_path: float
     head_scale: float
     label_smoothing: float
@@ -73,6 +74,8 @@ class Recipe(Protocol):
     pad: int
     flip: float
     random_erasing: float
+    cloud_scale: float
+    cloud_shift: float
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""What the settings of every set of labelled images or clips have, and how such a set is scored."""
+"""What the settings of every set of labelled items have, and how such a set is scored."""
 
 from typing import Literal, no_type_check
 
@@ -12,13 +12,10 @@ METRICS = (
 )
 
 
-class Labelled(Entry):
+class Classified(Entry):
     """A set whose items have one class each."""
 
     classes: PositiveInt = decides("items", "weights", description="Checked when prepared.")
-    image_size: int = decides(
-        "items", "weights", ge=8, description="Height and width of the model's input in pixels."
-    )
     fraction: float = decides(
         "items",
         "weights",
@@ -26,9 +23,6 @@ class Labelled(Entry):
         gt=0,
         le=1,
         description="Share of the training items of each class that is kept.",
-    )
-    channels: Literal[1, 3] = decides(
-        "weights", default=3, description="Channels of an image as the model takes it."
     )
     top_k: PositiveInt = decides("scores", default=1, description="k of the second accuracy.")
 
@@ -40,3 +34,14 @@ class Labelled(Entry):
         if value > classes:
             raise ValueError(f"top_k must not exceed the {classes} classes, got {value}. Lower it.")
         return value
+
+
+class Labelled(Classified):
+    """A set of images or clips."""
+
+    image_size: int = decides(
+        "items", "weights", ge=8, description="Height and width of the model's input in pixels."
+    )
+    channels: Literal[1, 3] = decides(
+        "weights", default=3, description="Channels of an image as the model takes it."
+    )

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from pandas import DataFrame
@@ -40,6 +41,10 @@ class PreparedImages:
             save_sets(folder, self.sets, provenance)
         else:
             save_files(folder, self.files, self.listing, provenance)
+
+
+Reducible = TypeVar("Reducible")
+"""A dataclass with ``listing`` and ``sets``, as `PreparedImages`."""
 
 
 def read(name: str, entry: Entry, shift: str | None, place: Path | None) -> PreparedImages:
@@ -101,7 +106,7 @@ def check(
     return PreparedImages(listing, prepared.sets, prepared.files, tuple(bad))
 
 
-def reduced(name: str, prepared: PreparedImages, fraction: float) -> PreparedImages:
+def reduced(name: str, prepared: Reducible, fraction: float) -> Reducible:
     """Return a set with a share of the training items of each class, all others as they are.
 
     The items of a class are kept in a random order that is the same for every share, one at least:

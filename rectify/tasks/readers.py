@@ -25,7 +25,7 @@ from rectify.typed import nearest
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-GIVEN = ("folder", "image_size", "frames")
+GIVEN = ("folder", "image_size", "frames", "points")
 """Arguments of ``read`` that have keys of their own."""
 SHOWN = 3  # names in a message
 

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
 from rectify.gsnr.slots import compiled
@@ -287,12 +288,15 @@ class Loop:
     def _measure(self, batch: Batch, weight: float, share: float) -> None:
         """Measure a slice in a pass of its own, which trains nothing and draws nothing.
 
-        Where it has dropout and stochastic depth, these are as in the pass that trains.
+        Where it has dropout and stochastic depth, these are as in the pass that trains; norms
+        over the batch keep their running statistics.
         """
         if self.observer.is_in_eval:
             self.model.eval()
             self.model.training = True  # it still returns both paths
         devices = [self.device] if self.device.type == "cuda" else []
+        statistics = {own: own.clone() for norm in _batch_norms(self.model)
+                      for own in norm.buffers()}  # fmt: skip
         watch = self.observer.watch(share, batch.get("origins"))
         with torch.random.fork_rng(devices), watch:
             objective = self._objective(self.model, batch, weight)
@@ -300,6 +304,8 @@ class Loop:
             torch.autograd.grad(
                 share * objective.total, self.observer.parameters, allow_unused=True
             )
+        for own, before in statistics.items():
+            own.copy_(before)
         self.model.train()
 
     def _mean(self, losses: Tensor) -> Tensor:
@@ -330,8 +336,21 @@ class Loop:
             )
 
 
+def _batch_norms(model: nn.Module) -> list[nn.Module]:
+    return [module for module in model.modules() if isinstance(module, _BatchNorm)]
+
+
 def _parallel(model: nn.Module, device: torch.device) -> nn.Module:
-    """Average gradients over the processes; a frozen layer has none."""
+    """Average gradients over the processes; a frozen layer has none.
+
+    Raises:
+        ValueError: If the model has norms over the batch, of which each process has a part.
+    """
+    if _batch_norms(model):
+        raise ValueError(
+            "training: a model with norms over the batch must train in one process, got several. "
+            "Set device_gpus to 1."
+        )
     devices = [device.index] if device.type == "cuda" else None
     return nn.parallel.DistributedDataParallel(model, devices, broadcast_buffers=False)
 

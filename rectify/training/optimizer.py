@@ -18,7 +18,8 @@ def optimizer_and_schedule(
 ) -> tuple[torch.optim.Optimizer, Scheduler]:
     """Return AdamW on the trainable parameters and its schedule with warm-up.
 
-    Biases, norms and what the model's ``no_weight_decay`` names are not decayed. With
+    Biases, norms, what the model's ``no_weight_decay`` names and what fits the recipe's
+    ``undecayed`` are not decayed. With
     ``layer_decay`` the head, the norm before it and what is no part of the trunk learn at the
     full rate. The schedule counts epochs, or steps with ``lr_per_step``; call ``step`` or
     ``step_update`` *before* the epoch or step it is meant for, so that no two epochs run at the
@@ -27,11 +28,12 @@ def optimizer_and_schedule(
     Raises:
         ValueError: If ``lr_factors`` are given and a trained tensor does not fit exactly one.
     """
+    is_grouped = bool(recipe.lr_factors or recipe.undecayed)
     optimizer = create_optimizer_v2(
-        _by_factor(model, recipe) if recipe.lr_factors else model,
+        _grouped(model, recipe) if is_grouped else model,
         opt="adamw",
         lr=recipe.scaled_lr,
-        weight_decay=0.0 if recipe.lr_factors else recipe.weight_decay,
+        weight_decay=0.0 if is_grouped else recipe.weight_decay,
         layer_decay=recipe.layer_decay,
         fused=True,  # one kernel for all tensors, on CPUs too
     )
@@ -72,14 +74,17 @@ class _Steps(Scheduler):
         return [factor * full for full in self.base_values]
 
 
-def _by_factor(model: nn.Module, recipe: Recipe) -> list[dict[str, object]]:
+def _grouped(model: nn.Module, recipe: Recipe) -> list[dict[str, object]]:
     """Return groups of parameters with the factor of their rate, decayed ones and others apart."""
     factors = {
         name: _factor(name, recipe.lr_factors)
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     }
-    listed = model.no_weight_decay() if hasattr(model, "no_weight_decay") else ()
+    listed = {*(model.no_weight_decay() if hasattr(model, "no_weight_decay") else ())}
+    listed |= {
+        name for name in factors if any(re.search(pattern, name) for pattern in recipe.undecayed)
+    }
     groups = param_groups_weight_decay(model, recipe.weight_decay, no_weight_decay_list=listed)
     names = {parameter: name for name, parameter in model.named_parameters()}
     return [
@@ -91,6 +96,7 @@ def _by_factor(model: nn.Module, recipe: Recipe) -> list[dict[str, object]]:
 
 
 def _factor(name: str, factors: Iterable[tuple[str, float]]) -> float:
+    factors = list(factors) or [("", 1.0)]  # no pattern: all at one rate
     fitting = [(pattern, factor) for pattern, factor in factors if re.search(pattern, name)]
     if len(fitting) != 1:
         given = " and ".join(pattern for pattern, _ in fitting) or "none"

@@ -7,6 +7,10 @@ paper     the AAAI 2025 paper: DeiT's with weight decay 1e-5; one Mixup draw per
           the gradients whose noise is measured
 videomae  Tong et al. 2022, fine-tuning of ViT-S on Something-Something-v2, with the batch
           and epochs of Pang et al.; ViT-B differs in four values, which config.yaml holds
+point-bert         Yu et al. 2022, fine-tuning of Point-BERT on clouds
+pang-points        Pang et al. 2024, App. C.2: the same, and the rectifier learns at a tenth of the
+                   rate
+pang-points-code   their released code: biases and norms learn at a tenth, the rectifier at a half
 
 DeiT and Pang et al. also keep a moving average of the weights, but report the weights
 themselves; there is none here. DeiT's colour jitter has no effect next to RandAugment.
@@ -49,6 +53,8 @@ class Recipe(Closed, strict=True, allow_inf_nan=False):
     """Patterns (regular expressions, searched in a tensor's name) and what multiplies their rate.
     Each trained tensor has to fit exactly one of them; no pattern at all: all at one rate."""
     weight_decay: NonNegativeFloat = 0.05
+    undecayed: Annotated[tuple[str, ...], Strict(False)] = ()
+    """Patterns of tensors that are not decayed, besides biases, norms and what the model names."""
     schedule: Literal["cosine", "step"] = "cosine"
     """``step``: the rate is multiplied by ``gamma`` at each of the ``milestones``."""
     milestones: Annotated[tuple[PositiveInt, ...], Strict(False)] = ()
@@ -91,6 +97,10 @@ class Recipe(Closed, strict=True, allow_inf_nan=False):
     length, so with 3 it sees another third of the set each time."""
     flip: Share = 0.5
     random_erasing: Share = 0.25
+    cloud_scale: Annotated[float, Field(ge=1)] = 1.5
+    """Of point clouds: each axis has its own factor, uniform between 1 over this and this."""
+    cloud_shift: NonNegativeFloat = 0.2
+    """Of point clouds: most by which each axis is shifted, either way."""
     augment_repeats: PositiveInt = 1
     """Times that each item is in its batch, augmented anew; not counted in ``batch_size``."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -104,13 +114,14 @@ class Recipe(Closed, strict=True, allow_inf_nan=False):
     @classmethod
     def _has_regular_expressions(cls, value: tuple[Factor, ...]) -> tuple[Factor, ...]:
         for pattern, _ in value:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(
-                    f"lr_factors must have regular expressions, got {pattern!r} ({error}). "
-                    "Correct it."
-                ) from None
+            _check_expression("lr_factors", pattern)
+        return value
+
+    @field_validator("undecayed")
+    @classmethod
+    def _has_regular_expressions_too(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in value:
+            _check_expression("undecayed", pattern)
         return value
 
     @model_validator(mode="after")
@@ -128,6 +139,8 @@ class Recipe(Closed, strict=True, allow_inf_nan=False):
              "resized or padded with auto_augment", self.crop),
             (self.layer_decay is None or not self.lr_factors, "layer_decay",
              "null with lr_factors", self.layer_decay),
+            (self.layer_decay is None or not self.undecayed, "layer_decay",
+             "null with undecayed", self.layer_decay),
             (steps == bool(self.milestones), "milestones",
              "given with schedule step, and only then", epochs),
             (steps == (self.gamma is not None), "gamma",
@@ -164,6 +177,34 @@ class Recipe(Closed, strict=True, allow_inf_nan=False):
         return 1.0 if self.lr_batch_size is None else self.batch_size / self.lr_batch_size
 
 
+def _check_expression(name: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(
+            f"{name} must have regular expressions, got {pattern!r} ({error}). Correct it."
+        ) from None
+
+
+POINT_BERT = Recipe(
+    batch_size=32,
+    lr_batch_size=None,
+    warmup_epochs=10,
+    min_lr=1e-6,
+    clip_gradient=10.0,
+    adapter_init="linear",
+    label_smoothing=0.0,
+    mixup=0.0,
+    cutmix=0.0,
+    auto_augment=None,
+    crop="none",
+    repeats=1,
+    flip=0.0,
+    random_erasing=0.0,
+)
+RECTIFIER = r"^bridge\."
+SMALL = r"(\.bias|norm\d?\.weight|token)$"  # biases, norms, the class token
+
 RECIPES: dict[str, Recipe] = {
     "deit": Recipe(),
     "pang": Recipe(warmup_epochs=20),
@@ -184,6 +225,23 @@ RECIPES: dict[str, Recipe] = {
         flip=0.0,
         repeats=1,
         augment_repeats=2,
+    ),
+    "point-bert": POINT_BERT,
+    "pang-points": POINT_BERT.model_copy(
+        update={
+            "lr_factors": ((RECTIFIER, 0.1), (rf"^(?!{RECTIFIER[1:]})", 1.0)),
+            "undecayed": (RECTIFIER,),
+        }
+    ),
+    "pang-points-code": POINT_BERT.model_copy(
+        update={
+            "lr_factors": (
+                (RECTIFIER, 0.5),
+                (rf"^(?!{RECTIFIER[1:]}).*{SMALL}", 0.1),
+                (rf"^(?!{RECTIFIER[1:]})(?!.*{SMALL})", 1.0),
+            ),
+            "undecayed": (RECTIFIER,),
+        }
     ),
 }
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rectify.trunks.trunk import Groups, Tokens, groups_within
+from rectify.trunks.trunk import Groups, Tokens, groups_within, permuted_
 
 HEAD = ("norm", "fc_norm", "attn_pool", "head_drop", "head", "head_dist")
 """Parts of timm's models behind the last block."""
@@ -109,11 +109,7 @@ class SecondHead(nn.Module):
         for name, _ in own:  # positions, class token: in front of the blocks
             setattr(self.vit, name, None)
         self._classify = trunk.classify
-        with torch.no_grad():
-            for parameter in self.vit.parameters():
-                if parameter.ndim > 1:
-                    order = torch.randperm(parameter.numel(), generator=generator)
-                    parameter.copy_(parameter.flatten()[order].view_as(parameter))
+        permuted_(self.vit, generator)
 
     def forward(self, tokens: Tokens) -> Float[Tensor, "batch classes"]:
         return self._classify(self.vit, tokens)

@@ -7,8 +7,9 @@ reads what leaves them (``features``) needs these parts alone, so every task has
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -16,6 +17,8 @@ Inputs = Tensor | Mapping[str, Tensor]
 Outputs = Tensor | Mapping[str, Tensor]
 Groups = dict[str, str | list]
 """timm's patterns of parameter names by depth: the stem's, and (pattern, order) of the blocks."""
+
+Module = TypeVar("Module", bound=nn.Module)
 
 PARTS = ("dim", "blocks", "embed", "run", "decode")
 
@@ -94,6 +97,19 @@ def as_trunk(model: nn.Module) -> Trunk:
 def width_at(trunk: Trunk, position: int) -> int:
     """Return the width of the tokens after ``position`` of a trunk's blocks."""
     return trunk.widths[position] if hasattr(trunk, "widths") else trunk.dim
+
+
+def permuted_(module: Module, generator: torch.Generator) -> Module:
+    """Permute the entries of each matrix of a module, which is returned.
+
+    What comes out is a draw from the same distribution, whatever scaled the matrices.
+    """
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.ndim > 1:
+                order = torch.randperm(parameter.numel(), generator=generator)
+                parameter.copy_(parameter.flatten()[order].view_as(parameter))
+    return module
 
 
 def groups_within(prefix: str, groups: Groups) -> Groups:

@@ -15,6 +15,14 @@ IMAGENET = Model("imagenet", "ImageNet", 0)
 SHORT = Model("imagenet-short", "ImageNet, 100 epochs", 0)
 LONG = Model("imagenet-pang", "ImageNet, 300 epochs", 0)
 SSV2 = Model("ssv2", "Something-Something-v2", 0)
+CLOUDS = [
+    Model(name.lower().replace(" ", "-"), name, 0)
+    for name in (
+        *("ScanObjectNN BG", "ScanObjectNN OBJ", "ScanObjectNN T50"),
+        *("ModelNet40 1k", "ModelNet40 4k", "ModelNet40 8k"),
+    )
+]
+POINT_BERT = Model("point-bert", "Point-BERT", 22_059_535)
 CIFAR = Model("cifar100", "CIFAR-100", 0)
 CALTECH = Model("caltech256", "Caltech 256", 0)
 BAR = Model("bar", "BAR", 0)
@@ -163,8 +171,9 @@ def pang(table: str) -> list[Run]:
                 for cell in theirs.cells
                 if (cell.row, cell.column.group) == (row, group) and cell.kind == "value"
             }
-            data = next(one for one in (SHORT, LONG, SSV2) if group.startswith(one.title))
-            vit = VITS[model if model in VITS else "ViT-S"]
+            known = (SHORT, LONG, SSV2, *CLOUDS)
+            data = next(one for one in known if group.startswith(one.title))
+            vit = POINT_BERT if data in CLOUDS else VITS[model if model in VITS else "ViT-S"]
             shifts = ("c", "a", "sk", "r") if "c" in percent else ()
             run = Run(data, vit, **exactly(percent), shifts=shifts, **_inserted(added))
             runs.append(run)

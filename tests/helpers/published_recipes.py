@@ -37,6 +37,8 @@ FIELDS = {
     "auto_augment": "aa",
     "random_erasing": "reprob",
     "augment_repeats": "num_sample",
+    "cloud_scale": "scale_high",
+    "cloud_shift": "translate_range",
 }
 """The argument that is a recipe's field."""
 
@@ -45,12 +47,15 @@ OURS = {
     "accumulate": 1,
     "compile": False,
     "lr_factors": (),
+    "undecayed": (),
     "milestones": (),
     "gamma": None,
     "adapter_init": "trunc_normal",  # vit_llama.py; VideoMAE's adapters keep torch's own
     "crop_scale": 0.08,  # of timm's and VideoMAE's resized crops
     "pad": 4,  # of DeiT at 32 pixels
     "crop": "resized",
+    "cloud_scale": 1.5,  # of clouds, which no code for images has
+    "cloud_shift": 0.2,
 }
 """Fields without an argument in any of the codes, and what they have to be."""
 
@@ -88,7 +93,74 @@ DEIT_WRITTEN = {
     "augment_repeats": 1,
 }
 
+POINT_ARGUMENTS = {
+    "batch_size": 32,  # total_bs
+    "opt": "adamw",
+    "lr": 5e-4,
+    "weight_decay": 0.05,
+    "epochs": 300,
+    "warmup_epochs": 10,  # initial_epochs
+    "warmup_lr": 1e-6,
+    "min_lr": 1e-6,
+    "clip_grad": 10,
+    "drop_path": 0.1,
+    "smoothing": 0,  # --label_smoothing is off
+    "scale_high": 1.5,  # PointcloudScaleAndTranslate: 2/3 to 3/2
+    "translate_range": 0.2,
+}
+POINT_WRITTEN = {
+    "batch_size": 32,
+    "lr_batch_size": None,
+    "schedule": "cosine",
+    "layer_decay": None,
+    "head_scale": 1.0,
+    "warmup_prefix": False,
+    "scale_min_lr": False,
+    "lr_per_step": False,
+    "adapter_init": "linear",  # nn.Linear as torch draws it
+    "mixup": 0,
+    "cutmix": 0,
+    "mixup_prob": 1.0,  # without effect, as the next two
+    "mixup_switch_prob": 0.5,
+    "mixup_mode": "batch",
+    "auto_augment": None,
+    "crop": "none",
+    "flip": 0,
+    "random_erasing": 0,
+    "repeats": 1,
+    "augment_repeats": 1,
+}
+BRIDGE = r"^bridge\."
+
 PUBLISHED = {
+    "point-bert": Published(
+        "lulutang0608/Point-BERT, tools/builder.py, tools/runner_BERT_finetune.py and "
+        "cfgs/ScanObjectNN_models/PointTransformer_hardest.yaml at 26e0581",
+        POINT_ARGUMENTS,
+        POINT_WRITTEN,
+    ),
+    "pang-points": Published(
+        "Pang et al. 2024, App. C.2; the rest as in their code",
+        POINT_ARGUMENTS,
+        {
+            **POINT_WRITTEN,
+            "lr_factors": ((BRIDGE, 0.1), (r"^(?!bridge\.)", 1.0)),  # 5e-5 for the mappers
+            "undecayed": (BRIDGE,),
+        },
+    ),
+    "pang-points-code": Published(
+        "ziqipang/LM4VisualEncoding, pointcloud_classification/tools/builder.py at e34e919",
+        POINT_ARGUMENTS,
+        {
+            **POINT_WRITTEN,
+            "lr_factors": (
+                (BRIDGE, 0.5),  # 'llama' in name, which comes first
+                (r"^(?!bridge\.).*(\.bias|norm\d?\.weight|token)$", 0.1),
+                (r"^(?!bridge\.)(?!.*(\.bias|norm\d?\.weight|token)$)", 1.0),
+            ),
+            "undecayed": (BRIDGE,),
+        },
+    ),
     "deit": Published(
         "facebookresearch/deit, main.py at 0282d2a and README: DeiT-S and DeiT-T",
         DEIT_ARGUMENTS,

@@ -99,6 +99,7 @@ def test_coherence_counts_runs_and_quotes_correlations_within_positions(
     ("kind", "found"),
     [
         ("pang_table1", "3 of 3 gain, from +0.60 (ViT-S +LLaMA-7B"),
+        ("pang_table2", "4 of 6 gain, from -0.25 (Point-BERT +LLaMA-7B"),
         ("pang_table6", "ViT-S +LLaMA-7B +0.60; "),
         ("pang_table_c", "ViT-S +OPT-125M -3.62; ViT-S +OPT-350M -3.69; "),
         ("pang_table_d", "layers 30-31, end +1.78; "),

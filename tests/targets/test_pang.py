@@ -7,6 +7,8 @@ import pytest
 from pandas import DataFrame
 
 from rectify import targets
+from rectify.analysis.cells import without_paper
+from rectify.analysis.printing import NO_CELL, to_latex, to_markdown
 from rectify.analysis.published import Label
 from rectify.analysis.published import printed as printed_cells
 from rectify.results.tables import write_table
@@ -14,7 +16,7 @@ from tests.helpers import printed, synthetic
 from tests.helpers.printed import INSERTED, LONG, SHORT, SSV2, exactly, pang
 from tests.helpers.synthetic import LLAMA, VITS, Model, Run
 
-TABLES = [f"pang_table{name}" for name in ("1", "3", "6", "_a", "_b", "_c", "_d")]
+TABLES = [f"pang_table{name}" for name in ("1", "2", "3", "6", "_a", "_b", "_c", "_d")]
 OTHER = Model("llama-13b", "LLaMA-13B", 1.3e10)
 
 
@@ -36,7 +38,8 @@ def gained(name: str) -> dict[tuple[str, str], float]:
 @pytest.mark.parametrize("name", TABLES)
 def test_it_prints_the_paper_cell_by_cell(name: str, tmp_path: Path) -> None:
     cells = table(name, tmp_path, pang(name))
-    values = cells[cells["kind"] == "value"].set_index(["paper_row", "paper_column"])
+    values = cells[(cells["kind"] == "value") & (cells["seeds"] > 0)]
+    values = values.set_index(["paper_row", "paper_column"])
     theirs = printed_cells(name).cells
     assert values["paper"].notna().sum() == len(theirs)
     for cell in theirs:
@@ -69,10 +72,13 @@ def test_other_data_models_and_layers_are_not_compared(
         for run in (first, *others)
     ]
     cells = table(name, tmp_path, runs)
-    treated = cells[~cells["row"].isin(["ViT-T", "ViT-S", "ViT-B", "vanilla"])]
+    if name == "pang_table2":
+        cells = cells[cells["seeds"] > 0]
+    alone = ["ViT-T", "ViT-S", "ViT-B", "Point-BERT", "vanilla"]
+    treated = cells[~cells["row"].isin(alone)]
     assert len(treated)
     assert treated["paper"].isna().all()
-    vanilla = cells[cells["row"].isin(["ViT-S", "vanilla"])]
+    vanilla = cells[cells["row"].isin(["ViT-S", "Point-BERT", "vanilla"])]
     assert vanilla["paper"].isna().all() == ("data" in changed)
 
 
@@ -139,11 +145,50 @@ def test_a_skip_is_a_row_of_its_own_that_no_paper_has(name: str, tmp_path: Path)
 def test_table_b_has_columns_for_each_task(tmp_path: Path) -> None:
     cells = table("pang_table_b", tmp_path, pang("pang_table_b")).drop_duplicates("column_index")
     assert list(zip(cells["group"], cells["column"], strict=True)) == [
-        ("ImageNet, 300 epochs, ViT-S", "acc@1"),
-        ("ImageNet, 300 epochs, ViT-S", "acc@5"),
-        ("Something-Something-v2, ViT-S", "acc@1"),
-        ("Something-Something-v2, ViT-S", "acc@5"),
+        (f"{data}, {model}", f"acc@{k}")
+        for data, model in (
+            ("ImageNet, 300 epochs", "ViT-S"),
+            ("Something-Something-v2", "ViT-S"),
+            *((data.title, "Point-BERT") for data in printed.CLOUDS[:3]),
+        )
+        for k in (1, 5)
     ]
+
+
+def test_table_2_ends_with_what_public_models_reach(tmp_path: Path) -> None:
+    runs = pang("pang_table2")
+    cells = table("pang_table2", tmp_path / "all", runs)
+    public = cells[cells["seeds"] == 0]
+    assert public["row"].unique().tolist() == [
+        "Point-BERT, voted ten times, as its authors have it",
+        "Point-BERT +LLaMA, as released",
+        "Point-MAE, as its authors have it",
+    ]
+    theirs = {
+        (c.row.name, f"{c.column}"): c.value for c in printed_cells("pang_table2_public").cells
+    }
+    ours = {(c["paper_row"], c["paper_column"]): c["paper"] for _, c in public.iterrows()}
+    assert ours == theirs
+    assert public["mean"].isna().all()
+    assert public["row_index"].min() > cells.loc[cells["seeds"] > 0, "row_index"].max()
+    for _, cell in public.iterrows():  # in the column of its data set
+        head = cells[(cells["column_index"] == cell["column_index"]) & (cells["seeds"] > 0)]
+        assert set(head["group"]) == {cell["group"]} == {cell["paper_column"].partition(":")[0]}
+    text = to_markdown(cells)
+    line = next(line for line in text.splitlines() if "Point-MAE" in line)
+    assert f"{NO_CELL}<br>*paper 90.02*" in line
+    assert "nan" not in text + to_latex(cells)
+    assert len(without_paper(cells)) == len(cells) - len(public)
+
+
+def test_public_models_are_shown_only_on_their_own_data(tmp_path: Path) -> None:
+    runs = [
+        dataclasses.replace(run, data=Model("solids", "Solids", 0))
+        for run in pang("pang_table2")[::6]
+    ]
+    cells = table("pang_table2", tmp_path, runs)
+    assert (cells["seeds"] > 0).all()
+    assert cells["paper"].isna().all()
 
 
 def test_the_gains_of_the_papers_quote_each_other() -> None:

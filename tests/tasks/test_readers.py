@@ -10,7 +10,7 @@ import pytest
 from pandas import DataFrame
 from timm.data import ImageNetInfo
 
-from rectify.demo import glyphs, motions, pairs, scenes, scripts
+from rectify.demo import glyphs, motions, pairs, scenes, scripts, solids
 from rectify.tasks import names, readers, settings_of
 from rectify.tasks.image_classification.readers import bar, imagenet
 from rectify.tasks.image_classification.readers.imagenet import CORRUPTIONS, synsets
@@ -20,7 +20,10 @@ from rectify.typed import parse
 IMAGES = "rectify.tasks.image_classification.readers"
 CLIPS = "rectify.tasks.video_classification.readers"
 PAIRS = "rectify.tasks.pairs.readers"
-ALL = [(package, name) for package in (IMAGES, CLIPS, PAIRS) for name in readers.names(package)]
+POINTS = "rectify.tasks.point_classification.readers"
+ALL = [
+    (package, name) for package in (IMAGES, CLIPS, PAIRS, POINTS) for name in readers.names(package)
+]
 TOY = {"classes": 6, "image_size": 28}
 
 
@@ -39,7 +42,7 @@ def bar_listing(**changed: int) -> DataFrame:
 
 
 def test_every_folder_of_readers_belongs_to_a_task():
-    assert {settings_of(name).READERS for name in names()} == {IMAGES, CLIPS, PAIRS}
+    assert {settings_of(name).READERS for name in names()} == {IMAGES, CLIPS, PAIRS, POINTS}
 
 
 @pytest.mark.parametrize(("package", "name"), ALL)
@@ -70,6 +73,7 @@ def test_all_readers_are_known_without_torch():
         (IMAGES, "scenes", scenes.scenes),
         (CLIPS, "motions", motions.motions),
         (PAIRS, "pairs", pairs.pairs),
+        (POINTS, "solids", solids.solids),
     ],
 )
 def test_an_embedded_set_has_all_arguments_of_its_drawing_each_with_a_default(package, name, draw):

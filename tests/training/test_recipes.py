@@ -36,7 +36,7 @@ def test_the_papers_recipe_is_deits_but_for_three_values():
 def test_a_change_leaves_the_named_recipes_as_they_are():
     changed = recipe("deit", epochs=7, batch_size=64)
     assert (changed.epochs, changed.batch_size, changed.lr) == (7, 64, 5e-4)
-    assert set(RECIPES) == {"deit", "pang", "paper", "videomae"}
+    assert set(RECIPES) == {"paper", *PUBLISHED}
     assert RECIPES["deit"].epochs == 300
 
 
@@ -109,6 +109,12 @@ def test_an_unknown_name_is_one_line_with_the_nearest_right_one():
             r"milestones must be in order, and below epochs \(300\), got 300",
         ),
         ({"lr_factors": [["(", 1]]}, r"lr_factors must have regular expressions, got '\('"),
+        ({"undecayed": ["("]}, r"undecayed must have regular expressions, got '\('"),
+        (
+            {"undecayed": ["a"], "layer_decay": 0.5},
+            r"layer_decay must be null with undecayed, got 0\.5",
+        ),
+        ({"cloud_scale": 0.5}, r"training.cloud_scale .* greater than or equal to 1, got 0\.5"),
         ({"lr_factors": [["a", 0]]}, "training.lr_factors.0.1 .* greater than 0, got 0"),
         (
             {"lr_factors": [["", 1]], "layer_decay": 0.5},

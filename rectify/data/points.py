@@ -1,0 +1,88 @@
+"""Farthest point sampling and nearest neighbours of point clouds, in plain torch.
+
+Both give indices, so no gradient goes through them, and neither is computed in half precision: a
+cloud must be grouped the same way whatever autocast is on.
+"""
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+ORIGIN = 1e-3
+"""Squared norm up to which the CUDA kernel of PointNet++, and so of Point-BERT, takes no point."""
+
+
+@torch.no_grad()
+def farthest_points(
+    clouds: Float[Tensor, "batch points 3"],
+    count: int,
+    starts: Int64[Tensor, " batch"] | None = None,
+    *,
+    skip_origin: bool = False,
+) -> Int64[Tensor, "batch count"]:
+    """Return the indices of points each of which is farthest from those before it.
+
+    The first ``n`` of a larger ``count`` are those of ``n``.
+
+    Args:
+        clouds: Coordinates.
+        count: Points that are taken of each cloud.
+        starts: Index of each cloud's first point; 0 if None.
+        skip_origin: Whether points next to the origin are never taken, but for the first one.
+
+    Raises:
+        ValueError: If a cloud has fewer points.
+    """
+    batch, points, _ = clouds.shape
+    check_count(count, points)
+    with torch.autocast(clouds.device.type, enabled=False):
+        clouds = clouds.float()
+        distances = clouds.new_full((batch, points), torch.inf)
+        if skip_origin:
+            distances.masked_fill_(clouds.square().sum(2) <= ORIGIN, -1.0)
+        last = clouds.new_zeros(batch, dtype=torch.int64) if starts is None else starts
+        chosen = [last]
+        rows = torch.arange(batch, device=clouds.device)
+        for _ in range(count - 1):
+            from_last = (clouds - clouds[rows, last][:, None]).square().sum(2)
+            distances = torch.minimum(distances, from_last)
+            last = distances.argmax(1)
+            chosen.append(last)
+    return torch.stack(chosen, 1)
+
+
+@torch.no_grad()
+def nearest_points(
+    clouds: Float[Tensor, "batch points 3"], centres: Float[Tensor, "batch centres 3"], count: int
+) -> Int64[Tensor, "batch centres count"]:
+    """Return the indices of the ``count`` points nearest to each centre, the nearest first.
+
+    Raises:
+        ValueError: If a cloud has fewer points.
+    """
+    check_count(count, clouds.shape[1])
+    with torch.autocast(clouds.device.type, enabled=False):
+        exact = "donot_use_mm_for_euclid_dist"  # a product of matrices loses near points
+        distances = torch.cdist(centres.float(), clouds.float(), compute_mode=exact)
+    return distances.topk(count, largest=False).indices
+
+
+def taken(
+    clouds: Float[Tensor, "batch points 3"], indices: Int64[Tensor, " batch *chosen"]
+) -> Float[Tensor, " batch *chosen 3"]:
+    """Return the points of each cloud that have the indices."""
+    rows = torch.arange(len(clouds), device=clouds.device)
+    return clouds[rows.view(-1, *[1] * (indices.ndim - 1)), indices]
+
+
+def check_count(count: int, points: int) -> None:
+    """Check that a cloud has the points that are taken of it.
+
+    Raises:
+        ValueError: If it has fewer.
+    """
+    if not 1 <= count <= points:
+        raise ValueError(
+            f"points: between 1 and all {points} points of a cloud can be taken, got {count}. "
+            "Lower the points of the set, or the groups and their size of the trunk."
+        )

@@ -1,0 +1,1 @@
+"""Classification of point clouds: see README.md next to this file."""

@@ -1,0 +1,100 @@
+"""Table 2 of Pang et al. through the readers of the published sets, on generated files."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from rectify.demo.solids import SOLIDS
+from rectify.results.declared import GSNR, SCORES
+from rectify.results.tables import read_note, read_table
+from rectify.trunks.point_bert import PointBert
+from tests.helpers import cloud_trees
+from tests.helpers.point_bert import checkpoint
+from tests.workflow.project import ROOT, copy_project, warm
+
+CONFIG = ("demo-pang.yaml", "tests/clouds.yaml")
+RESULTS = Path("results") / "clouds"
+BERT = "point-bert-64"
+SCANS, MODELS = "scans", "models"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the project in which the table was made."""
+    project = copy_project(tmp_path_factory.mktemp("clouds"))
+    overlay = ROOT / "tests" / "clouds.yaml"
+    (project / "tests" / "clouds.yaml").write_bytes(overlay.read_bytes())
+    data = project / "data"
+    scans = cloud_trees.drawn(2048, "hardest", train=2)
+    cloud_trees.write_scanobjectnn(data / "scanobjectnn", "hardest", scans)
+    models = cloud_trees.drawn(8192, "only", train=2)
+    cloud_trees.write_dat(data / "modelnet40", models, 8192)
+    sizes = yaml.safe_load(overlay.read_text())["visions"][BERT]["overrides"]
+    (project / "models").mkdir()
+    torch.manual_seed(5)
+    trunk = PointBert.of({**sizes, "heads": 2}, classes=12, points=64)
+    checkpoint(trunk, project / "models" / "Point-BERT.pth")
+    said = warm(project, "--configfile", *CONFIG, "--", "pang_table2")
+    assert said.returncode == 0, said.stdout[-4000:]
+    return project
+
+
+def run_of(finished: Path, data: str, vanilla: bool) -> Path:
+    name = "vanilla" if vanilla else "insert_llama-m_layer-3_end"
+    return finished / RESULTS / "runs" / f"{data}_{BERT}_{name}"
+
+
+def test_the_table_has_both_sets_beside_public_models(finished: Path) -> None:
+    cells = pd.read_csv(finished / RESULTS / "tables" / "pang_table2.csv")
+    ours = cells[cells["seeds"] > 0]
+    assert set(zip(ours["group"], ours["column"], strict=True)) == {
+        (group, f"acc@{k}") for group in ("ScanObjectNN T50", "ModelNet40 1k") for k in (1, 3)
+    }
+    assert ours["kind"].value_counts().to_dict() == {"value": 8, "gain": 4, "item test": 4}
+    assert ours["mean"].notna().all()
+    assert ours["paper"].isna().all()  # of another model
+    public = cells[cells["seeds"] == 0].set_index(["row", "group"])["paper"]
+    assert public["Point-MAE, as its authors have it", "ScanObjectNN T50"] == 85.18
+    assert public["Point-MAE, as its authors have it", "ModelNet40 1k"] == 93.80
+
+
+def test_every_run_is_scored_and_measured(finished: Path) -> None:
+    for data in (SCANS, MODELS):
+        for vanilla in (True, False):
+            place = run_of(finished, data, vanilla) / "seed-0"
+            scores = read_table(SCORES, place / "scores.csv")
+            assert (scores["items"] == len(SOLIDS)).all()
+            gsnr = read_table(GSNR, place / "gsnr.csv")
+            assert set(gsnr["block"]) == {0, 1}
+            assert (gsnr["noise"] > 0).all()
+
+
+def test_settings_and_starts_are_those_of_the_configuration(finished: Path) -> None:
+    scans, models = (
+        json.loads((run_of(finished, data, False) / "config.json").read_text())
+        for data in (SCANS, MODELS)
+    )
+    assert scans["recipe"]["lr_factors"][0] == [r"^bridge\.", 0.1]
+    assert models["recipe"]["lr_factors"][0] == [r"^bridge\.", 0.5]
+    assert (scans["data"]["normalise"], models["data"]["normalise"]) == ("none", "unit")
+    assert "votes" not in scans["data"]  # they train nothing again
+    notes = [
+        read_note(run_of(finished, data, True) / "seed-0" / "history.csv")["provenance"]["facts"]
+        for data in (SCANS, MODELS)
+    ]
+    assert list(notes[0]["starts"]) == ["models/Point-BERT.pth"]
+    assert "starts" not in notes[1]
+
+
+def test_the_prepared_sets_say_where_each_cloud_comes_from(finished: Path) -> None:
+    for data, source in (
+        (SCANS, "main_split/test_objectdataset_augmentedrot_scale75.h5:0"),
+        (MODELS, "modelnet40_test_8192pts_fps.dat:0 sphere_5000"),
+    ):
+        listing = pd.read_csv(finished / RESULTS / "data" / data / "manifest.csv")
+        assert listing["split"].value_counts().to_dict() == {"train": 24, "test": 12}
+        assert source in set(listing["source"])
