@@ -93,8 +93,7 @@ def pretrain(
     with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator
         torch.manual_seed(seed_for(seed, "weights"))
         model = FAMILIES[family](tokenizer, layers, hidden, heads, context)
-    starts = (training == tokenizer.bos_token_id).nonzero().squeeze(1)
-    windows = _windows(training, starts, batch_size, context, generator(seed, "windows"))
+    windows = _windows(training, tokenizer.bos_token_id, batch_size, context, seed)
     validate = functools.partial(_validation_loss, model, held_out, context)
     curve = _fit(model, windows, validate, steps, lr)
     facts = {
@@ -219,14 +218,15 @@ def _stream(tokenizer: PreTrainedTokenizerFast, names: list[str]) -> Int[Tensor,
 
 def _windows(
     stream: Int[Tensor, " tokens"],
-    starts: Int[Tensor, " items"],
+    start: int,
     batch: int,
     context: int,
-    draws: torch.Generator,
+    seed: int,
 ) -> Callable[[], Int[Tensor, "batch tokens"]]:
     """Return a function that draws windows of ``context`` + 1 tokens, each from a name's start."""
+    starts = (stream == start).nonzero().squeeze(1)
     stream = torch.cat([stream, stream.repeat(1 + context // len(stream))])  # begins again
-    offsets = torch.arange(context + 1)
+    offsets, draws = torch.arange(context + 1), generator(seed, "windows")
 
     def draw() -> Int[Tensor, "batch tokens"]:
         chosen = starts[torch.randint(len(starts), (batch, 1), generator=draws)]
