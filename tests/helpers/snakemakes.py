@@ -19,7 +19,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 IMPORTED = (
-    *("snakemake.cli", "snakemake_executor_plugin_slurm", "snakemake_executor_plugin_slurm_jobstep"),
+    *(
+        "snakemake.cli",
+        "snakemake_executor_plugin_slurm",
+        "snakemake_executor_plugin_slurm_jobstep",
+    ),
     *("pydantic", "yaml", "jaxtyping"),
 )
 
