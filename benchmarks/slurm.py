@@ -28,7 +28,8 @@ HOURS = 4
 def run(options: Options) -> list[Table]:
     """Return one table: a row for each way to submit the trainings."""
     count = TRAININGS_PER_ROUND * options.rounds
-    rows = [_row(name, count) for name in options.chosen(NAMES)]
+    with tempfile.TemporaryDirectory(prefix="slurm-") as daemons, Cluster(Path(daemons)) as cluster:
+        rows = [_row(name, count, cluster) for name in options.chosen(NAMES)]
     columns = ("submitted", "SLURM jobs", "minutes in all", "training, s", "overhead, s")
     note = (
         f"{count} trainings, two at a time; a group holds {GROUP}. The last two columns are means "
@@ -37,35 +38,33 @@ def run(options: Options) -> list[Table]:
     return [Table(columns, rows, note)]
 
 
-def _row(name: str, count: int) -> tuple[str, ...]:
+def _row(name: str, count: int, cluster: Cluster) -> tuple[str, ...]:
     with tempfile.TemporaryDirectory(prefix="slurm-") as place:
-        daemons, project = Path(place, "cluster"), Path(place, "project")
-        daemons.mkdir()
-        project.mkdir()
-        copy_workflow(project)
-        overlay = {"seeds": list(range(count)), "data": {"digits": {"training": {"epochs": 2}}}}
+        project = copy_workflow(Path(place))
+        digits = {"fraction": 1.0, "training": {"epochs": 2}}
+        overlay = {"seeds": list(range(count)), "data": {"digits": digits}}
         (project / "seeds.json").write_text(json.dumps(overlay))
         targets = [f"{RESULTS}/runs/{RUN}/seed-{seed}/summary.json" for seed in range(count)]
-        with Cluster(daemons) as cluster:
-            options = ("--jobs", "2", *(GROUPED if name == "grouped" else ()))
-            configs = (*FAULTS, "seeds.json")
-            begun = time.monotonic()
-            head = start(project, cluster, *targets, configs=configs, options=options)
-            if finish(head, project, HOURS * 3600):
-                raise RuntimeError((project / "said.log").read_text()[-2000:])
-            minutes = (time.monotonic() - begun) / 60
-            jobs = _elapsed(cluster)
+        options = ("--jobs", "2", *(GROUPED if name == "grouped" else ()))
+        begun = time.monotonic()
+        configs = (*FAULTS, "seeds.json")
+        head = start(project, cluster, *targets, configs=configs, options=options)
+        if finish(head, project, HOURS * 3600):
+            raise RuntimeError((project / "said.log").read_text()[-2000:])
+        minutes = (time.monotonic() - begun) / 60
+        jobs = _elapsed(cluster, project)
         seconds = [_command_seconds(project, seed) for seed in range(count)]
     overhead = (sum(jobs) - sum(seconds)) / count
     measured = (minutes, sum(seconds) / count, overhead)
     return (name, str(len(jobs)), *(f"{number:.1f}" for number in measured))
 
 
-def _elapsed(cluster: Cluster) -> list[int]:
-    """Return the seconds that each job with trainings took."""
-    fields = "comment%200,elapsedraw"
-    rows = cluster.run("sacct", "-X", "-n", "-P", "-S", f"now-{HOURS}hours", "-o", fields)
-    return [int(row.rpartition("|")[2]) for row in rows.splitlines() if "_train" in row]
+def _elapsed(cluster: Cluster, project: Path) -> list[int]:
+    """Return the seconds that each job of a project with trainings took."""
+    fields = "workdir,comment,elapsedraw"
+    text = cluster.run("sacct", "-X", "-n", "-P", "-S", f"now-{HOURS}hours", "-o", fields)
+    rows = [row.split("|") for row in text.splitlines()]
+    return [int(took) for place, what, took in rows if place == f"{project}" and "_train" in what]
 
 
 def _command_seconds(project: Path, seed: int) -> float:

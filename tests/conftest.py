@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from tests.helpers import synthetic
 
 FAULT = "fault"  # the name of what a test tells pytest's summary about
-TOGETHER = ("tests/slurm", "tests/workflow")
+SMOKE = ("digests", "elsewhere", "smoke", "what_trains")
+TOGETHER = {
+    "slurm": ("tests/slurm/",),
+    "smoke": tuple(f"tests/workflow/test_{name}.py" for name in SMOKE),
+}
+"""What shares a cluster, or a finished workflow."""
 
 CLASSES, SIZE, DEPTH = 5, 16, 4
 
@@ -124,22 +129,29 @@ def survived(request):
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with what takes longest in one process: the folders in `TOGETHER`, in their order."""
-    last = len(TOGETHER)
-    places = {folder: place for place, folder in enumerate(TOGETHER)}
-    items.sort(key=lambda item: places.get(_folder(item.nodeid), last))
+    """Begin with what takes longest in one process: the groups of `TOGETHER`, then workflows."""
+    groups = list(TOGETHER)
+
+    def place(item):
+        group = _group(item.nodeid)
+        if group in groups:
+            return groups.index(group)
+        return len(groups) + (not group.startswith("tests/workflow/"))
+
+    items.sort(key=place)
 
 
-def _folder(test):
-    """Return the folder of a test by its id."""
-    return test.partition("::")[0].rpartition("/")[0]
+def _group(test):
+    """Return with what a test, given by its id, shares a process: a group, or its file."""
+    groups = [name for name, files in TOGETHER.items() if test.startswith(files)]
+    return groups[0] if groups else test.partition("::")[0]
 
 
 @pytest.hookimpl(optionalhook=True)  # of a plugin that need not be there
 def pytest_xdist_make_scheduler(config, log):
     """Keep together, in one process of ``pytest -n``, what shares costly fixtures.
 
-    That is a file; of the folders in `TOGETHER`, which share a cluster or a finished workflow, all.
+    That is a file, or a group of `TOGETHER`.
     """
     from xdist.scheduler import LoadScopeScheduling
 
@@ -147,8 +159,7 @@ def pytest_xdist_make_scheduler(config, log):
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            folder = _folder(nodeid)
-            return folder if folder in TOGETHER else nodeid.partition("::")[0]
+            return _group(nodeid)
 
     return ByFile(config, log)
 

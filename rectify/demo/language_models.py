@@ -89,12 +89,12 @@ def pretrain(
     """
     _check(names, family, hidden, heads, steps, batch_size, context)
     tokenizer = character_tokenizer(names)
-    train_names, held_out = _split(names, seed)
+    training, held_out = (_stream(tokenizer, part) for part in _split(names, seed))
     with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator
         torch.manual_seed(seed_for(seed, "weights"))
         model = FAMILIES[family](tokenizer, layers, hidden, heads, context)
-    windows = _windows(tokenizer, train_names, batch_size, context, generator(seed, "windows"))
-    validate = functools.partial(_validation_loss, model, _stream(tokenizer, held_out), context)
+    windows = _windows(training, tokenizer.bos_token_id, batch_size, context, seed)
+    validate = functools.partial(_validation_loss, model, held_out, context)
     curve = _fit(model, windows, validate, steps, lr)
     facts = {
         "language": language,
@@ -104,7 +104,7 @@ def pretrain(
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "block_parameters": _block_parameters(model),
         "characters_seen": steps * batch_size * context,
-        "unigram_entropy": unigram_entropy(_stream(tokenizer, names)),
+        "unigram_entropy": unigram_entropy(torch.cat([training, held_out])),
         "validation_loss": curve[-1][-1],
     }
     _save(output, model, tokenizer, curve, provenance(seed, __name__, **facts))
@@ -217,17 +217,16 @@ def _stream(tokenizer: PreTrainedTokenizerFast, names: list[str]) -> Int[Tensor,
 
 
 def _windows(
-    tokenizer: PreTrainedTokenizerFast,
-    names: list[str],
+    stream: Int[Tensor, " tokens"],
+    start: int,
     batch: int,
     context: int,
-    draws: torch.Generator,
+    seed: int,
 ) -> Callable[[], Int[Tensor, "batch tokens"]]:
     """Return a function that draws windows of ``context`` + 1 tokens, each from a name's start."""
-    stream = _stream(tokenizer, names)
-    starts = (stream == tokenizer.bos_token_id).nonzero().squeeze(1)
+    starts = (stream == start).nonzero().squeeze(1)
     stream = torch.cat([stream, stream.repeat(1 + context // len(stream))])  # begins again
-    offsets = torch.arange(context + 1)
+    offsets, draws = torch.arange(context + 1), generator(seed, "windows")
 
     def draw() -> Int[Tensor, "batch tokens"]:
         chosen = starts[torch.randint(len(starts), (batch, 1), generator=draws)]

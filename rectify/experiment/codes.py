@@ -1,6 +1,7 @@
 """Which code decides what the jobs of a rule write: the modules that its digest begins with."""
 
 import functools
+from collections.abc import Callable
 
 from rectify.results.provenance import source_digest
 from rectify.tasks import module_of
@@ -61,3 +62,15 @@ def modules(rule: str, task: str | None = None) -> tuple[str, ...]:
 def digest(rule: str, task: str | None = None) -> str:
     """Return the digest of the code that decides what a rule's jobs write."""
     return source_digest(*modules(rule, task))
+
+
+def digest_when_asked(rule: str, task: str | None = None) -> Callable[[object], str]:
+    """Return a function of wildcards that returns ``digest(rule, task)``.
+
+    So a process that runs one job computes the digest of its rule, and not those of all.
+    """
+
+    def of_any(wildcards: object) -> str:
+        return digest(rule, task)
+
+    return of_any

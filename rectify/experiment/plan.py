@@ -4,7 +4,7 @@ Nothing here decides a number: all that does is in the settings and in the files
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from rectify import targets
 from rectify.experiment import grid
 from rectify.experiment.check import PAIRS, check_place
-from rectify.experiment.codes import digest, modules
+from rectify.experiment.codes import digest, digest_when_asked, modules
 from rectify.experiment.repositories import repositories
 from rectify.experiment.run import Run
 from rectify.experiment.settings import Config
@@ -50,9 +50,9 @@ class Plan:
 
     # Code
 
-    def code(self, rule: str, task: str | None = None) -> str:
-        """Return the digest of the code that decides what a rule's jobs write."""
-        return digest(rule, task)
+    def code(self, rule: str, task: str | None = None) -> Callable[[object], str]:
+        """Return a function of wildcards: the digest of the code that decides what a rule does."""
+        return digest_when_asked(rule, task)
 
     def data_code(self, wildcards: OfSet) -> str:
         """Return the digest of the code that reads or draws a set."""
@@ -62,19 +62,19 @@ class Plan:
     def train_code(self, wildcards: OfRun) -> str:
         """Return the digest of the code that trains a run."""
         is_outlined = grid.is_outlined(self.config, self.run(wildcards))
-        return self.code("outlined_train" if is_outlined else "train", self._task(wildcards))
+        return digest("outlined_train" if is_outlined else "train", self._task(wildcards))
 
     def evaluate_code(self, wildcards: OfRun) -> str:
         """Return the digest of the code that scores a run."""
-        return self.code("evaluate", self._task(wildcards))
+        return digest("evaluate", self._task(wildcards))
 
     def filtering_code(self, wildcards: OfRun) -> str:
         """Return the digest of the code that compares a run's activations with masks."""
-        return self.code("filtering", self._task(wildcards))
+        return digest("filtering", self._task(wildcards))
 
     def features_code(self, wildcards: OfRun) -> str:
         """Return the digest of the code that computes a run's features."""
-        return self.code("vision_features", self._task(wildcards))
+        return digest("vision_features", self._task(wildcards))
 
     def target_code(self, wildcards: OfTarget) -> str:
         """Return the digest of the code that makes a table or figure."""
@@ -82,7 +82,7 @@ class Plan:
         sets = {name for one in target.reads for name in self.config.experiments[one].data}
         return targets.code(target.kind, sorted({self.config.data[name].task for name in sets}))
 
-    def page_code(self) -> str:
+    def page_code(self, wildcards: OfPage) -> str:
         """Return the digest of the code that makes the page, with the findings of its targets."""
         kinds = sorted({target.kind for target in self.targets.values()})
         return source_digest(*modules("page"), *map(targets.module_name, kinds))

@@ -24,7 +24,7 @@ from rectify.gsnr.generic import GENERIC
 from rectify.gsnr.kernels import Sums
 from rectify.gsnr.links import Links
 from rectify.gsnr.lookup import Choice, WatchedLayer, check_unmixed, watched_layers
-from rectify.gsnr.slots import Slots
+from rectify.gsnr.slots import Slots, joined, parted
 from rectify.gsnr.statistics import Linked, Moments, across_ranks, merged
 from rectify.gsnr.tap import Gather, Gathered
 from rectify.results.declared import GSNR_MODES
@@ -202,18 +202,10 @@ class GradientMoments:
             return
         counts = torch.stack([taken[record.layer.name][1] for record in there]).tolist()
         sums = [own for record in there for own in taken[record.layer.name][0]]
-        flat = Sums(*(torch.cat([own[part].flatten() for own in sums]) for part in (0, 1)))
-        moments = self._moments(flat, round(max(counts)))
-        shapes = [own.total.shape for own in sums]
-        sizes = [own.total.numel() for own in sums]
-        parts = zip(moments.mean.split(sizes), moments.variance.split(sizes), shapes, strict=True)
+        parts = parted(self._moments(joined(sums), round(max(counts))), sums)
         for record, count in zip(there, counts, strict=True):
             record.runs, record.samples = 1, round(count)
-            for name in record.layer.trainable:
-                mean, variance, shape = next(parts)
-                record.moments[name] = Moments(
-                    mean.view(shape), variance.view(shape), moments.samples
-                )
+            record.moments = {name: next(parts) for name in record.layer.trainable}
 
     def __exit__(self, *exception: object) -> None:
         self._gathers = False

@@ -5,7 +5,7 @@ two tensors, its slots, that nothing is computed from and whose gradients are de
 over the samples of its gradients and of their squares. One more counts the samples.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rectify.gsnr.kernels import Sums
 from rectify.gsnr.lookup import WatchedLayer
+from rectify.gsnr.statistics import Moments
 from rectify.gsnr.tap import Gather, Gathered
 
 
@@ -55,6 +56,20 @@ def _slot(like: Tensor) -> Tensor:
     wide = torch.promote_types(like.dtype, torch.float32)
     zero = torch.zeros((), dtype=wide, device=like.device)
     return zero.expand(like.shape).detach().requires_grad_()
+
+
+def joined(sums: Sequence[Sums]) -> Sums:
+    """Return the sums of several parameters as those of one, ``(entries,)``."""
+    total, squares = (torch.cat([own[part].flatten() for own in sums]) for part in (0, 1))
+    return Sums(total, squares)
+
+
+def parted(moments: Moments, like: Sequence[Sums]) -> Iterator[Moments]:
+    """Give the moments of each parameter from those of all, in the order of ``joined``."""
+    sizes = [own.total.numel() for own in like]
+    parts = zip(like, moments.mean.split(sizes), moments.variance.split(sizes), strict=True)
+    for own, mean, variance in parts:
+        yield Moments(mean.view_as(own.total), variance.view_as(own.total), moments.samples)
 
 
 def compiled(model: nn.Module, **options: Any) -> Callable[..., Any]:

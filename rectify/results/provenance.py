@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).resolve().parents[1]
+HOLDERS = ("body", "orelse", "finalbody", "handlers", "cases")  # of statements, in a syntax tree
 PACKAGES = ("torch", "timm", "transformers", "numpy", "pandas", "snakemake")
 
 
@@ -109,30 +110,40 @@ def _device() -> str:
 @functools.cache
 def _read(module: str) -> tuple[str, tuple[str, ...]]:
     """Return a module's digest, and the modules of the package that it imports."""
-    tree = ast.parse(_source(module))
-    imported = _imported(module, tree)
+    source = _source(module)
+    tree = ast.parse(source)
+    imported = _imported(module, tree, looks_through="__path__" in source)
     return hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest(), imported
 
 
-def _imported(module: str, tree: ast.Module) -> tuple[str, ...]:
+def _imported(module: str, tree: ast.Module, looks_through: bool) -> tuple[str, ...]:
     names: set[str] = set()
-    for node in _executed(tree):
+    for node in _statements(tree, only_executed=True):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module)
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
     names |= {name.rpartition(".")[0] for name in names} | {module.rpartition(".")[0]}
-    names |= _looked_through(tree, names)
+    if looks_through:
+        names |= _looked_through(tree, names)
     return tuple(name for name in names if name.startswith("rectify.") and _path(name))
 
 
-def _executed(node: ast.AST) -> Iterator[ast.AST]:
-    """Give a tree's nodes without what only a type checker reads."""
-    yield node
-    only_types = isinstance(node, ast.If) and getattr(node.test, "id", None) == "TYPE_CHECKING"
-    for child in node.orelse if only_types else ast.iter_child_nodes(node):
-        yield from _executed(child)
+def _statements(tree: ast.Module, only_executed: bool) -> Iterator[ast.AST]:
+    """Give a tree's statements and what holds some, not their expressions: ten times as many.
+
+    Args:
+        tree: Of a module.
+        only_executed: Whether to leave out what only a type checker reads.
+    """
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        only_types = isinstance(node, ast.If) and getattr(node.test, "id", None) == "TYPE_CHECKING"
+        for field in ("orelse",) if only_types and only_executed else HOLDERS:
+            waiting.extend(getattr(node, field, ()))
 
 
 def _looked_through(tree: ast.Module, imported: set[str]) -> set[str]:
@@ -174,9 +185,9 @@ def _path(module: str) -> Path | None:
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
+    for node in _statements(tree, only_executed=False):
         body = getattr(node, "body", None)
-        if isinstance(body, list) and body and _is_docstring(body[0]):
+        if body and _is_docstring(body[0]):
             del body[0]
     return tree
 

@@ -464,7 +464,7 @@ def test_two_processes_train_as_one(folder):
 
 
 def test_a_signal_saves_within_the_epoch_and_the_same_command_resumes(folder):
-    settings = settings_of(training={"epochs": 60})
+    settings = settings_of(training={"epochs": 20})
     undisturbed = training(folder, settings, "undisturbed")
     command = words(folder, settings, "stopped")
     status, errors = ended(command, signal_after=("epoch 1:", signal.SIGUSR2))

@@ -324,13 +324,15 @@ def test_labels_hold_what_is_only_shown(paper):
 @BOTH
 def test_the_depth_of_every_run_is_that_of_its_model(values):
     config = read(values)
-    for run in all_runs(config):
-        vision = config.visions[run.vision]
-        depth = vision.overrides.get("depth", 12)  # of Point-BERT
+    depths = {}
+    for name in {run.vision for run in all_runs(config)}:
+        vision = config.visions[name]
+        depths[name] = vision.overrides.get("depth", 12)  # of Point-BERT
         if vision.timm != "none":
             with torch.device("meta"):
-                depth = len(timm.create_model(vision.timm, **vision.overrides).blocks)
-        assert run_settings(config, run).vision.depth == depth, run.name
+                depths[name] = len(timm.create_model(vision.timm, **vision.overrides).blocks)
+    for run in all_runs(config):
+        assert run_settings(config, run).vision.depth == depths[run.vision], run.name
 
 
 def test_positions_follow_the_depth_that_overrides_give():

@@ -1,8 +1,6 @@
 """What the tests of moments share: small models, a batch, and the slow oracle."""
 
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 
 import pytest
@@ -14,6 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from rectify.gsnr.moments import GradientMoments, Moments
 from rectify.results.declared import GSNR_MODES
+from tests.helpers.processes import run_scripts
 
 SAMPLES = 6
 
@@ -150,17 +149,8 @@ def run_two_processes(script: str) -> None:
     """Run a script in two processes that are told rank and port; each must print "equal"."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, str(rank), str(port)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    ends = [rank.communicate(timeout=300) for rank in ranks]
-    assert [out.strip() for out, _ in ends] == ["equal", "equal"], ends
+    ends = run_scripts(script, [(f"{rank}", f"{port}") for rank in range(2)])
+    assert [said.strip() for said in ends] == ["equal", "equal"], ends
 
 
 def assert_close(

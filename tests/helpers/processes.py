@@ -1,4 +1,4 @@
-"""`rectify` command lines in processes of their own, without the seconds of imports.
+"""`rectify` command lines and scripts in processes of their own, without the seconds of imports.
 
 Each is a fork of one process that has imported everything, so it computes what a fresh process
 would, and it has a process id that signals can be sent to.
@@ -59,6 +59,22 @@ def run_rectify(
         return subprocess.CompletedProcess(words, status, output.read(), errors)
 
 
+def run_scripts(script: str, arguments: Sequence[Sequence[str]]) -> list[str]:
+    """Run a script at the same time with each list of arguments; return what each run said."""
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = [Path(folder) / f"{number}" for number in range(len(arguments))]
+        processes = [
+            _forks().Process(target=_run_script, args=(script, list(words), f"{output}"))
+            for words, output in zip(arguments, outputs, strict=True)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(HANGS_SECONDS)
+            process.kill()  # one that hangs
+        return [output.read_text() for output in outputs]
+
+
 @functools.cache
 def _forks() -> context.ForkServerContext:
     """Start the process that imports everything, once."""
@@ -96,3 +112,12 @@ def _run(
     os.environ.clear()
     os.environ.update(environment)
     sys.exit(run(words))
+
+
+def _run_script(script: str, arguments: list[str], output: str) -> None:
+    """Become the script."""
+    file = os.open(output, os.O_WRONLY | os.O_CREAT)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    sys.argv = ["-c", *arguments]
+    exec(compile(script, "script", "exec"), {"__name__": "__main__"})

@@ -1,5 +1,9 @@
 """Tiny random checkpoints of every family, in Hugging Face format."""
 
+import functools
+import json
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -100,7 +104,15 @@ FAMILIES = {
 
 
 def made_checkpoint(folder: Path, seed: int = 0, **settings) -> Path:
-    config = AutoConfig.for_model(**SIZES | {"vocab_size": 40} | settings)
+    """Write a checkpoint; the same one is made only once."""
+    torch.manual_seed(seed)
+    return shutil.copytree(_made(seed, json.dumps(settings)), folder, dirs_exist_ok=True)
+
+
+@functools.cache
+def _made(seed: int, settings: str) -> Path:
+    folder = Path(tempfile.mkdtemp(dir=_folder().name))
+    config = AutoConfig.for_model(**SIZES | {"vocab_size": 40} | json.loads(settings))
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():  # norms and biases too, so that swapping two of them shows
@@ -109,6 +121,12 @@ def made_checkpoint(folder: Path, seed: int = 0, **settings) -> Path:
     model.save_pretrained(folder)
     character_tokenizer(["abcdefghijklmnopqrstuvwxyz "]).save_pretrained(folder)
     return folder
+
+
+@functools.cache
+def _folder() -> tempfile.TemporaryDirectory:
+    """Return a folder that is removed when the tests end."""
+    return tempfile.TemporaryDirectory(prefix="checkpoints-")
 
 
 def sharded(folder: Path) -> Path:

@@ -113,6 +113,48 @@ def test_every_layer_that_gsnr_measures_is_in_its_digest():
     assert {f"rectify.gsnr.layers.{name}" for name in names} <= closure("rectify.gsnr.observer")
 
 
+NESTED = """
+try:
+    {}
+except ValueError:
+    {}
+else:
+    {}
+finally:
+    {}
+while value:
+    with value:
+        {}
+else:
+    {}
+match value:
+    case 1:
+        {}
+class Class:
+    async def method(self):
+        for item in value:
+            {}
+        else:
+            {}
+"""
+
+
+def test_an_import_counts_wherever_it_is(package):
+    for place in range(NESTED.count("{}")):
+        words = ["pass"] * NESTED.count("{}")
+        words[place] = "from rectify import bottom"
+        (package / "other.py").write_text(NESTED.format(*words))
+        assert closure("rectify.other") == {"rectify.other", "rectify.bottom"}
+
+
+def test_the_statements_of_a_module_are_those_of_a_walk_through_its_whole_tree():
+    for path in module.PACKAGE.rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        walked = {id(node) for node in ast.walk(tree) if isinstance(node, ast.stmt)}
+        found = module._statements(tree, only_executed=False)
+        assert {id(node) for node in found if isinstance(node, ast.stmt)} == walked
+
+
 def test_circular_imports_end(package):
     (package / "bottom.py").write_text("import rectify.top\n\nvalue = 3\n")
     assert closure("rectify.top") == {"rectify.top", "rectify.middle", "rectify.bottom"}

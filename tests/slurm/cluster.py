@@ -113,7 +113,7 @@ def wait_until(true: Callable[[], object], what: str) -> object:
     end = time.monotonic() + HANGS_SECONDS
     while not (value := true()):
         assert time.monotonic() < end, f"waited {HANGS_SECONDS} s for {what}"
-        time.sleep(0.1)
+        time.sleep(0.3)  # a condition may start a program
     return value
 
 

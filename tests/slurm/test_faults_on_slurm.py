@@ -26,6 +26,7 @@ from tests.slurm.workflow import (
     hold,
     kill,
     lost,
+    run_here,
     said,
     start,
 )
@@ -52,6 +53,10 @@ class Disturbed:
     def start(self, *targets: str) -> None:
         """Start snakemake; the run before has ended or was killed."""
         self.head = start(self.project, self.cluster, *targets, configs=FAULTS)
+
+    def start_trainings(self, *seeds: int) -> None:
+        """Start snakemake for the trainings of these seeds."""
+        self.start(*(FIRST.replace("seed-0", f"seed-{seed}") for seed in seeds))
 
     def folder(self, seed: int) -> Path:
         """Return where a training keeps its states."""
@@ -105,9 +110,9 @@ class Disturbed:
 
 @pytest.fixture(scope="module")
 def disturbed(
-    tmp_path_factory: pytest.TempPathFactory, undisturbed: Path, cluster: Cluster
+    tmp_path_factory: pytest.TempPathFactory, undisturbed: Path, cluster: Cluster, warmed: str
 ) -> Iterator[dict]:
-    """Let every fault happen; return what was seen of each."""
+    """Let every fault happen, then make the table here; return what was seen of each fault."""
     project = tmp_path_factory.mktemp("disturbed") / "project"
     shutil.copytree(undisturbed, project)  # the data set is made; the trainings are not
     for made in ("runs", "tables", STATES, "logs"):
@@ -118,6 +123,7 @@ def disturbed(
         for fault in (_interrupt, _kill_head, _requeue, _end):
             fault(world, seen)
         seen["last jobs"] = [world.job(seed) for seed in BY_SEED]
+        seen["said here"] = run_here(project, warmed)
         yield seen
     finally:
         if world.head is not None and world.head.poll() is None:
@@ -157,7 +163,7 @@ def _requeue(world: Disturbed, seen: dict) -> None:
     obstacle.parent.mkdir(parents=True)
     obstacle.touch()
     world.cluster.kill("slurmdbd")
-    world.start(*(FIRST.replace("seed-0", f"seed-{seed}") for seed in (3, 4, 5)))
+    world.start_trainings(3, 4, 5)
     world.freeze(4, 5)
     seen["requeued"] = {seed: world.job(seed) for seed in (4, 5)}
     # SLURM warns up to three minutes before the end, and wakes the stopped process
@@ -177,9 +183,9 @@ def _requeue(world: Disturbed, seen: dict) -> None:
 
 
 def _end(world: Disturbed, seen: dict) -> None:
-    """The same command again, to its end, with one more fault for each training that is left."""
+    """All trainings, to their end, with one more fault for each that is left."""
     cluster = world.cluster
-    world.start("table6")
+    world.start_trainings(*BY_SEED)
     processes = world.freeze(0, 1, 2, 3)
     seen["ended"] = {seed: world.job(seed) for seed in ENDED}
     seen["requeued"][3] = world.job(3)
@@ -207,8 +213,10 @@ def accounting(disturbed: dict, cluster: Cluster) -> Callable[[str], str]:
     )
 
 
-def test_the_same_command_ends_well_after_all_faults(disturbed: dict) -> None:
+def test_snakemake_ends_well_after_all_faults(disturbed: dict) -> None:
     assert disturbed["status"] == 0, disturbed["said"][-3000:]
+    assert "rule evaluate:" in disturbed["said here"]
+    assert "rule train:" not in disturbed["said here"]  # every training was there, and complete
 
 
 @pytest.mark.parametrize("seed", BY_SEED, ids=BY_SEED.values())

@@ -21,8 +21,11 @@ TABLES = RESULTS / "tables"
 
 
 @pytest.fixture
-def project(tmp_path: Path, undisturbed: Path) -> Path:
-    """Return a copy of the finished project, without its table."""
+def project(
+    tmp_path: Path, undisturbed: Path, warmed: str, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """Return a copy of the finished project, without its table; its jobs are forks."""
+    monkeypatch.setenv("RECTIFY_WARM", warmed)
     shutil.copytree(undisturbed, tmp_path / "project")
     shutil.rmtree(tmp_path / "project" / TABLES)
     return tmp_path / "project"

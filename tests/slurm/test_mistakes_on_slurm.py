@@ -10,11 +10,11 @@ from tests.slurm.workflow import FAULTS, FIRST, RESULTS, RUN, copy_workflow, fin
 
 
 @pytest.fixture(scope="module")
-def mistaken(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster) -> Path:
+def mistaken(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster, warmed: str) -> Path:
     """Return a project whose first training measures more batches than there are."""
     project = copy_workflow(tmp_path_factory.mktemp("mistaken"))
     (project / "mine.yaml").write_text("gsnr: {batches: 999}\n")
-    head = start(project, cluster, FIRST, configs=(*FAULTS, "mine.yaml"), warm=True)
+    head = start(project, cluster, FIRST, configs=(*FAULTS, "mine.yaml"), warmed=warmed)
     assert finish(head, project) != 0
     return project
 

@@ -12,14 +12,15 @@ from tests.workflow.project import call
 RESULTS = Path("results") / "tiny"
 TABLES = [f"table{number}" for number in range(1, 7)]
 FIGURES = [f"figure{number}" for number in range(2, 6)]
+RUN = "scenes_vit-64-patch7_vanilla"
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster, warmed: str) -> Path:
     """Return a copy of the project in which the cluster has made everything."""
     project = copy_workflow(tmp_path_factory.mktemp("smoke"))
     targets = ("all", f"{RESULTS}/environment.txt")
-    status = finish(start(project, cluster, *targets, warm=True), project)
+    status = finish(start(project, cluster, *targets, warmed=warmed), project)
     assert status == 0, said(project)[-4000:]
     return project
 
@@ -49,13 +50,13 @@ def test_every_table_figure_and_the_page_are_there(finished: Path) -> None:
 def test_a_training_has_a_gpu_and_its_name_says_what_it_is(
     finished: Path, cluster: Cluster
 ) -> None:
-    training = "rule_train_wildcards_digits_vit-64_vanilla_0"
+    training = f"rule_train_wildcards_{RUN}_0"
     resources, name, minutes = row_of(cluster, finished, training)
     assert "gres/gpu=1" in resources
     assert "mem=32000M" in resources
     assert name.startswith(slurm.PREFIX)
     assert minutes == "2880"
-    logs = finished / ".snakemake" / "slurm_logs" / "rule_train" / "digits_vit-64_vanilla_0"
+    logs = finished / ".snakemake" / "slurm_logs" / "rule_train" / f"{RUN}_0"
     assert len(list(logs.glob("*.log"))) == 1
 
 
@@ -63,12 +64,12 @@ def test_a_training_on_two_gpus_is_two_processes_on_one_node(
     finished: Path, cluster: Cluster
 ) -> None:
     (finished / "two.json").write_text('{"device_gpus": 2}')
-    folder = RESULTS / "runs" / "digits_vit-64_vanilla" / "seed-1"
+    folder = RESULTS / "runs" / RUN / "seed-1"
     options, configs = ("--printshellcmds",), (*TINY, "two.json")
     target = str(folder / "summary.json")
     head = start(finished, cluster, target, configs=configs, options=options)
     assert finish(head, finished) == 0, said(finished)[-4000:]
-    training = "rule_train_wildcards_digits_vit-64_vanilla_1"
+    training = f"rule_train_wildcards_{RUN}_1"
     resources, *_ = row_of(cluster, finished, training)
     assert "gres/gpu=2" in resources
     assert "node=1" in resources.split(",")
@@ -113,7 +114,7 @@ def test_status_and_doctor_know_the_cluster(
         monkeypatch.setenv(key, cluster.environment[key])
     configs = ("--config", *TINY)
     status = call(finished, "python", "-m", "rectify", "status", *configs)
-    assert status.stdout.splitlines()[-2] == "8 done", status.stdout
+    assert status.stdout.splitlines()[-2] == "4 done", status.stdout
     profiles = ("--profile", "slurm/profile.yaml", "tests/slurm/site/profile.yaml")
     doctor = call(finished, "python", "-m", "rectify", "doctor", *configs, *profiles)
     assert "ok  partition: test: 2 nodes, gpu:2" in doctor.stdout

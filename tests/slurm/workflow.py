@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from tests.slurm.cluster import Cluster
-from tests.workflow.project import BIN, ROOT, copy_project, environment
+from tests.workflow.project import BIN, ROOT, call, copy_project, environment
 
 TINY = ("demo.yaml", "tests/slurm/tiny.yaml")
 FAULTS = (*TINY, "tests/slurm/faults.yaml")
@@ -58,19 +59,19 @@ def start(
     *targets: str,
     configs: Sequence[str] = TINY,
     options: Sequence[str] = (),
-    warm: bool = False,
+    warmed: str = "",
 ) -> subprocess.Popen:
     """Start `snakemake --profile slurm` in the copy; its output goes to ``said.log``.
 
-    ``warm``: the jobs are forks of one process; this spares each of them the imports.
+    ``warmed``: the address of a process of which the jobs' commands are forks.
     """
     path = f"{BIN}{os.pathsep}{cluster.environment['PATH']}"
     variables = cluster.environment | environment(project)
-    prefix = ("python", "-m", "rectify", "warm") if warm else ()
+    variables |= {"RECTIFY_WARM": warmed} if warmed else {}
     command = ("snakemake", *ON_CLUSTER, *options, "--configfile", *configs, "--", *targets)
     with (project / "said.log").open("ab") as output:
         return subprocess.Popen(
-            (*prefix, *command),
+            command,
             cwd=project,
             env=variables | {"PATH": path, "OMP_NUM_THREADS": "1"},
             stdin=subprocess.DEVNULL,
@@ -78,6 +79,15 @@ def start(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+def run_here(project: Path, warmed: str) -> str:
+    """Run the workflow on this machine until its table is there; return what Snakemake said."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RECTIFY_WARM", warmed)
+        done = call(project, "snakemake", "--cores", "2", "--configfile", *FAULTS, "--", "table6")
+    assert done.returncode == 0, done.stdout[-4000:]
+    return done.stdout
 
 
 def said(project: Path) -> str:

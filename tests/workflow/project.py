@@ -1,11 +1,14 @@
 """A copy of the workflow in a folder of its own, and snakemake in it."""
 
+import compileall
 import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.helpers.snakemakes import run_snakemake
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = (
@@ -25,8 +28,12 @@ SMOKE = ("demo.yaml", "tests/smoke.yaml")
 
 
 def copy_project(folder: Path) -> Path:
-    """Copy what a run of the workflow needs, without results and caches."""
-    ignore = shutil.ignore_patterns("__pycache__")
+    """Copy what a run of the workflow needs, without results; with bytecode, not to make it often.
+
+    Python knows by size and time whether it is that of a file, also of one that a test edits.
+    """
+    compileall.compile_dir(ROOT / "rectify", quiet=1)  # what is not compiled yet
+    ignore = shutil.ignore_patterns("*.opt-*.pyc")
     for part in PARTS:
         source = ROOT / part
         if source.is_dir():
@@ -46,6 +53,8 @@ def environment(project: Path) -> dict[str, str]:
 
 def call(project: Path, *command: str, seconds: int = 600) -> subprocess.CompletedProcess:
     """Run a program in the copy and return what it said, standard error included."""
+    if command[0] == "snakemake":
+        return run_snakemake(command[1:], project, environment(project), seconds)
     return subprocess.run(
         command,
         cwd=project,

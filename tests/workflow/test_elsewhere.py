@@ -1,4 +1,4 @@
-"""What is installed works from where it is installed: a wheel, a Snakemake module, its report."""
+"""What is installed works from where it is installed: a wheel, a Snakemake module."""
 
 import shutil
 import subprocess
@@ -73,11 +73,3 @@ def test_the_page_is_made_where_the_workflow_is_a_module_of_another(finished: Pa
     assert said.returncode == again.returncode == 0, said.stdout
     assert "rectify_train" not in said.stdout
     assert page.read_text().count("<img") == before.count("<img") > 4
-
-
-def test_snakemakes_own_report_has_the_captions(finished: Path) -> None:
-    said = call(finished, "snakemake", "--configfile", *SMOKE, "--report", "report.html")
-    assert said.returncode == 0, said.stdout
-    text = (finished / "report.html").read_text()
-    assert "Accuracy by position" in text
-    assert "{{" not in text.partition("Accuracy by position")[2][:200]

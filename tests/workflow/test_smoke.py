@@ -1,6 +1,6 @@
 """The complete workflow once at the smallest scale; then what runs again after which edit."""
 
-import shutil
+import signal
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from rectify.language.weights import sha256
 from rectify.targets import caption
 from rectify.trunks.features import load_features
-from tests.workflow.project import SMOKE, call, planned, warm
+from tests.helpers.processes import run_rectify
+from tests.workflow.project import SMOKE, call, planned
 
 ALL = ("--configfile", *SMOKE, "--", "all")
 RESULTS = Path("results") / "smoke"
@@ -60,6 +61,8 @@ def test_snakemake_s_own_report_has_the_captions(finished: Path) -> None:
         text = report.read(page).decode("utf-8")
     for kind in ("table3", "figure2", "controls"):
         assert caption(kind).partition(",")[0] in text
+    assert "Accuracy by position" in text
+    assert "{{" not in text.partition("Accuracy by position")[2][:200]
 
 
 def test_no_cell_of_a_table_is_empty(finished: Path) -> None:
@@ -81,7 +84,7 @@ def test_items_that_are_kept_have_the_scores_of_their_table(finished: Path) -> N
 
 
 def test_a_second_call_has_nothing_to_do(finished: Path) -> None:
-    said = warm(finished, *ALL)
+    said = call(finished, "snakemake", "--cores", "2", *ALL)
     assert said.returncode == 0
     assert "Nothing to be done" in said.stdout
 
@@ -135,30 +138,19 @@ def test_an_edit_of_a_module_runs_again_the_jobs_that_depend_on_it(
 
 
 def test_a_training_killed_with_kill_9_resumes_to_the_same_results(finished: Path) -> None:
-    name = "glyphs_vit-64_vanilla"
-    place = finished / RESULTS / "runs" / name / "seed-0"
-    kept = shutil.copytree(place, finished / "kept")
-    folder = finished / RESULTS
+    name = "digits_vit-64_vanilla"
+    kept, again = finished / RESULTS / "runs" / name / "seed-0", finished / "again"
     command = (
-        *("python", "-m", "rectify", "train", "--config", f"{folder}/runs/{name}/config.json"),
-        *("--data", f"{folder}/data/glyphs", "--seed", "0", "--threads", "1"),
-        *("--states", f"{finished}/states", "--output", f"{finished}/again"),
+        *("train", "--config", kept.parent / "config.json"),
+        *("--data", finished / RESULTS / "data" / "digits", "--seed", "0", "--threads", "1"),
+        *("--states", finished / "states", "--output", again),
     )
-    until_first_epoch = (
-        "import subprocess, sys, time, pathlib, signal\n"
-        "job = subprocess.Popen(sys.argv[2:])\n"
-        "states = pathlib.Path(sys.argv[1])\n"
-        "while job.poll() is None and not any(states.glob('0*.pt')): time.sleep(0.01)\n"
-        "job.send_signal(signal.SIGKILL)\n"
-        "sys.exit(0 if job.wait() == -signal.SIGKILL else 1)\n"
-    )
-    killed = call(finished, "python", "-c", until_first_epoch, f"{finished}/states", *command)
-    assert killed.returncode == 0, killed.stdout
-    assert not (finished / "again").exists()
-    said = call(finished, *command)
-    assert said.returncode == 0, said.stdout
-    assert "resumed after epoch 1 of 2" in said.stdout
-    again = finished / "again"
+    killed = run_rectify(command, finished, signal_after=("epoch 0: ", signal.SIGKILL))
+    assert killed.returncode == -signal.SIGKILL
+    assert not again.exists()
+    resumed = run_rectify(command, finished)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resumed after epoch 1 of 2" in resumed.stderr
     for file in ("gsnr.csv", "model.safetensors", "summary.json"):
         assert (again / file).read_bytes() == (kept / file).read_bytes()
     histories = [read_history(folder / "history.csv") for folder in (again, kept)]
@@ -172,8 +164,7 @@ def test_features_name_the_weights_that_they_are_of(finished: Path) -> None:
     assert load_features(file)[1]["vision_sha256"] == sha256(weights)
 
 
-@pytest.mark.parametrize("is_warm", [False, True])
-def test_a_warm_process_gives_the_bytes_of_a_fresh_one(finished: Path, is_warm: bool) -> None:
+def test_a_fresh_process_gives_the_bytes_of_the_warm_one(finished: Path) -> None:
     scores = next((finished / RESULTS / "similarity" / "pairs").glob("*.csv"))
     language, vision = scores.stem.split("--", 1)
     command = (
@@ -181,9 +172,8 @@ def test_a_warm_process_gives_the_bytes_of_a_fresh_one(finished: Path, is_warm: 
         *("--language", f"{finished / RESULTS}/features/pairs/language/{language}.safetensors"),
         *("--vision", f"{finished / RESULTS}/features/pairs/vision/{vision}.safetensors"),
         *("--k", "10", "--quantile", "0.95", "--permutations", "20", "--threads", "1"),
-        *("--output", f"{finished}/similarity-{is_warm}.csv"),
+        *("--output", f"{finished}/similarity.csv"),
     )
-    prefix = ("python", "-m", "rectify", "warm") if is_warm else ()
-    said = call(finished, *prefix, *command)
+    said = call(finished, *command)
     assert said.returncode == 0, said.stdout
-    assert (finished / f"similarity-{is_warm}.csv").read_bytes() == scores.read_bytes()
+    assert (finished / "similarity.csv").read_bytes() == scores.read_bytes()

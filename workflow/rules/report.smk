@@ -24,7 +24,7 @@ rule page:
         targets=PLAN.page_targets,
         benchmarks=BENCHMARKS,
         configs=list(map(str, workflow.configfiles)),
-        code=PLAN.page_code(),
+        code=PLAN.page_code,
     shell:
         "python -m rectify report --title {params.title:q} --credits {params.credits:q}"
         " --targets {params.targets:q}"
