@@ -15,6 +15,7 @@ from rectify.gsnr.kernels import batched_sums, chunked_sums, fused_sums
 from rectify.gsnr.slots import compiled
 from rectify.runtime import autocast
 from rectify.tasks.contract import Batch
+from rectify.tasks.image_classification.task import TASK
 from rectify.training.loop import Hooks, Interrupted, Loop
 from rectify.training.recipes import Recipe
 from rectify.trunks.vit import create_vit
@@ -152,21 +153,13 @@ class _Items:
             yield {"inputs": self._images[chosen], "labels": self._labels[chosen]}
 
 
-class _Classification:
-    """Cross-entropy of each sample."""
-
-    def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
-        return cross_entropy(outputs, batch["labels"], reduction="none")
-
-
 def _loop(device: torch.device) -> Loop:
     recipe = Recipe(
         epochs=2, batch_size=4, lr=1e-3, warmup_epochs=0, precision="float32", auto_augment=None
     )
     model = vision_transformer().to(device)
     observer = GsnrObserver(model.blocks, batches=2)
-    task, source = _Classification(), _Items(device)
-    return Loop(model, task, source, recipe, seed=0, device=device, observer=observer)
+    return Loop(model, TASK, _Items(device), recipe, seed=0, device=device, observer=observer)
 
 
 def _training(device: torch.device) -> Iterator[tuple[str, float, float]]:

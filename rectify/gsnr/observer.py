@@ -129,14 +129,9 @@ class GsnrObserver:
         self._group, self._parameters = group, parameters
         self._model, self._labels = model, labels
         self._blocks = _by_name(blocks)
-        self._gradients = GradientMoments(
-            self._blocks,
-            mode,
-            exclude=exclude,
-            whole=whole,
-            unsupported=unsupported,
-            compiled=compiled and loss == "total",
-        )
+        names = {"exclude": exclude, "whole": whole, "unsupported": unsupported}
+        compiled = compiled and loss == "total"
+        self._gradients = GradientMoments(self._blocks, mode, compiled=compiled, **names)
         _check_kept(self._blocks, self._gradients.names)
         self._parts: list[dict[str, Moments]] = []  # of a batch, as far as it was watched
         self._groups = 1  # of a batch
