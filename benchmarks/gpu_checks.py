@@ -12,8 +12,7 @@ from torch.nn.functional import cross_entropy
 from benchmarks.paired import Table
 from rectify.gsnr import GradientMoments, GsnrObserver
 from rectify.gsnr.kernels import batched_sums, chunked_sums, fused_sums
-from rectify.gsnr.slots import compiled
-from rectify.runtime import autocast
+from rectify.runtime import autocast, compiled
 from rectify.tasks.contract import Batch
 from rectify.tasks.image_classification.task import TASK
 from rectify.training.loop import Hooks, Interrupted, Loop

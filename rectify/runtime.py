@@ -11,10 +11,11 @@ import os
 import random
 import signal
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 
@@ -126,6 +127,20 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     if PRECISIONS[precision] is None:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=PRECISIONS[precision])
+
+
+def compiled(model: nn.Module, **options: Any) -> Callable[..., Any]:
+    """Return a compiled model that may also run within ``GradientMoments(..., compiled=True)``.
+
+    By default compiled code does not look whether a module has hooks that it had not before; here
+    it does, so that measured and other passes have each their own code.
+
+    Args:
+        model: It stays as it is; both share their parameters.
+        options: Of ``torch.compile``.
+    """
+    torch._dynamo.config.skip_nnmodule_hook_guards = False
+    return torch.compile(model, **options)
 
 
 def seed_globals(seed: int, *purpose: str | int) -> None:

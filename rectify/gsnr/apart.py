@@ -69,9 +69,10 @@ class Apart:
         self.seen, self.is_sure, self._is_paused = set[str](), True, False
         self.entered = 0
 
-    def note(self, name: str, values: Tensor, axis: int) -> None:
-        """Take note of a tensor with a gradient."""
-        self._tapped.append(Tapped(name, get_gradient_edge(values), axis, values.shape[axis]))
+    def note(self, name: str, values: Tensor, axis: int, rows: int | None = None) -> None:
+        """Take note of a tensor with a gradient, of ``rows`` samples."""
+        rows = values.shape[axis] if rows is None else rows
+        self._tapped.append(Tapped(name, get_gradient_edge(values), axis, rows))
 
     def clear(self) -> None:
         """Let go of the graph."""
@@ -171,13 +172,7 @@ class Apart:
                 values * _along(chosen, values, axis)
                 for values, axis in zip(gradients, axes_of, strict=True)
             ]
-            reached = grad(
-                edges, [one.edge for one in below], parts, retain_graph=True, allow_unused=True
-            )
-            for one, values in zip(below, reached, strict=True):
-                if values is None:
-                    continue
-                sizes = values.detach().movedim(one.axis, 0).reshape(samples, -1).abs().amax(1)
+            for one, sizes in _reached(edges, parts, below, samples, grad):
                 most, others = sizes.max().item(), sizes[~chosen.to(sizes.device)].max().item()
                 self.is_sure &= most == most and most != float("inf")
                 if others > LEAK * most:
@@ -185,6 +180,44 @@ class Apart:
         names = dict.fromkeys(one.name for one in below[::-1] if one.name in leaks)
         for name in names if self.is_sure else ():
             self._refuse(name, MIXED)
+
+
+def _reached(
+    edges: Sequence[GradientEdge],
+    parts: Sequence[Tensor],
+    below: Sequence[Tapped],
+    samples: int,
+    grad: Callable,
+) -> list[tuple[Tapped, Tensor]]:
+    """Return the largest gradient of each sample, ``(samples,)``, at the tensors that one reaches.
+
+    A gradient is looked at on its way and not kept, or all of them would take as much memory as
+    the activations of the step.
+    """
+    sizes = dict[Tapped, Tensor]()
+    reaching = _reaching([edge.node for edge in edges], below)
+
+    def take(one: Tapped, values: Tensor | None) -> None:
+        if values is not None:
+            rows = values.detach().movedim(one.axis, 0).reshape(samples, -1)
+            sizes[one] = rows.abs().amax(1)
+
+    def leads_on(one: Tapped) -> bool:
+        return any(node in reaching for node, _ in one.edge.node.next_functions)
+
+    last = [one for one in below if not leads_on(one)]
+    with contextlib.ExitStack() as hooks:
+        for one in below:
+            if leads_on(one):
+                seen = one.edge.node.register_prehook(
+                    lambda gradients, one=one: take(one, gradients[one.edge.output_nr])
+                )
+                hooks.callback(seen.remove)
+        ends = [one.edge for one in last]
+        gradients = grad(edges, ends, parts, retain_graph=True, allow_unused=True)
+    for one, values in zip(last, gradients, strict=True):
+        take(one, values)
+    return [(one, sizes[one]) for one in below if one in sizes]
 
 
 def likely_samples(rows: Sequence[int], entered: int) -> int:

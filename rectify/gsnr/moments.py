@@ -94,7 +94,7 @@ class GradientMoments:
             links: Which samples of the pass share something; None if all are independent. May be
                 set anew between passes.
             compiled: Whether the passes of which ``is_compiled`` says so may run the model as
-                ``rectify.gsnr.slots.compiled`` returns it.
+                ``rectify.runtime.compiled`` returns it.
 
         Raises:
             ValueError: If the mode is unknown, a module is compiled, a trainable parameter is
@@ -392,6 +392,6 @@ class _Gather(Gather):
     def __call__(self, inputs: Any, delta: Any) -> Gathered:
         return self._context._gather(self._record, inputs, delta)
 
-    def note(self, values: Tensor, axis: int = 0) -> None:
+    def note(self, values: Tensor, axis: int = 0, rows: int | None = None) -> None:
         if self._context._apart is not None:
-            self._context._apart.note(self._record.layer.name, values, axis)
+            self._context._apart.note(self._record.layer.name, values, axis, rows)

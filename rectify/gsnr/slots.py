@@ -5,11 +5,11 @@ two tensors, its slots, that nothing is computed from and whose gradients are de
 over the samples of its gradients and of their squares. One more counts the samples.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rectify.gsnr.kernels import Sums
 from rectify.gsnr.lookup import WatchedLayer
@@ -34,7 +34,7 @@ class Slots(Gather):
         filled = [part for name in layer.trainable for part in sums[name][:2]]
         return Gathered({name: own.total for name, own in sums.items()}, (*filled, samples))
 
-    def note(self, values: Tensor, axis: int = 0) -> None:
+    def note(self, values: Tensor, axis: int = 0, rows: int | None = None) -> None:
         """Nothing is looked at: an eager pass did that before."""
 
     def take(self) -> tuple[list[Sums], Tensor] | None:
@@ -70,17 +70,3 @@ def parted(moments: Moments, like: Sequence[Sums]) -> Iterator[Moments]:
     parts = zip(like, moments.mean.split(sizes), moments.variance.split(sizes), strict=True)
     for own, mean, variance in parts:
         yield Moments(mean.view_as(own.total), variance.view_as(own.total), moments.samples)
-
-
-def compiled(model: nn.Module, **options: Any) -> Callable[..., Any]:
-    """Return a compiled model that may also run within ``GradientMoments(..., compiled=True)``.
-
-    By default compiled code does not look whether a module has hooks that it had not before; here
-    it does, so that measured and other passes have each their own code.
-
-    Args:
-        model: It stays as it is; both share their parameters.
-        options: Of ``torch.compile``.
-    """
-    torch._dynamo.config.skip_nnmodule_hook_guards = False
-    return torch.compile(model, **options)

@@ -38,8 +38,14 @@ class Gather(ABC):
         """Take what went into a layer and the gradient by what came out."""
 
     @abstractmethod
-    def note(self, values: Tensor, axis: int = 0) -> None:
-        """Take note of what came out of a layer, or went in, with the axis of its samples."""
+    def note(self, values: Tensor, axis: int = 0, rows: int | None = None) -> None:
+        """Take note of what came out of a layer, or went in.
+
+        Args:
+            values: In the graph of this pass.
+            axis: Of the samples.
+            rows: How many samples, where several entries of the axis are of one.
+        """
 
 
 class Tap(torch.autograd.Function):
@@ -85,9 +91,11 @@ def tap(
     if not output.requires_grad:
         return None
     tapped = Tap.apply(output, inputs, gather, shape or output.shape, *gather.slots)
-    tapped = tapped if shape is None else tapped.view(shape)
-    gather.note(tapped)
-    return tapped
+    if shape is None:
+        gather.note(tapped)
+        return tapped
+    gather.note(tapped, rows=shape[0])  # an operation in place would take a view from the graph
+    return tapped.view(shape)
 
 
 @contextlib.contextmanager

@@ -20,9 +20,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
-from rectify.gsnr.slots import compiled
 from rectify.rectified import AuxiliaryModel, load_trainable_state, trainable_state
-from rectify.runtime import autocast, process, seed_globals, summed
+from rectify.runtime import autocast, compiled, process, seed_globals, summed
 from rectify.tasks.contract import Batch, Source, Task
 from rectify.training.objective import LAMBDA_FLOOR, Objective, auxiliary_weight
 from rectify.training.optimizer import optimizer_and_schedule

@@ -24,7 +24,7 @@ from tests.helpers.programs import write_programs
 ROOT = Path(__file__).resolve().parents[2]
 PAPER = ROOT / "config.yaml"
 TINY = (ROOT / "demo.yaml", ROOT / "tests" / "slurm" / "tiny.yaml")
-RUN = "digits_vit-64_vanilla"
+RUN = "scenes_vit-64-patch7_vanilla"
 RESULTS = Path("results") / "tiny"
 FOLDER = RESULTS / STATES / RUN / "seed-0"
 LOG = RESULTS / "logs" / "train" / f"{RUN}--0.log"

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 from torch.nn.functional import (
     binary_cross_entropy_with_logits,
     cross_entropy,
@@ -13,7 +14,7 @@ from torch.nn.functional import (
 )
 from torch.utils.checkpoint import checkpoint
 
-from rectify.gsnr.apart import Apart
+from rectify.gsnr.apart import Apart, Tapped, _reached
 from rectify.gsnr.measure import gradient_moments
 from rectify.gsnr.moments import GradientMoments
 from rectify.gsnr.observer import GsnrObserver
@@ -352,3 +353,39 @@ def test_several_backward_passes_in_one_context_are_refused_in_words() -> None:
             (cross_entropy(model(inputs), labels) / 2).backward()
     with pytest.raises(ValueError, match=r"one backward pass at a time, got 2\. Enter .*merged\."):
         watched.moments()
+
+
+def test_what_reaches_the_layers_is_looked_at_without_being_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Gradients at all layers at once would take as much memory as the activations again."""
+    asked, before = [], torch.autograd.grad
+
+    def counted(outputs: object, inputs: object, *args: object, **kwargs: object) -> tuple:
+        asked.append(len(inputs))
+        return before(outputs, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(torch.autograd, "grad", counted)
+    model = network(*(layer for _ in range(5) for layer in (nn.Tanh(), nn.Linear(6, 6))))
+    watched = GradientMoments(model)
+    with watched:
+        cross_entropy(model(INPUTS), LABELS).backward()
+    watched.moments()
+    assert asked
+    assert set(asked) == {1}
+
+
+def test_the_size_of_each_gradient_is_that_of_all_gradients_at_once() -> None:
+    """Where layers run one after the other and next to each other."""
+    torch.manual_seed(0)
+    first, left, right, last = (nn.Linear(5, 5).double() for _ in range(4))
+    start = first(INPUTS)
+    sides = left(start), right(start).tanh()
+    outputs = [start, *sides, last(sides[0] * sides[1] + start)]
+    below = [Tapped(f"{n}", get_gradient_edge(one), 0, 8) for n, one in enumerate(outputs)]
+    edge, part = get_gradient_edge(outputs[-1].square()), torch.randn(8, 5, dtype=torch.float64)
+    exact = torch.autograd.grad([edge], outputs, [part], retain_graph=True)
+    found = _reached([edge], [part], below, 8, torch.autograd.grad)
+    assert [one.name for one, _ in found] == ["0", "1", "2", "3"]
+    for (_, sizes), gradient in zip(found, exact, strict=True):
+        assert torch.equal(sizes, gradient.abs().amax(1))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rectify.gsnr.links import Links
 from rectify.gsnr.moments import GradientMoments
-from rectify.gsnr.slots import compiled
+from rectify.runtime import compiled
 from tests.helpers.moments import BOTH_MODES, assert_close, batch, loop, per_sample, vit
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of torch's compiler about what it does itself
@@ -69,7 +69,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from rectify.gsnr.moments import GradientMoments
-from rectify.gsnr.slots import compiled
+from rectify.runtime import compiled
 from tests.helpers.moments import batch, vit
 
 for mode in ("observe", "replace"):
