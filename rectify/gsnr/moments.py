@@ -202,9 +202,9 @@ class GradientMoments:
             return
         counts = torch.stack([taken[record.layer.name][1] for record in there]).tolist()
         sums = [own for record in there for own in taken[record.layer.name][0]]
-        parts = parted(self._moments(joined(sums), round(max(counts))), sums)
-        for record, count in zip(there, counts, strict=True):
-            record.runs, record.samples = 1, round(count)
+        parts = parted(self._moments(joined(sums), round(max(counts)[0])), sums)
+        for record, (samples, passes) in zip(there, counts, strict=True):
+            record.runs, record.samples = round(passes), round(samples)
             record.moments = {name: next(parts) for name in record.layer.trainable}
 
     def __exit__(self, *exception: object) -> None:

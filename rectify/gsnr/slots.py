@@ -2,7 +2,7 @@
 
 A compiled backward pass calls nobody: what it gives are gradients. So each measured parameter has
 two tensors, its slots, that nothing is computed from and whose gradients are defined as the sums
-over the samples of its gradients and of their squares. One more counts the samples.
+over the samples of its gradients and of their squares. One more counts samples and passes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ class Slots(Gather):
     def __init__(self, layer: WatchedLayer):
         self._layer = layer
         like = [parameter for parameter in layer.parameters for _ in ("total", "squares")]
-        self.slots = (*map(_slot, like), _slot(layer.parameters[0].new_empty(())))
+        self.slots = (*map(_slot, like), _slot(layer.parameters[0].new_empty(2)))
 
     def __call__(self, inputs: Any, delta: Any) -> Gathered:
         """Return the sums, as gradients of the parameters and of the slots; nothing is kept."""
@@ -31,14 +31,15 @@ class Slots(Gather):
         with torch.autocast(delta.device.type, enabled=False):
             sums = layer.kind.all_sums(layer.module, layer.trainable, inputs, delta, None)
         samples = self.slots[-1].new_full((), layer.kind.samples(inputs, delta))
+        counts = torch.stack((samples, torch.ones_like(samples)))
         filled = [part for name in layer.trainable for part in sums[name][:2]]
-        return Gathered({name: own.total for name, own in sums.items()}, (*filled, samples))
+        return Gathered({name: own.total for name, own in sums.items()}, (*filled, counts))
 
     def note(self, values: Tensor, axis: int = 0, rows: int | None = None) -> None:
         """Nothing is looked at: an eager pass did that before."""
 
     def take(self) -> tuple[list[Sums], Tensor] | None:
-        """Return the sums of each parameter and the number of samples, and empty the slots.
+        """Return the sums of each parameter, how many samples and passes, and empty the slots.
 
         None if no backward pass filled them.
         """
@@ -47,8 +48,8 @@ class Slots(Gather):
             slot.grad = None
         if any(values is None for values in filled):
             return None
-        *parts, samples = filled
-        return [Sums(*pair) for pair in zip(parts[::2], parts[1::2], strict=True)], samples
+        *parts, counts = filled
+        return [Sums(*pair) for pair in zip(parts[::2], parts[1::2], strict=True)], counts
 
 
 def _slot(like: Tensor) -> Tensor:

@@ -139,3 +139,14 @@ def test_a_compiled_pass_without_a_backward_pass_is_refused() -> None:
         quick(model)(images)
     with pytest.raises(ValueError, match="must run once with gradients of all samples, got 0 runs"):
         watched.moments()
+
+
+def test_two_compiled_passes_at_once_are_refused() -> None:
+    model, (images, labels) = vit(), batch()
+    fast, watched = quick(model), GradientMoments(model.blocks, compiled=True)
+    passed(watched, model, images, labels)
+    with watched:
+        for _ in range(2):
+            per_sample(fast(images), labels).mean().backward()
+    with pytest.raises(ValueError, match="must run once with gradients of all samples, got 2 runs"):
+        watched.moments()
