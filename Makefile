@@ -40,8 +40,9 @@ demo-pang: setup ## the tables and figures of Pang et al. in miniature, on embed
 test: setup ## all tests
 	$(WITH_ENV) .venv/bin/python -m pytest -n $(TESTERS)
 
-test-fast: setup ## the tests without workflow, SLURM and browser
-	$(WITH_ENV) .venv/bin/python -m pytest -n $(CORES) --ignore tests/workflow --ignore tests/slurm --ignore tests/browser
+test-fast: setup ## the quick tests: without workflow, SLURM, browser, compilers, simulations
+	$(WITH_ENV) .venv/bin/python -m pytest -n $(CORES) -m "not slow" \
+		--ignore tests/workflow --ignore tests/slurm --ignore tests/browser
 
 check: setup ## format, lint and import contracts of the code, in seconds
 	.venv/bin/ruff check .

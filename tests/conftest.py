@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import tests.helpers.annotations  # noqa: F401, for jaxtyping, which imports `tests` alone
+
 if TYPE_CHECKING:
     from tests.helpers import synthetic
 

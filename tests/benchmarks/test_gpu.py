@@ -7,6 +7,8 @@ from benchmarks import gpu, gpu_checks
 from benchmarks.paired import Options
 from rectify.gsnr.moments import GradientMoments
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> gpu.Bench:

@@ -83,6 +83,7 @@ def allocate(mebibytes: int):
     return lambda: len(b"x" * (mebibytes * 2**20))  # every page is written
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from Linux' /proc")
 def test_the_peak_of_a_fresh_process_is_what_it_allocates():
     peak, seconds = fresh(allocate, 200, threads=1)

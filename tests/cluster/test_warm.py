@@ -14,6 +14,8 @@ from rectify.cluster.warm import server
 from rectify.commands.warm import SERVER
 from tests.helpers.records import resolve
 
+pytestmark = pytest.mark.slow
+
 HANGS_SECONDS = 600
 
 

@@ -144,6 +144,7 @@ def test_the_training_starts_from_the_checkpoint_with_a_small_head(tmp_path, tre
     assert summary["parameters"] == sum(tensor.numel() for tensor in state.values())
 
 
+@pytest.mark.slow
 def test_a_run_repeats_and_resumes_after_a_kill(tmp_path, tree, monkeypatch):
     undisturbed = train_it(tmp_path, tree, name="undisturbed")
     with monkeypatch.context() as patch:

@@ -23,7 +23,7 @@ SETTINGS = {
     "final_norm": "unit",
 }
 
-pytestmark = pytest.mark.usefixtures("restored_runtime")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("restored_runtime")]
 
 
 @pytest.fixture(autouse=True)

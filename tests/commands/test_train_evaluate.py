@@ -435,6 +435,7 @@ def ended(command, **options):
     return done.returncode, done.stderr
 
 
+@pytest.mark.slow
 def test_a_mistake_on_the_command_line_is_one_line_and_status_2(folder):
     status, errors = ended(words(folder, settings_of(training={"batch_size": 26}), "run"))
     assert status == 2
@@ -445,6 +446,7 @@ def test_a_mistake_on_the_command_line_is_one_line_and_status_2(folder):
     assert not (folder / "run").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(folder):
     """The same losses and GSNR with the same global batch, where nothing is drawn within it."""
     quiet = {"mixup": 0, "cutmix": 0, "drop_path": 0, "random_erasing": 0.5, "clip_gradient": 0.5}
@@ -463,6 +465,7 @@ def test_two_processes_train_as_one(folder):
         assert all(torch.allclose(*pair, atol=1e-3) for pair in chunks), name  # one step of lr
 
 
+@pytest.mark.slow
 def test_a_signal_saves_within_the_epoch_and_the_same_command_resumes(folder):
     settings = settings_of(training={"epochs": 20})
     undisturbed = training(folder, settings, "undisturbed")
@@ -479,6 +482,7 @@ def test_a_signal_saves_within_the_epoch_and_the_same_command_resumes(folder):
         assert stopped.read_bytes() == other.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_mistake_in_several_processes_is_one_line_and_status_2(folder):
     settings = settings_of(training={"batch_size": 6})
     status, errors = ended([*words(folder, settings, "two"), "--processes", "2"])

@@ -165,23 +165,23 @@ from rectify.gsnr.triton import HALF, SINGLE, _slab_sums, constants, stages
 
 for precision, size, tilings in (("fp32", 4, SINGLE), ("bf16", 2, HALF), ("fp16", 2, HALF)):
     for tiling in tilings:
-        for tokens in (65, 197):
+        for tokens, architecture, shared in ((65, 80, 166_000), (197, 90, 231_000)):
             fixed = constants(tokens, 384, 200, tiling)
             kinds = dict.fromkeys(_slab_sums.arg_names, "i32") | dict.fromkeys(fixed, "constexpr")
             kinds |= dict.fromkeys(("inputs", "delta"), f"*{precision}")
             kinds |= dict.fromkeys(("total_sums", "square_sums"), "*fp32")
             source = ASTSource(_slab_sums, kinds, constexprs=fixed)
-            for architecture, shared in ((80, 166_000), (90, 231_000)):
-                ahead = stages(tiling, fixed, size, shared)
-                options = {"num_warps": tiling.warps, "num_stages": ahead}
-                target = GPUTarget("cuda", architecture, 32)
-                compiled = triton.compile(source, target=target, options=options)
-                assert ("mma" in compiled.asm["ptx"]) == (precision != "fp32")
-                assert compiled.metadata.shared <= shared, (tiling, tokens, architecture)
+            ahead = stages(tiling, fixed, size, shared)
+            options = {"num_warps": tiling.warps, "num_stages": ahead}
+            target = GPUTarget("cuda", architecture, 32)
+            compiled = triton.compile(source, target=target, options=options)
+            assert ("mma" in compiled.asm["ptx"]) == (precision != "fp32")
+            assert compiled.metadata.shared <= shared, (tiling, tokens, architecture)
 print("equal")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("script", "interpret"), [(INTERPRETED, "1"), (COMPILED, "0")])
 def test_the_triton_kernel_without_a_gpu(script: str, interpret: str, tmp_path: Path) -> None:
     """It gives the same sums in Triton's interpreter, which lacks bfloat16 products; and the

@@ -18,6 +18,8 @@ from rectify.gsnr.estimators import ESTIMATORS, Totals, totals
 from rectify.gsnr.measure import gradient_moments
 from rectify.tasks.classification import Mix
 
+pytestmark = pytest.mark.slow  # a simulation
+
 SAMPLES, SIZE, MEAN = 16, 300, 0.2
 EPOCHS, BATCHES = 60, 6  # of an epoch
 UNTOLD = 20  # epochs whose partners are not declared

@@ -13,7 +13,10 @@ from rectify.gsnr.moments import GradientMoments
 from rectify.runtime import compiled
 from tests.helpers.moments import BOTH_MODES, assert_close, batch, loop, per_sample, vit
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of torch's compiler about what it does itself
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore"),  # of torch's compiler about what it does itself
+]
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +50,7 @@ def passed(watched: GradientMoments, forward: Callable, images: Tensor, labels: 
 
 @BOTH_MODES
 def test_a_compiled_pass_has_the_moments_of_a_loop_over_samples(mode: str) -> None:
-    model, (images, labels) = vit(init_values=0.3), batch()
+    model, (images, labels) = vit(depth=1, init_values=0.3), batch()
     fast = quick(model)
     watched = GradientMoments({"blocks": model.blocks}, mode, compiled=True)
     assert not watched.is_compiled
@@ -76,7 +79,7 @@ for mode in ("observe", "replace"):
     torch._dynamo.reset()
     counters = torch._dynamo.utils.counters
     counters.clear()
-    model, (images, labels) = vit(), batch()
+    model, (images, labels) = vit(depth=1), batch()
     fast = compiled(model, backend="aot_eager")
     watched = GradientMoments(model.blocks, mode, compiled=True)
     for number in range(4):
@@ -99,7 +102,7 @@ def test_measured_passes_are_one_graph_that_is_compiled_once() -> None:
 
 
 def test_another_batch_gives_other_moments() -> None:
-    model, (images, labels) = vit(), batch()
+    model, (images, labels) = vit(depth=1), batch()
     fast, watched = quick(model), GradientMoments({"blocks": model.blocks}, compiled=True)
     passed(watched, model, images, labels)
     first = passed(watched, fast, images, labels)
@@ -109,7 +112,7 @@ def test_another_batch_gives_other_moments() -> None:
 
 
 def test_linked_samples_are_measured_eagerly() -> None:
-    model, (images, labels) = vit(), batch()
+    model, (images, labels) = vit(depth=1), batch()
     watched = GradientMoments(model.blocks, compiled=True)
     passed(watched, model, images, labels)
     assert watched.is_compiled
@@ -125,14 +128,14 @@ def test_modules_of_the_generic_way_are_measured_eagerly() -> None:
 
 
 def test_without_being_asked_for_no_pass_is_compiled() -> None:
-    model, (images, labels) = vit(), batch()
+    model, (images, labels) = vit(depth=1), batch()
     watched = GradientMoments(model.blocks)
     passed(watched, model, images, labels)
     assert not watched.is_compiled
 
 
 def test_a_compiled_pass_without_a_backward_pass_is_refused() -> None:
-    model, (images, labels) = vit(), batch()
+    model, (images, labels) = vit(depth=1), batch()
     watched = GradientMoments(model.blocks, compiled=True)
     passed(watched, model, images, labels)
     with watched:
@@ -142,7 +145,7 @@ def test_a_compiled_pass_without_a_backward_pass_is_refused() -> None:
 
 
 def test_two_compiled_passes_at_once_are_refused() -> None:
-    model, (images, labels) = vit(), batch()
+    model, (images, labels) = vit(depth=1), batch()
     fast, watched = quick(model), GradientMoments(model.blocks, compiled=True)
     passed(watched, model, images, labels)
     with watched:

@@ -327,11 +327,12 @@ def test_the_tokenizer_of_a_larger_vocabulary_is_refused(tmp_path):
     assert "tokens must lie in 0..11, got " in message
 
 
-def every_state(folder: Path, row: list[int]) -> tuple[torch.Tensor, ...]:
-    """Return all hidden states (tokens, dim) that transformers gives for a caption."""
+def every_state(folder: Path, rows: list[list[int]]) -> list[list[torch.Tensor]]:
+    """Return all hidden states (tokens, dim) that transformers gives for each caption."""
     model = AutoModel.from_pretrained(folder).eval()
     with torch.no_grad():
-        return [s[0] for s in model(torch.tensor([row]), output_hidden_states=True).hidden_states]
+        found = [model(torch.tensor([row]), output_hidden_states=True) for row in rows]
+    return [[state[0] for state in outputs.hidden_states] for outputs in found]
 
 
 def tokens_of(folder: Path) -> list[list[int]]:
@@ -345,7 +346,7 @@ def test_the_embedding_and_the_normed_last_layer_are_transformers_states(any_che
     plain, _ = caption_features(any_checkpoint, CAPTIONS, 3)
     assert features.shape == (LAYERS + 1, len(CAPTIONS), WIDTH)
     assert torch.equal(features[1:-1], plain[:-1])
-    states = [every_state(any_checkpoint, row) for row in tokens_of(any_checkpoint)]
+    states = every_state(any_checkpoint, tokens_of(any_checkpoint))
     expected = torch.stack([state[0].mean(0) for state in states])
     torch.testing.assert_close(features[0], expected, rtol=1e-5, atol=1e-5)
     last = torch.stack([state[-1].mean(0) for state in states])
@@ -361,8 +362,8 @@ def test_the_first_token_can_be_left_out_of_the_mean(checkpoint):
     longer = [(item, row) for item, row in enumerate(rows) if len(row) > 1]
     captions = [CAPTIONS[item] for item, _ in longer]
     features, _ = caption_features(checkpoint, captions, 3, Procedure(first_token=False))
-    for place, (_, row) in enumerate(longer):
-        expected = torch.stack([state[1:].mean(0) for state in every_state(checkpoint, row)[1:-1]])
+    for place, states in enumerate(every_state(checkpoint, [row for _, row in longer])):
+        expected = torch.stack([state[1:].mean(0) for state in states[1:-1]])
         torch.testing.assert_close(features[:-1, place], expected, rtol=1e-5, atol=1e-5)
 
 

@@ -406,6 +406,7 @@ def test_an_unknown_way_to_split_texts_is_refused(folder):
     assert "tokenizer.ggml.pre must be" in error_of(caption_features, path, TEXTS, 4)
 
 
+@pytest.mark.slow
 def test_smollm2_from_its_package_is_a_language_model():
     """A plain sentence is likely, the same words in another order are not."""
     path = demo_packages() and MODEL

@@ -473,12 +473,14 @@ def quick_compiler(monkeypatch):
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 @COMPILED
 @pytest.mark.usefixtures("quick_compiler")
 @pytest.mark.parametrize("mode", GSNR_MODES)
-def test_a_compiled_model_takes_the_same_steps_and_has_the_same_gsnr(vit, images, make_vit, mode):
+def test_a_compiled_model_takes_the_same_steps_and_has_the_same_gsnr(images, make_vit, mode):
     runs = []
-    for model, compiled in ((vit, False), (make_vit(), True)):
+    for compiled in (False, True):
+        model = make_vit(overrides={"depth": 1})
         observer = GsnrObserver(model.blocks, batches=2, mode=mode, compiled=compiled)
         rows = trained(model, images, small(**PLAIN, compile=compiled), observer=observer)
         assert observer.is_compiled == compiled
@@ -488,14 +490,16 @@ def test_a_compiled_model_takes_the_same_steps_and_has_the_same_gsnr(vit, images
         assert other.gsnr == pytest.approx(row.gsnr, rel=5e-3, abs=1e-7)
 
 
+@pytest.mark.slow
 @COMPILED
 @pytest.mark.usefixtures("quick_compiler")
 def test_a_compiled_training_resumes_bit_by_bit(images, make_vit):
     """The first measured step is eager; that it was there is in the state."""
-    model, values = make_vit(), small(**PLAIN, compile=True)
+    model, other, fresh = (make_vit(seed, overrides={"depth": 1}) for seed in (0, 0, 9))
+    values = small(**PLAIN, compile=True)
     observer = GsnrObserver(model.blocks, batches=2, compiled=True)
     rows = trained(model, images, values, observer=observer)
-    steps, states, other, fresh = itertools.count(1), [], make_vit(), make_vit(seed=9)
+    steps, states = itertools.count(1), []
     first = GsnrObserver(other.blocks, batches=2, compiled=True)
     save = {"save": lambda state: states.append(stored(state))}
     stop = {"stop": lambda: next(steps) == 8}

@@ -140,6 +140,7 @@ def test_every_word_in_a_shell_line_is_quoted_or_a_number():
     assert found <= NUMBERS | LISTED, found
 
 
+@pytest.mark.slow
 def test_paths_and_titles_reach_no_shell(tmp_path):
     project = copy_project(tmp_path)
     results = 're sults/it\'s "$(touch pwned)" `touch pwned`; touch pwned &'
@@ -159,6 +160,7 @@ def test_paths_and_titles_reach_no_shell(tmp_path):
     assert not list(project.rglob("pwned"))
 
 
+@pytest.mark.slow
 def test_paths_reach_no_shell_of_a_cluster(tmp_path):
     place, tools = tmp_path / "a $(touch pwned) b", tmp_path / "tools"
     place.mkdir()
