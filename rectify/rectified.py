@@ -23,16 +23,8 @@ from rectify.controls import FINAL_NORMS, INSERTED, Control, Inner, Place, inser
 from rectify.language.block import Block, Stack, outline_block, read_block
 from rectify.runtime import generator as seeded
 from rectify.tensors import check_same_tensors
-from rectify.trunks.trunk import (
-    Groups,
-    Inputs,
-    Outputs,
-    Tokens,
-    Trunk,
-    as_trunk,
-    groups_within,
-    width_at,
-)
+from rectify.trunks.kinds import as_trunk
+from rectify.trunks.trunk import Groups, Inputs, Outputs, Tokens, Trunk, groups_within, width_at
 from rectify.typed import check_known
 
 

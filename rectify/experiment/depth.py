@@ -84,7 +84,7 @@ def _read(task: str, entry: str, settings: str) -> int:
     import torch
 
     from rectify.tasks import find
-    from rectify.trunks.trunk import as_trunk
+    from rectify.trunks.kinds import as_trunk
 
     found = find(task)
     fields, vision = json.loads(entry), TrunkSettings.model_validate_json(settings)

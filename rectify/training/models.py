@@ -20,7 +20,7 @@ from rectify.tasks.contract import Task, Vision
 from rectify.tasks.entry import Entry
 from rectify.tensors import read_safetensors
 from rectify.training.recipes import Recipe
-from rectify.trunks.trunk import as_trunk
+from rectify.trunks.kinds import as_trunk
 
 FACTS = "facts"  # key of what a model's file says about itself, as JSON
 AGAIN = "Delete it and make it again."

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from rectify.results.files import atomic_path
 from rectify.tensors import read_safetensors
-from rectify.trunks.trunk import Inputs, as_trunk
+from rectify.trunks.kinds import as_trunk
+from rectify.trunks.trunk import Inputs
 
 AGAIN = "Delete it and make it again."
 

@@ -20,8 +20,6 @@ Groups = dict[str, str | list]
 
 Module = TypeVar("Module", bound=nn.Module)
 
-PARTS = ("dim", "blocks", "embed", "run", "decode")
-
 
 class Tokens(NamedTuple):
     """What runs through the blocks.
@@ -67,31 +65,6 @@ class Trunk(Protocol):
 
     def decode(self, tokens: Tokens) -> Outputs:
         """Return the outputs for tokens that left the last block."""
-
-
-def as_trunk(model: nn.Module) -> Trunk:
-    """Return a model as a trunk: a trunk itself, a model of a known class in its wrapper.
-
-    Known are the classes, and classes derived from them, of ``rectify.trunks.kinds.KINDS``.
-
-    Raises:
-        ValueError: If the model is neither.
-    """
-    from rectify.trunks.kinds import KINDS  # each is a trunk, and imports this module
-
-    missing = [name for name in PARTS if not hasattr(model, name)]
-    if not missing:
-        return model
-    wrappers = {name: kind for kind in KINDS for name in kind.classes}
-    for base in type(model).__mro__:
-        if wrapper := wrappers.get(f"{base.__module__}.{base.__qualname__}"):
-            return wrapper(model)
-    known = ", ".join(name.rpartition(".")[2] for name in wrappers)
-    raise ValueError(
-        f"trunk: a model must be one of {known}, or have {', '.join(PARTS)}, got "
-        f"{type(model).__name__} without {', '.join(missing)}: no vision transformer that can be "
-        "taken apart. Choose another model, or give it these parts."
-    )
 
 
 def width_at(trunk: Trunk, position: int) -> int:

@@ -9,7 +9,7 @@ from rectify.filtering.places import recording, vit_attention, vit_of
 from rectify.language.block import Block, load_block
 from rectify.rectified import auxiliary, insert
 from rectify.runtime import generator
-from rectify.trunks.trunk import as_trunk
+from rectify.trunks.kinds import as_trunk
 from tests.helpers.tiny_checkpoints import FAMILIES, HEADS, made_checkpoint
 from tests.helpers.toy_trunk import ToyTrunk
 

@@ -10,7 +10,7 @@ from rectify import rectified
 from rectify.controls import CONTROLS
 from rectify.gsnr.moments import GradientMoments
 from rectify.runtime import generator
-from rectify.trunks.trunk import as_trunk
+from rectify.trunks.kinds import as_trunk
 from tests.helpers.moments import BOTH_MODES, assert_close, batch, loop, per_sample, vit
 
 

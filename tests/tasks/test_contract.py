@@ -19,7 +19,8 @@ from rectify.training import evaluation
 from rectify.training.evaluation import headline, item_scores, means
 from rectify.training.loop import Hooks, Loop
 from rectify.training.recipes import recipe
-from rectify.trunks.trunk import Trunk, as_trunk
+from rectify.trunks.kinds import as_trunk
+from rectify.trunks.trunk import Trunk
 from tests.helpers import toy_task
 from tests.helpers.moments import assert_close
 

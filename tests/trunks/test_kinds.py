@@ -11,8 +11,9 @@ from rectify.gsnr import gradient_moments
 from rectify.rectified import auxiliary, export, insert, load_trainable_state, trainable_state
 from rectify.runtime import generator
 from rectify.trunks.features import block_features
+from rectify.trunks.kinds import as_trunk
 from rectify.trunks.timm_trunk import HEAD
-from rectify.trunks.trunk import Trunk, as_trunk, width_at
+from rectify.trunks.trunk import Trunk, width_at
 from tests.helpers.toy_trunk import ToyTrunk, toy_inputs
 from tests.helpers.vision_models import (
     DEPTH,

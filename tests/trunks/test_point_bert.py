@@ -11,8 +11,9 @@ from torch.nn.functional import batch_norm, cross_entropy, gelu, layer_norm, lin
 from rectify.gsnr import GsnrObserver, gradient_moments
 from rectify.rectified import auxiliary, insert, load_trainable_state, trainable_state
 from rectify.runtime import generator
+from rectify.trunks.kinds import as_trunk
 from rectify.trunks.point_bert import PointBert, load_start, point_bert_tensors
-from rectify.trunks.trunk import Trunk, as_trunk
+from rectify.trunks.trunk import Trunk
 from tests.helpers.moments import assert_close
 from tests.helpers.point_bert import checkpoint, published_names
 
