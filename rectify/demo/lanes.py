@@ -33,8 +33,10 @@ NOISE = 0.05  # metres, of each observed position
 SECONDS = 0.1  # a step
 TURNS = ("straight", "left", "right")
 BENDS = np.array([0.0, 1 / 12, -1 / 9])
-"""Curvature of each branch's bend of 90 degrees, 1 / metre."""
-SLOW = np.array([np.inf, 6.5, 5.0])  # metres a second in the bend
+"""Curvature of each branch's bend, 1 / metre."""
+SWEEP = (np.pi / 3, 2 * np.pi / 3)
+"""By how much a bend turns, radians."""
+SLOW = np.array([np.inf, 7.0, 6.0])  # metres a second in the bend
 BRANCH_FLAG = np.array([0, 1, 2])
 BEHIND, AHEAD, GRID = 90, 150, 0.5
 """Metres of a path before and behind the junction's edge, and between two of its points."""
@@ -123,8 +125,10 @@ def _paths(random: np.random.Generator, items: int) -> Paths:
     along = np.arange(-BEHIND, AHEAD + GRID, GRID)
     before = random.uniform(-0.012, 0.012, (items, 1, 1))
     bends = BENDS[None, :, None]
-    long = np.pi / 2 / np.maximum(np.abs(bends), 1e-9)
-    curvature = np.where(along <= 0, before, np.where((along < long) & (bends != 0), bends, 0.0))
+    sweep = random.uniform(*SWEEP, (items, 3, 1))
+    veer = random.uniform(-0.015, 0.015, (items, 1, 1))
+    turned = np.where(along < sweep / np.maximum(np.abs(bends), 1e-9), bends, 0.0)
+    curvature = np.where(along <= 0, before, np.where(bends == 0, veer, turned))
     headings = np.cumsum(curvature, 2) * GRID
     zero = round(BEHIND / GRID)
     headings = headings - headings[:, :, zero : zero + 1]
@@ -162,7 +166,7 @@ def _along(
 ) -> tuple[Float64[Array, "items 50"], Float64[Array, "items 50"]]:
     """Return how far along its path the scored car is, and its leader (NaN without one)."""
     items = len(branch)
-    wish, headway = random.uniform(8, 14, items), random.uniform(1.0, 1.8, items)
+    wish, headway = random.uniform(8, 12, items), random.uniform(1.0, 1.8, items)
     speed = wish * random.uniform(0.85, 1.0, items)
     own = -speed * SECONDS * OBSERVED - random.uniform(0, 22, items)
     has_leader = random.random(items) < 0.75
@@ -172,7 +176,7 @@ def _along(
     brakes = random.random(items) < 0.5
     first = random.uniform(8, 30, items)
     last = first + random.uniform(8, 20, items)
-    force = random.uniform(2.5, 5.0, items)
+    force = random.uniform(2.0, 4.0, items)
     both = np.empty((2, items, STEPS))
     for step in range(STEPS):
         both[:, :, step] = own, ahead

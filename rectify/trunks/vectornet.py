@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from rectify.data.forecasts import FLAGS, FUTURE, OBSERVED, POINTS
@@ -40,6 +40,8 @@ class Sizes(Closed, strict=True):
     """Of a subgraph."""
     modes: PositiveInt = 6
     """Trajectories of an agent."""
+    unit: PositiveFloat = 1.0
+    """Metres that are 1 in features and in what the decoder's linears return; published: 1."""
 
 
 class Place(NamedTuple):
@@ -69,7 +71,8 @@ class VectorNet(nn.Module):
         self.widths = (FLAT, self.dim, self.dim)
         self.subgraphs = Subgraphs(sizes)
         self.graph = GlobalGraph(self.dim)
-        self.decoder = Decoder(self.dim, sizes.modes)
+        self.decoder = Decoder(self.dim, sizes.modes, sizes.unit)
+        self.unit = sizes.unit
 
     @property
     def blocks(self) -> dict[str, nn.Module]:
@@ -82,8 +85,8 @@ class VectorNet(nn.Module):
         Args:
             inputs: As ``rectify.data.forecasts.ForecastSet.batch`` has them.
         """
-        agents, seen = steps_of(inputs["tracks"], inputs["seen"])
-        lanes = pieces_of(inputs["lanes"], inputs["flags"])
+        agents, seen = steps_of(inputs["tracks"] / self.unit, inputs["seen"])
+        lanes = pieces_of(inputs["lanes"] / self.unit, inputs["flags"])
         flat = [nn.functional.pad(one.flatten(2), (0, FLAT - one[0, 0].numel()))
                 for one in (agents, lanes)]  # fmt: skip
         padding = torch.cat([inputs["no_agent"], inputs["no_lane"]], 1)
@@ -223,8 +226,9 @@ class Residual(nn.Module):
 class Decoder(nn.Module):
     """An agent's token to some trajectories, the score of each, and one more trajectory."""
 
-    def __init__(self, dim: int, modes: int):
+    def __init__(self, dim: int, modes: int, unit: float):
         super().__init__()
+        self.unit = unit
 
         def branch() -> nn.Sequential:
             return nn.Sequential(Residual(dim), nn.Linear(dim, 2 * FUTURE))
@@ -249,9 +253,9 @@ class Decoder(nn.Module):
         centres = tokens.context.centres
         agents = tokens.values[:, : centres.shape[1]]
         found = torch.stack([mode(agents) for mode in self.modes], 2).unflatten(3, (FUTURE, 2))
-        found = found + centres[:, :, None, None]
-        single = self.single(agents).unflatten(2, (FUTURE, 2)) + centres[:, :, None]
-        offsets = self.offset(centres[:, :, None] - found[:, :, :, -1].detach())
+        found = self.unit * found + centres[:, :, None, None]
+        single = self.unit * self.single(agents).unflatten(2, (FUTURE, 2)) + centres[:, :, None]
+        offsets = self.offset((centres[:, :, None] - found[:, :, :, -1].detach()) / self.unit)
         both = torch.cat([offsets, agents[:, :, None].expand_as(offsets)], 3)
         scores = self.score(self.joint(both))[..., 0]
         return {"trajectories": found, "scores": scores, "single": single}
