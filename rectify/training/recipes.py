@@ -11,6 +11,10 @@ point-bert         Yu et al. 2022, fine-tuning of Point-BERT on clouds
 pang-points        Pang et al. 2024, App. C.2: the same, and the rectifier learns at a tenth of the
                    rate
 pang-points-code   their released code: biases and norms learn at a tenth, the rectifier at a half
+pang-vectornet     Pang et al. 2024, App. C.4: VectorNet on Argoverse
+streaming-vectornet  the same author's released training of VectorNet (Pang et al. 2023); its
+                   warm-up of 1,000 steps in front of 24 epochs is an epoch here, and first
+                   weights are torch's own, not Xavier's with biases in 0 .. 1
 
 DeiT and Pang et al. also keep a moving average of the weights, but report the weights
 themselves; there is none here. DeiT's colour jitter has no effect next to RandAugment.
@@ -202,6 +206,24 @@ POINT_BERT = Recipe(
     flip=0.0,
     random_erasing=0.0,
 )
+VECTORNET = Recipe(
+    epochs=60,
+    batch_size=32,
+    lr_batch_size=None,
+    weight_decay=0.01,
+    warmup_epochs=0,
+    min_lr=0.0,
+    drop_path=0.0,
+    adapter_init="linear",
+    label_smoothing=0.0,
+    mixup=0.0,
+    cutmix=0.0,
+    auto_augment=None,
+    crop="none",
+    repeats=1,
+    flip=0.0,
+    random_erasing=0.0,
+)
 RECTIFIER = r"^bridge\."
 SMALL = r"(\.bias|norm\d?\.weight|token)$"  # biases, norms, the class token
 
@@ -241,6 +263,21 @@ RECIPES: dict[str, Recipe] = {
                 (rf"^(?!{RECTIFIER[1:]})(?!.*{SMALL})", 1.0),
             ),
             "undecayed": (RECTIFIER,),
+        }
+    ),
+    "pang-vectornet": VECTORNET,
+    "streaming-vectornet": VECTORNET.model_copy(
+        update={
+            "epochs": 25,
+            "weight_decay": 1e-4,
+            "warmup_epochs": 1,
+            "warmup_prefix": True,
+            "warmup_lr": 5e-7,
+            "lr_per_step": True,
+            "schedule": "step",
+            "milestones": (16, 20),
+            "gamma": 0.25,
+            "clip_gradient": 0.1,
         }
     ),
 }

@@ -158,6 +158,9 @@ def assert_close(
 ) -> None:
     assert moments.keys() == expected.keys()
     for name, (mean, variance) in expected.items():
+        if name.endswith("key.bias"):  # its gradient is 0, and what is found rounding noise
+            assert mean.norm() <= tolerance * expected[name.replace("key", "query")][0].norm()
+            continue
         pairs = (moments[name].mean, mean), (moments[name].variance, variance)
         for values, oracle in pairs:
             if name.endswith("qkv.bias"):  # the key's part has a gradient of 0

@@ -132,7 +132,54 @@ POINT_WRITTEN = {
 }
 BRIDGE = r"^bridge\."
 
+MOTION_WRITTEN = {
+    **POINT_WRITTEN,
+    "head_scale": 1.0,
+    "label_smoothing": 0,
+    "drop_path": 0.0,
+    "cloud_scale": 1.5,  # without effect, as the next
+    "cloud_shift": 0.2,
+}
+
 PUBLISHED = {
+    "pang-vectornet": Published(
+        "Pang et al. 2024, App. C.4: AdamW, 5e-4, cosine, 60 epochs, batches of 32; torch's "
+        "default weight decay, no warm-up, no clipping, since none is named",
+        {
+            "batch_size": 32,
+            "opt": "adamw",
+            "lr": 5e-4,
+            "weight_decay": 0.01,
+            "epochs": 60,
+            "warmup_epochs": 0,
+            "warmup_lr": 1e-6,
+            "min_lr": 0.0,
+            "clip_grad": None,
+        },
+        MOTION_WRITTEN,
+    ),
+    "streaming-vectornet": Published(
+        "ziqipang/StreamingForecasting, configuration of VectorNet at eb3545b",
+        {
+            "batch_size": 32,
+            "opt": "adamw",
+            "lr": 5e-4,
+            "weight_decay": 1e-4,
+            "clip_grad": 0.1,
+            "min_lr": 0.0,
+        },
+        {
+            **MOTION_WRITTEN,
+            "epochs": 24 + 1,  # with the warm-up, of 1,000 steps in front of the first there
+            "warmup_epochs": 1,
+            "warmup_prefix": True,
+            "warmup_lr": 1e-3 * 5e-4,
+            "lr_per_step": True,
+            "schedule": "step",
+            "milestones": (16, 20),
+            "gamma": 0.25,
+        },
+    ),
     "point-bert": Published(
         "lulutang0608/Point-BERT, tools/builder.py, tools/runner_BERT_finetune.py and "
         "cfgs/ScanObjectNN_models/PointTransformer_hardest.yaml at 26e0581",

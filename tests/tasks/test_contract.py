@@ -40,6 +40,10 @@ ENTRIES = {
         "task": "point_classification", "reader": "solids", "classes": 12, "points": 32,
         "top_k": 2, "sizes": {"train_items": 2, "test_items": 1},
     },
+    "motion_forecasting": {
+        "task": "motion_forecasting", "reader": "lanes", "top_k": 2,
+        "sizes": {"train_items": 24, "test_items": 9},
+    },
     "pairs": {"task": "pairs", "reader": "pairs", "sizes": {"items": 16}},
     TOY: {"task": TOY, "reader": "none", "points": 24},
 }  # fmt: skip
@@ -53,6 +57,8 @@ def recipe_of(name):
     """A short recipe that a task takes: clouds are not changed as pictures are."""
     if name == "point_classification":
         return recipe("point-bert", **SHORT)
+    if name == "motion_forecasting":
+        return recipe("pang-vectornet", **SHORT)
     return recipe("paper", **SHORT, **PICTURES)
 
 
@@ -67,6 +73,9 @@ def vision_of(name):
     if name == "point_classification":
         sizes = {"dim": 16, "depth": 2, "heads": 2, "groups": 6, "group_size": 4, "width": 4}
         vit = SimpleNamespace(name="bert", timm="none", overrides=sizes, family=None, start=None)
+    if name == "motion_forecasting":
+        sizes = {"width": 4, "layers": 2, "modes": 3}
+        vit = SimpleNamespace(name="net", timm="none", overrides=sizes, family=None, start=None)
     return toy_task.VISION if name == TOY else vit
 
 

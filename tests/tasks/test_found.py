@@ -19,7 +19,9 @@ def test_a_task_is_a_folder_or_a_module():
     assert tasks.settings_of(TOY) is toy_task.Settings
     assert tasks.metrics_of(TOY)[0].better == "lower"
     kinds = ("image", "point", "video")
-    assert tasks.names() == sorted(["pairs", *(f"{kind}_classification" for kind in kinds)])
+    assert tasks.names() == sorted(
+        ["motion_forecasting", "pairs", *(f"{kind}_classification" for kind in kinds)]
+    )
 
 
 def test_the_modules_of_a_task_and_of_a_set_are_named_for_their_digests():

@@ -10,7 +10,7 @@ import pytest
 from pandas import DataFrame
 from timm.data import ImageNetInfo
 
-from rectify.demo import glyphs, motions, pairs, scenes, scripts, solids
+from rectify.demo import glyphs, lanes, motions, pairs, scenes, scripts, solids
 from rectify.tasks import names, readers, settings_of
 from rectify.tasks.image_classification.readers import bar, imagenet
 from rectify.tasks.image_classification.readers.imagenet import CORRUPTIONS, synsets
@@ -21,8 +21,11 @@ IMAGES = "rectify.tasks.image_classification.readers"
 CLIPS = "rectify.tasks.video_classification.readers"
 PAIRS = "rectify.tasks.pairs.readers"
 POINTS = "rectify.tasks.point_classification.readers"
+TRAFFIC = "rectify.tasks.motion_forecasting.readers"
 ALL = [
-    (package, name) for package in (IMAGES, CLIPS, PAIRS, POINTS) for name in readers.names(package)
+    (package, name)
+    for package in (IMAGES, CLIPS, PAIRS, POINTS, TRAFFIC)
+    for name in readers.names(package)
 ]
 TOY = {"classes": 6, "image_size": 28}
 
@@ -42,7 +45,13 @@ def bar_listing(**changed: int) -> DataFrame:
 
 
 def test_every_folder_of_readers_belongs_to_a_task():
-    assert {settings_of(name).READERS for name in names()} == {IMAGES, CLIPS, PAIRS, POINTS}
+    assert {settings_of(name).READERS for name in names()} == {
+        IMAGES,
+        CLIPS,
+        PAIRS,
+        POINTS,
+        TRAFFIC,
+    }
 
 
 @pytest.mark.parametrize(("package", "name"), ALL)
@@ -74,6 +83,7 @@ def test_all_readers_are_known_without_torch():
         (CLIPS, "motions", motions.motions),
         (PAIRS, "pairs", pairs.pairs),
         (POINTS, "solids", solids.solids),
+        (TRAFFIC, "lanes", lanes.lanes),
     ],
 )
 def test_an_embedded_set_has_all_arguments_of_its_drawing_each_with_a_default(package, name, draw):

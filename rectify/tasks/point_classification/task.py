@@ -12,17 +12,13 @@ from torch import Tensor, nn
 from rectify.data.clouds import CloudSet, load_clouds
 from rectify.data.draws import Draws, seeds
 from rectify.runtime import seed_for
-from rectify.tasks import classification
+from rectify.tasks import classification, unchanged
 from rectify.tasks.contract import Batch, Machine, Recipe, TestSet, Vision
 from rectify.tasks.point_classification import augment
 from rectify.tasks.point_classification.settings import METRICS, Settings
 from rectify.trunks.point_bert import PointBert, load_start
 
 NO_TIMM = "none"
-OF_IMAGES = {
-    "mixup": 0, "cutmix": 0, "auto_augment": None, "crop": "none", "flip": 0, "random_erasing": 0,
-}  # fmt: skip
-"""Values of a recipe that change images, and what they must be for clouds."""
 
 
 class CloudSource:
@@ -111,7 +107,7 @@ class PointClassification:
         self, entry: Settings, folder: Path, recipe: Recipe, machine: Machine
     ) -> CloudSource:
         """Return the training split; each cloud has its own choice of points, scales and shifts."""
-        _check_recipe(recipe)
+        unchanged.check("point_classification", recipe, "point-bert")
         return CloudSource(load_clouds(folder, "train"), entry, machine, recipe)
 
     def test_sets(
@@ -154,16 +150,6 @@ class PointClassification:
         labels = batch["labels"]
         merged = outputs.float().unflatten(0, (len(labels), -1)).mean(1)
         return classification.scores(merged, labels, batch.get("ks"))
-
-
-def _check_recipe(recipe: Recipe) -> None:
-    for name, off in OF_IMAGES.items():
-        value = getattr(recipe, name)
-        if value != off:
-            raise ValueError(
-                f"point_classification: training.{name} must be {'null' if off is None else off}, "
-                f"since it changes images, got {value}. Change it, or take recipe point-bert."
-            )
 
 
 def _check_vision(vision: Vision) -> None:

@@ -1,0 +1,240 @@
+"""Traffic scenes for motion forecasting in memory: tracks of agents, and the lanes around them.
+
+A prepared set is a folder as one of images (``rectify.data.sets``): ``manifest.csv`` lists every
+scene, ``arrays.safetensors`` holds what is ragged end to end: tracks by scene, lanes by map, and
+which lanes are around a scene. The first agent of a scene is the one whose future is scored.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Float64, Int64, UInt8
+from pandas import DataFrame
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from scipy.spatial import KDTree
+from torch import Tensor
+
+from rectify.data.manifests import LISTING, manifest, read_listing, write_listing
+from rectify.data.sets import ARRAYS
+from rectify.results.files import atomic_path
+
+OBSERVED, FUTURE = 20, 30
+"""Steps of 0.1 s that a model sees, and that it forecasts: Argoverse 1."""
+STEPS = OBSERVED + FUTURE
+POINTS = 10  # of a lane
+FLAGS = 3
+"""Of a lane: turn (0 none, 1 left, 2 right), whether in an intersection, whether controlled."""
+REACH = 100.0
+"""Metres, ahead, behind and to each side: whoever and whatever is further off is left out."""
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One scene as it was published or drawn, in metres of its map."""
+
+    tracks: Float64[Array, "agents 50 2"]
+    """Positions, the scored agent first; 0 where it is not seen."""
+    seen: Bool[Array, "agents 50"]
+    city: str
+    """Its map."""
+    source: str
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """The centre lines of a map."""
+
+    points: Float64[Array, "lanes 10 2"]
+    flags: UInt8[Array, "lanes 3"]
+
+
+@dataclass(frozen=True)
+class ForecastSet:
+    """One split."""
+
+    tracks: Float32[Tensor, "all_agents 50 2"]
+    """Metres from the scored agent's last observed position."""
+    seen: Bool[Tensor, "all_agents 50"]
+    agents: Int64[Tensor, " scenes"]
+    """How many each scene has."""
+    origins: Float64[Tensor, "scenes 2"]
+    """Where that position is on the map."""
+    headings: Float64[Tensor, " scenes"]
+    """Direction of the scored agent's last observed movement, radians from the x axis."""
+    points: Float64[Tensor, "all_lanes 10 2"]
+    flags: UInt8[Tensor, "all_lanes 3"]
+    near: Int64[Tensor, " entries"]
+    """Lanes around each scene, by their place in ``points``."""
+    lanes: Int64[Tensor, " scenes"]
+    """How many each scene has."""
+    cities: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.agents)
+
+    def batch(self, items: Int64[Tensor, " batch"]) -> dict[str, Tensor]:
+        """Return scenes as seen by their scored agent: at the origin, heading along x.
+
+        Returns:
+            ``tracks`` (batch, agents, 50, 2) and ``seen``, ``lanes`` (batch, lanes, 10, 2) and
+            ``flags``, 0 where there is no agent, step or lane; ``no_agent`` (batch, agents) and
+            ``no_lane`` are True there.
+        """
+        numbers = items.tolist()
+        agents = [slice(*self._agent_ends[n : n + 2]) for n in numbers]
+        near = [self.near[slice(*self._lane_ends[n : n + 2])] for n in numbers]
+        tracks, seen = _padded([self.tracks[part].double() for part in agents])
+        steps, _ = _padded([self.seen[part] for part in agents])
+        centred = [self.points[own] - self.origins[n] for own, n in zip(near, numbers, strict=True)]
+        lanes, here = _padded(centred)
+        turned = turn(-self.headings[items])[:, None]
+        return {
+            "tracks": (tracks @ turned).float() * steps[..., None],
+            "seen": steps,
+            "no_agent": ~seen,
+            "lanes": (lanes @ turned).float(),
+            "flags": _padded([self.flags[own] for own in near])[0].float(),
+            "no_lane": ~here,
+        }
+
+    @cached_property
+    def _agent_ends(self) -> list[int]:
+        return [0, *self.agents.cumsum(0).tolist()]
+
+    @cached_property
+    def _lane_ends(self) -> list[int]:
+        return [0, *self.lanes.cumsum(0).tolist()]
+
+
+def turn(angles: Float64[Tensor, " batch"]) -> Float64[Tensor, "batch 2 2"]:
+    """Return what rows of coordinates are multiplied by to turn them by angles (radians)."""
+    cosine, sine = angles.cos(), angles.sin()
+    return torch.stack([cosine, sine, -sine, cosine], 1).unflatten(1, (2, 2))
+
+
+def _padded(parts: Sequence[Tensor]) -> tuple[Tensor, Bool[Tensor, "batch most"]]:
+    """Return parts one above the other, 0 behind the shorter ones, and where something is."""
+    most = max(1, *(len(part) for part in parts)) if parts else 1
+    whole = parts[0].new_zeros(len(parts), most, *parts[0].shape[1:])
+    there = torch.zeros(len(parts), most, dtype=torch.bool)
+    for row, part in enumerate(parts):
+        whole[row, : len(part)], there[row, : len(part)] = part, True
+    return whole, there
+
+
+def gathered(
+    scenes: Sequence[Scene], maps: Mapping[str, Lanes], reach: float = REACH
+) -> ForecastSet:
+    """Return scenes with those agents and lanes that a model sees.
+
+    Agents are kept that are seen at the last observed step, within ``reach`` ahead, behind and to
+    each side; lanes all of whose points are.
+
+    Args:
+        scenes: Of one split; the scored agent is seen at every observed step.
+        maps: By city.
+        reach: Metres.
+    """
+    names = sorted({scene.city for scene in scenes})
+    starts = np.cumsum([0, *(len(maps[name].points) for name in names)])[:-1]
+    offset = dict(zip(names, starts.tolist(), strict=True))
+    trees = {name: KDTree(maps[name].points.mean(1)) for name in names}
+    parts: dict[str, list] = {key: [] for key in ("tracks", "seen", "near")}
+    origins, headings = [], []
+    for scene in scenes:
+        origin, heading = scene.tracks[0, OBSERVED - 1], _heading(scene.tracks[0, :OBSERVED])
+        inside = _inside(scene.tracks[:, OBSERVED - 1], origin, heading, reach)
+        kept = inside & scene.seen[:, OBSERVED - 1]
+        tracks = (scene.tracks[kept] - origin) * scene.seen[kept][..., None]
+        points = maps[scene.city].points  # all points inside: so is their mean
+        close = np.sort(trees[scene.city].query_ball_point(origin, reach * 2**0.5)).astype(int)
+        close = close[_inside(points[close], origin, heading, reach).all(1)]
+        parts["tracks"].append(tracks.astype(np.float32))
+        parts["seen"].append(scene.seen[kept])
+        parts["near"].append(close + offset[scene.city])
+        origins.append(origin)
+        headings.append(heading)
+    return ForecastSet(
+        **{key: torch.from_numpy(np.concatenate(part)) for key, part in parts.items()},
+        agents=torch.tensor([len(part) for part in parts["tracks"]]),
+        lanes=torch.tensor([len(part) for part in parts["near"]]),
+        origins=torch.from_numpy(np.stack(origins)),
+        headings=torch.tensor(headings, dtype=torch.float64),
+        points=torch.from_numpy(np.concatenate([maps[name].points for name in names])),
+        flags=torch.from_numpy(np.concatenate([maps[name].flags for name in names])),
+        cities=tuple(scene.city for scene in scenes),
+        sources=tuple(scene.source for scene in scenes),
+    )
+
+
+def _heading(observed: Float64[Array, "20 2"]) -> float:
+    """Return the direction of the last step that moved; 0 where none did."""
+    moves = np.diff(observed, axis=0)
+    moving = np.flatnonzero(np.abs(moves).max(1) > 0)
+    return float(np.arctan2(*moves[moving[-1], ::-1])) if len(moving) else 0.0
+
+
+def _inside(points: Array, origin: Array, heading: float, reach: float) -> Array:
+    """Return which points (..., 2) lie in the square about an origin, turned by a heading."""
+    cosine, sine = np.cos(heading), np.sin(heading)
+    x, y = np.moveaxis(points - origin, -1, 0)
+    return np.maximum(np.abs(cosine * x + sine * y), np.abs(cosine * y - sine * x)) <= reach
+
+
+def listing_of(sets: Mapping[str, ForecastSet]) -> DataFrame:
+    """Return the manifest of the splits: scenes have a city and no class."""
+    return manifest(
+        [
+            (split, -1, city, source)
+            for split, scenes in sets.items()
+            for city, source in zip(scenes.cities, scenes.sources, strict=True)
+        ]
+    )
+
+
+def save_scenes(folder: Path, sets: Mapping[str, ForecastSet], provenance: dict) -> None:
+    """Write the splits of a set; the manifest comes last."""
+    tensors = {
+        f"{split}.{name}": getattr(scenes, name).contiguous()
+        for split, scenes in sets.items()
+        for name in _tensors()
+    }
+    with atomic_path(Path(folder) / ARRAYS) as temporary:
+        save_file(tensors, temporary)
+    write_listing(folder, listing_of(sets), provenance)
+
+
+def load_scenes(folder: Path, split: str) -> ForecastSet:
+    """Return one split of a prepared set.
+
+    Raises:
+        ValueError: If the split does not exist, or the files are damaged or don't belong together.
+    """
+    listing, _ = read_listing(folder)
+    rows, path = listing[listing["split"] == split], Path(folder) / ARRAYS
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(f"{split}.{name}") for name in _tensors()}
+    except (SafetensorError, FileNotFoundError) as error:
+        raise ValueError(
+            f"{path}: must be an intact safetensors file with split {split}, got "
+            f"{str(error).splitlines()[0]}. Prepare the data set again."
+        ) from None
+    if len(tensors["agents"]) != len(rows):
+        raise ValueError(
+            f"{folder}: {LISTING} and {ARRAYS} must list the same items of {split}, got "
+            f"{len(rows)} and {len(tensors['agents'])}. Prepare the data set again."
+        )
+    return ForecastSet(**tensors, cities=tuple(rows["name"]), sources=tuple(rows["source"]))
+
+
+def _tensors() -> list[str]:
+    return [one.name for one in fields(ForecastSet) if one.name not in ("cities", "sources")]

@@ -1,0 +1,1 @@
+"""Motion forecasting: see README.md next to this file."""

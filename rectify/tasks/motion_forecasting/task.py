@@ -1,0 +1,119 @@
+"""Motion forecasting: VectorNet on tracks and lanes, as Pang et al. (2024), Sec. 4.4."""
+
+from collections.abc import Iterator
+from itertools import repeat
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from rectify.data.draws import Draws
+from rectify.data.forecasts import OBSERVED, ForecastSet, load_scenes
+from rectify.tasks import unchanged
+from rectify.tasks.contract import Batch, Machine, Recipe, TestSet, Vision
+from rectify.tasks.motion_forecasting import measures
+from rectify.tasks.motion_forecasting.settings import METRICS, Settings
+from rectify.trunks.vectornet import VectorNet
+
+NO_TIMM = "none"
+GIVEN = ("no_agent", "lanes", "flags", "no_lane")
+"""What the model is called with besides the observed steps of the tracks."""
+
+
+class SceneSource:
+    """Scenes of one split, as batches of ``inputs``, ``future`` and ``future_seen``.
+
+    A training batch also has ``origins``, on the CPU, where it has a scene twice.
+    """
+
+    views = 1
+
+    def __init__(
+        self,
+        scenes: ForecastSet,
+        entry: Settings,
+        machine: Machine,
+        more: dict[str, Tensor] | None = None,
+    ):
+        """Start nothing yet.
+
+        Args:
+            scenes: All of them.
+            entry: Whose forecasts are learned.
+            machine: Where batches are wanted.
+            more: What the scores need besides, the same for each batch.
+        """
+        self._scenes, self._device, self._more = scenes, machine.device, dict(more or {})
+        self._focal = torch.tensor([entry.loss_agents == "focal"])
+
+    def __len__(self) -> int:
+        return len(self._scenes)
+
+    def read(
+        self, items: Int64[Tensor, " batch"], batch_size: int, draws: Draws | None = None
+    ) -> Iterator[Batch]:
+        """Give the items in their order: see ``rectify.tasks.contract.Source``."""
+        numbers = repeat(None) if draws is None else draws.split(batch_size)
+        for batch, drawn in zip(items.split(batch_size), numbers, strict=False):
+            made = {name: one.to(self._device) for name, one in self._scenes.batch(batch).items()}
+            tracks, seen = made["tracks"], made["seen"]
+            past = {"tracks": tracks[:, :, :OBSERVED], "seen": seen[:, :, :OBSERVED]}
+            again = drawn is not None and len(batch.unique()) < len(batch)
+            yield {
+                "inputs": {name: made[name] for name in GIVEN} | past,
+                "future": tracks[:, :, OBSERVED:],
+                "future_seen": seen[:, :, OBSERVED:],
+                "focal": self._focal,
+                **({"origins": batch[:, None]} if again else {}),
+                **self._more,
+            }
+
+
+class MotionForecasting:
+    """Where does a car go?"""
+
+    settings, metrics = Settings, METRICS
+
+    def training_source(
+        self, entry: Settings, folder: Path, recipe: Recipe, machine: Machine
+    ) -> SceneSource:
+        """Return the training split, nothing of which is changed."""
+        unchanged.check("motion_forecasting", recipe, "pang-vectornet")
+        return SceneSource(load_scenes(folder, "train"), entry, machine)
+
+    def test_sets(
+        self, entry: Settings, folder: Path, recipe: Recipe, machine: Machine
+    ) -> Iterator[TestSet]:
+        """Give the test set."""
+        more = {"ks": torch.tensor([entry.top_k])}
+        yield TestSet("test", "-", SceneSource(load_scenes(folder, "test"), entry, machine, more))
+
+    def trunk(self, entry: Settings, vision: Vision, recipe: Recipe | None) -> nn.Module:
+        """Return a VectorNet."""
+        if vision.timm != NO_TIMM or vision.family is not None or vision.start is not None:
+            raise ValueError(
+                f"motion_forecasting: {vision.name} must have timm: {NO_TIMM}, no family and no "
+                f"start, since the trunk is a VectorNet from random weights, got {vision.timm}, "
+                f"{vision.family or 'none'} and {vision.start or 'none'}. Correct it."
+            )
+        return VectorNet.of(vision.overrides)
+
+    def starts(self, vision: Vision) -> list[Path]:
+        """Return no file: training starts from random weights."""
+        return []
+
+    def losses(self, outputs: dict[str, Tensor], batch: Batch) -> Float[Tensor, " batch"]:
+        """Return the loss of each scene, whatever the others are."""
+        focal = bool(batch["focal"].any())
+        return measures.losses(outputs, batch["future"], batch["future_seen"], focal)
+
+    def scores(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Return the benchmark's metrics of each scene, and its loss."""
+        found = {}
+        for k in sorted({1, *batch["ks"].tolist()} if "ks" in batch else {1}):
+            found |= measures.scores(outputs, batch["future"][:, 0], k)
+        return {**found, "loss": self.losses(outputs, batch)}
+
+
+TASK = MotionForecasting()

@@ -1,0 +1,28 @@
+"""What a task asks of a recipe whose items are no images: nothing that changes images."""
+
+from rectify.tasks.contract import Recipe
+
+OF_IMAGES = {
+    "mixup": 0, "cutmix": 0, "auto_augment": None, "crop": "none", "flip": 0, "random_erasing": 0,
+}  # fmt: skip
+"""Values of a recipe that change images, and what they must be for other items."""
+
+
+def check(task: str, recipe: Recipe, instead: str) -> None:
+    """Check that a recipe changes no images.
+
+    Args:
+        task: Its name, for the message.
+        recipe: What it is trained with.
+        instead: A recipe that suits it.
+
+    Raises:
+        ValueError: Names the value.
+    """
+    for name, off in OF_IMAGES.items():
+        value = getattr(recipe, name)
+        if value != off:
+            raise ValueError(
+                f"{task}: training.{name} must be {'null' if off is None else off}, "
+                f"since it changes images, got {value}. Change it, or take recipe {instead}."
+            )
