@@ -41,13 +41,9 @@ def count_gains(cells: DataFrame, first_columns_only: bool = True) -> str:
     gains = gains_of(cells, first_columns_only)
     if gains.empty:
         return "no gain was measured."
-    means = gains["mean"]
-    ends = [gains.loc[index] for index in (means.idxmin(), means.idxmax())]
-    texts = [f"{(means > 0).sum()} of {len(gains)} gain"]
-    if len(gains) > 1:
-        texts[0] += f", from {_quoted(ends[0])} to {_quoted(ends[1])} {gains['unit'].iloc[0]}"
-    else:
-        texts[0] += f": {_quoted(ends[0])} {gains['unit'].iloc[0]}"
+    ranges = " and ".join(_range(of_unit) for _, of_unit in gains.groupby("unit", sort=False))
+    colon = ":" if len(gains) == 1 else ","
+    texts = [f"{(gains['mean'] > 0).sum()} of {len(gains)} gain{colon} {ranges}"]
     if gains["low"].notna().any():
         above, below = (gains["low"] > 0).sum(), (gains["high"] < 0).sum()
         texts.append(f"95 % interval over seeds above zero in {above}, below zero in {below}")
@@ -101,6 +97,13 @@ def correlations(cells: DataFrame, row: str, columns: Iterable[tuple[str, str]])
         else:
             texts.append(f"{group}: {place['text'].iloc[0]}")
     return "; ".join(texts)
+
+
+def _range(gains: DataFrame) -> str:
+    """Return the least and the most of gains in one unit, or the only one."""
+    means, unit = gains["mean"], gains["unit"].iloc[0]
+    least, most = (_quoted(gains.loc[index]) for index in (means.idxmin(), means.idxmax()))
+    return f"from {least} to {most} {unit}" if len(gains) > 1 else f"{least} {unit}"
 
 
 def _quoted(cell: Series) -> str:

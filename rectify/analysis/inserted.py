@@ -63,7 +63,7 @@ def inserted_table(
         ValueError: If there are no insertions, or two of them share a row.
     """
     runs, treated = _runs(target, results)
-    theirs = _with_gains(printed(target))
+    theirs = printed(target)
     sets = titles(treated, "data", results.order)
     shown = {name: scores_of(runs[runs["data"] == name]) for name in sets}
     columns = [
@@ -134,7 +134,7 @@ def controls_table(target: str, results: Results, vanilla: str) -> DataFrame:
         ValueError: As ``inserted_table``.
     """
     runs, treated = _runs(target, results)
-    theirs = _with_gains(printed(target))
+    theirs = printed(target)
     sets = titles(treated, "data", results.order)
     shown = {name: scores(runs[runs["data"] == name]) for name in sets}
     columns = [
@@ -173,9 +173,10 @@ def _theirs(run: Series, named: Named) -> str | None:
     return named(run) if run["variant"] == "insert" else None
 
 
-def _with_gains(theirs: Printed) -> Printed:
-    added = [row for row in theirs.rows if ADDED in row.name]
-    return with_gains_over(theirs, {row: Label(row.name.partition(ADDED)[0]) for row in added})
+def _with_gains(theirs: Printed, columns: Sequence[ColumnSpec]) -> Printed:
+    plain = {row: Label(row.name.partition(ADDED)[0]) for row in theirs.rows if ADDED in row.name}
+    errors = {one.printed for one in columns if one.shows[0].better == "lower"}
+    return with_gains_over(theirs, plain, errors)
 
 
 def _columns(
@@ -220,4 +221,4 @@ def _filled(
 ) -> DataFrame:
     metrics = list(dict.fromkeys(metric for of_set in shown.values() for metric in of_set))
     compared = with_comparisons(runs, results, metrics)
-    return fill(TableSpec(target, rows, columns, theirs), compared)
+    return fill(TableSpec(target, rows, columns, _with_gains(theirs, columns)), compared)

@@ -8,7 +8,7 @@ printed number is next to ours only where model and data are the same: nothing i
 import csv
 import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib import resources
 from typing import NamedTuple
 
@@ -93,19 +93,24 @@ def printed_for(target: str, runs: DataFrame, **titles: str) -> Printed:
     return printed(target) if same else NOTHING
 
 
-def with_gains_over(table: Printed, plain: Mapping[Label, Label]) -> Printed:
+def with_gains_over(
+    table: Printed, plain: Mapping[Label, Label], errors: Collection[Label | None] = ()
+) -> Printed:
     """Return a table with what its rows gain over others, from its printed values.
 
     Args:
         table: Values as they are printed.
         plain: For each row that has a gain, the one over which.
+        errors: Columns in which less is better, so that less is a gain.
     """
     derived = []
     for cell in table.cells:
         base = table.cell(plain.get(cell.row), cell.column)
         if base is not None:
             unit = "points" if cell.unit == "%" else cell.unit
-            derived.append(cell._replace(kind=GAIN, value=cell.value - base.value, unit=unit))
+            more = cell.value - base.value
+            gain = -more if cell.column in errors else more
+            derived.append(cell._replace(kind=GAIN, value=gain, unit=unit))
     return Printed((*table.cells, *derived))
 
 

@@ -42,7 +42,10 @@ class Made:
 
 @dataclass
 class Run:
-    """One run; ``accuracy`` maps a seed and test, k, c, a, sk or r to a share."""
+    """One run; ``accuracy`` maps a seed and test, k, c, a, sk or r to a share.
+
+    Of another task than classification, ``scores`` has the values by metric and k instead.
+    """
 
     data: Model
     vision: Model
@@ -59,6 +62,8 @@ class Run:
     k: int = 5
     shifts: tuple[str, ...] = ()
     fraction: float = 1.0
+    task: str = "image_classification"
+    scores: dict[tuple[str, int], float] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -79,7 +84,7 @@ class Run:
         """What of ``config.json`` the analysis reads."""
         return {
             "run": self.name,
-            "task": "image_classification",
+            "task": self.task,
             "data": {"name": self.data.name, "fraction": self.fraction},
             "vision": {"name": self.vision.name, "depth": self.depth},
             "variant": self.variant,
@@ -115,7 +120,7 @@ def write_run(root: Path, run: Run, seeds: Sequence[int]) -> Path:
             (epoch, metric, value)
             for epoch in range(run.epochs)
             for metric, value in (
-                ("accuracy", run.accuracy(seed, "test")),
+                *_followed(run, seed),
                 ("test_loss", 2.5 - epoch / 2 - seed / 20),
                 ("main_loss", 3.0 - epoch - seed / 10),
                 ("train_loss", 4.0 - epoch),
@@ -131,9 +136,20 @@ def write_run(root: Path, run: Run, seeds: Sequence[int]) -> Path:
         ]
         write_table(GSNR, gsnr, place / "gsnr.csv", SOURCE)
         write_table(SCORES, _scores(run, seed), place / "scores.csv", SOURCE)
-        scored = items(run.accuracy(seed, "test"), run.accuracy(seed, "k"), run.k)
+        scored = (
+            DataFrame({"item": range(100), **{f"{m}@{k}": v for (m, k), v in run.scores.items()}})
+            if run.scores
+            else items(run.accuracy(seed, "test"), run.accuracy(seed, "k"), run.k)
+        )
         scored.to_parquet(place / "predictions.parquet", index=False)
     return folder
+
+
+def _followed(run: Run, seed: int) -> list[tuple[str, float]]:
+    """Return the metrics that a history has of each epoch."""
+    if run.scores:
+        return [(metric, value) for (metric, k), value in run.scores.items() if k == 1]
+    return [("accuracy", run.accuracy(seed, "test"))]
 
 
 def items(top1: float, topk: float, k: int, count: int = 100) -> DataFrame:
@@ -145,6 +161,8 @@ def items(top1: float, topk: float, k: int, count: int = 100) -> DataFrame:
 
 
 def _scores(run: Run, seed: int) -> list[tuple]:
+    if run.scores:
+        return [("test", "-", metric, k, 100, value) for (metric, k), value in run.scores.items()]
     rows = _scored("test", "-", run.k, run.accuracy(seed, "test"), run.accuracy(seed, "k"))
     for shift in run.shifts:
         top1 = run.accuracy(seed, shift)

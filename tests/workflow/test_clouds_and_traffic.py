@@ -1,4 +1,4 @@
-"""Table 2 of Pang et al. through the readers of the published sets, on generated files."""
+"""Tables 2 and 4 of Pang et al. through the readers of the published sets, on generated files."""
 
 import json
 from pathlib import Path
@@ -8,37 +8,41 @@ import pytest
 import torch
 import yaml
 
+from rectify.demo import lanes
 from rectify.demo.solids import SOLIDS
 from rectify.results.declared import GSNR, SCORES
 from rectify.results.tables import read_note, read_table
 from rectify.trunks.point_bert import PointBert
-from tests.helpers import cloud_trees
+from tests.helpers import cloud_trees, traffic_trees
 from tests.helpers.point_bert import checkpoint
 from tests.workflow.project import ROOT, copy_project, warm
 
-CONFIG = ("demo-pang.yaml", "tests/clouds.yaml")
+CONFIG = ("demo-pang.yaml", "tests/clouds_and_traffic.yaml")
 RESULTS = Path("results") / "clouds"
 BERT = "point-bert-64"
 SCANS, MODELS = "scans", "models"
+NET, CROSSED = "vectornet-64", 6
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a copy of the project in which the table was made."""
+    """Return a copy of the project in which the tables were made."""
     project = copy_project(tmp_path_factory.mktemp("clouds"))
-    overlay = ROOT / "tests" / "clouds.yaml"
-    (project / "tests" / "clouds.yaml").write_bytes(overlay.read_bytes())
+    overlay = ROOT / "tests" / "clouds_and_traffic.yaml"
+    (project / "tests" / "clouds_and_traffic.yaml").write_bytes(overlay.read_bytes())
     data = project / "data"
     scans = cloud_trees.drawn(2048, "hardest", train=2)
     cloud_trees.write_scanobjectnn(data / "scanobjectnn", "hardest", scans)
     models = cloud_trees.drawn(8192, "only", train=2)
     cloud_trees.write_dat(data / "modelnet40", models, 8192)
+    traffic = lanes.drawn(seed=3, train_items=8, test_items=CROSSED)
+    traffic_trees.write(data / "argoverse", traffic)
     sizes = yaml.safe_load(overlay.read_text())["visions"][BERT]["overrides"]
     (project / "models").mkdir()
     torch.manual_seed(5)
     trunk = PointBert.of({**sizes, "heads": 2}, classes=12, points=64)
     checkpoint(trunk, project / "models" / "Point-BERT.pth")
-    said = warm(project, "--configfile", *CONFIG, "--", "pang_table2")
+    said = warm(project, "--configfile", *CONFIG, "--", "pang_table2", "pang_table4")
     assert said.returncode == 0, said.stdout[-4000:]
     return project
 
@@ -98,3 +102,23 @@ def test_the_prepared_sets_say_where_each_cloud_comes_from(finished: Path) -> No
         listing = pd.read_csv(finished / RESULTS / "data" / data / "manifest.csv")
         assert listing["split"].value_counts().to_dict() == {"train": 24, "test": 12}
         assert source in set(listing["source"])
+
+
+def test_forecasts_are_scored_in_metres_beside_public_models(finished: Path) -> None:
+    cells = pd.read_csv(finished / RESULTS / "tables" / "pang_table4.csv")
+    ours = cells[cells["seeds"] > 0]
+    names = ("minADE", "minFDE", "MR", "brier-minFDE")
+    columns = [name for one in names for name in (one, f"{one}, 6 best")]
+    assert ours.drop_duplicates("column_index")["column"].tolist() == columns
+    assert ours["kind"].value_counts().to_dict() == {"value": 16, "gain": 8, "item test": 8}
+    for vanilla in (True, False):
+        name = "vanilla" if vanilla else "insert_llama-m_layer-3_end"
+        place = finished / RESULTS / "runs" / f"traffic_{NET}_{name}" / "seed-0"
+        scores = read_table(SCORES, place / "scores.csv").query("metric == 'min_fde' and k == 6")
+        items = pd.read_parquet(place / "predictions.parquet")
+        assert len(items) == scores["items"].item() == CROSSED
+        assert items["min_fde@6"].mean() == pytest.approx(scores["value"].item(), rel=1e-5)
+        assert (items["min_fde@6"] <= items["min_fde@1"]).all()
+        assert set(read_table(GSNR, place / "gsnr.csv")["block"]) == {0, 1}
+    public = cells[cells["seeds"] == 0].set_index(["row", "column"])["paper"]
+    assert public["mmTransformer, as its authors released it", "minFDE, 6 best"] == 1.081

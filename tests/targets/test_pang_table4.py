@@ -1,0 +1,86 @@
+"""Pang et al.'s Table 4: errors, of which less is a gain."""
+
+from pathlib import Path
+
+import pytest
+from pandas import DataFrame
+
+from rectify.analysis.printing import to_latex, to_markdown
+from rectify.analysis.published import Label, printed
+from rectify.targets import pang_table4
+from tests.helpers import synthetic
+from tests.helpers.printed import INSERTED
+from tests.helpers.synthetic import Model, Run
+
+ARGOVERSE = Model("argoverse", "Argoverse", 0)
+NAMES = {"minADE": "min_ade", "minFDE": "min_fde", "MR": "miss_rate"}
+UNPRINTED = {("min_ade", 1): 9.0, ("min_fde", 1): 9.0, ("miss_rate", 1): 0.9}
+
+
+def scored(row: str) -> dict[tuple[str, int], float]:
+    """Return what a run has scored whose numbers are those of a printed row."""
+    found = dict(UNPRINTED)
+    for cell in printed("pang_table4").cells:
+        if cell.row == Label(row):
+            name, several, _ = cell.column.name.partition(", 6 best")
+            value = cell.value / 100 if cell.unit == "%" else cell.value
+            found[NAMES[name], 6 if several else 1] = value
+    return found
+
+
+def runs(data: Model = ARGOVERSE) -> list[Run]:
+    return [
+        Run(
+            data, Model(model.lower(), model, 1e6), lambda *_: 0.0, lambda *_: 1e-3,
+            task="motion_forecasting", k=6, scores=scored(f"{model}{added}"), **settings,
+        )
+        for model in ("VectorNet", "mmTransformer")
+        for added, settings in (("", {}), (" +LLaMA", INSERTED))
+    ]  # fmt: skip
+
+
+def table(root: Path, data: Model = ARGOVERSE) -> DataFrame:
+    results = synthetic.collected(root, runs(data))
+    return pang_table4.table(results, pang_table4.Settings(reads="any"))
+
+
+def test_it_prints_the_paper_cell_by_cell_and_less_is_a_gain(tmp_path: Path) -> None:
+    cells = table(tmp_path)
+    values = cells[(cells["kind"] == "value") & (cells["seeds"] > 0)]
+    ours = values.set_index(["paper_row", "paper_column"])
+    theirs = printed("pang_table4").cells
+    assert len(theirs) == values["paper"].notna().sum() == 14
+    for cell in theirs:
+        row = ours.loc[(cell.row.name, f"{cell.column}")]
+        assert (row["paper"], row["unit"]) == (cell.value, cell.unit)
+        assert row["mean"] == pytest.approx(cell.value)
+    gains = cells[(cells["kind"] == "gain") & cells["paper"].notna()]
+    assert len(gains) == 6
+    assert gains["paper"].tolist() == pytest.approx([0.01, 0.03, 0.5, 0.01, 0.02, 0.2])
+    assert gains["mean"].tolist() == pytest.approx(gains["paper"].tolist())
+    assert gains["unit"].tolist() == ["m", "m", "points"] * 2
+
+
+def test_gains_in_metres_and_in_points_are_counted_apart(tmp_path: Path) -> None:
+    cells = table(tmp_path)
+    (found,) = pang_table4.findings(cells, None)
+    row = "VectorNet +LLaMA-7B, Argoverse"
+    least = UNPRINTED["min_ade", 1] - 1.60
+    assert found.found.startswith(
+        f"6 of 12 gain, from -{least:.2f} ({row}, minADE) to +0.03 ({row}, "
+    )
+    assert ") m and from +0.00 (" in found.found
+    assert "+0.50 (VectorNet +LLaMA-7B, Argoverse, MR, 6 best) points" in found.found
+
+
+def test_public_models_are_the_last_rows_on_their_own_data_alone(tmp_path: Path) -> None:
+    cells = table(tmp_path / "theirs")
+    public = cells[cells["seeds"] == 0]
+    ours = {(c["paper_row"], c["paper_column"]): c["paper"] for _, c in public.iterrows()}
+    assert ours == {
+        (c.row.name, f"{c.column}"): c.value for c in printed("pang_table4_public").cells
+    }
+    assert "nan" not in to_markdown(cells) + to_latex(cells)
+    other = table(tmp_path / "other", Model("lanes", "Lanes", 0))
+    assert (other["seeds"] > 0).all()
+    assert other["paper"].isna().all()
