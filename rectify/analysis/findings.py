@@ -108,5 +108,5 @@ def _range(gains: DataFrame) -> str:
 
 def _quoted(cell: Series) -> str:
     """Return a gain and whose it is."""
-    names = [cell["row"], *([cell["group"]] if cell["group"] else []), cell["column"]]
+    names = [name for name in dict.fromkeys((cell["row"], cell["group"], cell["column"])) if name]
     return f"{cell['mean']:+.2f} ({', '.join(names)})"
