@@ -36,12 +36,13 @@ def as_trained(task: Task, entry: Entry, folder: Path, recipe: Recipe, machine: 
             f"vision-features: the run must have learnt images, got task {entry.task}. "
             "Choose another run."
         )
-    return task.test_source(entry, _coloured(load_set(folder, SPLIT), entry), recipe, machine)
+    items = _coloured(load_set(folder, SPLIT), entry.channels)
+    return task.test_source(entry, items, recipe, machine)
 
 
 def as_published(vit: nn.Module, folder: Path, machine: Machine) -> Source:
     """Return the images as a published model of timm takes them."""
-    items = load_set(folder, SPLIT)
+    items = _coloured(load_set(folder, SPLIT), 3)
     prepare, normalise = published_transform(vit)
 
     def change(images: Tensor, draws: Draws | None) -> Tensor:
@@ -50,20 +51,20 @@ def as_published(vit: nn.Module, folder: Path, machine: Machine) -> Source:
     return LabelledSource(items.images, items.labels, machine, prepare=prepare, change=change)
 
 
-def _coloured(items: ImageSet | FileSet, entry: Entry) -> ImageSet | FileSet:
+def _coloured(items: ImageSet | FileSet, channels: int) -> ImageSet | FileSet:
     """Return the images with as many channels as a model takes: grey ones as colours, too.
 
     Raises:
         ValueError: If they have colours and the model takes grey images.
     """
-    if isinstance(items, FileSet) or items.images.shape[1] == entry.channels:
+    if isinstance(items, FileSet) or items.images.shape[1] == channels:
         return items
     if items.images.shape[1] != 1:
         raise ValueError(
             f"vision-features: a model of grey images must get grey images, got "
             f"{items.images.shape[1]} channels. Name other pairs under similarity.pairs."
         )
-    return replace(items, images=items.images.expand(-1, entry.channels, -1, -1))
+    return replace(items, images=items.images.expand(-1, channels, -1, -1))
 
 
 def inputs(source: Source, batch_size: int) -> Iterator[Inputs]:
