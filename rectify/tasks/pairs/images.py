@@ -73,16 +73,37 @@ def inputs(source: Source, batch_size: int) -> Iterator[Inputs]:
         yield batch["inputs"]
 
 
+def check_given(
+    config: Path | None, weights: Path | None, vision: Mapping[str, object] | None
+) -> None:
+    """Check that a model is given in one of two ways.
+
+    Raises:
+        ValueError: Unless there are settings and weights of a run, or a published vision.
+    """
+    if (vision is None) == (config is None) or bool(config) != bool(weights):
+        raise ValueError(
+            "vision-features: a model must be given by --config and --model, or by --pretrained, "
+            "got both, none or one half. Correct the options."
+        )
+
+
 def published(vision: Mapping[str, object]) -> nn.Module:
     """Return a model of timm with its published weights, without a head.
 
     Args:
-        vision: ``timm``, its name there; ``weights``, a file or folder that has them, else the
-            hub's cache; ``overrides``.
+        vision: ``name``, in the config; ``timm``, its name there; ``weights``, a file or folder
+            that has them, else the hub's cache; ``overrides``.
 
     Raises:
-        ValueError: If a tensor of the model does not come from the weights.
+        ValueError: If a name is missing, or a tensor does not come from the weights.
     """
+    for key in ("name", "timm"):
+        if not isinstance(vision.get(key), str):
+            raise ValueError(
+                f"vision-features: --pretrained must have {key} as text, got {vision.get(key)!r}. "
+                'Write \'{"name": "vit-t", "timm": "vit_tiny_patch16_224"}\'.'
+            )
     return pretrained(vision["timm"], weights_of(vision), vision.get("overrides"))
 
 
