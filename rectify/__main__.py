@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
-from rectify.arguments import FINAL, GPUS, JOB, Parser
+from rectify.arguments import FINAL, GPUS, JOB, Parser, PassingError
 
 COMMANDS = {
     "resolve": "write the settings or the labels of one run",
@@ -87,6 +87,7 @@ def _one_line(work: Callable[[], int], is_final: bool = False) -> int:
         if isinstance(error, OSError) and error.errno not in FULL and error.filename is None:
             raise
         text = _of_file(error) if isinstance(error, OSError) else f"{error}"
+        is_final = is_final and not isinstance(error, PassingError)
         final = f"{FINAL}\n" if is_final and os.environ.get(JOB) else ""
         sys.stderr.write(f"{final}{' '.join(map(str.strip, text.splitlines()))}\n")
         return 2

@@ -15,12 +15,29 @@ FINAL = "rectify.mistake no further attempt can help:"
 """In the log of a job, the line above a mistake that only a user can mend."""
 
 
+class PassingError(ValueError):
+    """A fault of the machine that runs a job, not of its user: another attempt may go well."""
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that tells a mistake in one line, and what to do about it."""
 
     def error(self, message: str) -> NoReturn:
         """End the process with status 2."""
         self.exit(2, f"{self.prog}: {message}. See `{self.prog} --help`.\n")
+
+
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    """Declare what a command that computes asks of its machine."""
+    parser.add_argument("--threads", type=positive, required=True)
+    add_gpus(parser)
+
+
+def add_gpus(parser: argparse.ArgumentParser) -> None:
+    """Declare how many GPUs a command must have."""
+    parser.add_argument(
+        "--gpus", type=natural, default=0, help="that must be usable; 0: the CPU may do"
+    )
 
 
 def positive(text: str) -> int:

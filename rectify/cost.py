@@ -14,7 +14,8 @@ element, and RMSNorm, activations and softmax count 0.
 """
 
 import functools
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import NamedTuple
@@ -38,6 +39,8 @@ from rectify.trunks.vit import create_vit
 from rectify.typed import check_known
 
 SIZES = Path(__file__).parent / "language" / "sizes.yaml"
+Row = Mapping[str, str | int | float | None]
+"""A variant's name, and its counted and measured columns."""
 LINEAR = {"mm", "addmm", "convolution"}  # torch's names of the products outside attention
 LAYER_NORM = 5 * 2  # per element; fvcore's 5 "multiply-adds", doubled like the others
 
@@ -287,3 +290,24 @@ def check_size(name: str, size: int) -> None:
 def _products(counter: FlopCounterMode, module: str) -> dict[str, int]:
     operators = counter.get_flop_counts().get(module, {})
     return {operator.__name__.partition(".")[0]: count for operator, count in operators.items()}
+
+
+def as_json(facts: Mapping[str, object], rows: Sequence[Row]) -> str:
+    """Return rows of variants as JSON, the first two, without and with the layer, side by side."""
+    vanilla, inserted, *_ = rows
+    pairs = {
+        name: {"vision": vanilla[name], "rectified": inserted[name]}
+        for name in ("parameters", "flops")
+    }
+    return json.dumps({**facts, **pairs, "variants": rows}, indent=2)
+
+
+def as_text(rows: Sequence[Row]) -> str:
+    """Return rows of variants as columns of a table."""
+    return "\n".join(
+        f"{name:32}" + "".join(f"{_shown(row[name]):>20}" for row in rows) for name in rows[0]
+    )
+
+
+def _shown(value: str | int | float | None) -> str:
+    return f"{value:,}" if isinstance(value, int | float) else value or "-"

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rectify.arguments import PassingError
+
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 
 
@@ -43,7 +45,7 @@ def start(threads: int, gpus: int = 0) -> torch.device:
             lets the CPU stand for them, to try a cluster's jobs where there is none.
 
     Raises:
-        ValueError: If there are fewer.
+        PassingError: If there are fewer; another machine may have them.
     """
     _check_gpus(gpus)
     torch.set_num_threads(own_threads(threads))
@@ -71,9 +73,9 @@ def device_text(device: torch.device) -> str:
 def _check_gpus(count: int) -> None:
     usable = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if usable < count and not os.environ.get("RECTIFY_CPU"):
-        raise ValueError(
-            f"runtime: as many GPUs must be usable as device_gpus says, {count}, got {usable}. "
-            "Look at `nvidia-smi`, or set device_gpus to 0 to train on the CPU."
+        raise PassingError(
+            f"runtime: as many GPUs must be usable as a job asks for by device_gpus, {count}, got "
+            f"{usable}. Look at `nvidia-smi`, or set device_gpus to 0 to compute on the CPU."
         )
 
 

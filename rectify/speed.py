@@ -16,7 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rectify.cost import Design, build, check_size, parameters, training_loss
+from rectify.controls import VARIANTS
+from rectify.cost import Design, Row, build, check_size, counts, parameters, training_loss
 from rectify.runtime import autocast
 
 PASSES = 5  # timed, after one that is not
@@ -55,6 +56,21 @@ def measure(
         seconds, peak = _measured(_training_step(model.trained, images, design.classes), device)
         test_seconds, test_peak = _measured(_test_step(model.tested, images), device)
     return Speed(batch_size / seconds, peak, batch_size / test_seconds, test_peak)
+
+
+def variants(
+    design: Design, *, is_timed: bool, batch_size: int, precision: str, device: torch.device
+) -> list[Row]:
+    """Return the columns of every variant: what is counted, and where timed, what is measured."""
+    how = {"batch_size": batch_size, "precision": precision, "device": device}
+    return [
+        {
+            "variant": variant,
+            **counts(design, variant)._asdict(),
+            **(measure(design, variant, **how)._asdict() if is_timed else {}),
+        }
+        for variant in VARIANTS
+    ]
 
 
 def _check_memory(needed: int, device: torch.device) -> None:

@@ -1,6 +1,7 @@
 """The shape of the project: layers, lazy imports, sizes; house rules that a reader cannot see."""
 
 import ast
+import re
 import statistics
 import subprocess
 import sys
@@ -64,11 +65,26 @@ def test_files_and_functions_stay_short(trees):
     assert {path.name: lines for path, lines in files.items() if lines > 400} == {}
 
 
+def test_commands_only_parse_call_and_write():
+    files = {
+        path: path.read_text().splitlines() for path in (ROOT / "rectify/commands").glob("*.py")
+    }
+    assert {path.name: len(lines) for path, lines in files.items() if len(lines) > 70} == {}
+
+
 def test_no_rule_retries_by_itself():
     """A rule's own retries multiply inside a SLURM job; the profile asks for them once."""
     rules = [ROOT / "Snakefile", *(ROOT / "workflow" / "rules").glob("*.smk")]
     assert len(rules) > 1
     assert [path.name for path in rules if "retries:" in path.read_text()] == []
+
+
+def test_each_rule_that_asks_for_gpus_refuses_to_go_on_without():
+    """Else a job whose GPU is broken computes on the CPU, and nobody is told."""
+    texts = [path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk")]
+    rules = [rule for text in texts for rule in re.split(r"(?m)^rule ", text) if " gpu=" in rule]
+    assert len(rules) > 5
+    assert [rule for rule in rules if "--gpus {resources.gpu}" not in rule] == []
 
 
 def test_no_tracked_file_is_large():

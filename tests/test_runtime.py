@@ -56,7 +56,7 @@ def test_gpus_that_are_asked_for_must_be_usable(asked, usable, monkeypatch):
     monkeypatch.delenv("RECTIFY_CPU", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: usable > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: usable)
-    with pytest.raises(ValueError, match=f"as device_gpus says, {asked}, got {usable}.") as caught:
+    with pytest.raises(ValueError, match=f"by device_gpus, {asked}, got {usable}.") as caught:
         start(1, asked)
     assert "\n" not in str(caught.value)
     start(1, usable)

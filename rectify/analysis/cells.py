@@ -8,11 +8,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import pandas as pd
 from pandas import DataFrame, Series
 
 from rectify.analysis.metrics import Metric
 from rectify.analysis.published import (
     GAINS,
+    HOLM,
     ITEM_TEST,
     NOTHING,
     REGRET,
@@ -20,7 +22,7 @@ from rectify.analysis.published import (
     Printed,
     PrintedCell,
 )
-from rectify.analysis.statistics import interval, summary
+from rectify.analysis.statistics import holm, interval, summary
 from rectify.results.declared import CELLS
 
 Value = str | float | int
@@ -69,6 +71,7 @@ class TableSpec:
 def fill(spec: TableSpec, frame: DataFrame) -> DataFrame:
     """Return the rows of a `CELLS` table.
 
+    Tests over items, if there are several, are each followed by their p value after Holm.
     A cell without any value is left out, unless its metric says why there may be none.
 
     Args:
@@ -80,7 +83,7 @@ def fill(spec: TableSpec, frame: DataFrame) -> DataFrame:
     """
     cells = DataFrame(list(_cells(spec, frame)), columns=CELLS.names)
     types = {column.name: column.dtype for column in CELLS.columns if column.dtype != "str"}
-    return cells.astype(types)
+    return _with_corrections(cells.astype(types))
 
 
 def without_paper(cells: DataFrame) -> DataFrame:
@@ -112,6 +115,14 @@ def _cells(spec: TableSpec, frame: DataFrame) -> Iterator[Cell]:
                     labels = {"row": row.label, "group": column.group, "column": column.label}
                     theirs = _comparable(spec.printed, row, column, metric)
                     yield {**place, **labels, **_numbers(metric, values, theirs)}
+
+
+def _with_corrections(cells: DataFrame) -> DataFrame:
+    tests = cells[cells["kind"] == ITEM_TEST]
+    if len(tests) < 2:
+        return cells
+    corrected = tests.assign(kind=HOLM, mean=holm(tests["mean"]))
+    return pd.concat([cells, corrected]).sort_index(kind="stable", ignore_index=True)
 
 
 def _comparable(

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from pandas import DataFrame, Series
 
 from rectify.analysis.printing import spread
-from rectify.analysis.published import GAIN, ITEM_TEST, P
+from rectify.analysis.published import GAIN, HOLM, ITEM_TEST, P
 from rectify.analysis.statistics import format_p
 
 LEVEL = 0.05  # of p values that are counted
@@ -47,16 +47,22 @@ def count_gains(cells: DataFrame, first_columns_only: bool = True) -> str:
     if gains["low"].notna().any():
         above, below = (gains["low"] > 0).sum(), (gains["high"] < 0).sum()
         texts.append(f"95 % interval over seeds above zero in {above}, below zero in {below}")
-    keys = ["row_index", "column_index"]
-    tests = cells[cells["kind"] == ITEM_TEST].set_index(keys)["mean"]
-    if len(tests):
-        p = gains.join(tests.rename("item_p"), on=keys)["item_p"]
-        sure = gains[p < LEVEL]["mean"]
+    sure = [_sure(cells, gains, kind) for kind in (ITEM_TEST, HOLM) if kind in set(cells["kind"])]
+    if sure:
+        corrected = f" ({' and '.join(sure[1])} after Holm)" if len(sure) > 1 else ""
+        better, worse = sure[0]
         texts.append(
-            f"over the test items {(sure > 0).sum()} better and {(sure < 0).sum()} worse with "
-            f"p < {LEVEL}"
+            f"over the test items {better} better and {worse} worse with p < {LEVEL}{corrected}"
         )
     return f"{'; '.join(texts)}."
+
+
+def _sure(cells: DataFrame, gains: DataFrame, kind: str) -> tuple[str, str]:
+    """Return how many gains lie above and below zero with a p value of this kind below LEVEL."""
+    keys = ["row_index", "column_index"]
+    tests = cells[cells["kind"] == kind].set_index(keys)["mean"]
+    means = gains[gains.join(tests.rename("item_p"), on=keys)["item_p"] < LEVEL]["mean"]
+    return f"{(means > 0).sum()}", f"{(means < 0).sum()}"
 
 
 def list_gains(cells: DataFrame, by: str) -> str:

@@ -14,7 +14,7 @@ import pandas as pd
 from pandas import DataFrame, Series
 
 from rectify.analysis.metrics import DECIMALS
-from rectify.analysis.published import DIFFERENCE, GAINS, ITEM_TEST, RELATIVE_GAIN, P
+from rectify.analysis.published import DIFFERENCE, GAINS, HOLM, ITEM_TEST, RELATIVE_GAIN, P
 from rectify.analysis.statistics import format_p, format_spread, seed_count
 from rectify.results.declared import BEST, LAST
 
@@ -142,6 +142,8 @@ def spread(cell: Series) -> str:
     """
     if pd.isna(cell["mean"]):
         return f"{cell['text']}"
+    if cell["kind"] == HOLM:
+        return f"Holm {format_p(cell['mean'])}"
     if cell["kind"] in TESTS:
         return format_p(cell["mean"])
     decimals = _decimals(cell)
@@ -174,6 +176,8 @@ def seeds_text(cells: DataFrame) -> str:
         texts.append("gains over vanilla, seed by seed, with 95 % intervals over seeds")
     if ITEM_TEST in set(cells["kind"]):
         texts.append("p of gains: paired test over the test items")
+    if tests := (cells["kind"] == HOLM).sum():
+        texts.append(f"Holm p: corrected for the {tests} tests of the table")
     return "; ".join(texts)
 
 

@@ -18,6 +18,7 @@ SAME_SIZE = 1.04  # a factor: sizes are printed with one or two digits
 GSNR = "GSNR"  # the name of its columns
 GAINS = GAIN, RELATIVE_GAIN = ("gain", "relative gain")  # kinds, over vanilla: in its unit, in %
 P, ITEM_TEST = "p", "item test"  # kinds of p value: of a correlation, of a gain over the test items
+HOLM = "item test, Holm"  # the latter, corrected for the number of them in the table
 REGRET = "regret"  # a kind: what the best gains more
 DIFFERENCE = "difference"  # a kind: between models, not from a training
 LANGUAGE = "LLaMA-7B"  # the model of both papers, which hardly a label of a table names

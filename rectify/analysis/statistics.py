@@ -188,6 +188,21 @@ def _reordered(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarr
     return sums, True
 
 
+def holm(p: Sequence[float] | np.ndarray | Series) -> np.ndarray:
+    """Return p values corrected for their number by Holm (1979), in the order given.
+
+    The smallest of m is multiplied by m, the next by m - 1, and so on; none is below one that was
+    smaller, or above 1. So the chance that any of m tests without an effect falls below a level
+    is at most this level, however the tests depend on each other.
+    """
+    values = np.asarray(p, dtype=float)
+    order = np.argsort(values, kind="stable")
+    raised = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
+    corrected = np.empty_like(values)
+    corrected[order] = np.minimum(raised, 1)
+    return corrected
+
+
 def format_p(p: float) -> str:
     """Return for example ``p = 0.012``, or ``p < 0.001``."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"

@@ -135,6 +135,14 @@ def requeue() -> None:
         time.sleep(REQUEUE_SECONDS)
 
 
+def try_requeue() -> None:
+    """Requeue this job; where SLURM does not answer, log it: an attempt of Snakemake's resumes."""
+    try:
+        requeue()
+    except ValueError as error:
+        log.error("%s", error)
+
+
 def ask(*command: str, seconds: float = QUERY_SECONDS) -> str:
     """Return the standard output of a SLURM command.
 

@@ -12,13 +12,10 @@ Writes
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from rectify.arguments import json_object, positive, table_path
-
-Row = dict[str, str | int | float | None]
+from rectify.arguments import add_gpus, json_object, positive, table_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--threads", type=positive, help="default: as many as torch takes")
+    add_gpus(parser)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--output", type=table_path)
 
@@ -48,47 +46,24 @@ def gpus(args: argparse.Namespace) -> int:
 def run(args: argparse.Namespace) -> None:
     import torch
 
-    from rectify.controls import VARIANTS
-    from rectify.cost import counts, design_from
+    from rectify.cost import as_json, as_text, design_from
     from rectify.results.declared import COST
     from rectify.results.provenance import provenance
     from rectify.results.tables import write_table
     from rectify.runtime import start
-    from rectify.speed import measure
+    from rectify.speed import variants
 
     if args.output and not args.time:
         raise ValueError("cost: --output must come with --time, got it alone. Add --time.")
     options = {**vars(args), **args.settings}
     design = design_from(options, args.checkpoint)
-    device = start(args.threads or torch.get_num_threads())
+    device = start(args.threads or torch.get_num_threads(), args.gpus)
     how = {name: options[name] for name in ("batch_size", "precision")}
-    rows: list[Row] = []
-    for variant in VARIANTS:
-        speed = measure(design, variant, **how, device=device)._asdict() if args.time else {}
-        rows.append({"variant": variant, **counts(design, variant)._asdict(), **speed})
+    rows = variants(design, is_timed=args.time, **how, device=device)
     facts = {name: options[name] for name in ("vision", "language", "position")}
     if args.output:
         facts |= {**how, **args.settings, "device_type": device.type}
         source = provenance(None, "rectify.speed", **facts)
         write_table(COST, [tuple(row.values()) for row in rows], args.output, source)
     else:
-        sys.stdout.write(f"{_json(facts, rows) if args.json else _table(rows)}\n")
-
-
-def _json(facts: dict[str, object], rows: list[Row]) -> str:
-    vanilla, inserted, *_ = rows
-    pairs = {
-        name: {"vision": vanilla[name], "rectified": inserted[name]}
-        for name in ("parameters", "flops")
-    }
-    return json.dumps({**facts, **pairs, "variants": rows}, indent=2)
-
-
-def _table(rows: list[Row]) -> str:
-    return "\n".join(
-        f"{name:32}" + "".join(f"{_shown(row[name]):>20}" for row in rows) for name in rows[0]
-    )
-
-
-def _shown(value: str | int | float | None) -> str:
-    return f"{value:,}" if isinstance(value, int | float) else value or "-"
+        sys.stdout.write(f"{as_json(facts, rows) if args.json else as_text(rows)}\n")

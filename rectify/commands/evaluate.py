@@ -15,7 +15,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from rectify.arguments import json_object, natural, positive, table_path
+from rectify.arguments import add_machine, json_object, natural, table_path
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--block", type=Path)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--seed", type=natural, required=True)
-    parser.add_argument("--threads", type=positive, required=True)
+    add_machine(parser)
     parser.add_argument("--output", type=table_path, required=True)
 
 
@@ -39,17 +39,15 @@ def gpus(args: argparse.Namespace) -> int:
 
 def run(args: argparse.Namespace) -> None:
     """Score the run, and write both files."""
-    from rectify.experiment.run import RunSettings
+    from rectify.experiment.run import read_run
     from rectify.results.declared import SCORES
-    from rectify.results.files import read_json
     from rectify.results.provenance import provenance
     from rectify.results.tables import write_table
     from rectify.runtime import start
     from rectify.training.scoring import code, score, write_predictions
-    from rectify.typed import parse
 
-    settings = parse(RunSettings, read_json(args.config), f"{args.config}")
-    device = start(args.threads)
+    settings = read_run(args.config)
+    device = start(args.threads, args.gpus)
     scored = score(
         settings,
         args.evaluation,

@@ -16,7 +16,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from rectify.arguments import json_object, natural, positive, table_path
+from rectify.arguments import add_machine, json_object, natural, table_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--masks", type=Path, required=True)
     parser.add_argument("--seed", type=natural, required=True)
-    parser.add_argument("--threads", type=positive, required=True)
+    add_machine(parser)
     parser.add_argument("--output", type=table_path, required=True)
 
 
@@ -40,11 +40,10 @@ def gpus(args: argparse.Namespace) -> int:
 def run(args: argparse.Namespace) -> None:
     """Measure the activations, and write both files."""
     from rectify.experiment.codes import modules
-    from rectify.experiment.run import RunSettings
+    from rectify.experiment.run import read_run
     from rectify.filtering.measure import measure, save_pictures
     from rectify.filtering.settings import Filtering
     from rectify.results.declared import FILTERING
-    from rectify.results.files import read_json
     from rectify.results.provenance import provenance
     from rectify.results.tables import write_table
     from rectify.runtime import start
@@ -53,9 +52,9 @@ def run(args: argparse.Namespace) -> None:
     from rectify.training.models import entry_of, trained
     from rectify.typed import parse
 
-    settings = parse(RunSettings, read_json(args.config), f"{args.config}")
+    settings = read_run(args.config)
     chosen = parse(Filtering, args.filtering, "filtering")
-    machine = Machine.of(start(args.threads), args.threads)
+    machine = Machine.of(start(args.threads, args.gpus), args.threads)
     task, recipe = find(settings.task), settings.recipe
     entry = entry_of(settings, task)
     model = trained(settings, task, args.block, args.seed, args.model).to(machine.device)

@@ -10,7 +10,7 @@ Writes
 import argparse
 from pathlib import Path
 
-from rectify.arguments import json_object, natural, positive, tensors_path
+from rectify.arguments import add_machine, json_object, natural, positive, tensors_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="JSON",
         help="whether embedding, final_norm, first_token count, as true or false",
     )
-    parser.add_argument("--threads", type=positive, required=True)
+    add_machine(parser)
     parser.add_argument("--output", type=tensors_path, required=True)
 
 
@@ -37,18 +37,14 @@ def gpus(args: argparse.Namespace) -> int:
 
 def run(args: argparse.Namespace) -> None:
     from rectify.data.pairs import captions, identity
-    from rectify.language.captions import Procedure, caption_features
+    from rectify.language.captions import caption_features, procedure_of
     from rectify.language.weights import describe
     from rectify.runtime import start
     from rectify.trunks.features import save_features
-    from rectify.typed import check_known
 
-    for key, value in args.procedure.items():
-        check_known("language-features: --procedure", key, Procedure._fields, "a known key")
-        check_known(f"language-features: --procedure {key}", value, [True, False], "true or false")
-    device = start(args.threads)
+    procedure = procedure_of(args.procedure)
+    device = start(args.threads, args.gpus)
     texts = captions(args.pairs)
-    procedure = Procedure(**args.procedure)
     parameters = describe(args.checkpoint).parameters
     layers, origin = caption_features(
         args.checkpoint,

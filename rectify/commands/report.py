@@ -54,7 +54,7 @@ def _entry(name: str, table: Path | None, picture: Path | None) -> "Entry":
     from rectify.analysis.page import Entry
     from rectify.results.declared import CELLS
     from rectify.results.tables import read_note, read_table
-    from rectify.targets import caption, module_of
+    from rectify.targets import caption, module_of, titles
 
     path = table or (picture and picture.with_suffix(".csv"))
     if path is None:
@@ -62,11 +62,7 @@ def _entry(name: str, table: Path | None, picture: Path | None) -> "Entry":
     facts = read_note(path)["provenance"]["facts"]
     kind, text = facts["kind"], caption(facts["kind"], facts.get("note"))
     target = module_of(kind)
-    if name == kind:  # the target that is meant by its name: table3 is Table 3
-        title = target.TITLE
-        short = title.partition(":")[0] if ":" in title else name.capitalize()
-    else:
-        title, short = f"{target.TITLE} ({name})", name
+    title, short = titles(name, kind)
     cells = table and read_table(CELLS, table)
     values = picture and read_table(target.VALUES, picture.with_suffix(".csv"))
     return Entry(name, short, title, text, table, picture, target.findings(cells, values), kind)

@@ -14,11 +14,10 @@ resume. A SLURM job of a workflow that still runs is put into the queue again in
 """
 
 import argparse
-import logging
 import os
 from pathlib import Path
 
-from rectify.arguments import natural, positive
+from rectify.arguments import add_machine, natural
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,11 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--block", type=Path)
     parser.add_argument("--masks", type=Path)
     parser.add_argument("--seed", type=natural, required=True)
-    parser.add_argument("--threads", type=positive, required=True)
     parser.add_argument("--processes", type=natural, default=1, help="that share each batch: GPUs")
-    parser.add_argument(
-        "--gpus", type=natural, default=0, help="that must be usable; 0: the CPU may do"
-    )
+    add_machine(parser)
     parser.add_argument("--states", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--tensorboard", type=Path, help="folder for event files")
@@ -52,37 +48,22 @@ def run(args: argparse.Namespace) -> int:
     if processes.is_launched():  # the process that launched this one has the lease
         return _train(args)
     with lease(args.states / "lease"):
-        alone = args.processes <= 1
-        status = _train(args) if alone else processes.launch("train", args, args.processes)
+        status = _train(args) if args.processes <= 1 else processes.launch("train", args)
     if status == os.EX_TEMPFAIL:
-        try:
-            slurm.requeue()
-        except ValueError as error:  # SLURM does not answer: an attempt of Snakemake's resumes
-            logging.getLogger(__name__).error("%s", error)
+        slurm.try_requeue()
     return status
 
 
 def _train(args: argparse.Namespace) -> int:
     from rectify.cluster.presence import PROGRESS
     from rectify.experiment.outlined import outlining
-    from rectify.experiment.run import RunSettings
-    from rectify.results.files import read_json
-    from rectify.runtime import start, stop_asked
-    from rectify.training.loop import Interrupted
-    from rectify.training.run import Files, Training
-    from rectify.typed import parse
+    from rectify.experiment.run import read_run
+    from rectify.runtime import start
+    from rectify.training.run import Files, Training, complete
 
-    settings = parse(RunSettings, read_json(args.config), f"{args.config}")
+    settings = read_run(args.config)
     files = Files(args.data, args.block, args.states, args.states / PROGRESS, args.output)
     device = start(args.threads, args.gpus)
-    options = {"threads": args.threads, "events": args.tensorboard}
-    if settings.filtering:
-        options |= outlining(settings, args.data, args.masks)
-    training = Training(settings, args.seed, files, device=device, **options)
-    with stop_asked() as stop:
-        try:
-            training.run(stop)
-        except Interrupted as end:
-            logging.getLogger(__name__).info("%s", end)
-            return os.EX_TEMPFAIL
-    return 0
+    options = outlining(settings, args.data, args.masks)
+    options |= {"threads": args.threads, "events": args.tensorboard}
+    return complete(Training(settings, args.seed, files, device=device, **options))

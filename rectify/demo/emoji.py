@@ -42,7 +42,7 @@ class Style(NamedTuple):
 
 
 COLOUR = Style("OpenMoji", OPENMOJI)
-LIGHT, MEDIUM, BOLD = (Style(f"Noto Emoji {weight}", NOTO, weight) for weight in (300, 500, 700))
+MEDIUM = Style("Noto Emoji 500", NOTO, 500)
 TRAINED, TESTED = COLOUR, MEDIUM
 
 

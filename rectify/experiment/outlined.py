@@ -10,16 +10,18 @@ from rectify.training.models import entry_of
 
 
 def outlining(settings: RunSettings, data: Path, masks: Path | None) -> dict[str, object]:
-    """Return the arguments of a ``Training`` that compares activations with masks.
+    """Return the arguments of a ``Training`` that compares activations with masks; or none.
 
     Args:
-        settings: Of the run, with ``filtering``.
+        settings: Of the run; without ``filtering`` nothing is compared.
         data: Folder of its prepared set.
         masks: Folder of the set's prepared masks.
 
     Raises:
         ValueError: If there are no masks.
     """
+    if not settings.filtering:
+        return {}
     from rectify.filtering.measure import outlines  # other trainings must not depend on it
 
     if masks is None:

@@ -12,14 +12,16 @@ A run's name can be read back:
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from pydantic import SerializeAsAny
 
 from rectify.controls import CONTROLS, VARIANTS, insert_index
 from rectify.filtering.settings import Filtering
+from rectify.results.files import read_json
 from rectify.training.recipes import Recipe
-from rectify.typed import NAME, Closed, Layer, layer_by
+from rectify.typed import NAME, Closed, Layer, layer_by, parse
 
 FROZEN = "frozen"  # the pretrained layer itself: no control
 POSITIONS = ("early", "middle", "end")  # from the image towards the head; or a number of blocks
@@ -167,3 +169,12 @@ def _parse_layer(fields: list[str]) -> tuple:
     language, layer, position, *weight = fields
     parsed = language, layer_by(layer.removeprefix("layer-")), position
     return (*parsed, float(weight[0].removeprefix("lambda-"))) if weight else parsed
+
+
+def read_run(path: Path) -> RunSettings:
+    """Return the settings in a run's ``config.json``.
+
+    Raises:
+        ValueError: If the file does not hold them.
+    """
+    return parse(RunSettings, read_json(path), f"{path}")

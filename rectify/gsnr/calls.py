@@ -5,6 +5,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -181,15 +182,16 @@ class Call:
         Raises:
             UnmeasurableError: If the outputs are not what they were.
         """
+        run = partial(self._again, module, names, delta, rows)
         try:
-            return self._again(module, names, delta, rows)
+            return run()
         except UnmeasurableError:
             if not self._doubtful:
                 raise
         for place in self._doubtful:
             self._axes[place] = None
         self._doubtful = []
-        return self._again(module, names, delta, rows)
+        return run()
 
     def _again(
         self,

@@ -92,9 +92,7 @@ def batched_sums(
         delta: Gradient by what came out, of the same precision.
         chunk: Samples at a time; by default as many as the scratch of the device allows.
     """
-    shape = delta.shape[-1], inputs.shape[-1]
-    chunk = chunk or _samples_at_a_time(delta, shape[0] * shape[1])
-    wide = torch.promote_types(delta.dtype, torch.float32)
+    shape, chunk, wide = _plan(inputs, delta, chunk)
     total, squares = delta.new_zeros(2, *shape, dtype=wide)
     for chunk_inputs, chunk_delta in zip(inputs.split(chunk), delta.split(chunk), strict=True):
         gradients = torch.bmm(chunk_delta.mT, chunk_inputs)
@@ -115,10 +113,8 @@ def chunked_sums(
         delta: Gradient by what came out, of the same precision.
         chunk: By default as many as the scratch of the device allows.
     """
-    shape = delta.shape[-1], inputs.shape[-1]
-    chunk = chunk or _samples_at_a_time(delta, shape[0] * shape[1])
+    shape, chunk, wide = _plan(inputs, delta, chunk)
     scratch = delta.new_empty(chunk, *shape)
-    wide = torch.promote_types(delta.dtype, torch.float32)
     total, squares = (delta.new_zeros(chunk, *shape, dtype=wide) for _ in range(2))
     for chunk_inputs, chunk_delta in zip(inputs.split(chunk), delta.split(chunk), strict=True):
         samples = len(chunk_delta)
@@ -145,7 +141,7 @@ def partition_sums(
         links: A partition.
         chunk: Samples at a time, a set at least; by default what the scratch allows.
     """
-    chunk = chunk or _samples_at_a_time(delta, delta.shape[-1] * inputs.shape[-1])
+    _, chunk, _ = _plan(inputs, delta, chunk)
     of_sizes = [
         _sums_of_sets(inputs, delta, rows, max(1, chunk // rows.shape[1]))
         for _, rows in links.rows()
@@ -197,6 +193,12 @@ def _token_sums(inputs: Tensor, delta: Tensor) -> Sums:
     return Sums(delta.T @ inputs, delta.square().T @ inputs.square())
 
 
-def _samples_at_a_time(delta: Tensor, entries: int) -> int:
-    limit = GPU_SCRATCH_BYTES if delta.is_cuda else CPU_SCRATCH_BYTES
-    return min(len(delta), max(1, limit // (entries * delta.element_size())))
+def _plan(
+    inputs: Tensor, delta: Tensor, chunk: int | None
+) -> tuple[tuple[int, int], int, torch.dtype]:
+    """Return the shape of a gradient, samples at a time, and the precision of sums."""
+    shape = delta.shape[-1], inputs.shape[-1]
+    if not chunk:
+        limit = GPU_SCRATCH_BYTES if delta.is_cuda else CPU_SCRATCH_BYTES
+        chunk = min(len(delta), max(1, limit // (shape[0] * shape[1] * delta.element_size())))
+    return shape, chunk, torch.promote_types(delta.dtype, torch.float32)

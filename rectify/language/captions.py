@@ -13,7 +13,7 @@ token is padding.
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +36,7 @@ from rectify.language.weights import (
     sha256,
 )
 from rectify.tensors import Tensors
+from rectify.typed import check_known
 
 Device = torch.device | str
 Own = Callable[[Tensors, str], Tensors]
@@ -62,6 +63,18 @@ class Procedure(NamedTuple):
     def first_layer(self) -> int:
         """The layer whose features come first: -1 is the embedding."""
         return -1 if self.embedding else 0
+
+
+def procedure_of(given: Mapping[str, object]) -> Procedure:
+    """Return the procedure that the option ``--procedure`` describes.
+
+    Raises:
+        ValueError: If a key is unknown, or its value neither true nor false.
+    """
+    for key, value in given.items():
+        check_known("language-features: --procedure", key, Procedure._fields, "a known key")
+        check_known(f"language-features: --procedure {key}", value, [True, False], "true or false")
+    return Procedure(**given)
 
 
 class Origin(NamedTuple):

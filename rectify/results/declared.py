@@ -241,8 +241,8 @@ CELLS = Table(
             "kind",
             "str",
             "-",
-            "value, its gain or relative gain over vanilla, p value, calibrated, chance, regret, "
-            "or difference between models",
+            "value, its gain or relative gain over vanilla, p value, the same after Holm, "
+            "calibrated, chance, regret, or difference between models",
         ),
         Column("unit", "str", "-", "unit of mean, std, paper and difference, times the scale"),
         Column("scale", "float64", "unit", "power of ten that the numbers are divided by"),

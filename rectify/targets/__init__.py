@@ -12,6 +12,7 @@ from rectify.targets.find import (
     module_of,
     requested,
     settings_of,
+    titles,
 )
 
 __all__ = [
@@ -27,4 +28,5 @@ __all__ = [
     "module_of",
     "requested",
     "settings_of",
+    "titles",
 ]

@@ -107,6 +107,14 @@ def requested(text: str, name: str, shows: str) -> Requested:
     return Requested(request, target, settings)
 
 
+def titles(name: str, kind: str) -> tuple[str, str]:
+    """Return the title of a target, and a short one for a list of contents."""
+    title = module_of(kind).TITLE
+    if name != kind:
+        return f"{title} ({name})", name
+    return title, title.partition(":")[0] if ":" in title else name.capitalize()  # table3: Table 3
+
+
 def caption(kind: str, note: str | None = None) -> str:
     """Return the caption of a kind of target, and a note behind it: one plain paragraph."""
     text = (resources.files(PACKAGE) / "captions" / f"{kind}.rst").read_text(encoding="utf-8")

@@ -11,8 +11,8 @@ def is_launched() -> bool:
     return "LOCAL_RANK" in os.environ
 
 
-def launch(command: str, args: argparse.Namespace, count: int) -> int:
-    """Run a command ``count`` times at once, and return the exit status of the first to fail.
+def launch(command: str, args: argparse.Namespace) -> int:
+    """Run a command ``args.processes`` times at once; return the exit status of the first to fail.
 
     SIGTERM reaches each process; the warning before a time limit, SIGUSR2, comes to all of a
     SLURM job's processes by itself and must not end this one.
@@ -24,7 +24,7 @@ def launch(command: str, args: argparse.Namespace, count: int) -> int:
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
-        nproc_per_node=count,
+        nproc_per_node=args.processes,
         run_id="rectify",
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",

@@ -4,6 +4,7 @@ history.csv  gsnr.csv  model.safetensors  summary.json
 """
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -21,11 +22,11 @@ from rectify.results.declared import GSNR, HISTORY
 from rectify.results.files import write_json
 from rectify.results.provenance import provenance, source_digest
 from rectify.results.tables import write_table
-from rectify.runtime import device_text, process
+from rectify.runtime import device_text, process, stop_asked
 from rectify.tasks import find, module_of
 from rectify.tasks.contract import Machine, Source
 from rectify.training.evaluation import headline, item_scores, means
-from rectify.training.loop import Hooks, Loop
+from rectify.training.loop import Hooks, Interrupted, Loop
 from rectify.training.models import RunSettings, entry_of, save_model, untrained
 from rectify.training.progress import EpochRow
 from rectify.training.recipes import Recipe
@@ -208,3 +209,14 @@ class Training:
         origins = {"starts": starts} if starts else {}
         origins |= {"block": block_facts(self.files.block)} if self.files.block else {}
         return provenance(self.seed, *self.code, run=self.settings.run, **origins)
+
+
+def complete(training: Training) -> int:
+    """Train until the end, or until a signal asks to stop; return 0, or 75 to try again."""
+    with stop_asked() as stop:
+        try:
+            training.run(stop)
+        except Interrupted as end:
+            log.info("%s", end)
+            return os.EX_TEMPFAIL
+    return 0

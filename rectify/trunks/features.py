@@ -14,6 +14,7 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from rectify.language.weights import sha256
 from rectify.results.files import atomic_path
 from rectify.tensors import read_safetensors
 from rectify.trunks.kinds import as_trunk
@@ -61,6 +62,14 @@ def vision_features(
     with torch.inference_mode():
         layers = [block_features(model, batch).float().cpu() for batch in batches]
     return torch.cat(layers, dim=1)
+
+
+def model_facts(model: nn.Module) -> dict[str, object]:
+    """Return what identifies a model of images among the facts of its features."""
+    return {
+        "vision_parameters": sum(weight.numel() for weight in model.parameters()),
+        "vision_sha256": sha256(model.state_dict()),
+    }
 
 
 def save_features(

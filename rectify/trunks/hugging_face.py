@@ -4,6 +4,8 @@ Each is embeddings, layers, a final norm, and what is read from there: the class
 over patches, or attention. A model for classification has a classifier behind it.
 """
 
+import copy
+import re
 from collections.abc import Callable, Mapping
 from typing import ClassVar, NamedTuple, TypeVar
 
@@ -11,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rectify.trunks.trunk import Inputs, Outputs, Tokens
+from rectify.trunks.trunk import Groups, Inputs, Outputs, Tokens, permuted_
 
 PIXELS = "pixel_values"  # the name of a model's images in transformers
 
@@ -125,6 +127,7 @@ CLASSIFIERS = {
 }
 """By class, models with ``classifier`` behind an encoder."""
 
+LAST = 99999  # in timm's groups, the depth of what belongs to the group before it
 PACKAGE = "transformers.models."
 Entry = TypeVar("Entry", Encoder, Classifier)
 
@@ -151,6 +154,11 @@ class HuggingFace(nn.Module):
     @property
     def _encoder(self) -> nn.Module:
         return getattr(self.model, self._classifier.encoder) if self._classifier else self.model
+
+    @property
+    def _prefix(self) -> str:
+        """What the names of the encoder's parameters begin with."""
+        return f"model.{self._classifier.encoder}." if self._classifier else "model."
 
     @property
     def plain(self) -> nn.Module:
@@ -211,7 +219,6 @@ class HuggingFace(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that are not decayed: class token, registers, positions."""
-        prefix = f"model.{self._classifier.encoder}." if self._classifier else "model."
         embeddings = self._encoder.embeddings
         own = {name for name, _ in embeddings.named_parameters(recurse=False)}
         tables = {
@@ -219,10 +226,48 @@ class HuggingFace(nn.Module):
             for name, part in embeddings.named_children()
             if isinstance(part, nn.Embedding)
         }
-        return {f"{prefix}embeddings.{name}" for name in own | tables}
+        return {f"{self._prefix}embeddings.{name}" for name in own | tables}
+
+    def group_matcher(self, coarse: bool = False) -> Groups:
+        """The layers for layer decay, as timm groups a ViT: the final norm is with the last layer,
+        and what is in none, such as the classifier, comes after it.
+        """
+        prefix, parts = re.escape(self._prefix), self._parts
+        stem = "|".join(filter(None, ("embeddings", parts.before)))
+        blocks = [
+            (rf"^{prefix}{re.escape(parts.layers)}\.(\d+)", None),
+            (rf"^{prefix}{parts.norm}\.", (LAST,)),
+        ]
+        return {"stem": rf"^{prefix}(?:{stem})\.", "blocks": blocks}
+
+    def second_head(self, generator: torch.Generator) -> "SecondHead":
+        """Return another final norm, pooling and classifier, of the same distribution."""
+        return SecondHead(self, generator)
 
     def _normed(self, tokens: Tokens) -> Float[Tensor, "batch tokens dim"]:
         return getattr(self._encoder, self._parts.norm)(tokens.values)
+
+
+class SecondHead(nn.Module):
+    """What is behind a trunk's last layer, with weights of its own.
+
+    Args:
+        trunk: Whose norm, pooling and classifier are copied.
+        generator: Permutes the entries of each matrix, so that the copy is a draw from the same
+            distribution.
+    """
+
+    def __init__(self, trunk: HuggingFace, generator: torch.Generator):
+        super().__init__()
+        encoder, parts = trunk._encoder, trunk._parts
+        before = [encoder.embeddings, encoder.get_submodule(parts.layers)]
+        if parts.before is not None:
+            before.append(getattr(encoder, parts.before))
+        self.trunk = copy.deepcopy(trunk, {id(part): nn.Identity() for part in before})
+        permuted_(self.trunk, generator)
+
+    def forward(self, tokens: Tokens) -> Outputs:
+        return self.trunk.decode(tokens)
 
 
 def _entry(model: nn.Module, entries: Mapping[str, Entry]) -> Entry | None:

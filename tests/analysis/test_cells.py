@@ -8,6 +8,7 @@ from pandas import DataFrame
 
 from rectify.analysis.cells import ColumnSpec, RowSpec, TableSpec, fill
 from rectify.analysis.metrics import ACCURACY, Metric
+from rectify.analysis.printing import note, ours_text
 from rectify.analysis.published import Label, Printed, PrintedCell
 from rectify.results.declared import CELLS
 from rectify.results.tables import read_table, write_table
@@ -105,3 +106,17 @@ def test_cells_are_read_back_in_the_order_of_the_table(tmp_path) -> None:
     again = read_table(CELLS, tmp_path / "cells.csv")
     assert again["row"].tolist() == ["zeta", "zeta", "alpha", "alpha"]
     assert again["mean"].tolist() == pytest.approx(cells["mean"].tolist())
+
+
+def test_several_tests_over_items_are_corrected_for_their_number() -> None:
+    test = ACCURACY.item_test
+    rows = [RowSpec(name, {"run": name}) for name in "abc"]
+    frame = DataFrame({"run": list("abc"), "seed": 0, test.name: [0.02, 0.5, 0.01]})
+    cells = fill(TableSpec("t", rows, [ColumnSpec("gain", (test,))]), frame)
+    assert cells["kind"].tolist() == ["item test", "item test, Holm"] * 3
+    assert cells["mean"].tolist() == pytest.approx([0.02, 0.04, 0.5, 0.5, 0.01, 0.03])
+    alone = fill(TableSpec("t", rows[:1], [ColumnSpec("gain", (test,))]), frame)
+    assert alone["kind"].tolist() == ["item test"]
+    texts = [ours_text([row for _, row in cells[cells["row"] == name].iterrows()]) for name in "ac"]
+    assert texts == ["p = 0.020 (Holm p = 0.040)", "p = 0.010 (Holm p = 0.030)"]
+    assert "Holm p: corrected for the 3 tests of the table" in note(cells)

@@ -2,6 +2,7 @@
 
 import math
 
+import pandas as pd
 from pandas import DataFrame, Series
 
 from rectify.analysis.findings import (
@@ -55,6 +56,13 @@ def test_gains_of_the_first_column_of_each_group_are_counted() -> None:
         "95 % interval over seeds above zero in 1, below zero in 2; "
         "over the test items 2 better and 1 worse with p < 0.05."
     )
+
+
+def test_tests_after_holm_are_counted_next_to_the_raw_ones():
+    tests = GAINS[GAINS["kind"] == "item test"]
+    corrected = tests.assign(kind="item test, Holm", mean=[0.004, 0.2, 0.08, 0.03])
+    found = count_gains(pd.concat([GAINS, corrected]))
+    assert found.endswith("2 better and 1 worse with p < 0.05 (1 and 1 after Holm).")
 
 
 def test_without_intervals_and_tests_there_is_only_the_count() -> None:

@@ -12,6 +12,7 @@ from rectify.analysis.metrics import ACCURACY, Metric
 from rectify.analysis.statistics import (
     format_p,
     format_spread,
+    holm,
     paired_difference,
     rank_correlation,
     seed_count,
@@ -216,3 +217,13 @@ def test_gains_do_not_depend_on_the_order_of_rows() -> None:
 def test_a_gain_without_a_vanilla_run_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"one vanilla run of v on d, got 0\. Add its folder"):
         with_gains(runs(insert=[0.7]), [ACCURACY])
+
+
+def test_holm_equals_its_definition_by_closed_testing():
+    """Against Bonferroni's test of every set of hypotheses that a hypothesis is in."""
+    p = [0.04, 0.001, 0.3, 0.04, 0.013]
+    sets = [rows for size in range(1, 6) for rows in itertools.combinations(range(5), size)]
+    for one, found in enumerate(holm(p)):
+        worst = max(len(rows) * min(p[row] for row in rows) for rows in sets if one in rows)
+        assert found == pytest.approx(min(1, worst))
+    assert holm([]).size == 0

@@ -343,7 +343,7 @@ def test_a_depth_that_is_not_the_models_is_one_line(folder):
 
 def test_a_training_without_the_gpu_that_it_asks_for_is_one_line(folder, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match=r"^runtime: .* as device_gpus says, 1, got 0\."):
+    with pytest.raises(ValueError, match=r"^runtime: .* by device_gpus, 1, got 0\."):
         training(folder, settings_of(), gpus=1)
     assert not (folder / "run").exists()
 

@@ -2,16 +2,22 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from rectify.commands import prepare_data, vision_features
 from rectify.data.manifests import read_listing
 from rectify.data.sets import load_set
+from rectify.experiment.run import RunSettings
 from rectify.language.weights import sha256
+from rectify.tasks import find
+from rectify.tasks.contract import Machine
 from rectify.tasks.image_classification.augment import normalise
 from rectify.tasks.pairs import images as pair_images
+from rectify.training.models import entry_of
 from rectify.trunks.features import block_features, load_features
 from rectify.trunks.vit import create_vit
 from tests.helpers.training import OVERRIDES, run, settings_of, training, write_set
@@ -85,6 +91,33 @@ def test_a_published_model_sees_the_images_as_it_was_trained(tmp_path, pairs, mo
     assert (facts["vision"], facts["pretrained"]) == ("vit-t", True)
     assert facts["vision_parameters"] == 5_524_416  # timm's 5,717,416 without 1,000 classes
     assert facts["vision_sha256"] == sha256(published.state_dict())
+
+
+def as_seen(pictures, size):
+    """Return grey images as a whole, resized by Pillow to ``size`` pixels."""
+    resized = [
+        np.asarray(Image.fromarray(image[0].numpy()).resize((size, size), Image.Resampling.BICUBIC))
+        for image in pictures
+    ]
+    return torch.from_numpy(np.stack(resized))[:, None]
+
+
+def test_drawn_pairs_are_resized_to_what_a_run_takes(pairs):
+    settings = RunSettings.model_validate(settings_of(data={"image_size": 24}))
+    task, machine = find(settings.task), Machine.of(torch.device("cpu"), 1)
+    entry = entry_of(settings, task)
+    source = pair_images.as_trained(task, entry, pairs, settings.recipe, machine)
+    shown = torch.cat(list(pair_images.inputs(source, 4)))
+    expected = as_seen(load_set(pairs, "pairs").images, 24)
+    torch.testing.assert_close(shown, normalise(expected))
+
+
+def test_a_published_model_sees_grey_pairs_in_three_equal_channels(pairs):
+    vit = create_vit("vit_tiny_patch16_224", num_classes=0, image_size=224, overrides=OVERRIDES)
+    source = pair_images.as_published(vit, pairs, Machine.of(torch.device("cpu"), 1))
+    shown = next(pair_images.inputs(source, 4))
+    assert shown.shape == (4, 3, 224, 224)
+    assert torch.equal(shown, shown[:, :1].expand_as(shown))
 
 
 def test_a_run_that_learnt_clips_has_no_features_of_images(tmp_path, images, pairs):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rectify.demo import emoji as module
-from rectify.demo.emoji import BOLD, COLOUR, LIGHT, characters, draw, emoji, emoji_pairs, kind
+from rectify.demo.emoji import COLOUR, NOTO, Style, characters, draw, emoji, emoji_pairs, kind
 from tests.helpers.packages import demo_packages
 from tests.helpers.tiny_checkpoints import error_of
 
@@ -80,7 +80,8 @@ def test_training_is_in_colours_and_the_test_in_lines(sets):
 
 
 def test_a_heavier_style_has_more_ink(folder):
-    light, bold = (draw("\N{CAT}", style, folder, 28).mean() for style in (LIGHT, BOLD))
+    styles = [Style(f"Noto Emoji {weight}", NOTO, weight) for weight in (300, 700)]
+    light, bold = (draw("\N{CAT}", style, folder, 28).mean() for style in styles)
     assert bold < light - 5
 
 

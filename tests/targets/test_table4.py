@@ -60,7 +60,13 @@ def test_stand_ins_are_shown_in_the_order_of_the_configuration(demo: synthetic.M
     assert cells["paper"].isna().all()
     kinds = cells["kind"].value_counts().to_dict()
     # as printed, and GSNR in another way; with a second path gains in percent, and of accuracies
-    assert kinds == {"value": 36 + 8, "relative gain": 8, "gain": 14, "item test": 6}
+    assert kinds == {
+        "value": 36 + 8,
+        "relative gain": 8,
+        "gain": 14,
+        "item test": 6,
+        "item test, Holm": 6,
+    }
     assert cells["group"].unique().tolist() == ["Glyphs-100", "Motions"]
     turned = table(Results(folders, [0, 1], order={"data": ["motions", "glyphs"]}), ASKED)
     assert turned["group"].unique().tolist() == ["Motions", "Glyphs-100"]

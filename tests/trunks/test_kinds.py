@@ -1,5 +1,7 @@
 """Every kind of vision model as a trunk: against the model itself, whole and in its parts."""
 
+import re
+
 import pytest
 import timm
 import torch
@@ -283,6 +285,43 @@ def test_a_second_head_of_every_kind_of_timm_decodes_as_the_first(kind: str) -> 
     assert torch.equal(head(tokens), trunk.decode(tokens))
     layered = create_optimizer_v2(trunk, weight_decay=0.1, layer_decay=0.5).param_groups
     assert len({group["lr_scale"] for group in layered}) > DEPTH
+
+
+@pytest.mark.parametrize("kind", HUGGING_FACE)
+def test_a_second_head_of_transformers_decodes_as_the_first(kind: str) -> None:
+    trunk = as_trunk(vision_model(kind))
+    head = trunk.second_head(generator(0)).eval()
+    tokens = trunk.run(trunk.embed(pictures()), 0, DEPTH)
+    own, copied = dict(trunk.named_parameters()), dict(head.trunk.named_parameters())
+    assert not any(re.search(r"embed|layers?\.\d|pre_layrnorm", name) for name in copied)
+    assert not {id(weight) for weight in copied.values()} & {id(w) for w in own.values()}
+    if any(weight.ndim > 1 for weight in copied.values()):
+        name, first = parts_of(trunk.decode(tokens)).popitem()
+        assert not torch.allclose(parts_of(head(tokens))[name], first)
+    with torch.no_grad():
+        for name, weight in copied.items():
+            weight.copy_(own[name])
+    assert_same(head(tokens), trunk.decode(tokens))
+
+
+@pytest.mark.parametrize("kind", HUGGING_FACE)
+def test_layer_decay_of_transformers_goes_by_the_depth_of_each_parameter(kind: str) -> None:
+    trunk = as_trunk(vision_model(kind))
+    depths = {}
+    for name, parameter in trunk.named_parameters():
+        if "embeddings" in name or "pre_layrnorm" in name:
+            depths[id(parameter)] = 0
+        elif found := re.search(r"layers?\.(\d+)\.", name):
+            depths[id(parameter)] = 1 + int(found[1])
+        elif re.search(r"(layernorm|\.norm)\.", name) and ".head." not in name:
+            depths[id(parameter)] = DEPTH
+        else:  # pooler, attention pooling, classifier
+            depths[id(parameter)] = DEPTH + 1
+    most = max(depths.values())
+    for group in create_optimizer_v2(trunk, weight_decay=0.1, layer_decay=0.5).param_groups:
+        for parameter in group["params"]:
+            assert group["lr_scale"] == 0.5 ** (most - depths.pop(id(parameter)))
+    assert depths == {}
 
 
 def test_a_layer_of_a_run_at_each_stage_of_swin_has_the_width_of_the_tokens(block) -> None:

@@ -22,5 +22,5 @@ rule measure:
         code=PLAN.code("cost"),
     shell:
         "python -m rectify cost --time --settings {params.settings:q}"
-        " --checkpoint {params.checkpoint:q} --threads {threads}"
+        " --checkpoint {params.checkpoint:q} --threads {threads} --gpus {resources.gpu}"
         " --output {output.costs:q} > {log:q} 2>&1"

@@ -84,5 +84,5 @@ rule language_features:
     shell:
         "python -m rectify language-features --language {wildcards.language:q}"
         " --checkpoint {params.checkpoint:q} {params.untrained:q} --pairs {params.pairs:q}"
-        " --batch-size {params.batch_size} --procedure {params.procedure:q} --threads {threads}"
+        " --batch-size {params.batch_size} --procedure {params.procedure:q} --threads {threads} --gpus {resources.gpu}"
         " --output {output.features:q} > {log:q} 2>&1"

@@ -24,7 +24,7 @@ rule vision_features:
     shell:
         "python -m rectify vision-features --config {input.config:q} --model {input.model:q}"
         " --pairs {params.pairs:q} --seed {wildcards.seed} --batch-size {params.batch_size}"
-        " --threads {threads} --output {output.features:q} > {log:q} 2>&1"
+        " --threads {threads} --gpus {resources.gpu} --output {output.features:q} > {log:q} 2>&1"
 
 
 rule pretrained_features:
@@ -52,7 +52,7 @@ rule pretrained_features:
     shell:
         "python -m rectify vision-features --pretrained {params.vision:q}"
         " --pairs {params.pairs:q} --seed 0 --batch-size {params.batch_size}"
-        " --threads {threads} --output {output.features:q} > {log:q} 2>&1"
+        " --threads {threads} --gpus {resources.gpu} --output {output.features:q} > {log:q} 2>&1"
 
 
 rule similarity:

@@ -119,7 +119,7 @@ rule evaluate:
     shell:
         "python -m rectify evaluate --config {input.config:q} --model {input.model:q}"
         " {params.layer:q} --data {params.data:q} --evaluation {params.evaluation:q}"
-        " --seed {wildcards.seed} --threads {threads} --output {output.scores:q} > {log:q} 2>&1"
+        " --seed {wildcards.seed} --threads {threads} --gpus {resources.gpu} --output {output.scores:q} > {log:q} 2>&1"
 
 
 rule filtering:
@@ -154,5 +154,5 @@ rule filtering:
     shell:
         "python -m rectify filtering --config {input.config:q} --model {input.model:q}"
         " {params.layer:q} --data {params.data:q} --masks {params.masks:q}"
-        " --filtering {params.filtering:q} --seed {wildcards.seed} --threads {threads}"
+        " --filtering {params.filtering:q} --seed {wildcards.seed} --threads {threads} --gpus {resources.gpu}"
         " --output {output.table:q} > {log:q} 2>&1"

@@ -73,6 +73,8 @@ class ImageClassification:
     ) -> LabelledSource:
         """Return items as a trained model sees them: brought to its size, if they don't have it.
 
+        Drawn images, which have no margin to spare, are resized as a whole; others lose the rim.
+
         Args:
             entry: Of the set that the model learnt.
             items: Labelled images, or the images of pairs.
@@ -81,8 +83,8 @@ class ImageClassification:
             name: Of the test set.
         """
         prepare = None
-        if _is_resized(items, recipe):
-            crop = 1.0 if name in KEPT_WHOLE else CROP
+        if _is_resized(items, recipe) or _has_other_size(items, entry.image_size):
+            crop = 1.0 if name in KEPT_WHOLE or items.final_size else CROP
             prepare = augment.evaluation_transform(entry.image_size, crop)
         more = {"ks": torch.tensor([entry.top_k])}
         if name in SHIFTS_WITH_FEWER_CLASSES:
@@ -139,6 +141,11 @@ class ImageClassification:
 
 def _is_resized(items: ImageSet | FileSet, recipe: Recipe) -> bool:
     return recipe.crop == "resized" and not items.final_size
+
+
+def _has_other_size(items: ImageSet | FileSet, size: int) -> bool:
+    """Return whether images in memory, such as those of pairs, are not what the model takes."""
+    return isinstance(items, ImageSet) and items.images.shape[-2:] != (size, size)
 
 
 def normalised(images: Tensor, draws: Draws | None) -> Tensor:

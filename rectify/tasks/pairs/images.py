@@ -36,12 +36,13 @@ def as_trained(task: Task, entry: Entry, folder: Path, recipe: Recipe, machine: 
             f"vision-features: the run must have learnt images, got task {entry.task}. "
             "Choose another run."
         )
-    return task.test_source(entry, _coloured(load_set(folder, SPLIT), entry), recipe, machine)
+    items = _coloured(load_set(folder, SPLIT), entry.channels)
+    return task.test_source(entry, items, recipe, machine)
 
 
 def as_published(vit: nn.Module, folder: Path, machine: Machine) -> Source:
     """Return the images as a published model of timm takes them."""
-    items = load_set(folder, SPLIT)
+    items = _coloured(load_set(folder, SPLIT), 3)
     prepare, normalise = published_transform(vit)
 
     def change(images: Tensor, draws: Draws | None) -> Tensor:
@@ -50,20 +51,20 @@ def as_published(vit: nn.Module, folder: Path, machine: Machine) -> Source:
     return LabelledSource(items.images, items.labels, machine, prepare=prepare, change=change)
 
 
-def _coloured(items: ImageSet | FileSet, entry: Entry) -> ImageSet | FileSet:
+def _coloured(items: ImageSet | FileSet, channels: int) -> ImageSet | FileSet:
     """Return the images with as many channels as a model takes: grey ones as colours, too.
 
     Raises:
         ValueError: If they have colours and the model takes grey images.
     """
-    if isinstance(items, FileSet) or items.images.shape[1] == entry.channels:
+    if isinstance(items, FileSet) or items.images.shape[1] == channels:
         return items
     if items.images.shape[1] != 1:
         raise ValueError(
             f"vision-features: a model of grey images must get grey images, got "
             f"{items.images.shape[1]} channels. Name other pairs under similarity.pairs."
         )
-    return replace(items, images=items.images.expand(-1, entry.channels, -1, -1))
+    return replace(items, images=items.images.expand(-1, channels, -1, -1))
 
 
 def inputs(source: Source, batch_size: int) -> Iterator[Inputs]:
@@ -72,16 +73,37 @@ def inputs(source: Source, batch_size: int) -> Iterator[Inputs]:
         yield batch["inputs"]
 
 
+def check_given(
+    config: Path | None, weights: Path | None, vision: Mapping[str, object] | None
+) -> None:
+    """Check that a model is given in one of two ways.
+
+    Raises:
+        ValueError: Unless there are settings and weights of a run, or a published vision.
+    """
+    if (vision is None) == (config is None) or bool(config) != bool(weights):
+        raise ValueError(
+            "vision-features: a model must be given by --config and --model, or by --pretrained, "
+            "got both, none or one half. Correct the options."
+        )
+
+
 def published(vision: Mapping[str, object]) -> nn.Module:
     """Return a model of timm with its published weights, without a head.
 
     Args:
-        vision: ``timm``, its name there; ``weights``, a file or folder that has them, else the
-            hub's cache; ``overrides``.
+        vision: ``name``, in the config; ``timm``, its name there; ``weights``, a file or folder
+            that has them, else the hub's cache; ``overrides``.
 
     Raises:
-        ValueError: If a tensor of the model does not come from the weights.
+        ValueError: If a name is missing, or a tensor does not come from the weights.
     """
+    for key in ("name", "timm"):
+        if not isinstance(vision.get(key), str):
+            raise ValueError(
+                f"vision-features: --pretrained must have {key} as text, got {vision.get(key)!r}. "
+                'Write \'{"name": "vit-t", "timm": "vit_tiny_patch16_224"}\'.'
+            )
     return pretrained(vision["timm"], weights_of(vision), vision.get("overrides"))
 
 
