@@ -114,7 +114,7 @@ class Block(nn.Module):
         family = FAMILIES[self.family]
         arguments = {"attention_mask": None, **family.arguments(self.decoder, tokens)}
         if padding is not None:
-            arguments["attention_mask"] = _mask(padding, tokens.dtype)
+            arguments["attention_mask"] = padding_mask(padding, tokens.dtype)
         cast = self._cast(tokens)
         if cast:
             output = functional_call(self.decoder, cast, (tokens,), arguments)
@@ -338,7 +338,7 @@ def empty_block(config: PretrainedConfig, language: str) -> Block:
     return Block(config, language, 0, dict(empty_layer(config, 0).state_dict()))
 
 
-def _mask(
+def padding_mask(
     padding: Bool[Tensor, "batch tokens"], dtype: torch.dtype
 ) -> Float[Tensor, "batch 1 1 tokens"]:
     """Return what is added to the attention's scores: 0, and at padding a large negative number.

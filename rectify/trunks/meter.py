@@ -1,0 +1,251 @@
+"""METER (Dou et al., CVPR 2022) without vision-language pretraining, as Pang et al. train it.
+
+    image    -> CLIP's ViT-B/32 without its last block, final norm -> linear + type 1 --\\
+                                                                            co-attention -> decode
+    question -> RoBERTa-base                                       -> linear + type 0 --/
+
+A block is one co-attention layer: each stream attends to itself, then to the other as it was before
+the block. The tokens are the image's, so that is where a frozen layer comes; the question's are
+their context. The parts are libraries': a ViT of timm, ``RobertaModel``, and ``BertLayer`` with
+cross-attention. With the published sizes and 3,129 answers there are 327,381,561 parameters.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import timm
+import torch
+from jaxtyping import Bool, Float, Int64
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+from transformers import BertConfig, RobertaConfig, RobertaModel
+from transformers.models.bert.modeling_bert import BertLayer
+
+from rectify.language.block import padding_mask
+from rectify.language.families import without_causal_mask
+from rectify.trunks.trunk import Tokens, permuted_
+from rectify.typed import Closed, parse
+
+CLIP = "vit_base_patch32_clip_quickgelu_224"
+"""timm's ViT with OpenAI's activation; the one without ``quickgelu`` computes something else."""
+PADDING = 1
+"""RoBERTa's number of the token that stands where there is none."""
+IMAGE, TEXT = 1, 0
+"""Rows of the types' embedding."""
+
+
+class Sizes(Closed, strict=True):
+    """``overrides`` of a METER; those of the fusion, unless they say otherwise."""
+
+    dim: PositiveInt = 768
+    depth: PositiveInt = 6
+    """Co-attention blocks."""
+    heads: PositiveInt = 12
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """Of the fusion and of RoBERTa."""
+    image_size: PositiveInt = 224
+    patch_size: PositiveInt = 32
+    image_dim: PositiveInt = 768
+    image_depth: PositiveInt = 11
+    """Blocks of the ViT: METER leaves out the last of CLIP's twelve."""
+    image_heads: PositiveInt = 12
+    text_dim: PositiveInt = 768
+    text_depth: PositiveInt = 12
+    text_heads: PositiveInt = 12
+    vocabulary: PositiveInt = 50265
+    positions: PositiveInt = 514
+    """RoBERTa's; a question has at most two tokens fewer."""
+
+
+class Question(NamedTuple):
+    """The other stream.
+
+    Attributes:
+        values: Its tokens.
+        padding: True where there is no token.
+    """
+
+    values: Float[Tensor, "batch words dim"]
+    padding: Bool[Tensor, "batch words"]
+
+
+class Meter(nn.Module):
+    """METER as a trunk: see ``rectify.trunks.trunk``."""
+
+    @classmethod
+    def of(cls, overrides: Mapping[str, object], *, answers: int) -> "Meter":
+        """Return a METER with random weights.
+
+        Args:
+            overrides: Sizes that differ from the published ones, by the names of ``Sizes``.
+            answers: Outputs of the head.
+
+        Raises:
+            ValueError: If a size is unknown or cannot be right.
+        """
+        sizes = parse(Sizes, dict(overrides), "visions.overrides")
+        for part in ("", "image_", "text_"):
+            dim, heads = (getattr(sizes, f"{part}{name}") for name in ("dim", "heads"))
+            if dim % heads:
+                raise ValueError(
+                    f"vision: {part}dim of a METER must be a multiple of {part}heads {heads}, got "
+                    f"{dim}. Correct overrides."
+                )
+        if sizes.image_size % sizes.patch_size:
+            raise ValueError(
+                f"vision: image_size of a METER must be a multiple of patch_size "
+                f"{sizes.patch_size}, got {sizes.image_size}. Correct overrides."
+            )
+        return cls(sizes, answers)
+
+    def __init__(self, sizes: Sizes, answers: int):
+        super().__init__()
+        self.dim = sizes.dim
+        self.image = timm.create_model(
+            CLIP,
+            num_classes=0,
+            img_size=sizes.image_size,
+            patch_size=sizes.patch_size,
+            embed_dim=sizes.image_dim,
+            depth=sizes.image_depth,
+            num_heads=sizes.image_heads,
+        )
+        self.text = RobertaModel(_roberta(sizes), add_pooling_layer=False)
+        self.image_transform = nn.Linear(sizes.image_dim, sizes.dim)
+        self.text_transform = nn.Linear(sizes.text_dim, sizes.dim)
+        self.types = nn.Embedding(2, sizes.dim)
+        self.layers = nn.ModuleList(CoAttention(sizes) for _ in range(sizes.depth))
+        self.head = Head(sizes.dim, answers)
+        for part in (self.image_transform, self.text_transform, self.types, self.layers, self.head):
+            part.apply(_initialise)
+
+    @property
+    def blocks(self) -> dict[str, nn.Module]:
+        """The co-attention blocks by their index."""
+        return {f"{index}": block for index, block in enumerate(self.layers)}
+
+    def embed(self, inputs: Mapping[str, Tensor]) -> Tokens:
+        """Return the image's tokens; the question's are the context.
+
+        Args:
+            inputs: ``images`` ``(batch, 3, height, width)``, and ``words`` ``(batch, words)``, the
+                question's token numbers, ``PADDING`` after its end.
+
+        Raises:
+            ValueError: If a question has more tokens than there are positions for.
+        """
+        words: Int64[Tensor, "batch words"] = inputs["words"]
+        most = self.text.config.max_position_embeddings - 2
+        if words.shape[1] > most:
+            raise ValueError(
+                f"vision: a question must have at most {most} tokens, got {words.shape[1]}. Cut "
+                "it, or raise positions in overrides."
+            )
+        padding = words == PADDING
+        heard = self.text(words, attention_mask=(~padding).long()).last_hidden_state
+        question = self.text_transform(heard) + self.types.weight[TEXT]
+        seen = self.image.forward_features(inputs["images"])
+        image = self.image_transform(seen) + self.types.weight[IMAGE]
+        return Tokens(image, context=Question(question, padding))
+
+    def run(self, tokens: Tokens, start: int, stop: int) -> Tokens:
+        """Return the tokens after the blocks ``start`` ... ``stop - 1``."""
+        image, question = tokens.values, tokens.context
+        hidden = padding_mask(question.padding, image.dtype)
+        words = question.values
+        for block in self.layers[start:stop]:
+            image, words = block(image, words, hidden)
+        return tokens._replace(values=image, context=question._replace(values=words))
+
+    def decode(self, tokens: Tokens) -> Float[Tensor, "batch answers"]:
+        """Return a logit for each answer."""
+        return self.head(tokens)
+
+    def representation(self, tokens: Tokens) -> Float[Tensor, "batch features"]:
+        """Return the pooled first tokens of both streams, the question's first."""
+        return self.head.pooled(tokens)
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "batch answers"]:
+        return self.decode(self.run(self.embed(inputs), 0, len(self.layers)))
+
+    def second_head(self, generator: torch.Generator) -> "Head":
+        """Return another pair of poolers with a head, of the same distribution as this one's."""
+        return permuted_(copy.deepcopy(self.head), generator)
+
+
+class CoAttention(nn.Module):
+    """One layer of each stream: both see the other as it came in."""
+
+    def __init__(self, sizes: Sizes):
+        super().__init__()
+        config = BertConfig(
+            hidden_size=sizes.dim,
+            num_attention_heads=sizes.heads,
+            intermediate_size=4 * sizes.dim,
+            hidden_dropout_prob=sizes.dropout,
+            attention_probs_dropout_prob=sizes.dropout,
+            is_decoder=True,  # a BertLayer has cross-attention as a decoder only, ...
+            add_cross_attention=True,
+            attn_implementation="sdpa",
+        )
+        # ... and a decoder's attention is causal where it has no mask, as the image's has none
+        self.image, self.text = (without_causal_mask(BertLayer(config)) for _ in range(2))
+
+    def forward(
+        self,
+        image: Float[Tensor, "batch tokens dim"],
+        words: Float[Tensor, "batch words dim"],
+        hidden: Float[Tensor, "batch 1 1 words"],
+    ) -> tuple[Float[Tensor, "batch tokens dim"], Float[Tensor, "batch words dim"]]:
+        """Return both streams.
+
+        Args:
+            image: Has no padding.
+            words: Of the question.
+            hidden: What is added to the scores of its words.
+        """
+        return self.image(image, None, words, hidden), self.text(words, hidden, image, None)
+
+
+class Head(nn.Module):
+    """A pooler for each stream's first token, and two linears."""
+
+    def __init__(self, dim: int, answers: int):
+        super().__init__()
+        self.text_pooler, self.image_pooler = nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.hidden, self.norm = nn.Linear(2 * dim, 2 * dim), nn.LayerNorm(2 * dim)
+        self.output = nn.Linear(2 * dim, answers)
+
+    def pooled(self, tokens: Tokens) -> Float[Tensor, "batch features"]:
+        text = self.text_pooler(tokens.context.values[:, 0]).tanh()
+        return torch.cat([text, self.image_pooler(tokens.values[:, 0]).tanh()], 1)
+
+    def forward(self, tokens: Tokens) -> Float[Tensor, "batch answers"]:
+        hidden = self.norm(self.hidden(self.pooled(tokens)))
+        return self.output(nn.functional.gelu(hidden))
+
+
+def _roberta(sizes: Sizes) -> RobertaConfig:
+    return RobertaConfig(
+        vocab_size=sizes.vocabulary,
+        hidden_size=sizes.text_dim,
+        num_hidden_layers=sizes.text_depth,
+        num_attention_heads=sizes.text_heads,
+        intermediate_size=4 * sizes.text_dim,
+        max_position_embeddings=sizes.positions,
+        type_vocab_size=1,
+        layer_norm_eps=1e-5,
+        hidden_dropout_prob=sizes.dropout,
+        attention_probs_dropout_prob=sizes.dropout,
+        pad_token_id=PADDING,
+        attn_implementation="sdpa",
+    )
+
+
+def _initialise(module: nn.Module) -> None:
+    """Draw the new parts as METER: normal with deviation 0.02, biases 0, norms 1."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)
