@@ -45,7 +45,7 @@ def by_hand(demo_results: Results, run: str, column: str) -> tuple[float, float]
 
 def test_each_cell_has_the_value_and_the_gain_of_its_run(grid: Results) -> None:
     cells = table(grid, Settings(reads="grid")).set_index(["row", "column", "kind"])
-    assert len(cells) == 3 * 15
+    assert len(cells) == 4 * 15  # values, gains, tests, and these after Holm
     for position, layer in (("early", 0), ("middle", 5), ("end", 7)):
         run = f"glyphs_vit-s_insert_llama-xl_layer-{layer}_{position}"
         mean, gain = by_hand(grid, run, "accuracy")
