@@ -10,7 +10,8 @@ from torch.nn.functional import layer_norm, linear
 from rectify.demo.lanes import lanes
 from rectify.rectified import insert
 from rectify.runtime import generator
-from rectify.trunks.trunk import Trunk, as_trunk
+from rectify.trunks.kinds import as_trunk
+from rectify.trunks.trunk import Trunk
 from rectify.trunks.vectornet import VectorNet, steps_of
 
 SIZES = {"width": 4, "layers": 2, "modes": 3}
