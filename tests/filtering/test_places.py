@@ -10,13 +10,13 @@ from rectify.language.block import Block, load_block
 from rectify.rectified import auxiliary, insert
 from rectify.runtime import generator
 from rectify.trunks.kinds import as_trunk
-from tests.helpers.tiny_checkpoints import FAMILIES, HEADS, made_checkpoint
+from tests.helpers.tiny_checkpoints import EVERY_FAMILY, FAMILIES, HEADS, made_checkpoint
 from tests.helpers.toy_trunk import ToyTrunk
 
 FRAMES = ("F_E", "F_L1", "F_A", "F_F", "F_L2")
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=EVERY_FAMILY)
 def any_block(request, tmp_path) -> Block:
     return load_block(made_checkpoint(tmp_path / "tiny", **FAMILIES[request.param]), 1)
 

@@ -102,6 +102,12 @@ FAMILIES = {
     },
 }
 
+QUICK = ("llama", "opt", "gpt2")
+EVERY_FAMILY = [
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES
+]
+"""For tests and fixtures; `make test-fast` takes a few of them."""
+
 
 def made_checkpoint(folder: Path, seed: int = 0, **settings) -> Path:
     """Write a checkpoint; the same one is made only once."""

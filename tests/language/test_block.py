@@ -15,6 +15,7 @@ from rectify.language.weights import describe
 from rectify.runtime import generator
 from tests.helpers.decoder_layers import reference
 from tests.helpers.tiny_checkpoints import (
+    EVERY_FAMILY,
     FAMILIES,
     LAYERS,
     SIZES,
@@ -27,7 +28,7 @@ from tests.helpers.tiny_checkpoints import (
 )
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=EVERY_FAMILY)
 def any_checkpoint(request, tmp_path):
     return made_checkpoint(tmp_path / "tiny", **FAMILIES[request.param])
 

@@ -17,6 +17,7 @@ from rectify.language import captions
 from rectify.language.captions import Procedure, caption_features
 from rectify.runtime import generator
 from tests.helpers.tiny_checkpoints import (
+    EVERY_FAMILY,
     FAMILIES,
     LAYERS,
     WIDTH,
@@ -33,7 +34,7 @@ CAPTIONS = [
 LAST_NORMED = Procedure(embedding=True, final_norm=True)
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=EVERY_FAMILY)
 def any_checkpoint(request, tmp_path):
     return made_checkpoint(tmp_path / "tiny", **FAMILIES[request.param])
 

@@ -10,12 +10,12 @@ from torch import nn
 from rectify.language import moment_matched, redrawn, shuffled
 from rectify.language.block import load_block
 from rectify.runtime import generator
-from tests.helpers.tiny_checkpoints import FAMILIES, TOKENS, WIDTH, made_checkpoint
+from tests.helpers.tiny_checkpoints import EVERY_FAMILY, FAMILIES, TOKENS, WIDTH, made_checkpoint
 
 CHANGES = [redrawn, shuffled, moment_matched]
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=EVERY_FAMILY)
 def any_checkpoint(request, tmp_path):
     return made_checkpoint(tmp_path / "tiny", **FAMILIES[request.param])
 
