@@ -190,12 +190,9 @@ def _check_expression(name: str, pattern: str) -> None:
         ) from None
 
 
-POINT_BERT = Recipe(
+UNCHANGED = Recipe(
     batch_size=32,
     lr_batch_size=None,
-    warmup_epochs=10,
-    min_lr=1e-6,
-    clip_gradient=10.0,
     adapter_init="linear",
     label_smoothing=0.0,
     mixup=0.0,
@@ -206,23 +203,18 @@ POINT_BERT = Recipe(
     flip=0.0,
     random_erasing=0.0,
 )
-VECTORNET = Recipe(
-    epochs=60,
-    batch_size=32,
-    lr_batch_size=None,
-    weight_decay=0.01,
-    warmup_epochs=0,
-    min_lr=0.0,
-    drop_path=0.0,
-    adapter_init="linear",
-    label_smoothing=0.0,
-    mixup=0.0,
-    cutmix=0.0,
-    auto_augment=None,
-    crop="none",
-    repeats=1,
-    flip=0.0,
-    random_erasing=0.0,
+"""Of items that are no images, so nothing that changes images."""
+POINT_BERT = UNCHANGED.model_copy(
+    update={"warmup_epochs": 10, "min_lr": 1e-6, "clip_gradient": 10.0}
+)
+VECTORNET = UNCHANGED.model_copy(
+    update={
+        "epochs": 60,
+        "weight_decay": 0.01,
+        "warmup_epochs": 0,
+        "min_lr": 0.0,
+        "drop_path": 0.0,
+    }
 )
 RECTIFIER = r"^bridge\."
 SMALL = r"(\.bias|norm\d?\.weight|token)$"  # biases, norms, the class token
