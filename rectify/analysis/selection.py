@@ -12,7 +12,7 @@ with the highest mean over seeds, and a regret is a difference to it, seed by se
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pandas import DataFrame, Index, Series
+from pandas import DataFrame, Series
 
 from rectify.analysis.checks import with_one_layer
 from rectify.controls import insert_index
@@ -26,13 +26,6 @@ class Choice(NamedTuple):
 
     layer: int
     position: str
-
-
-class Outcome(NamedTuple):
-    """What a choice gains, and what the best placement gains more; both by seed."""
-
-    gain: Series
-    regret: Series
 
 
 def adjacent_blocks(insert_at: int, depth: int) -> tuple[int, ...]:
@@ -143,13 +136,15 @@ def best_choice(gains: DataFrame) -> Choice:
     return Choice(int(means.idxmax()[0]), str(means.idxmax()[1]))
 
 
-def outcome(gains: DataFrame, choices: Sequence[Choice]) -> Outcome:
-    """Return what a choice gains and regrets: one placement, or a random one of several.
+def outcome(gains: DataFrame, choice: Choice) -> DataFrame:
+    """Return what a choice gains, and what the best placement gains more: its regret.
 
     Args:
         gains: Columns layer, position, seed and gain, one row for each placement and seed.
-        choices: One placement, or several of which each is chosen with the same probability; the
-            outcome is the expected one.
+        choice: One of the placements.
+
+    Returns:
+        The columns gain and regret, by seed.
 
     Raises:
         ValueError: If a placement lacks a seed that another one has.
@@ -161,8 +156,8 @@ def outcome(gains: DataFrame, choices: Sequence[Choice]) -> Outcome:
             f"selection: every placement must have the same seeds, got fewer for layer "
             f"{layer:.0f} at {position}. Run the missing seeds."
         )
-    gain = table[Index(list(choices))].mean(axis=1)
-    return Outcome(gain, table[best_choice(gains)] - gain)
+    gain = table[choice]
+    return DataFrame({"gain": gain, "regret": table[best_choice(gains)] - gain})
 
 
 def _choice(placement: Series) -> Choice:

@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 from pandas import DataFrame
 
+from rectify.analysis import drawing, style
 from rectify.analysis.cells import ColumnSpec, RowSpec, TableSpec, fill
 from rectify.analysis.collect import Results
+from rectify.analysis.drawing import Drawn
 from rectify.analysis.findings import Finding
-from rectify.analysis.metrics import headline
+from rectify.analysis.metrics import Metric, headline
 from rectify.analysis.placements import placed, with_placement_gains
 from rectify.analysis.printing import spread
 from rectify.analysis.published import REGRET
@@ -23,11 +25,29 @@ from rectify.analysis.selection import (
     predicted_choice,
 )
 from rectify.results.declared import SCORES_OF_LAYERS
+from rectify.results.tables import Column, Table
 from rectify.targets.contract import ComparedSettings, Score, pairs_of_experiments
 from rectify.typed import Name, Several
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 TITLE = "Choosing layer and position by similarity"
-SHOWS = ("table",)
+SHOWS = ("table", "figure")
+VALUES = Table(
+    "selection",
+    "Gain over vanilla, and regret, of the placements that each way to choose may choose, by seed.",
+    ("choice", "layer", "position", "seed"),
+    (
+        Column("choice", "str", "-", "way to choose"),
+        Column("layer", "int64", "-", "layer of the language model, from 0"),
+        Column("position", "str", "-", "early, middle, end, or blocks before it"),
+        Column("seed", "int64", "-", "seed of the training"),
+        Column("gain", "float64", "points, or of the metric", "over vanilla of the same seed"),
+        Column("regret", "float64", "as the gain", "what the best placement gains more"),
+    ),
+)
+CHOSEN, BEST, RANDOM = "#0072b2", "#d55e00", "#999999"
 
 
 class Settings(ComparedSettings):
@@ -47,18 +67,68 @@ def table(results: Results, settings: Settings) -> DataFrame:
     Raises:
         ValueError: If a placement has no similarity or lacks a seed, or a run no vanilla run.
     """
-    metric = headline(results.runs)
-    gains = with_placement_gains(results.runs, metric, "selection")
-    choices = _choices(gains, placed(results.similarity, gains, "selection"), settings.score)
-    frames = []
-    for name, options in choices.items():
-        gain, regret = outcome(gains, options)
-        frames.append(DataFrame({"choice": name, "gain": gain, "regret": regret}))
+    metric, tried = _tried(results, settings)
+    means = tried.groupby(["choice", "seed"], sort=False)[["gain", "regret"]].mean()
     gain = replace(metric.gain, name="gain")
     regret = replace(gain, name="regret", label="regret", kind=REGRET)
     columns = [ColumnSpec(f"gain in {metric.label}", (gain,)), ColumnSpec("regret", (regret,))]
-    spec = TableSpec("selection", [RowSpec(name, {"choice": name}) for name in choices], columns)
-    return fill(spec, pd.concat(frames, ignore_index=True))
+    rows = [RowSpec(name, {"choice": name}) for name in tried["choice"].unique()]
+    return fill(TableSpec("selection", rows, columns), means.reset_index())
+
+
+def figure(results: Results, settings: Settings) -> Drawn:
+    """Draw the gain of each choice, and how far it is from the best one.
+
+    A choice is its mean over seeds, with single seeds as dots; a random one is the expected gain,
+    with the mean of each placement as a dot.
+
+    Raises:
+        ValueError: As ``table``.
+    """
+    metric, tried = _tried(results, settings)
+    cells = table(results, settings)
+    values = tried.assign(**metric.gain.factor * tried[["gain", "regret"]])
+    names = [*tried["choice"].unique()]
+    with style.look():
+        drawn, (axes,) = drawing.panels(style.PAGE, 0.9 + 0.25 * len(names))
+        axes.axvline(0, color="#1a1a1a", linewidth=0.7)
+        best = values.loc[values["choice"] == names[-1], "gain"].mean()
+        axes.axvline(best, color=BEST, linewidth=0.8, linestyle=":")
+        regrets = cells[cells["kind"] == REGRET].set_index("row")
+        for height, name in enumerate(names):
+            _choice(axes, height, values[values["choice"] == name], best, name == names[-1])
+            text = spread(regrets.loc[name])
+            axes.annotate(text, (1.02, height), xycoords=("axes fraction", "data"), va="center")
+        axes.annotate("regret", (1.02, -0.9), xycoords=("axes fraction", "data"), va="center")
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_xlabel(f"gain in {metric.label} ({metric.gain.unit})")
+        drawn.suptitle(f"{drawing.common(results.runs)}; {drawing.seeds(values)}", fontsize=8.5)
+    return Drawn(drawn, values[VALUES.names])
+
+
+def _tried(results: Results, settings: Settings) -> tuple[Metric, DataFrame]:
+    """Return the metric, and its gain and regret for each choice, its placements and seeds."""
+    metric = headline(results.runs)
+    gains = with_placement_gains(results.runs, metric, "selection")
+    choices = _choices(gains, placed(results.similarity, gains, "selection"), settings.score)
+    frames = [
+        outcome(gains, option).assign(choice=name, layer=option.layer, position=option.position)
+        for name, options in choices.items()
+        for option in options
+    ]
+    return metric, pd.concat(frames).reset_index()
+
+
+def _choice(axes: "Axes", height: int, values: DataFrame, best: float, is_best: bool) -> None:
+    """Draw one row: the mean, its distance to the best, and seeds, or placements if several."""
+    several = len(values[["layer", "position"]].drop_duplicates()) > 1
+    parts = values.groupby(["layer", "position"] if several else "seed")["gain"].mean()
+    colour = BEST if is_best else RANDOM if several else CHOSEN
+    mean = values["gain"].mean()
+    axes.plot([mean, best], [height, height], color=colour, linewidth=1.0, alpha=0.5)
+    axes.plot(parts, [height] * len(parts), "o", color=colour, markersize=2.5, alpha=0.6)
+    axes.plot(mean, height, "o", color=colour, markersize=6)
 
 
 def _choices(

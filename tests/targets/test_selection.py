@@ -6,7 +6,7 @@ from pandas import DataFrame
 
 from rectify.analysis.collect import Results
 from rectify.analysis.printing import to_markdown
-from rectify.targets.selection import Settings, table
+from rectify.targets.selection import Settings, figure, table
 from tests.helpers import synthetic
 from tests.helpers.synthetic import results_of
 
@@ -79,6 +79,32 @@ def test_regrets_are_paired_by_seed_and_have_an_interval_from_three_seeds() -> N
     two = table(made(2), ASKED)
     assert two["low"].isna().all()
     assert (two["seeds"] == 2).all()
+
+
+def test_a_random_choice_gains_the_mean_of_all_seed_by_seed() -> None:
+    row = table(made(), ASKED).query("row.str.startswith('any') and kind == 'gain'").iloc[0]
+    by_seed = [2.5, 1.5, 2.0]  # in points: means of the four placements
+    assert row["std"] == pytest.approx(pd.Series(by_seed).std())
+
+
+def test_the_figure_shows_the_gains_and_regrets_of_the_table() -> None:
+    drawn, cells = figure(made(), ASKED), table(made(), ASKED)
+    (axes,) = drawn.figure.axes
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == cells["row"].unique().tolist()
+    big = [line for line in axes.get_lines() if line.get_markersize() == 6]
+    gains = cells[cells["kind"] == "gain"]
+    assert [line.get_xdata()[0] for line in big] == pytest.approx(gains["mean"].tolist())
+    assert [line.get_ydata()[0] for line in big] == [0, 1, 2, 3, 4, 5]
+    texts = [text.get_text() for text in axes.texts]
+    assert [text for text in texts if text.startswith("+4.00")] == ["+4.00 [-2.57, +10.57]"]
+    small = [line.get_xdata() for line in axes.get_lines() if line.get_markersize() == 2.5]
+    assert sorted(small[1]) == pytest.approx([4.0, 5.0, 6.0])  # seeds of (2, early)
+    assert sorted(small[4]) == pytest.approx([0.0, 1.0, 2.0, 5.0])  # placements, chosen at random
+    means = drawn.values.groupby(["choice", "seed"])[["gain", "regret"]].mean().groupby("choice")
+    for kind in ("gain", "regret"):
+        of_kind = cells[cells["kind"] == kind].set_index("row")["mean"]
+        assert means[kind].mean().to_dict() == pytest.approx(of_kind.to_dict())
 
 
 def test_only_the_scores_that_are_asked_for_choose() -> None:

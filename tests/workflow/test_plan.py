@@ -26,7 +26,7 @@ def test_the_papers_grid_is_planned_without_any_data(project: Path) -> None:
     assert jobs["evaluate"] == jobs["train"]
     assert jobs["resolve"] == jobs["label"] == jobs["train"] / seeds
     assert jobs["similarity"] == 3 * 4 + 1
-    assert (jobs["table"], jobs["figure"], jobs["page"]) == (12, 8, 1)
+    assert (jobs["table"], jobs["figure"], jobs["page"]) == (12, 9, 1)
     assert jobs["measure"] == 3
     assert (jobs["prepare_data"], jobs["prepare_shift"]) == (9, 4)
     assert "filtering" not in jobs

@@ -21,7 +21,7 @@ RESULTS = Path("results") / "smoke"
 TABLES = [*(f"table{number}" for number in range(1, 7)), "controls", "cost"]
 TABLES += ["auxiliary-controls", "coherence", "selection", "datasize"]
 FIGURES = [*(f"figure{name}" for name in (2, "2b", 3, 4, 5)), "table3", "coherence", "datasize"]
-FIGURES += ["pang_figure3", "pang_figure4", "filtering-epochs"]
+FIGURES += ["selection", "pang_figure3", "pang_figure4", "filtering-epochs"]
 TIMES = ["train_seconds", "items_per_second"]
 
 
