@@ -111,8 +111,17 @@ def titles(name: str, kind: str) -> tuple[str, str]:
     """Return the title of a target, and a short one for a list of contents."""
     title = module_of(kind).TITLE
     if name != kind:
-        return f"{title} ({name})", name
+        return f"{title} ({name})", _spoken(name)
     return title, title.partition(":")[0] if ":" in title else name.capitalize()  # table3: Table 3
+
+
+def _spoken(name: str) -> str:
+    """Return a name as words: my-grid is My grid, figure4-untrained is Figure 4, untrained."""
+    first, _, rest = name.partition("-")
+    if rest and first in kinds():
+        return f"{titles(first, first)[1]}, {rest.replace('-', ' ')}"
+    words = name.replace("-", " ").replace("_", " ")
+    return words[0].upper() + words[1:]
 
 
 def caption(kind: str, note: str | None = None) -> str:

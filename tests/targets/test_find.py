@@ -55,6 +55,23 @@ def test_an_unknown_kind_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "kind", "short"),
+    [
+        ("table3", "table3", "Table 3"),
+        ("selection", "selection", "Selection"),
+        ("skip", "controls", "Skip"),
+        ("auxiliary-controls", "controls", "Auxiliary controls"),
+        ("figure4-untrained", "untrained", "Figure 4, untrained"),
+        ("my-grid", "grid", "My grid"),
+    ],
+)
+def test_a_list_of_contents_names_a_target_in_words(name: str, kind: str, short: str) -> None:
+    title, found = targets.titles(name, kind)
+    assert found == short
+    assert (f"({name})" in title) == (name != kind)  # the name is what one asks for
+
+
+@pytest.mark.parametrize(
     ("kind", "settings", "message"),
     [
         ("table3", {}, "targets.t must be complete, got no reads"),
