@@ -6,6 +6,7 @@ which, and a column if its data set has their title; gains are next to those of 
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import pandas as pd
 from pandas import DataFrame, Series
@@ -48,8 +49,28 @@ def of_llama(run: Series, layers: Sequence[int] = (31,)) -> str | None:
     return PRINTED_AS.get(run["control"]) if is_theirs and run["layer"] in layers else None
 
 
+class _Shown(NamedTuple):
+    """What a table shows."""
+
+    target: str
+    results: Results
+    runs: DataFrame
+    """The vanilla runs and the insertions."""
+    treated: DataFrame
+    """The insertions alone."""
+    sets: dict[str, str]
+    """Name and title of each data set."""
+    metrics: dict[str, list[Metric]]
+    """By data set."""
+    theirs: Printed
+
+
 def inserted_table(
-    target: str, results: Results, named: Named = of_llama, scores_of: Scores = scores
+    target: str,
+    results: Results,
+    named: Named = of_llama,
+    scores_of: Scores = scores,
+    quoted: str | None = None,
 ) -> DataFrame:
     """Return the scores of each ViT alone and with each insertion, and the gains of these.
 
@@ -58,23 +79,22 @@ def inserted_table(
         results: Its runs.
         named: Returns what Pang et al. call the insertion of a run; nothing if it is not theirs.
         scores_of: Returns the scores that are shown of the runs of one data set.
+        quoted: A table of ``published.csv`` whose rows are added at the end: numbers that others
+            have published, and none of ours.
 
     Raises:
         ValueError: If there are no insertions, or two of them share a row.
     """
-    runs, treated = _runs(target, results)
-    theirs = printed(target)
-    sets = titles(treated, "data", results.order)
-    shown = {name: scores_of(runs[runs["data"] == name]) for name in sets}
+    shown = _shown(target, results, scores_of)
     columns = [
         column
-        for name, label in sets.items()
-        for column in _columns(shown[name], label, {"data": name}, theirs)
+        for name, label in shown.sets.items()
+        for column in _columns(shown, name, label, {"data": name})
     ]
     rows = []
-    for vision, label in titles(treated, "vision", results.order).items():
+    for vision, label in titles(shown.treated, "vision", results.order).items():
         rows.append(RowSpec(label, {"vision": vision, "variant": "vanilla"}, Label(label)))
-        of_vision = treated[treated["vision"] == vision]
+        of_vision = shown.treated[shown.treated["vision"] == vision]
         for run in _insertions(of_vision, results.order):
             name = _theirs(run, named)
             rows.append(
@@ -84,18 +104,12 @@ def inserted_table(
                     name and Label(f"{label}{ADDED}{name}"),
                 )
             )
-    return _filled(target, rows, columns, theirs, runs, shown, results)
+    cells = _filled(shown, rows, columns)
+    return cells if quoted is None else _with_quoted(cells, printed(quoted))
 
 
-def with_quoted(cells: DataFrame, quoted: Printed) -> DataFrame:
-    """Return a table with further rows of numbers that others have published, and none of ours.
-
-    A number is there where a column has its name, and its data set the title.
-
-    Args:
-        cells: Rows of a `CELLS` table.
-        quoted: Printed cells whose rows are added at the end.
-    """
+def _with_quoted(cells: DataFrame, quoted: Printed) -> DataFrame:
+    """Return a table with further rows, whose numbers are where a column has name and set."""
     heads = cells[cells["kind"] == "value"].drop_duplicates("column_index")
     labels = {Label(head["column"], head["group"]): head for _, head in heads.iterrows()}
     there = match_names([*labels], quoted.columns)
@@ -133,19 +147,15 @@ def controls_table(target: str, results: Results, vanilla: str) -> DataFrame:
     Raises:
         ValueError: As ``inserted_table``.
     """
-    runs, treated = _runs(target, results)
-    theirs = printed(target)
-    sets = titles(treated, "data", results.order)
-    shown = {name: scores(runs[runs["data"] == name]) for name in sets}
+    shown = _shown(target, results, scores)
+    treated = shown.treated
     columns = [
         column
-        for name, label in sets.items()
+        for name, label in shown.sets.items()
         for vision, model in titles(
             treated[treated["data"] == name], "vision", results.order
         ).items()
-        for column in _columns(
-            shown[name], f"{label}, {model}", {"data": name, "vision": vision}, theirs
-        )
+        for column in _columns(shown, name, f"{label}, {model}", {"data": name, "vision": vision})
     ]
     rows = [RowSpec(vanilla, {"variant": "vanilla"}, Label(vanilla))]
     for variant in values(treated, "variant"):
@@ -157,15 +167,16 @@ def controls_table(target: str, results: Results, vanilla: str) -> DataFrame:
             there = name and Label(f"{vanilla}{ADDED}{name}")
             skip = SKIP if variant == "residual" else ""
             rows.append(RowSpec(f"{label}{skip}", {"variant": variant, "control": control}, there))
-    return _filled(target, rows, columns, theirs, runs, shown, results)
+    return _filled(shown, rows, columns)
 
 
-def _runs(target: str, results: Results) -> tuple[DataFrame, DataFrame]:
-    """Return the vanilla runs and the insertions, and these alone."""
+def _shown(target: str, results: Results, scores_of: Scores) -> _Shown:
     runs = results.runs[results.runs["variant"].isin(["vanilla", *INSERTED])]
     treated = runs[runs["variant"] != "vanilla"]
     check_some(treated, target, f"runs of variant {' or '.join(INSERTED)}")
-    return runs, treated
+    sets = titles(treated, "data", results.order)
+    metrics = {name: scores_of(runs[runs["data"] == name]) for name in sets}
+    return _Shown(target, results, runs, treated, sets, metrics, printed(target))
 
 
 def _theirs(run: Series, named: Named) -> str | None:
@@ -179,11 +190,10 @@ def _with_gains(theirs: Printed, columns: Sequence[ColumnSpec]) -> Printed:
     return with_gains_over(theirs, plain, errors)
 
 
-def _columns(
-    metrics: Sequence[Metric], group: str, where: Mapping[str, str], theirs: Printed
-) -> list[ColumnSpec]:
+def _columns(shown: _Shown, data: str, group: str, where: Mapping[str, str]) -> list[ColumnSpec]:
+    metrics = shown.metrics[data]
     labels = [Label(metric.label, group) for metric in metrics]
-    there = match_names(labels, theirs.columns)
+    there = match_names(labels, shown.theirs.columns)
     return [
         ColumnSpec(label.name, metric.compared, where, group, there[label])
         for label, metric in zip(labels, metrics, strict=True)
@@ -210,15 +220,8 @@ def _added(run: Series, treated: DataFrame) -> str:
     return ", ".join([f"{model}{skip}", *(title(same, name, run[name]) for name in differ)])
 
 
-def _filled(
-    target: str,
-    rows: Sequence[RowSpec],
-    columns: Sequence[ColumnSpec],
-    theirs: Printed,
-    runs: DataFrame,
-    shown: Mapping[str, Sequence[Metric]],
-    results: Results,
-) -> DataFrame:
-    metrics = list(dict.fromkeys(metric for of_set in shown.values() for metric in of_set))
-    compared = with_comparisons(runs, results, metrics)
-    return fill(TableSpec(target, rows, columns, _with_gains(theirs, columns)), compared)
+def _filled(shown: _Shown, rows: Sequence[RowSpec], columns: Sequence[ColumnSpec]) -> DataFrame:
+    metrics = list(dict.fromkeys(metric for of_set in shown.metrics.values() for metric in of_set))
+    compared = with_comparisons(shown.runs, shown.results, metrics)
+    theirs = _with_gains(shown.theirs, columns)
+    return fill(TableSpec(shown.target, rows, columns, theirs), compared)

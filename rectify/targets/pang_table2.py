@@ -6,8 +6,7 @@ from pandas import DataFrame
 
 from rectify.analysis.collect import Results
 from rectify.analysis.findings import Finding, count_gains
-from rectify.analysis.inserted import inserted_table, with_quoted
-from rectify.analysis.published import printed
+from rectify.analysis.inserted import inserted_table
 from rectify.targets.contract import TargetSettings
 from rectify.typed import Name, Several
 
@@ -26,7 +25,7 @@ class Settings(TargetSettings):
 
 def table(results: Results, _settings: Settings) -> DataFrame:
     """Return accuracy by set of clouds; public models without a frozen block are the last rows."""
-    return with_quoted(inserted_table("pang_table2", results), printed(PUBLIC))
+    return inserted_table("pang_table2", results, quoted=PUBLIC)
 
 
 def findings(cells: DataFrame, _values: DataFrame | None) -> list[Finding]:
