@@ -10,6 +10,8 @@ import pytest
 
 import tests.helpers.annotations  # noqa: F401, for jaxtyping, which imports `tests` alone
 
+os.fsync = lambda file: None  # power does not fail while tests run, and the disk takes its time
+
 if TYPE_CHECKING:
     from tests.helpers import synthetic
 
