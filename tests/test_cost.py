@@ -111,6 +111,7 @@ def test_training_flops_are_written_out_by_hand(folder):
     assert counts(design, "insert").training_flops == forward + backward
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "dim", "count"), [("small", 384, 21_946_926), ("base", 768, 86_361_006)]
 )
@@ -134,6 +135,7 @@ def test_videomae_at_16_frames_is_counted_exactly_and_by_hand(size, dim, count):
     assert vanilla.flops == 2 * (vision + norms)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language", ["llama3-8b", "opt-125m", "opt-350m", "bloomz-560m"])
 def test_every_family_is_counted_layer_by_layer(language):
     """The oracle: outputs of each linear, and two products of all tokens per attention."""
@@ -184,6 +186,7 @@ def test_each_known_setting_is_one_that_transformers_knows_and_of_its_type():
             assert getattr(config, key) == value, name
 
 
+@pytest.mark.slow
 def test_a_checkpoints_folder_is_a_language_model_too(folder):
     vanilla, inserted, *_ = counted(**SMALL, language=folder).values()
     extra = inserted.parameters - vanilla.parameters

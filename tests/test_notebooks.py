@@ -20,6 +20,7 @@ def test_every_notebook_is_run() -> None:
     assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == {*SAID, *ELSEWHERE}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAID)
 def test_a_notebook_runs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     before = matplotlib.get_backend()

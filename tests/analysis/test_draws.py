@@ -56,6 +56,7 @@ def test_errors_over_the_same_items_do_not_average_out() -> None:
     assert many == pytest.approx(few)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("together", [0.0, 1.0])
 @pytest.mark.parametrize(("count", "vits"), [(4, 4), (3, 2)])
 def test_it_holds_the_truth_as_often_as_it_says(count: int, vits: int, together: float) -> None:

@@ -73,6 +73,7 @@ def evaluate_it(folder, tree, variant="vanilla", evaluation=VIEWS, **more):
     return evaluating(folder, settings, **given | more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_clips_are_trained_with_gsnr_and_scored_in_six_views(tmp_path, tree, block_file, variant):
     block = None if variant == "vanilla" else block_file

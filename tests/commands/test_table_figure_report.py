@@ -97,6 +97,7 @@ def test_table_1_needs_no_runs_and_table_4_takes_an_estimator(
     assert read_note(tmp_path / "four.csv")["provenance"]["facts"]["estimator"] == "debiased"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "parts"),
     [("figure3", ("insert_llama", "layer-7_")), ("grid", ("insert_llama",))],
@@ -181,7 +182,7 @@ def test_the_report_is_one_file_in_the_order_of_the_targets(results: Path, tmp_p
     assert text.count("data:image/png;base64,") == 2
     headings = ["Runs of an experiment (mine)", "Table 3: position and layer"]
     assert 0 < text.index(headings[0]) < text.index(headings[1])
-    assert '<a href="#mine">mine</a>' in text
+    assert '<a href="#mine">Mine</a>' in text
     assert '<a href="#table3">Table 3</a>' in text
     assert "before the first ViT block, in the middle" in text  # the caption of Table 3
 

@@ -47,6 +47,7 @@ def numbers(seed=0):
     return order, torch.randint(2**53, (ITEMS,), generator=generator(seed, "seeds"))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # few cores here
 @pytest.mark.parametrize("workers", [1, 4])
 def test_workers_give_the_batches_of_none_bit_for_bit(files, workers):
@@ -127,6 +128,7 @@ def test_reading_leaves_the_global_generators_alone_where_nothing_draws(files):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_unreadable_file_is_one_line_also_from_a_worker(files, tmp_path, workers):
     (tmp_path / "cut.jpg").write_bytes((files.folder / "0.jpg").read_bytes()[:300])

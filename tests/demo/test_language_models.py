@@ -51,6 +51,7 @@ def counted_entropy(names: list[str]) -> float:
     return -sum(n / total * math.log(n / total) for n in counts.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "opt"])
 def test_the_loss_falls_far_below_the_unigram_entropy(tmp_path, family):
     folder = pretrained(tmp_path, family, steps=300, lr=5e-3)

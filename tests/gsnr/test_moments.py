@@ -272,6 +272,7 @@ print("equal")
 """
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_moments_of_the_whole_batch() -> None:
     run_two_processes(RANKS)
 

@@ -403,5 +403,6 @@ print("equal")
 """
 
 
+@pytest.mark.slow
 def test_the_parts_of_two_processes_are_groups_too() -> None:
     run_two_processes(RANKS)

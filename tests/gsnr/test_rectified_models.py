@@ -13,6 +13,16 @@ from rectify.runtime import generator
 from rectify.trunks.kinds import as_trunk
 from tests.helpers.moments import BOTH_MODES, assert_close, batch, loop, per_sample, vit
 
+OTHERS = [
+    *(("auxiliary", control, "end") for control in CONTROLS),
+    *itertools.product(
+        ["insert", "residual"],
+        [name for name, control in CONTROLS.items() if "insert" in control.variants],
+        ("early", "middle", "end"),
+    ),
+]
+OTHERS.remove(("insert", "frozen", "middle"))
+
 
 def model_of(variant: str, control: str, position: str, block: nn.Module) -> nn.Module:
     """A model of each variant in float64 with biases away from 0."""
@@ -52,12 +62,8 @@ def exact_norm(monkeypatch: pytest.MonkeyPatch) -> None:
     ("variant", "control", "position"),
     [
         ("vanilla", "frozen", "end"),
-        *(("auxiliary", control, "end") for control in CONTROLS),
-        *itertools.product(
-            ["insert", "residual"],
-            [name for name, control in CONTROLS.items() if "insert" in control.variants],
-            ("early", "middle", "end"),
-        ),
+        ("insert", "frozen", "middle"),
+        *(pytest.param(*place, marks=pytest.mark.slow) for place in OTHERS),
     ],
 )
 def test_the_moments_of_every_variant_and_position(

@@ -23,6 +23,7 @@ def fresh(words: tuple[str, ...], cwd: Path) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [RESOLVE, RESOLVE[:3], ("--help",)])
 def test_a_fork_says_what_a_fresh_process_says(words: tuple[str, ...], tmp_path: Path) -> None:
     done = run_rectify(words, tmp_path)

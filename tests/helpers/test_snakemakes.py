@@ -31,6 +31,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("-n",), ("-n", "absent.txt")])
 def test_a_fork_says_what_a_fresh_process_says(words: tuple[str, ...], folder: Path) -> None:
     done = run_snakemake(words, folder, environment(folder), seconds=100)
@@ -41,6 +42,7 @@ def test_a_fork_says_what_a_fresh_process_says(words: tuple[str, ...], folder: P
     assert f"Run directory: {folder}" in done.stdout
 
 
+@pytest.mark.slow
 def test_each_fork_reads_its_modules_and_environment_anew(folder: Path) -> None:
     for name in ("first", "second"):
         (folder / "mine.py").write_text(f'NAME = "{name}"\n')

@@ -64,6 +64,7 @@ def with_seeds(frame: DataFrame, seeds: list[int]) -> DataFrame:
     return more[more["seed"].isin(seeds)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_figure_is_the_same_every_time_and_its_values_are_its_declared_table(
     kind: str, frames: dict[str, DataFrame], tmp_path: Path
@@ -80,6 +81,7 @@ def test_a_figure_is_the_same_every_time_and_its_values_are_its_declared_table(
     assert len(read_table(table, tmp_path / "values.csv")) == len(drawn.values) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [[0], [0, 1, 2]])
 @pytest.mark.parametrize("kind", KINDS)
 def test_figures_are_drawn_for_one_or_three_seeds(

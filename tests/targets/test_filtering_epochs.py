@@ -15,7 +15,7 @@ ASKED = Settings(reads="scenes")
 SHOWN = ("glyphs_vit-s_vanilla", "glyphs_vit-s_insert_llama-xl_layer-7_end")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def results(demo: synthetic.Made) -> Results:
     found = synthetic.Results(demo.runs, [0, 1])
     gsnr, history = (frame[frame["run"].isin(SHOWN)] for frame in (found.gsnr, found.history))

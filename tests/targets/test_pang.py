@@ -56,6 +56,7 @@ def test_it_prints_the_paper_cell_by_cell(name: str, tmp_path: Path) -> None:
         assert gains.loc[place, "unit"] == "points"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TABLES)
 @pytest.mark.parametrize(
     "changed", [{"data": printed.BAR}, {"language": OTHER}, {"layer": 5}], ids=str

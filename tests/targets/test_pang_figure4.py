@@ -14,7 +14,7 @@ from tests.helpers.synthetic import results_of
 ASKED = Settings(reads="scenes")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def filtering(demo: synthetic.Made) -> DataFrame:
     runs = synthetic.Results(demo.runs, [0, 1]).runs
     glyphs = runs[(runs["data"] == "glyphs") & (runs["vision"] == "vit-s")]

@@ -18,6 +18,8 @@ from rectify.tasks.video_classification.readers import ssv2
 from rectify.typed import merge
 from tests.helpers.configs import DEMO as BASE
 
+pytestmark = pytest.mark.slow  # many examples
+
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = {"suppress_health_check": [HealthCheck.function_scoped_fixture], "deadline": None}
 VALUES = st.recursive(

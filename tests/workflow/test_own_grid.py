@@ -1,8 +1,5 @@
 """A configuration of a few lines over the demo's: own images, own ViT, own language model."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +7,7 @@ import pandas as pd
 from PIL import Image
 
 from tests.helpers.notebooks import code_of
-from tests.workflow.project import BIN, ROOT, warm
+from tests.workflow.project import ROOT, call, warm
 
 OVERLAY = (ROOT / "tests" / "own_grid.yaml").read_text()
 
@@ -48,12 +45,9 @@ def test_ten_lines_give_a_table_a_heat_map_and_the_gains_by_similarity(project: 
 
 
 def test_the_notebook_of_a_grid_runs(project: Path) -> None:
-    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
-    said = subprocess.run(
-        [sys.executable, "-c", code_of("your-own-grid")],
-        cwd=project, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert said.returncode == 0, said.stdout[-3000:] + said.stderr[-3000:]
+    words = ("python", "-m", "rectify", "warm", "python", "-c", code_of("your-own-grid"))
+    said = call(project, *words)
+    assert said.returncode == 0, said.stdout[-6000:]
     runs = {path.name for path in (project / "results" / "notebook" / "runs").iterdir()}
     assert len(runs) == 1 + 2 * 2
     assert "random" in said.stdout

@@ -265,6 +265,7 @@ TRAINING = TrainingClip(
 TEST = EvaluationClip(16, 4, crops=3)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # few cores here
 @pytest.mark.parametrize(
     ("views", "prepare", "fewer"),
