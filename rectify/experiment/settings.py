@@ -311,6 +311,9 @@ class Config(Closed):
     paper: bool = Field(
         True, description="Whether the papers' numbers are beside ours, where they are comparable."
     )
+    tensorboard: bool = Field(
+        False, description="Whether trainings write TensorBoard's event files, below events/."
+    )
     similarity: Similarity | None = None
     experiments: dict[Name, Experiment] = Field(description="Products of factors by name.")
     filtering: FilteringSection = FilteringSection()

@@ -1,5 +1,6 @@
 """What people see of a training while it runs: a line of the log, a file, and event files."""
 
+import importlib.util
 import logging
 import time
 from pathlib import Path
@@ -22,13 +23,18 @@ class Reporter:
             epochs: Of the training.
             observer: Has measured the gradients.
             events: Folder for TensorBoard's event files; None for none.
+
+        Raises:
+            ValueError: If there is such a folder, and no package tensorboard.
         """
         self._progress, self._epochs, self._observer = progress, epochs, observer
-        self._started, self._reported, self._writer = time.monotonic(), 0, None
-        if events is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(events)
+        self._started, self._reported = time.monotonic(), 0
+        self._events, self._writer = events, None
+        if events is not None and importlib.util.find_spec("tensorboard") is None:
+            raise ValueError(
+                "train: --tensorboard must have the package tensorboard, got none. "
+                "Install it, or set tensorboard to false in the configuration."
+            )
 
     def __call__(self, row: EpochRow) -> None:
         self._reported += 1
@@ -43,8 +49,12 @@ class Reporter:
         write_json(self._progress, done)
 
     def _write_events(self, row: EpochRow) -> None:
-        if self._writer is None:
+        if self._events is None:
             return
+        from torch.utils.tensorboard import SummaryWriter
+
+        if self._writer is None:  # TensorBoard drops what earlier attempts wrote from here on
+            self._writer = SummaryWriter(self._events, purge_step=row.epoch)
         for name, value in row.metrics().items():
             self._writer.add_scalar(name, value, row.epoch)
         for measured in self._observer.rows(row.epoch):

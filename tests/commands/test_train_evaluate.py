@@ -277,10 +277,50 @@ def test_of_two_states_the_intact_one_is_used(folder, monkeypatch, caplog):
     assert without_times(resumed) == without_times(undisturbed)
 
 
-def test_event_files_are_written_next_to_it(folder):
-    pytest.importorskip("tensorboard")
-    training(folder, settings_of(), tensorboard=folder / "events")
-    assert [path.name[:6] for path in (folder / "events").iterdir()] == ["events"]
+def scalars(events: Path) -> dict[str, list[tuple[int, float]]]:
+    """Return what TensorBoard shows of a folder: steps and values by name."""
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    ).EventAccumulator(f"{events}")
+    accumulator.Reload()
+    return {
+        name: [(event.step, event.value) for event in accumulator.Scalars(name)]
+        for name in accumulator.Tags()["scalars"]
+    }
+
+
+def test_tensorboard_shows_the_history_and_the_gsnr_of_each_block(folder):
+    history = training(folder, settings_of(), tensorboard=folder / "events")
+    shown = scalars(folder / "events")
+    expected = {name: list(history[name].items()) for name in history}
+    gsnr = read_table(GSNR, folder / "run" / "gsnr.csv").sort_values("epoch")
+    for (estimator, block), rows in gsnr.groupby(["estimator", "block"]):
+        values = zip(rows["epoch"], rows["gsnr"], strict=True)
+        expected[f"gsnr/{estimator}/block-{block}"] = list(values)
+    assert shown.keys() == expected.keys()
+    for name, values in expected.items():
+        assert shown[name] == [(step, pytest.approx(value, rel=1e-6)) for step, value in values]
+
+
+def test_tensorboard_shows_a_resumed_or_repeated_training_once(folder, monkeypatch):
+    events = folder / "events"
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            training(folder, settings_of(), tensorboard=events)
+    assert [step for step, _ in scalars(events)["train_loss"]] == [0, 1]
+    training(folder, settings_of(), tensorboard=events)
+    assert [step for step, _ in scalars(events)["train_loss"]] == [0, 1, 2]
+    history = training(folder, settings_of(training={"lr": 0.01}), "again", tensorboard=events)
+    shown = scalars(events)["train_loss"]
+    assert [value for _, value in shown] == pytest.approx(list(history["train_loss"]), rel=1e-6)
+
+
+def test_event_files_without_tensorboard_are_one_line(folder, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    message = "must have the package tensorboard, got none. Install it, or"
+    with pytest.raises(ValueError, match=message):
+        training(folder, settings_of(), tensorboard=folder / "events")
 
 
 def test_damaged_or_foreign_weights_are_one_line(folder, block_file):

@@ -211,3 +211,17 @@ def test_fetch_gets_what_the_config_names_but_nothing_that_was_put_there(project
     assert planned(project, "fetch")["fetch_repository"] == named
     (project / "models" / "llama-7b" / "params.json").touch()
     assert planned(project, "fetch")["fetch_repository"] == named - 1
+
+
+def test_each_training_has_a_folder_of_event_files_where_tensorboard_is_asked_for(
+    project: Path,
+) -> None:
+    (project / "mine.yaml").write_text("tensorboard: true\n")
+    run = "digits_vit-64_vanilla"
+    target = f"results/demo/runs/{run}/seed-1/history.csv"
+    option = f" --tensorboard results/demo/events/{run}/seed-1 --output "
+    for files, times in (((), 0), (("mine.yaml",), 1)):
+        options = ("-n", "-p", "--configfile", "demo.yaml", *files, "--", target)
+        said = call(project, "snakemake", *options)
+        assert said.returncode == 0, said.stdout
+        assert said.stdout.count(option) == times

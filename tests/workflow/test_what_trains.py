@@ -21,6 +21,7 @@ LABELS = {
     "title": ("Other", {"page"}),
     "data.glyphs.top_k": (3, {"evaluate", *LOCAL}),
     "threads": (2, {"page"}),  # which lists the configuration's files
+    "tensorboard": (True, {"page"}),
 }
 WEIGHTS = {
     "data.digits.training.lr": (0.001, lambda run: run.data == "digits"),

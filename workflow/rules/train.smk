@@ -79,13 +79,14 @@ rule train:
         data=PLAN.run_data_folder,
         layer=layer_option,
         masks=masks_option,
+        events=events_option,
         states=PLAN.run_states,
         code=PLAN.train_code,
     shell:
         "exec python -m rectify train --config {input.config:q} --data {params.data:q}"
         " {params.layer:q} {params.masks:q} --seed {wildcards.seed} --threads {threads}"
         " --processes {resources.gpu} --gpus {resources.gpu} --states {params.states:q}"
-        " --output {params.folder:q} > {log:q} 2>&1"
+        " {params.events:q} --output {params.folder:q} > {log:q} 2>&1"
 
 
 rule evaluate:
