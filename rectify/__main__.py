@@ -25,6 +25,7 @@ COMMANDS = {
     "extract-block": "take one decoder block out of a checkpoint",
     "train": "train one run with one seed, measuring GSNR",
     "evaluate": "accuracy of a trained run on the test sets",
+    "export": "a trained run as a folder that plain timm loads, with a model card",
     "filtering": "activations of a trained run's tokens against masks of objects",
     "language-features": "features of the captions in every layer of a language model",
     "vision-features": "features of the images in every block of a ViT",

@@ -50,6 +50,10 @@ LINES: dict[str, dict[str, object]] = {
         "--config": FILES, "--evaluation": JSONS, "--model": FILES, "--data": FILES,
         "--seed": NUMBERS, "--threads": NUMBERS, "--output": FILES,
     },
+    "export": {
+        "--run": FILES, "--seed": NUMBERS, "--seeds": NUMBERS, "--data": FILES,
+        "--licence": ("",), "--output": FILES,
+    },
     "filtering": {
         "--config": FILES, "--filtering": JSONS, "--model": FILES, "--data": FILES,
         "--masks": FILES, "--seed": NUMBERS, "--threads": NUMBERS, "--output": FILES,

@@ -21,6 +21,7 @@ from rectify.runtime import seed_globals
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, as in DeiT
 GRAY_MEAN, GRAY_STD = (0.15,), (0.3,)  # of drawn glyphs
+INTERPOLATION = "bicubic"  # where an image is resized, as in DeiT
 TURN, SCALE, MOVE = 10.0, (0.9, 1.05), 0.05
 """Of a pose: degrees either way, least and largest factor, share of the image's size."""
 ROW, COLUMN, MIRROR, ERASE = range(4)
@@ -41,12 +42,16 @@ def normalise(
         mean: By channel; ImageNet's for colours and that of drawn glyphs for grey if None.
         std: By channel, likewise.
     """
-    usual = (MEAN, STD) if images.shape[-3] == 3 else (GRAY_MEAN, GRAY_STD)
     mean, std = (
         torch.tensor(given or default, device=images.device).view(-1, 1, 1)
-        for given, default in zip((mean, std), usual, strict=True)
+        for given, default in zip((mean, std), usual(images.shape[-3]), strict=True)
     )
     return (images / 255 - mean) / std
+
+
+def usual(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and std by channel, of colours or of grey."""
+    return (MEAN, STD) if channels == 3 else (GRAY_MEAN, GRAY_STD)
 
 
 def shift(
@@ -139,7 +144,7 @@ def per_image(
         hflip=flip_prob,
         color_jitter=None,  # RandAugment replaces it, as in DeiT
         auto_augment=auto_augment,
-        interpolation="bicubic",
+        interpolation=INTERPOLATION,
         mean=MEAN,  # grey of the edges that RandAugment moves in
         normalize=False,
     )
@@ -157,7 +162,7 @@ def evaluation_transform(image_size: int, crop: float) -> Compose:
             have the right size already.
     """
     return create_transform(
-        input_size=image_size, interpolation="bicubic", crop_pct=crop, normalize=False
+        input_size=image_size, interpolation=INTERPOLATION, crop_pct=crop, normalize=False
     )
 
 

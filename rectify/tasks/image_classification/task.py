@@ -82,9 +82,8 @@ class ImageClassification:
             machine: Where batches are wanted.
             name: Of the test set.
         """
-        prepare = None
-        if _is_resized(items, recipe) or _has_other_size(items, entry.image_size):
-            crop = 1.0 if name in KEPT_WHOLE or items.final_size else CROP
+        crop, prepare = _crop(entry, items, recipe, name), None
+        if crop is not None:
             prepare = augment.evaluation_transform(entry.image_size, crop)
         more = {"ks": torch.tensor([entry.top_k])}
         if name in SHIFTS_WITH_FEWER_CLASSES:
@@ -92,6 +91,13 @@ class ImageClassification:
         return LabelledSource(
             items.images, items.labels, machine, prepare=prepare, change=normalised, more=more
         )
+
+    def preprocessing(self, entry: Settings, folder: Path, recipe: Recipe) -> dict[str, object]:
+        """Return what is done to a test image, as timm's ``data_config`` says it."""
+        mean, std = augment.usual(entry.channels)
+        crop = _crop(entry, load_set(folder, "test"), recipe, "test")
+        how = {"crop_pct": 1.0 if crop is None else crop, "interpolation": augment.INTERPOLATION}
+        return {"mean": mean, "std": std, **how}
 
     def masks(self, entry: Settings, folder: Path, prepared: Path, recipe: Recipe) -> Masks:
         """Return the masks of test images, at the place where the model sees what they show.
@@ -137,6 +143,13 @@ class ImageClassification:
         """Return accuracy and loss of each item."""
         more = (batch.get("ks"), batch.get("candidates"))
         return classification.scores(outputs, batch["labels"], *more)
+
+
+def _crop(entry: Settings, items: ImageSet | FileSet, recipe: Recipe, name: str) -> float | None:
+    """Return the share of a resized test image that is kept; None where none is resized."""
+    if not _is_resized(items, recipe) and not _has_other_size(items, entry.image_size):
+        return None
+    return 1.0 if name in KEPT_WHOLE or items.final_size else CROP
 
 
 def _is_resized(items: ImageSet | FileSet, recipe: Recipe) -> bool:
