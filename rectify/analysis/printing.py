@@ -19,7 +19,7 @@ from rectify.analysis.statistics import format_p, format_spread, seed_count
 from rectify.results.declared import BEST, LAST
 
 NO_CELL = "–"
-TESTS = (P, ITEM_TEST)
+TESTS = (P, ITEM_TEST, HOLM)
 BEHIND = (*GAINS, *TESTS)  # kinds of cell that are in brackets behind the value
 REPORTED = {LAST: "", BEST: "; the first metric is that of the epoch that tests best"}
 """What a note says of the epoch that is shown."""

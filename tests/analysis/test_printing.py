@@ -21,6 +21,7 @@ from rectify.analysis.printing import (
     to_latex,
     to_markdown,
 )
+from rectify.analysis.published import HOLM, ITEM_TEST
 from rectify.results.declared import CELLS
 
 
@@ -95,6 +96,17 @@ def test_the_note_says_what_p_values_are_and_of_which_epoch_the_numbers() -> Non
     assert text.endswith("that of the epoch that tests best.\n")
     assert "epoch" not in to_markdown(tested)
     assert "tests best" in to_latex(tested, "best")
+
+
+def test_corrected_p_values_come_last_also_from_a_file_whose_kinds_are_sorted() -> None:
+    tested = GAINS.head(2).copy()
+    place = tested.iloc[0].to_dict()
+    rows = [{**place, "kind": kind, "mean": 0.02} for kind in (ITEM_TEST, HOLM)]
+    tested = pd.concat([tested, DataFrame(rows)]).sort_values(list(CELLS.key))
+    (line, *_) = lines(tested)
+    assert ours_text(line.places[0]) == (
+        "71.40 ± 0.25 (-3.70 ± 0.50, p = 0.020, Holm p = 0.020)"
+    )  # fmt: skip
 
 
 def test_a_relative_gain_says_its_unit_and_a_missing_number_why() -> None:
