@@ -25,6 +25,7 @@ from rectify.analysis.published import (
 from rectify.analysis.statistics import holm, interval, summary
 from rectify.results.declared import CELLS
 
+BEST = "best"  # key of a frame's attributes: places of the best numbers
 Value = str | float | int
 Cell = dict[str, Value]
 
@@ -83,7 +84,18 @@ def fill(spec: TableSpec, frame: DataFrame) -> DataFrame:
     """
     cells = DataFrame(list(_cells(spec, frame)), columns=CELLS.names)
     types = {column.name: column.dtype for column in CELLS.columns if column.dtype != "str"}
-    return _with_corrections(cells.astype(types))
+    cells = _with_corrections(cells.astype(types))
+    cells.attrs[BEST] = _best(spec, frame)
+    return cells
+
+
+def best_places(cells: DataFrame) -> set[tuple[int, int]]:
+    """Return the places, as (row, column), of the best number of each column, from `fill`.
+
+    Only numbers that are compared with vanilla count, those of one data set apart from others.
+    A frame that was read from a file has none.
+    """
+    return set(map(tuple, cells.attrs.get(BEST, [])))
 
 
 def without_paper(cells: DataFrame) -> DataFrame:
@@ -115,6 +127,27 @@ def _cells(spec: TableSpec, frame: DataFrame) -> Iterator[Cell]:
                     labels = {"row": row.label, "group": column.group, "column": column.label}
                     theirs = _comparable(spec.printed, row, column, metric)
                     yield {**place, **labels, **_numbers(metric, values, theirs)}
+
+
+def _best(spec: TableSpec, frame: DataFrame) -> list[list[int]]:
+    """Return the places of `best_places`; none where all numbers are equal."""
+    means: dict[tuple, dict[int, float]] = {}
+    for row_index, row in enumerate(spec.rows):
+        for column_index, column in enumerate(spec.columns):
+            metric = next((one for one in column.shows if one.gain in column.shows), None)
+            if metric is None or (row.shows is not None and metric not in row.shows):
+                continue
+            runs = chosen(chosen(frame, row.where), column.where).dropna(subset=metric.name)
+            if len(runs):
+                sign = 1 if metric.better == "higher" else -1
+                place = (column_index, *runs["data"].unique())
+                means.setdefault(place, {})[row_index] = sign * runs[metric.name].mean()
+    return [
+        [row, place[0]]
+        for place, column in means.items()
+        for row, mean in column.items()
+        if mean == max(column.values()) > min(column.values())
+    ]
 
 
 def _with_corrections(cells: DataFrame) -> DataFrame:

@@ -1,6 +1,6 @@
-"""A table of cells as people read it: Markdown for a screen, LaTeX for a paper.
+"""A table of cells as people read it: texts of its cells and heads, and Markdown for a screen.
 
-Both show, for each row, mean ± standard deviation over seeds and below it the number that
+Tables show, for each row, mean ± standard deviation over seeds and below it the number that
 the paper prints. A gain (from three seeds on with its 95 % interval) and its p value over the test
 items, or the p value of a correlation, are in brackets behind the value that they belong to, and
 columns of one group share a head, as in the paper.
@@ -25,20 +25,6 @@ REPORTED = {LAST: "", BEST: "; the first metric is that of the epoch that tests 
 """What a note says of the epoch that is shown."""
 
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    **{letter: f"\\{letter}" for letter in "&%_#${}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "–": "--",
-    "−": "$-$",
-    "<": "$<$",
-    "λ": r"$\lambda$",
-    "ρ": r"$\rho$",
-    **{chr(raised): f"$^{{{chr(plain)}}}$" for plain, raised in _RAISED.items()},
-}
 
 
 class Heading(NamedTuple):
@@ -91,23 +77,6 @@ def to_markdown(cells: DataFrame, report: str = LAST) -> str:
     table = DataFrame(escaped[1:], columns=["", *escaped[0]])
     text = table.to_markdown(index=False, tablefmt="pipe", disable_numparse=True)
     return f"{text}\n\n{note(cells, report)}.\n"
-
-
-def to_latex(cells: DataFrame, report: str = LAST) -> str:
-    """Return cells as a ``tabular`` for the packages booktabs; it needs nothing else."""
-    columns = headings(cells)
-    head = [rf"\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\toprule", *_latex_head(columns)]
-    body: list[str] = []
-    for line in lines(cells):
-        ours = [ours_text(place) or NO_CELL for place in line.places]
-        body.append(_latex_line([line.label, *ours]))
-        theirs = [paper_text(place) for place in line.places]
-        if any(theirs):
-            slanted = [rf"\textit{{{escape(text)}}}" if text else "" for text in theirs]
-            body.append(" & ".join([r"\quad\textit{paper}", *slanted]) + r" \\")
-    text = escape(f"{note(cells, report)}.")
-    foot = [rf"\multicolumn{{{len(columns) + 1}}}{{l}}{{\footnotesize {text}}}\\"]
-    return "\n".join([*head, r"\midrule", *body, r"\bottomrule", *foot, r"\end{tabular}", ""])
 
 
 def ours_text(place: list[Series]) -> str:
@@ -181,11 +150,6 @@ def seeds_text(cells: DataFrame) -> str:
     return "; ".join(texts)
 
 
-def escape(text: str) -> str:
-    """Return text with the characters that LaTeX reads as commands made harmless."""
-    return "".join(_LATEX.get(letter, letter) for letter in text)
-
-
 def _decimals(cell: Series) -> int:
     return DECIMALS.get(cell["unit"], 2)
 
@@ -211,19 +175,3 @@ def _bracketed(texts: list[str]) -> str:
 def _markdown(place: list[Series]) -> str:
     ours, theirs = ours_text(place), paper_text(place)
     return f"{ours}<br>*paper {theirs}*" if theirs else ours or NO_CELL
-
-
-def _latex_head(columns: list[Heading]) -> list[str]:
-    spans, rules, first = [""], [], 2
-    for group, names in groups(columns):
-        spans.append(rf"\multicolumn{{{len(names)}}}{{c}}{{{escape(group)}}}")
-        if group:
-            rules.append(rf"\cmidrule(lr){{{first}-{first + len(names) - 1}}}")
-        first += len(names)
-    over = [" & ".join(spans) + r" \\", "".join(rules)]
-    own = _latex_line(["", *(heading.name for heading in columns)])
-    return [*over, own] if any(heading.group for heading in columns) else [own]
-
-
-def _latex_line(texts: list[str]) -> str:
-    return " & ".join(escape(text) for text in texts) + r" \\"

@@ -36,7 +36,7 @@ PRELOADED = (
     "rectify.training.scoring",
     "rectify.tasks.image_classification.task",
     "rectify.tasks.video_classification.task",
-    "rectify.analysis.printing",
+    "rectify.analysis.latex",
     "rectify.similarity.compare",
     "rectify.filtering.measure",
     "rectify.targets.grid",

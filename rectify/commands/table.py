@@ -31,22 +31,28 @@ def run(args: argparse.Namespace) -> None:
     """Write the table as csv, Markdown and LaTeX."""
     from rectify.analysis.cells import without_paper
     from rectify.analysis.collect import Results
-    from rectify.analysis.printing import to_latex, to_markdown
+    from rectify.analysis.latex import to_latex
+    from rectify.analysis.printing import to_markdown
     from rectify.results.declared import CELLS
     from rectify.results.files import atomic_path
     from rectify.results.provenance import provenance
     from rectify.results.tables import write_table
-    from rectify.targets import requested
+    from rectify.targets import caption, requested
 
     request, target, settings = requested(args.settings, args.target, "table")
     results = Results(args.runs, args.seeds, args.similarity, args.costs, **request.labels)
     cells = target.table(results, settings)
     cells = cells if request.paper else without_paper(cells)
-    for suffix, to_text in ((".md", to_markdown), (".tex", to_latex)):
+    float_ = {"caption": caption(request.kind, settings.note), "name": args.target}
+    texts = {
+        ".md": to_markdown(cells, request.report),
+        ".tex": to_latex(cells, report=request.report, **float_),
+    }
+    for suffix, text in texts.items():
         with atomic_path(Path(f"{args.output}{suffix}")) as temporary:
-            temporary.write_text(to_text(cells, request.report), encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8")
     source = provenance(
-        None, f"rectify.targets.{request.kind}", "rectify.analysis.printing",
+        None, f"rectify.targets.{request.kind}", "rectify.analysis.latex",
         kind=request.kind, target=args.target, seeds=args.seeds, estimator=request.estimator,
         report=request.report, note=settings.note,
     )  # fmt: skip

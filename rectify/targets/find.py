@@ -137,7 +137,7 @@ def code_modules(kind: str, tasks: Iterable[str] = ()) -> tuple[str, ...]:
         kind: Of the target.
         tasks: Of the runs that it reads: they say what is better.
     """
-    shown = (module_name(kind), "rectify.analysis.printing", "rectify/targets/published.csv")
+    shown = (module_name(kind), "rectify.analysis.latex", "rectify/targets/published.csv")
     return (*shown, *map(metrics_module, tasks))
 
 

@@ -119,7 +119,7 @@ def test_a_wrong_request_is_one_line(text: str, shows: str, message: str) -> Non
 
 def test_the_digest_of_a_target_is_of_its_code_and_of_the_printed_numbers() -> None:
     assert len({targets.code(kind) for kind in KINDS}) == len(KINDS)
-    modules = ("rectify.targets.table3", "rectify.analysis.printing")
+    modules = ("rectify.targets.table3", "rectify.analysis.latex")
     assert targets.code("table3") != source_digest(*modules)
     numbers = "rectify/targets/published.csv"
     assert targets.code("table3") == source_digest(*modules, numbers)

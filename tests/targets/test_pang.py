@@ -8,7 +8,8 @@ from pandas import DataFrame
 
 from rectify import targets
 from rectify.analysis.cells import without_paper
-from rectify.analysis.printing import NO_CELL, to_latex, to_markdown
+from rectify.analysis.latex import to_latex
+from rectify.analysis.printing import NO_CELL, to_markdown
 from rectify.analysis.published import Label
 from rectify.analysis.published import printed as printed_cells
 from rectify.results.tables import write_table
@@ -178,7 +179,7 @@ def test_table_2_ends_with_what_public_models_reach(tmp_path: Path) -> None:
     text = to_markdown(cells)
     line = next(line for line in text.splitlines() if "Point-MAE" in line)
     assert f"{NO_CELL}<br>*paper 90.02*" in line
-    assert "nan" not in text + to_latex(cells)
+    assert "nan" not in text + to_latex(cells, caption="", name="")
     assert len(without_paper(cells)) == len(cells) - len(public)
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from pandas import DataFrame
 
-from rectify.analysis.printing import to_latex, to_markdown
+from rectify.analysis.latex import to_latex
+from rectify.analysis.printing import to_markdown
 from rectify.analysis.published import Label, printed
 from rectify.targets import pang_table4
 from tests.helpers import synthetic
@@ -80,7 +81,7 @@ def test_public_models_are_the_last_rows_on_their_own_data_alone(tmp_path: Path)
     assert ours == {
         (c.row.name, f"{c.column}"): c.value for c in printed("pang_table4_public").cells
     }
-    assert "nan" not in to_markdown(cells) + to_latex(cells)
+    assert "nan" not in to_markdown(cells) + to_latex(cells, caption="", name="")
     other = table(tmp_path / "other", Model("lanes", "Lanes", 0))
     assert (other["seeds"] > 0).all()
     assert other["paper"].isna().all()
