@@ -41,6 +41,8 @@ PRELOADED = (
     "rectify.filtering.measure",
     "rectify.targets.grid",
 )
+CAN_FORK = sys.platform != "darwin"
+"""Whether a process bears a fork after importing torch: the system libraries of macOS do not."""
 HEADER_BYTES = 8
 LISTENER = "RECTIFY_LISTENER"
 

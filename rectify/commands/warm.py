@@ -2,7 +2,7 @@
 
     rectify warm snakemake --cores 2 --configfile demo.yaml all
 
-Reads and writes nothing itself.
+Reads and writes nothing itself. On macOS, where jobs cannot be forked, the command runs as it is.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import takewhile
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command to its end; return its exit status."""
-    from rectify.cluster.warm import server
+    from rectify.cluster import warm
 
     if not args.program or shutil.which(args.program[0]) is None:
         raise ValueError(
@@ -34,12 +35,11 @@ def run(args: argparse.Namespace) -> int:
             "Write: rectify warm snakemake ..."
         )
     _check_configurations(args.program)
-    with server(SERVER) as address:
+    with warm.server(SERVER) if warm.CAN_FORK else nullcontext() as address:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command decides how Ctrl-C ends it
         restore = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
-        return subprocess.run(
-            args.program, env={**os.environ, "RECTIFY_WARM": address}, check=False, **restore
-        ).returncode
+        environment = {**os.environ, **({"RECTIFY_WARM": address} if address else {})}
+        return subprocess.run(args.program, env=environment, check=False, **restore).returncode
 
 
 def _check_configurations(words: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 """The warm process: the same answers as a cold one, and no process left behind."""
 
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from rectify.cluster import warm
 from rectify.cluster.warm import server
 from rectify.commands.warm import SERVER
 from tests.helpers.records import resolve
@@ -143,15 +145,38 @@ BARE = (
 )
 
 
-def bare(*command: str, **options: object) -> subprocess.Popen:
+WITHOUT_FORKS = f"from rectify.cluster import warm\nwarm.CAN_FORK = False\n{BARE}"
+
+
+def bare(*command: str, script: str = BARE, **options: object) -> subprocess.Popen:
     """Start `rectify warm <command>`."""
-    return subprocess.Popen([sys.executable, "-c", BARE, *command], **options)
+    return subprocess.Popen([sys.executable, "-c", script, *command], **options)
 
 
 def test_the_commands_exit_status_is_that_of_warm(tmp_path: Path) -> None:
     with bare(sys.executable, "-c", "raise SystemExit(7)", cwd=tmp_path) as process:
         pass
     assert process.returncode == 7
+
+
+def test_where_a_process_may_not_fork_the_command_runs_without_a_server(tmp_path: Path) -> None:
+    show = "import os; print(os.environ.get('RECTIFY_WARM')); raise SystemExit(7)"
+    said = []
+    for script in (BARE, WITHOUT_FORKS):
+        words = {"script": script, "cwd": tmp_path, "stdout": subprocess.PIPE, "text": True}
+        with bare(sys.executable, "-c", show, **words) as process:
+            said.append(process.stdout.read().strip())
+        assert process.returncode == 7
+    assert said[0].endswith("/warm")
+    assert said[1] == "None"
+
+
+@pytest.mark.parametrize(("system", "can"), [("darwin", False), ("linux", True)])
+def test_a_process_may_fork_on_any_system_but_macos(
+    system: str, can: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+    assert runpy.run_path(warm.__file__)["CAN_FORK"] is can
 
 
 def test_killing_warm_ends_its_server(tmp_path: Path) -> None:
