@@ -47,7 +47,7 @@ test-fast: setup ## the quick tests: without workflow, SLURM, browser, compilers
 check: setup ## format, lint and import contracts of the code, in seconds
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/snakefmt --check Snakefile workflow/rules
+	.venv/bin/snakefmt --check Snakefile workflow/Snakefile workflow/rules
 	$(WITH_ENV) .venv/bin/snakemake --lint
 	.venv/bin/lint-imports --no-cache
 

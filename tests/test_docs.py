@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
     *ROOT.glob("*.md"),
     *ROOT.glob("docs/**/*.md"),
-    *(ROOT / folder / "README.md" for folder in ("results", "envs")),
+    *(ROOT / folder / "README.md" for folder in ("config", "results", "envs")),
 ]
 
 

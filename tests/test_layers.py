@@ -74,7 +74,7 @@ def test_commands_only_parse_call_and_write():
 
 def test_no_rule_retries_by_itself():
     """A rule's own retries multiply inside a SLURM job; the profile asks for them once."""
-    rules = [ROOT / "Snakefile", *(ROOT / "workflow" / "rules").glob("*.smk")]
+    rules = [ROOT / "workflow/Snakefile", *(ROOT / "workflow" / "rules").glob("*.smk")]
     assert len(rules) > 1
     assert [path.name for path in rules if "retries:" in path.read_text()] == []
 

@@ -13,6 +13,7 @@ from tests.helpers.snakemakes import run_snakemake
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = (
     "Snakefile",
+    "config",
     "config.yaml",
     "demo.yaml",
     "demo-pang.yaml",

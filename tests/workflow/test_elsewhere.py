@@ -6,11 +6,25 @@ import sys
 from pathlib import Path
 from zipfile import ZipFile
 
+import pytest
 import yaml
 
 from tests.helpers.configs import SMOKE as VALUES
-from tests.workflow.project import ROOT, SMOKE, call
+from tests.workflow.project import ROOT, SMOKE, call, planned
 
+DEPLOYED = """
+configfile: "config/config.yaml"
+
+
+module rectify:
+    snakefile:
+        gitfile("{repository}", path="workflow/Snakefile", tag="v1")
+    config:
+        config
+
+
+use rule * from rectify
+"""
 READ = """
 import sys
 from pathlib import Path
@@ -73,3 +87,28 @@ def test_the_page_is_made_where_the_workflow_is_a_module_of_another(finished: Pa
     assert said.returncode == again.returncode == 0, said.stdout
     assert "rectify_train" not in said.stdout
     assert page.read_text().count("<img") == before.count("<img") > 4
+
+
+def test_a_project_that_snakedeploy_makes_plans_the_same_jobs(
+    project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    git = ("git", "-c", "user.name=A", "-c", "user.email=a@example.org")
+    for words in (("init", "-q"), ("add", "-A"), ("commit", "-qm", "All"), ("tag", "v1")):
+        subprocess.run([*git, *words], cwd=project, check=True)
+    deployed = tmp_path_factory.mktemp("deployed")  # configuration and module, as it writes them
+    shutil.copytree(project / "config", deployed / "config")
+    (deployed / "workflow").mkdir()
+    module = DEPLOYED.format(repository=project)
+    (deployed / "workflow" / "Snakefile").write_text(module)
+    (deployed / "rectify").symlink_to(project / "rectify")  # the installed package
+    jobs = planned(deployed)
+    assert jobs == planned(project)
+    assert jobs["train"] > 100
+
+
+def test_what_the_catalogue_and_snakedeploy_look_for_is_there() -> None:
+    for name in ("workflow/Snakefile", "config/README.md"):
+        assert (ROOT / name).is_file()
+    assert (ROOT / "config/config.yaml").resolve() == ROOT / "config.yaml"
+    usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
+    assert {*usage} == {"mandatory-flags", "software-stack-deployment", "report"}

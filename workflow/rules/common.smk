@@ -7,12 +7,12 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-HERE = Path(f"{workflow.current_basedir}").resolve()  # also where this is used as a module
-sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent)]
+CLONE = Path(f"{workflow.current_basedir}", "../..").resolve()
+if (CLONE / "rectify").is_dir():  # else a module from a hub: the package is installed
+    sys.path.insert(0, f"{CLONE}")
 
-import slurm_fixes
 from rectify.arguments import JOB
-from rectify.cluster import devices, failures, presence, slurm
+from rectify.cluster import devices, failures, presence, slurm, slurm_fixes
 from rectify.experiment import grid, there
 from rectify.experiment.plan import Plan, is_filled_by_hand
 from rectify.tasks import DEFAULT_TASK
