@@ -1,7 +1,7 @@
 """The faults of Snakemake's SLURM plugins: that each is fixed, and that it is still there.
 
 When a test whose name begins with ``test_the_plugin_still`` fails, its fault is gone upstream:
-delete the fix in `rectify/cluster/slurm_fixes.py`, its call, and its tests here.
+delete the fix in `workflow/slurm_fixes.py`, its call, and its tests here.
 """
 
 import asyncio
@@ -25,8 +25,9 @@ from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 
 from rectify.arguments import FINAL
-from rectify.cluster import slurm, slurm_fixes
+from rectify.cluster import slurm
 from tests.helpers.programs import write_programs
+from workflow import slurm_fixes
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGGER = logging.getLogger("plugin")
@@ -209,7 +210,7 @@ def test_a_step_that_is_no_script_is_left_as_it_is() -> None:
 GROUP = """
 import sys
 from rectify.cluster.failures import Failures
-from rectify.cluster import slurm_fixes
+from workflow import slurm_fixes
 
 slurm_fixes.apply()
 FAILURES = Failures()
@@ -470,7 +471,7 @@ def test_all_fixes_are_applied_once() -> None:
         "import snakemake_executor_plugin_slurm as p\n"
         "import snakemake_executor_plugin_slurm_jobstep as j\n"
         "from snakemake.scheduling.job_scheduler import JobScheduler\n"
-        "from rectify.cluster import slurm_fixes\n"
+        "from workflow import slurm_fixes\n"
         "places = lambda: (JobScheduler._schedule_reevalutation, JobScheduler._handle_error,"
         " p.get_submit_command,"
         " p.query_job_status, p.Executor.run_job, p.Executor.cancel,"

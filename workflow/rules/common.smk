@@ -3,6 +3,8 @@
 import os
 import re
 import sys
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -12,13 +14,17 @@ if (CLONE / "rectify").is_dir():  # else a module from a hub: the package is ins
     sys.path.insert(0, f"{CLONE}")
 
 from rectify.arguments import JOB
-from rectify.cluster import devices, failures, presence, slurm, slurm_fixes
+from rectify.cluster import devices, failures, presence, slurm
 from rectify.experiment import grid, there
 from rectify.experiment.plan import Plan, is_filled_by_hand
 from rectify.tasks import DEFAULT_TASK
 from rectify.training.folders import remove_states
 from rectify.typed import NAME, TARGET
 
+# Not imported: where this is a module from a hub, only what Snakemake names as a source is there.
+FIXES = SourceFileLoader("slurm_fixes", workflow.source_path("../slurm_fixes.py"))
+slurm_fixes = module_from_spec(spec_from_loader("slurm_fixes", FIXES))
+FIXES.exec_module(slurm_fixes)
 slurm_fixes.apply()
 if workflow.is_main_process:  # not in jobs, which evaluate this file too
     os.environ[JOB] = "1"  # which jobs inherit
