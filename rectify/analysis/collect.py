@@ -21,6 +21,8 @@ from safetensors.numpy import load_file
 
 from rectify.analysis.checks import only
 from rectify.analysis.robustness import mean_corruption_error
+from rectify.analysis.scenes import ANSWERS, Forecasts, Scenes, read_forecasts
+from rectify.data.rows import schema
 from rectify.results.declared import (
     BEST,
     COST,
@@ -73,6 +75,8 @@ class Results:
     """Seeds that every run must have finished."""
     similarity_files: Sequence[Path] = ()
     cost_files: Sequence[Path] = ()
+    sets: Sequence[Path] = ()
+    """Folders of prepared sets, each called as its set."""
     estimator: str = "plain"
     """The estimator of GSNR that is shown."""
     report: str = LAST
@@ -158,11 +162,24 @@ class Results:
         Raises:
             ValueError: If there is no such file.
         """
-        folder = next(folder for folder in map(Path, self.folders) if folder.name == run)
-        path = folder / f"seed-{seed}" / PREDICTIONS
-        if not path.is_file():
-            raise ValueError(f"{path}: must exist, got no file. Evaluate the run again.")
-        return pd.read_parquet(path)
+        path = self._predictions(run, seed)
+        return pd.read_parquet(path, columns=[n for n in schema(path).names if n not in ANSWERS])
+
+    def forecasts(self, run: str, seed: int) -> Forecasts:
+        """Return the forecasts of each scene of the plain test set.
+
+        Raises:
+            ValueError: If there is no such file, or it has no forecasts.
+        """
+        return read_forecasts(self._predictions(run, seed))
+
+    def scenes(self, data: str) -> Scenes:
+        """Return the test scenes of a set.
+
+        Raises:
+            ValueError: If its files are missing or damaged.
+        """
+        return Scenes(next(folder for folder in map(Path, self.sets) if folder.name == data))
 
     @cached_property
     def filtering(self) -> DataFrame:
@@ -220,6 +237,13 @@ class Results:
             titles = {f"{factor}_title": self.title(factor, facts[factor]) for factor in MODELS}
             parts.append(read_table(COST, file).assign(**titles))
         return _stacked(parts, ["vision_title", "language_title", *COST.names])
+
+    def _predictions(self, run: str, seed: int) -> Path:
+        folder = next(folder for folder in map(Path, self.folders) if folder.name == run)
+        path = folder / f"seed-{seed}" / PREDICTIONS
+        if not path.is_file():
+            raise ValueError(f"{path}: must exist, got no file. Evaluate the run again.")
+        return path
 
     def title(self, factor: str, name: str) -> str:
         """Return what is shown in place of a name of ``data``, ``vision`` or ``language``."""

@@ -43,6 +43,14 @@ def panels(
     return figure, list(axes.flat)
 
 
+def bare(axes: "Axes") -> None:
+    """Leave nothing of a panel but what is drawn, its title and its labels."""
+    axes.grid(False)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+
+
 def whole_numbers(axes: "Axes", axis: str) -> None:
     """Put ticks at whole numbers only, on the axis ``x`` or ``y``."""
     from matplotlib.ticker import MaxNLocator

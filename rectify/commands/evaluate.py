@@ -8,7 +8,8 @@ Reads
     --data        folder of the prepared data set
 Writes
     --output      a `scores` table (.csv, with its .csv.json), and next to it predictions.parquet:
-                  the scores of each item of the plain test set
+                  the scores of each item of the plain test set, and of tasks that keep them the
+                  model's answers
 """
 
 import argparse

@@ -3,6 +3,7 @@
 Reads
     --runs        run folders: config.json, labels.json and seed-<s>/{history,gsnr,scores}.csv
     --similarity  similarity tables (.csv, with their .csv.json)
+    --data        folders of prepared data sets, for figures that show items of them
 Writes
     --output      this path with .pdf, .png and .csv (and .csv.json) behind it
 """
@@ -20,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--settings", required=True, help="JSON: kind, settings, estimator, order")
     parser.add_argument("--runs", type=Path, nargs="*", default=[], metavar="DIR")
     parser.add_argument("--similarity", type=Path, nargs="*", default=[], metavar="FILE")
+    parser.add_argument("--data", type=Path, nargs="*", default=[], metavar="DIR")
     parser.add_argument("--seeds", type=natural, nargs="+", required=True)
     parser.add_argument("--output", type=Path, required=True, help="path without suffix")
 
@@ -34,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
     from rectify.targets import requested
 
     request, target, settings = requested(args.settings, args.target, "figure")
-    results = Results(args.runs, args.seeds, args.similarity, **request.labels)
+    results = Results(args.runs, args.seeds, args.similarity, sets=args.data, **request.labels)
     drawn = target.figure(results, settings)
     for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", {"Software": None})):
         with look(), atomic_path(Path(f"{args.output}{suffix}")) as temporary:

@@ -16,8 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rectify.data.manifests import LISTING, manifest, read_listing, write_listing
-from rectify.data.sets import ARRAYS
+from rectify.data.manifests import ARRAYS, LISTING, manifest, read_listing, write_listing
 from rectify.results.files import atomic_path
 
 

@@ -19,8 +19,7 @@ from safetensors.torch import save_file
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from rectify.data.manifests import LISTING, manifest, read_listing, write_listing
-from rectify.data.sets import ARRAYS
+from rectify.data.manifests import ARRAYS, LISTING, manifest, read_listing, write_listing
 from rectify.results.files import atomic_path
 
 OBSERVED, FUTURE = 20, 30

@@ -14,6 +14,8 @@ from rectify.results.declared import MANIFEST
 from rectify.results.tables import read_note, read_table, write_table
 
 LISTING = "manifest.csv"
+ARRAYS = "arrays.safetensors"
+"""Next to it, the items themselves, where a set fits into memory."""
 
 
 def manifest(rows: Iterable[tuple[str, int, str, str]]) -> DataFrame:

@@ -18,10 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor, tensor
 
 from rectify.data.images import read_image
-from rectify.data.manifests import LISTING, manifest, read_listing, write_listing
+from rectify.data.manifests import ARRAYS, LISTING, manifest, read_listing, write_listing
 from rectify.results.files import atomic_path
-
-ARRAYS = "arrays.safetensors"
 
 
 @dataclass(frozen=True)

@@ -306,7 +306,8 @@ class Plan:
                 *(f"{folder}/seed-{seed}/{name}" for seed in self.config.seeds for name in names),
             )
         ]
-        return [*runs, *self._similarities(target), *self._costs(target)]
+        sets = [self.prepared(name) for name in self._sets(target)]
+        return [*runs, *self._similarities(target), *self._costs(target), *sets]
 
     def target_options(self, wildcards: OfTarget) -> list[str]:
         """Return what a table or figure reads, as options of the command."""
@@ -315,6 +316,7 @@ class Plan:
             *_option("--runs", self._run_folders(target)),
             *_option("--similarity", self._similarities(target)),
             *_option("--costs", self._costs(target)),
+            *_option("--data", (f"{self.results}/data/{name}" for name in self._sets(target))),
         ]
 
     def target_settings(self, wildcards: OfTarget) -> str:
@@ -356,6 +358,10 @@ class Plan:
     def _run_folders(self, target: TargetSettings) -> list[str]:
         return [f"{self.results}/runs/{run.name}" for run in grid.runs_of(self.config, target)]
 
+    def _sets(self, target: TargetSettings) -> list[str]:
+        runs = grid.runs_of(self.config, target) * targets.module_of(target.kind).draws_items
+        return list(dict.fromkeys(run.data for run in runs))
+
     def _similarities(self, target: TargetSettings) -> list[str]:
         """Return similarity tables: of trained ViTs one for each seed, of pretrained ones one."""
         data, pairs = grid.learnt(self.config, target), grid.pairs_of(self.config, target)
@@ -380,12 +386,6 @@ class Plan:
     def cost_pairs(self, target: TargetSettings) -> list[tuple[str, str]]:
         """Return the pairs of ViT and language model whose cost a target reads."""
         return targets.module_of(target.kind).costs(target)
-
-
-def is_filled_by_hand(folder: Path) -> bool:
-    """Return whether a folder was filled by hand rather than (even partly) downloaded."""
-    fetched = (folder / "fetched.json").is_file() or (folder / ".cache").is_dir()
-    return folder.is_dir() and any(folder.iterdir()) and not fetched
 
 
 def _option(name: str, values: Iterable[str]) -> list[str]:

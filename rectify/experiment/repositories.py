@@ -1,5 +1,7 @@
 """What can be downloaded: the folders of data sets and models that name a repository of a hub."""
 
+from pathlib import Path
+
 from rectify.experiment.settings import Config
 
 
@@ -16,3 +18,9 @@ def repositories(config: Config) -> dict[str, dict[str, str | None]]:
         for entry in section.values()
         if entry.hub is not None
     }
+
+
+def is_filled_by_hand(folder: Path) -> bool:
+    """Return whether a folder was filled by hand rather than (even partly) downloaded."""
+    fetched = (folder / "fetched.json").is_file() or (folder / ".cache").is_dir()
+    return folder.is_dir() and any(folder.iterdir()) and not fetched

@@ -10,7 +10,8 @@ from importlib import resources
 from pathlib import Path
 
 from rectify.experiment import grid
-from rectify.experiment.plan import Plan, is_filled_by_hand
+from rectify.experiment.plan import Plan
+from rectify.experiment.repositories import is_filled_by_hand
 from rectify.experiment.required import published_languages
 from rectify.results.files import read_json
 

@@ -10,7 +10,7 @@ A target is a module of this folder, named as in a configuration, with
     VALUES      the declared table of the values that its figure shows
 
 and, where the defaults of `Target` do not hold, ``needs``, ``similarities``, ``costs``, ``check``,
-``files``, ``derived`` and ``findings``. Its caption is ``captions/<name>.rst``.
+``files``, ``draws_items``, ``derived`` and ``findings``. Its caption is ``captions/<name>.rst``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -209,6 +209,8 @@ class Target:
     """Raise a `ValueError` of one line, which begins with the last argument, for wrong settings."""
     files: tuple[str, ...] = ()
     """Further files of each run and seed that it reads."""
+    draws_items: bool = False
+    """Whether its figure shows items of the prepared sets of its runs."""
     derived: Callable[[TargetSettings], dict[str, TargetSettings]] = _none_derived
     """Further targets that come with it, by what is put behind its name and a hyphen."""
     findings: Callable[[DataFrame | None, DataFrame | None], list[Finding]] = _no_findings

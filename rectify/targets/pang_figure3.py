@@ -157,7 +157,7 @@ def _title(maps: Maps, place: str, titles: DataFrame) -> str:
 def _image(axes: "Axes", maps: Maps, image: int, kind: str) -> None:
     """Draw an image with the outline of its object."""
     pixels = maps.arrays["image"][image].transpose(1, 2, 0)
-    _bare(axes)
+    drawing.bare(axes)
     axes.imshow(pixels if pixels.shape[2] == 3 else pixels[:, :, 0], cmap="gray")
     axes.contour(maps.arrays["mask"][image], levels=[0.5], **OUTLINE)
     axes.set_ylabel(kind)
@@ -166,17 +166,10 @@ def _image(axes: "Axes", maps: Maps, image: int, kind: str) -> None:
 def _map(axes: "Axes", values: np.ndarray, mask: np.ndarray, title: str) -> None:
     """Draw a map of tokens, with the outline at the place that it has in the image."""
     height, width = mask.shape
-    _bare(axes)
+    drawing.bare(axes)
     axes.imshow(values, cmap=style.HEAT, extent=(-0.5, width - 0.5, height - 0.5, -0.5))
     axes.contour(mask, levels=[0.5], **OUTLINE)
     axes.set_title(title, fontsize=7)
-
-
-def _bare(axes: "Axes") -> None:
-    axes.grid(False)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_visible(False)
 
 
 def _values(drawn: Sequence[tuple[int, Sequence[Cell]]], items: np.ndarray) -> DataFrame:

@@ -4,8 +4,8 @@ A batch is a mapping of tensors: ``inputs`` is what the model is called with, an
 whatever the task's losses and scores need (``labels``, ...). Where samples of a training batch
 share something, as the partners of Mixup do, ``origins`` has the numbers of what each was made
 from, so that GSNR does not take them for independent. Training, evaluation and GSNR know nothing
-else about a task. To add one, give these methods to a class, and its instance the name
-``TASK``: ``rectify.tasks.found``.
+else about a task, but whether it keeps its answers (`Answering`). To add one, give these methods to
+a class, and its instance the name ``TASK``: ``rectify.tasks.found``.
 """
 
 from collections.abc import Iterator, Mapping
@@ -189,3 +189,11 @@ class Task(Protocol):
 
     def scores(self, outputs: Outputs, batch: Batch) -> dict[str, Float[Tensor, " items"]]:
         """Return one value per item: ``loss``, and each metric as ``<name>`` or ``<name>@<k>``."""
+
+
+@runtime_checkable
+class Answering(Protocol):
+    """A task whose answers are kept next to the scores of the test items, as for pictures."""
+
+    def answers(self, outputs: Outputs, batch: Batch) -> dict[str, Float[Tensor, "items numbers"]]:
+        """Return what the model says of each item, as numbers by name."""

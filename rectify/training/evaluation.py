@@ -1,16 +1,19 @@
 """Scores of a model on a set, item by item: the same for every batch size and any processes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from rectify.runtime import autocast, process, summed
-from rectify.tasks.contract import Metric, Source, Task
+from rectify.tasks.contract import Batch, Metric, Source, Task
+from rectify.trunks.trunk import Outputs
 
 Scores = dict[str, Float64[Tensor, " items"]]
 """By metric, ``<name>`` or ``<name>@<k>``: one value for each item."""
+Values = dict[str, Float64[Tensor, " items *own"]]
+"""What is said of each item, by name."""
 
 
 def item_scores(
@@ -22,13 +25,27 @@ def item_scores(
     device: torch.device,
     precision: str = "float32",
 ) -> Scores:
-    """Return what a task scores ``model`` with in ``eval`` mode, for each item of a set.
+    """Return what a task scores ``model`` with: see ``item_values``."""
+    options = {"batch_size": batch_size, "device": device, "precision": precision}
+    return item_values(model, task.scores, source, **options)
 
-    Processes that train together share the items, and all get the scores of all of them.
+
+def item_values(
+    model: nn.Module,
+    values_of: Callable[[Outputs, Batch], Mapping[str, Tensor]],
+    source: Source,
+    *,
+    batch_size: int,
+    device: torch.device,
+    precision: str = "float32",
+) -> Values:
+    """Return what is said of the outputs of ``model`` in ``eval`` mode, for each item of a set.
+
+    Processes that train together share the items, and all get the values of all of them.
 
     Args:
         model: On the device.
-        task: Its scores are used.
+        values_of: From outputs and batch to values of each item, by name.
         source: The set.
         batch_size: Inputs at a time; the last batch may be smaller.
         device: Where the model is.
@@ -42,16 +59,17 @@ def item_scores(
     model.eval()
     rank, ranks = process()
     shared = torch.arange(rank, len(source), ranks)
-    size, scores = max(1, batch_size // source.views), {}
+    size, found = max(1, batch_size // source.views), {}
     with torch.inference_mode():
         batches = source.read(shared, size)
         for items, batch in zip(shared.split(size), batches, strict=True):
             with autocast(device, precision):
                 outputs = model(batch["inputs"])
-            for name, values in task.scores(outputs, batch).items():
-                pooled = scores.setdefault(name, torch.zeros(len(source), dtype=torch.float64))
+            for name, values in values_of(outputs, batch).items():
+                shape = (len(source), *values.shape[1:])
+                pooled = found.setdefault(name, torch.zeros(shape, dtype=torch.float64))
                 pooled[items] = values.double().cpu()
-    return {name: summed(values.to(device)).cpu() for name, values in scores.items()}
+    return {name: summed(values.to(device)).cpu() for name, values in found.items()}
 
 
 def means(scores: Mapping[str, Float[Tensor, " items"]]) -> dict[str, float]:

@@ -13,8 +13,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from rectify.data.manifests import LISTING, label_order
-from rectify.data.sets import ARRAYS
+from rectify.data.manifests import ARRAYS, LISTING, label_order
 from rectify.gsnr.observer import GsnrObserver
 from rectify.language.block import block_facts
 from rectify.rectified import trunk_of

@@ -1,17 +1,19 @@
 """A trained run on all its test sets: the means for the table, the items of the plain set."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from pandas import DataFrame
+from torch import Tensor
 
 from rectify.results.files import atomic_path
 from rectify.tasks import find, module_of
-from rectify.tasks.contract import Machine
-from rectify.training.evaluation import Scores, item_scores, means, metric_and_k
+from rectify.tasks.contract import Answering, Batch, Machine, Task
+from rectify.training.evaluation import Scores, Values, item_values, means, metric_and_k
 from rectify.training.models import RunSettings, check_labels, entry_of, trained
+from rectify.trunks.trunk import Outputs
 
 CODE = ("rectify.training.scoring",)
 """Modules that decide the scores, next to that of the task (``rectify.tasks.module_of``)."""
@@ -19,14 +21,16 @@ PLAIN = ("test", "-")
 
 
 class Scored(NamedTuple):
-    """Scores of each item, by name and group of its test set."""
+    """Scores of each item, by name and group of its test set, and answers."""
 
     sets: dict[tuple[str, str], Scores]
+    answers: Values
+    """To the items of the plain test set, of a task that keeps them."""
 
     @property
-    def plain(self) -> Scores:
-        """Scores of the plain test set."""
-        return self.sets[PLAIN]
+    def plain(self) -> Values:
+        """Scores of the plain test set, then answers."""
+        return {**self.sets[PLAIN], **self.answers}
 
     def rows(self) -> list[tuple[str, str, str, int, int, float]]:
         """Return the rows of a table ``SCORES``."""
@@ -53,7 +57,7 @@ def score(
     device: torch.device,
     threads: int,
 ) -> Scored:
-    """Return the scores of a trained run.
+    """Return the scores of a trained run, and its answers where the task keeps them.
 
     Args:
         settings: Of the run.
@@ -71,18 +75,30 @@ def score(
     task, recipe = find(settings.task), settings.recipe
     model = trained(settings, task, block, seed, weights).to(device)
     check_labels(weights, data)
-    sets = task.test_sets(
-        entry_of(settings, task, evaluation), data, recipe, Machine.of(device, threads)
-    )
+    entry, machine = entry_of(settings, task, evaluation), Machine.of(device, threads)
     options = {"batch_size": recipe.batch_size, "device": device, "precision": recipe.precision}
-    return Scored(
-        {(name, group): item_scores(model, task, source, **options) for name, group, source in sets}
-    )
+    sets, answers = {}, {}
+    for name, group, source in task.test_sets(entry, data, recipe, machine):
+        values = item_values(model, _scores_and_answers(task), source, **options)
+        sets[name, group] = {key: one for key, one in values.items() if one.ndim == 1}
+        if (name, group) == PLAIN:
+            answers = {key: one for key, one in values.items() if one.ndim > 1}
+    return Scored(sets, answers)
 
 
-def write_predictions(scores: Scores, path: Path) -> None:
-    """Write the scores of each item, ``item`` first, as a parquet file, atomically."""
-    columns = {name: values.float().numpy() for name, values in scores.items()}
+def _scores_and_answers(task: Task) -> Callable[[Outputs, Batch], dict[str, Tensor]]:
+    if not isinstance(task, Answering):
+        return task.scores
+    return lambda outputs, batch: {**task.scores(outputs, batch), **task.answers(outputs, batch)}
+
+
+def write_predictions(values: Values, path: Path) -> None:
+    """Write what is said of each item, ``item`` first, as a parquet file, atomically.
+
+    Several numbers of an item are a list.
+    """
+    arrays = {name: one.float().numpy() for name, one in values.items()}
+    columns = {name: one if one.ndim == 1 else list(one) for name, one in arrays.items()}
     frame = DataFrame({"item": range(len(next(iter(columns.values())))), **columns})
     with atomic_path(path) as temporary:
         frame.to_parquet(temporary, index=False)

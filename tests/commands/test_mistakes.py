@@ -77,7 +77,7 @@ LINES: dict[str, dict[str, object]] = {
     },
     "figure": {
         "--target": WORDS, "--settings": JSONS, "--runs": FILES, "--similarity": FILES,
-        "--seeds": NUMBERS, "--output": FILES,
+        "--data": FILES, "--seeds": NUMBERS, "--output": FILES,
     },
     "report": {
         "--title": WORDS, "--targets": WORDS, "--tables": FILES, "--figures": FILES,

@@ -13,6 +13,7 @@ import pandas as pd
 from pandas import DataFrame
 
 from rectify.analysis.collect import SETTINGS, Maps, Results
+from rectify.analysis.scenes import Forecasts, Scenes
 from rectify.controls import VARIANTS
 from rectify.results.declared import ESTIMATORS, FILTERING, GSNR, HISTORY, SCORES, SIMILARITY
 from rectify.results.files import write_json
@@ -276,6 +277,31 @@ def maps_of(runs: DataFrame, seed: int = 0, grid: int = 4) -> list[Maps]:
             arrays[f"map/{place}/attention"] = rng.random((4, grid, grid), dtype=np.float32)
         made.append(Maps(run, arrays))
     return made
+
+
+def traffic(folder: Path, items: int = 9) -> dict[str, Callable]:
+    """Return what `Results.scenes` and `Results.forecasts` have: drawn scenes, made-up forecasts.
+
+    The forecasts differ by run; all start along the truth and drift to the side.
+    """
+    from rectify.data.forecasts import save_scenes
+    from rectify.demo.lanes import lanes
+
+    save_scenes(folder, lanes(train_items=1, test_items=items), {**SOURCE, "facts": {}})
+    scenes = Scenes(folder)
+    truth = np.stack([scenes[item].tracks[0, 20:] for item in range(items)])
+
+    def forecasts(run: str, seed: int) -> Forecasts:
+        drift = np.linspace(-3, 3, 6)[:, None] * np.linspace(0, 1, truth.shape[1])
+        ways = np.repeat(truth[:, None], 6, 1)
+        ways[..., 1] += drift + len(run) / 100 + seed
+        shares = np.sort(np.random.default_rng(len(run)).dirichlet(np.ones(6), items))[:, ::-1]
+        shares[:, 0] += shares[:, 5]  # the last is never likely, and far off
+        shares[:, 5] = 0
+        ways[:, 5] += 500
+        return Forecasts(ways, shares)
+
+    return {"scenes": lambda data: scenes, "forecasts": forecasts}
 
 
 def write_similarity(

@@ -1,6 +1,7 @@
 """All figures: the same bytes every time, declared values, any number of seeds."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -32,7 +33,12 @@ def frames(demo: synthetic.Made) -> dict[str, DataFrame]:
     return {name: getattr(results, name) for name in names}
 
 
-def draw(kind: str, frames: dict[str, DataFrame]) -> Drawn:
+@pytest.fixture(scope="module")
+def traffic(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Callable]:
+    return synthetic.traffic(tmp_path_factory.mktemp("traffic"))
+
+
+def draw(kind: str, frames: dict[str, DataFrame], traffic: dict[str, Callable]) -> Drawn:
     """Draw a kind of figure from frames that hold what all of them need, and more."""
     gsnr = frames["gsnr"]
     needed = gsnr["layer"].isna() | (gsnr["layer"] == 7) | (kind == "coherence")
@@ -45,10 +51,11 @@ def draw(kind: str, frames: dict[str, DataFrame]) -> Drawn:
         history = frames["history"]
         history = history[history["run"].isin(chosen["run"])]
         frames = {**frames, "runs": chosen, "history": history}
-    if kind in ("pang_figure3", "pang_figure4"):
+    if kind in ("pang_figure3", "pang_figure4", "forecasts"):
         runs = frames["runs"]
         shown = runs[runs["layer"].isna() | ((runs["layer"] == 7) & (runs["position"] == "end"))]
         made = {"filtering": synthetic.filtering_of(shown), "maps": synthetic.maps_of(shown)}
+        made |= {"runs": shown, **traffic}
         target = targets.module_of(kind)
         return target.figure(results_of(**made), target.Settings(reads="grid"))
     if kind == "filtering_epochs":
@@ -67,9 +74,9 @@ def with_seeds(frame: DataFrame, seeds: list[int]) -> DataFrame:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_figure_is_the_same_every_time_and_its_values_are_its_declared_table(
-    kind: str, frames: dict[str, DataFrame], tmp_path: Path
+    kind: str, frames: dict[str, DataFrame], traffic: dict[str, Callable], tmp_path: Path
 ) -> None:
-    drawn, again = (draw(kind, frames) for _ in range(2))
+    drawn, again = (draw(kind, frames, traffic) for _ in range(2))
     with style.look():
         for suffix, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
             first, second = io.BytesIO(), io.BytesIO()
@@ -85,11 +92,13 @@ def test_a_figure_is_the_same_every_time_and_its_values_are_its_declared_table(
 @pytest.mark.parametrize("seeds", [[0], [0, 1, 2]])
 @pytest.mark.parametrize("kind", KINDS)
 def test_figures_are_drawn_for_one_or_three_seeds(
-    kind: str, seeds: list[int], frames: dict[str, DataFrame]
+    kind: str, seeds: list[int], frames: dict[str, DataFrame], traffic: dict[str, Callable]
 ) -> None:
-    figure = draw(kind, {name: with_seeds(frame, seeds) for name, frame in frames.items()}).figure
+    seeded = {name: with_seeds(frame, seeds) for name, frame in frames.items()}
+    figure = draw(kind, seeded, traffic).figure
     figure.draw_without_rendering()
     texts = [text.get_text() for text in figure.findobj(Text)]
-    shown = {"figure5": "n = 15", "pang_figure3": "seed 0"}  # placements; one seed alone
+    shown = {"figure5": "n = 15"}  # placements
+    shown |= dict.fromkeys(("pang_figure3", "forecasts"), "seed 0")  # one seed alone
     count = shown.get(kind, f"n = {len(seeds)} seed")
     assert any(count in text for text in texts)

@@ -8,7 +8,7 @@ from rectify.tasks.contract import Machine, Metric
 from rectify.tasks.image_classification.augment import normalise
 from rectify.tasks.image_classification.task import TASK
 from rectify.training import evaluation
-from rectify.training.evaluation import headline, item_scores, means, metric_and_k
+from rectify.training.evaluation import headline, item_scores, item_values, means, metric_and_k
 
 CPU = torch.device("cpu")
 
@@ -145,3 +145,16 @@ def test_the_test_loss_is_the_plain_cross_entropy(vit, images):
     logits = vit.eval()(normalise(images.images))
     expected = cross_entropy(logits, images.labels).item()
     assert means(measure(vit, images))["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_values_of_several_numbers_are_kept_item_by_item(vit, images):
+    """Whatever the size of a batch."""
+    source = source_of(images)
+
+    def logits(outputs, batch):
+        return {"logits": outputs}
+
+    expected = vit.eval()(normalise(images.images))
+    for size in (3, 16):
+        (found,) = item_values(vit, logits, source, batch_size=size, device=CPU).values()
+        torch.testing.assert_close(found, expected.double(), rtol=1e-5, atol=1e-6)

@@ -1,8 +1,9 @@
-"""Tables 2 and 4 of Pang et al. through the readers of the published sets, on generated files."""
+"""Tables 2 and 4 of Pang et al., and forecasts, through the readers of published sets."""
 
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -12,6 +13,7 @@ from rectify.demo import lanes
 from rectify.demo.solids import SOLIDS
 from rectify.results.declared import GSNR, SCORES
 from rectify.results.tables import read_note, read_table
+from rectify.targets.forecasts import VALUES
 from rectify.trunks.point_bert import PointBert
 from tests.helpers import cloud_trees, traffic_trees
 from tests.helpers.point_bert import checkpoint
@@ -22,6 +24,7 @@ RESULTS = Path("results") / "clouds"
 BERT = "point-bert-64"
 SCANS, MODELS = "scans", "models"
 NET, CROSSED = "vectornet-64", 6
+TARGETS = ("pang_table2", "pang_table4", "forecasts")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +45,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(5)
     trunk = PointBert.of({**sizes, "heads": 2}, classes=12, points=64)
     checkpoint(trunk, project / "models" / "Point-BERT.pth")
-    said = warm(project, "--configfile", *CONFIG, "--", "pang_table2", "pang_table4")
+    said = warm(project, "--configfile", *CONFIG, "--", *TARGETS)
     assert said.returncode == 0, said.stdout[-4000:]
     return project
 
@@ -128,3 +131,22 @@ def test_forecasts_are_scored_in_metres_beside_public_models(finished: Path) -> 
         assert set(read_table(GSNR, place / "gsnr.csv")["block"]) == {0, 1}
     public = cells[cells["seeds"] == 0].set_index(["row", "column"])["paper"]
     assert public["mmTransformer, as its authors released it", "minFDE, 6 best"] == 1.081
+
+
+def test_forecasts_are_drawn_from_what_was_scored(finished: Path) -> None:
+    """The ends of the drawn trajectories, and of the truth, give the kept minFDE."""
+    values = read_table(VALUES, finished / RESULTS / "figures" / "forecasts.csv")
+    names = ("vanilla", "insert_llama-m_layer-3_end", "auxiliary_llama-m_layer-3_end_lambda-0.35")
+    runs = [f"traffic_{NET}_{name}" for name in names]
+    assert set(values["run"]) == {"-", *runs}
+    ends = values[values["point"] == 30].set_index(["line", "item", "run", "number"]).sort_index()
+    places = ["ahead", "left"]
+    for run in runs:
+        path = finished / RESULTS / "runs" / run / "seed-0" / "predictions.parquet"
+        items = pd.read_parquet(path).set_index("item")
+        for item in values["item"].unique():
+            truth = ends.loc[("truth", item, "-", 0), places]
+            apart = ends.loc[("forecast", item, run), places] - truth
+            assert len(apart) == 6
+            least = np.hypot(*apart.to_numpy().T).min()
+            assert least == pytest.approx(items.loc[item, "min_fde@6"], rel=1e-4)

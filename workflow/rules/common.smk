@@ -16,7 +16,8 @@ if (CLONE / "rectify").is_dir():  # else a module from a hub: the package is ins
 from rectify.arguments import JOB
 from rectify.cluster import devices, failures, presence, slurm
 from rectify.experiment import grid, there
-from rectify.experiment.plan import Plan, is_filled_by_hand
+from rectify.experiment.plan import Plan
+from rectify.experiment.repositories import is_filled_by_hand
 from rectify.tasks import DEFAULT_TASK
 from rectify.training.folders import remove_states
 from rectify.typed import NAME, TARGET

@@ -63,10 +63,8 @@ def scores(
         future: Where the first agent was, all steps of it.
         k: How many trajectories may be right.
     """
-    found, likely = outputs["trajectories"][:, 0].float(), outputs["scores"][:, 0].float()
-    kept = likely.argsort(dim=1, descending=True, stable=True)[:, :k]
-    found = found.gather(1, kept[..., None, None].expand(-1, -1, *found.shape[2:]))
-    shares = likely.gather(1, kept).softmax(1)
+    found, likely = (one[:, :k] for one in ranked(outputs))
+    shares = likely.softmax(1)
     apart = (found - future[:, None]).norm(dim=3)  # (batch, k, steps)
     best = apart[:, :, -1].argmin(1, keepdim=True)
     final = apart[:, :, -1].gather(1, best)[:, 0]
@@ -77,6 +75,16 @@ def scores(
         f"miss_rate@{k}": (final > MISSED).float(),
         f"brier_min_fde@{k}": final + (1 - shares.gather(1, best)[:, 0]).square(),
     }
+
+
+def ranked(
+    outputs: Mapping[str, Tensor],
+) -> tuple[Float[Tensor, "batch modes steps 2"], Float[Tensor, "batch modes"]]:
+    """Return the first agent's trajectories and their scores, the most likely first."""
+    found, likely = outputs["trajectories"][:, 0].float(), outputs["scores"][:, 0].float()
+    order = likely.argsort(dim=1, descending=True, stable=True)
+    found = found.gather(1, order[..., None, None].expand(-1, -1, *found.shape[2:]))
+    return found, likely.gather(1, order)
 
 
 def constant_velocity(

@@ -115,5 +115,15 @@ class MotionForecasting:
             found |= measures.scores(outputs, batch["future"][:, 0], k)
         return {**found, "loss": self.losses(outputs, batch)}
 
+    def answers(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Return the forecasts of the scored agent, the most likely first.
+
+        Returns:
+            ``trajectories`` (batch, modes x steps x 2), metres ahead of and to the left of its last
+            observed position, and ``probabilities`` (batch, modes).
+        """
+        found, likely = measures.ranked(outputs)
+        return {"trajectories": found.flatten(1), "probabilities": likely.softmax(1)}
+
 
 TASK = MotionForecasting()

@@ -246,6 +246,22 @@ def test_a_scene_that_is_in_a_batch_twice_is_known_by_its_origin(scenes: Forecas
     assert batch["origins"].tolist() == [[1], [5], [1]]
 
 
+def test_answers_are_the_scored_agent_s_forecasts_the_most_likely_first(
+    model: torch.nn.Module, scenes: ForecastSet
+) -> None:
+    batch = batch_of(scenes, [3, 0, 7])
+    outputs = model(batch["inputs"])
+    answers = TASK.answers(outputs, batch)
+    for scene in range(3):
+        likely = outputs["scores"][scene, 0].tolist()
+        order = sorted(range(6), key=lambda mode: -likely[mode])
+        total = sum(map(math.exp, likely))
+        shares = [math.exp(likely[mode]) / total for mode in order]
+        assert answers["probabilities"][scene].tolist() == pytest.approx(shares, rel=1e-5)
+        ways = answers["trajectories"][scene].unflatten(0, (6, 30, 2))
+        assert torch.equal(ways, outputs["trajectories"][scene, 0, order])
+
+
 @pytest.mark.parametrize(
     "change", [{"timm": "vit_tiny_patch16_224"}, {"family": "other"}, {"start": "file"}]
 )

@@ -1,0 +1,108 @@
+"""Test scenes of a set of traffic and what models say of them, for figures; read without torch.
+
+All is in the frame of the scored agent: metres ahead of and to the left of where it was last
+observed. What lies in a set's file is in ``rectify.data.forecasts``; forecasts are columns of
+``predictions.parquet``.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from safetensors import SafetensorError, safe_open
+
+from rectify.data.manifests import ARRAYS
+from rectify.data.rows import schema
+
+SPLIT = "test"
+SECOND = 10  # steps
+ANSWERS = ("trajectories", "probabilities")
+"""Columns of ``predictions.parquet`` that are no scores."""
+FIELDS = (
+    *("tracks", "seen", "agents", "origins", "headings"),
+    *("points", "near", "lanes"),
+)
+
+
+class Scene(NamedTuple):
+    """One scene."""
+
+    tracks: np.ndarray
+    """Of agents (agents, steps, 2), the scored one first; not a number where they are not seen."""
+    lanes: np.ndarray
+    """Centre lines (lanes, points, 2)."""
+
+
+class Scenes:
+    """The test scenes of a set, in their order."""
+
+    def __init__(self, folder: Path):
+        """Read a set.
+
+        Raises:
+            ValueError: If the file is missing or damaged, or holds other things.
+        """
+        path = folder / ARRAYS
+        try:
+            with safe_open(path, framework="numpy") as file:  # the training split is not read
+                self._arrays = {name: file.get_tensor(f"{SPLIT}.{name}") for name in FIELDS}
+        except (SafetensorError, FileNotFoundError) as error:
+            raise ValueError(
+                f"{path}: must be an intact file of traffic scenes, got "
+                f"{str(error).splitlines()[0]}. Prepare the data set again."
+            ) from None
+        self._agents = np.cumsum([0, *self._arrays["agents"]])
+        self._lanes = np.cumsum([0, *self._arrays["lanes"]])
+
+    def __len__(self) -> int:
+        return len(self._arrays["agents"])
+
+    def __getitem__(self, number: int) -> Scene:
+        own = slice(*self._agents[number : number + 2])
+        near = self._arrays["near"][slice(*self._lanes[number : number + 2])]
+        angle = self._arrays["headings"][number]
+        cosine, sine = np.cos(angle), np.sin(angle)
+        turned = np.array([[cosine, -sine], [sine, cosine]])
+        tracks = self._arrays["tracks"][own] @ turned
+        tracks[~self._arrays["seen"][own]] = np.nan
+        lanes = self._arrays["points"][near] - self._arrays["origins"][number]
+        return Scene(tracks, lanes @ turned)
+
+    def from_easy_to_hard(self, observed: int) -> np.ndarray:
+        """Return the numbers of the scenes, ordered by how little constant velocity explains them.
+
+        It is the velocity of the last second that was observed, and what counts is how far off its
+        last position is. No model has a part in this.
+
+        Args:
+            observed: Steps that a model sees.
+        """
+        scored = self._arrays["tracks"][self._agents[:-1]].astype(np.float64)
+        now, future = scored[:, observed - 1], scored.shape[1] - observed
+        velocity = (now - scored[:, observed - 1 - SECOND]) / SECOND
+        apart = np.linalg.norm(now + future * velocity - scored[:, -1], axis=1)
+        return np.argsort(apart, kind="stable")
+
+
+class Forecasts(NamedTuple):
+    """What a model says of each test scene, the most likely of its trajectories first."""
+
+    trajectories: np.ndarray
+    """(scenes, modes, steps, 2)."""
+    probabilities: np.ndarray
+    """(scenes, modes)."""
+
+
+def read_forecasts(path: Path) -> Forecasts:
+    """Return the forecasts of ``predictions.parquet``.
+
+    Raises:
+        ValueError: If it has none, or is damaged.
+    """
+    kept = schema(path).names
+    if missing := [name for name in ANSWERS if name not in kept]:
+        raise ValueError(f"{path}: must have {missing[0]}, got none. Evaluate the run again.")
+    columns = pd.read_parquet(path, columns=list(ANSWERS))
+    trajectories, probabilities = (np.stack(columns[name].to_list()) for name in ANSWERS)
+    return Forecasts(trajectories.reshape(*probabilities.shape, -1, 2), probabilities)
