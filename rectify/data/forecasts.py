@@ -5,7 +5,7 @@ scene, ``arrays.safetensors`` holds what is ragged end to end: tracks by scene, 
 which lanes are around a scene. The first agent of a scene is the one whose future is scored.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from rectify.data.manifests import ARRAYS, LISTING, manifest, read_listing, writ
 from rectify.results.files import atomic_path
 
 OBSERVED, FUTURE = 20, 30
-"""Steps of 0.1 s that a model sees, and that it forecasts: Argoverse 1."""
+"""Steps of 0.1 s that a model sees, and that it forecasts, unless others are given: Argoverse 1."""
 STEPS = OBSERVED + FUTURE
 POINTS = 10  # of a lane
 FLAGS = 3
@@ -38,11 +38,12 @@ Array = np.ndarray
 class Scene:
     """One scene as it was published or drawn, in metres of its map."""
 
-    tracks: Float64[Array, "agents 50 2"]
+    tracks: Float64[Array, "agents steps 2"]
     """Positions, the scored agent first; 0 where it is not seen."""
-    seen: Bool[Array, "agents 50"]
+    seen: Bool[Array, "agents steps"]
     city: str
-    """Its map."""
+    map: str
+    """Name of its map."""
     source: str
 
 
@@ -58,9 +59,9 @@ class Lanes:
 class ForecastSet:
     """One split."""
 
-    tracks: Float32[Tensor, "all_agents 50 2"]
+    tracks: Float32[Tensor, "all_agents steps 2"]
     """Metres from the scored agent's last observed position."""
-    seen: Bool[Tensor, "all_agents 50"]
+    seen: Bool[Tensor, "all_agents steps"]
     agents: Int64[Tensor, " scenes"]
     """How many each scene has."""
     origins: Float64[Tensor, "scenes 2"]
@@ -83,7 +84,7 @@ class ForecastSet:
         """Return scenes as seen by their scored agent: at the origin, heading along x.
 
         Returns:
-            ``tracks`` (batch, agents, 50, 2) and ``seen``, ``lanes`` (batch, lanes, 10, 2) and
+            ``tracks`` (batch, agents, steps, 2) and ``seen``, ``lanes`` (batch, lanes, 10, 2) and
             ``flags``, 0 where there is no agent, step or lane; ``no_agent`` (batch, agents) and
             ``no_lane`` are True there.
         """
@@ -130,51 +131,69 @@ def _padded(parts: Sequence[Tensor]) -> tuple[Tensor, Bool[Tensor, "batch most"]
 
 
 def gathered(
-    scenes: Sequence[Scene], maps: Mapping[str, Lanes], reach: float = REACH
+    scenes: Iterable[Scene],
+    maps: Mapping[str, Lanes],
+    reach: float = REACH,
+    observed: int = OBSERVED,
 ) -> ForecastSet:
     """Return scenes with those agents and lanes that a model sees.
 
     Agents are kept that are seen at the last observed step, within ``reach`` ahead, behind and to
-    each side; lanes all of whose points are.
+    each side; lanes all of whose points are. Scenes are taken one by one.
 
     Args:
         scenes: Of one split; the scored agent is seen at every observed step.
-        maps: By city.
+        maps: By name.
         reach: Metres.
+        observed: Steps that a model sees.
     """
-    names = sorted({scene.city for scene in scenes})
-    starts = np.cumsum([0, *(len(maps[name].points) for name in names)])[:-1]
-    offset = dict(zip(names, starts.tolist(), strict=True))
-    trees = {name: KDTree(maps[name].points.mean(1)) for name in names}
+    known: dict[str, _Placed] = {}
     parts: dict[str, list] = {key: [] for key in ("tracks", "seen", "near")}
-    origins, headings = [], []
+    origins, headings, cities, sources, count = [], [], [], [], 0
     for scene in scenes:
-        origin, heading = scene.tracks[0, OBSERVED - 1], _heading(scene.tracks[0, :OBSERVED])
-        inside = _inside(scene.tracks[:, OBSERVED - 1], origin, heading, reach)
-        kept = inside & scene.seen[:, OBSERVED - 1]
+        if scene.map not in known:
+            known[scene.map] = _Placed(maps[scene.map], count)
+            count += len(known[scene.map].lanes.points)
+        origin, heading = scene.tracks[0, observed - 1], _heading(scene.tracks[0, :observed])
+        inside = _inside(scene.tracks[:, observed - 1], origin, heading, reach)
+        kept = inside & scene.seen[:, observed - 1]
         tracks = (scene.tracks[kept] - origin) * scene.seen[kept][..., None]
-        points = maps[scene.city].points  # all points inside: so is their mean
-        close = np.sort(trees[scene.city].query_ball_point(origin, reach * 2**0.5)).astype(int)
-        close = close[_inside(points[close], origin, heading, reach).all(1)]
         parts["tracks"].append(tracks.astype(np.float32))
         parts["seen"].append(scene.seen[kept])
-        parts["near"].append(close + offset[scene.city])
+        parts["near"].append(known[scene.map].around(origin, heading, reach))
         origins.append(origin)
         headings.append(heading)
+        cities.append(scene.city)
+        sources.append(scene.source)
+    placed = [placed.lanes for placed in known.values()]
     return ForecastSet(
         **{key: torch.from_numpy(np.concatenate(part)) for key, part in parts.items()},
         agents=torch.tensor([len(part) for part in parts["tracks"]]),
         lanes=torch.tensor([len(part) for part in parts["near"]]),
         origins=torch.from_numpy(np.stack(origins)),
         headings=torch.tensor(headings, dtype=torch.float64),
-        points=torch.from_numpy(np.concatenate([maps[name].points for name in names])),
-        flags=torch.from_numpy(np.concatenate([maps[name].flags for name in names])),
-        cities=tuple(scene.city for scene in scenes),
-        sources=tuple(scene.source for scene in scenes),
+        points=torch.from_numpy(np.concatenate([lanes.points for lanes in placed])),
+        flags=torch.from_numpy(np.concatenate([lanes.flags for lanes in placed])),
+        cities=tuple(cities),
+        sources=tuple(sources),
     )
 
 
-def _heading(observed: Float64[Array, "20 2"]) -> float:
+class _Placed:
+    """A map whose lanes have their places behind those of other maps."""
+
+    def __init__(self, lanes: Lanes, start: int):
+        self.lanes, self._start = lanes, start
+        self._tree = KDTree(lanes.points.mean(1))
+
+    def around(self, origin: Array, heading: float, reach: float) -> Int64[Array, " lanes"]:
+        """Return the places of the lanes all of whose points are inside: so is their mean."""
+        close = np.sort(self._tree.query_ball_point(origin, reach * 2**0.5)).astype(np.int64)
+        points = self.lanes.points[close]
+        return close[_inside(points, origin, heading, reach).all(1)] + self._start
+
+
+def _heading(observed: Float64[Array, "steps 2"]) -> float:
     """Return the direction of the last step that moved; 0 where none did."""
     moves = np.diff(observed, axis=0)
     moving = np.flatnonzero(np.abs(moves).max(1) > 0)

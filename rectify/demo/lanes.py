@@ -107,12 +107,12 @@ def _split(split: str, items: int, seed: int) -> tuple[list[Scene], dict[str, La
 
     centre_lines, flags, owners = _pieces(paths, is_open)
     tracks = put(tracks, np.arange(items)) * seen[..., None]
-    there = seen.any(2)
+    there, city = seen.any(2), CITIES[split]
     scenes = [
-        Scene(tracks[n][there[n]], seen[n][there[n]], CITIES[split], f"{split} draw {n}")
+        Scene(tracks[n][there[n]], seen[n][there[n]], city, city, f"{split} draw {n}")
         for n in range(items)
     ]
-    return scenes, {CITIES[split]: Lanes(put(centre_lines, owners), flags)}
+    return scenes, {city: Lanes(put(centre_lines, owners), flags)}
 
 
 def _open(random: np.random.Generator, items: int) -> Bool[Array, "items 3"]:

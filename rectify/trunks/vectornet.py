@@ -26,9 +26,7 @@ from rectify.typed import Closed, parse
 
 AGENT, LANE = 6, 4 + FLAGS
 """Features of an agent's step: place, displacement, whether seen, time; of a lane's piece."""
-STEPS, PIECES = OBSERVED - 1, POINTS - 1
-FLAT = max(STEPS * AGENT, PIECES * LANE)
-"""Width of a polyline as one token."""
+PIECES = POINTS - 1
 
 
 class Sizes(Closed, strict=True):
@@ -57,21 +55,29 @@ class VectorNet(nn.Module):
     """VectorNet as a trunk: see ``rectify.trunks.trunk``."""
 
     @classmethod
-    def of(cls, overrides: Mapping[str, object]) -> "VectorNet":
+    def of(
+        cls, overrides: Mapping[str, object], observed: int = OBSERVED, future: int = FUTURE
+    ) -> "VectorNet":
         """Return a VectorNet with random weights.
+
+        Args:
+            overrides: Of ``Sizes``.
+            observed: Steps that it sees.
+            future: Steps that it forecasts.
 
         Raises:
             ValueError: If a size is unknown or cannot be right.
         """
-        return cls(parse(Sizes, dict(overrides), "visions.overrides"))
+        return cls(parse(Sizes, dict(overrides), "visions.overrides"), observed, future)
 
-    def __init__(self, sizes: Sizes):
+    def __init__(self, sizes: Sizes, observed: int, future: int):
         super().__init__()
         self.dim = sizes.width * 2**sizes.layers
-        self.widths = (FLAT, self.dim, self.dim)
+        self.flat = max((observed - 1) * AGENT, PIECES * LANE)  # width of a polyline as one token
+        self.widths = (self.flat, self.dim, self.dim)
         self.subgraphs = Subgraphs(sizes)
         self.graph = GlobalGraph(self.dim)
-        self.decoder = Decoder(self.dim, sizes.modes, sizes.unit)
+        self.decoder = Decoder(self.dim, sizes.modes, sizes.unit, future)
         self.unit = sizes.unit
 
     @property
@@ -83,14 +89,14 @@ class VectorNet(nn.Module):
         """Return polylines as tokens, agents before lanes.
 
         Args:
-            inputs: As ``rectify.data.forecasts.ForecastSet.batch`` has them.
+            inputs: As ``rectify.data.forecasts.ForecastSet.batch`` has them, observed steps alone.
         """
         agents, seen = steps_of(inputs["tracks"] / self.unit, inputs["seen"])
         lanes = pieces_of(inputs["lanes"] / self.unit, inputs["flags"])
-        flat = [nn.functional.pad(one.flatten(2), (0, FLAT - one[0, 0].numel()))
+        flat = [nn.functional.pad(one.flatten(2), (0, self.flat - one[0, 0].numel()))
                 for one in (agents, lanes)]  # fmt: skip
         padding = torch.cat([inputs["no_agent"], inputs["no_lane"]], 1)
-        centres = inputs["tracks"][:, :, OBSERVED - 1]
+        centres = inputs["tracks"][:, :, -1]
         return Tokens(torch.cat(flat, 1), padding, Place(seen, centres))
 
     def run(self, tokens: Tokens, start: int, stop: int) -> Tokens:
@@ -120,10 +126,9 @@ def steps_of(
 
     Those count that lead to the last observed step without a gap.
     """
-    tracks, seen = tracks[:, :, :OBSERVED], seen[:, :, :OBSERVED]
     tail = seen.flip(2).long().cumprod(2).flip(2).bool()
     moved = (tracks[:, :, 1:] - tracks[:, :, :-1]) * tail[:, :, :-1, None]
-    time = torch.arange(1, OBSERVED, device=tracks.device).to(tracks) * 0.1  # seconds
+    time = torch.arange(1, tracks.shape[2], device=tracks.device).to(tracks) * 0.1  # seconds
     counts = tail[:, :, 1:]
     vectors = torch.cat(
         [tracks[:, :, 1:], moved, torch.ones_like(moved[..., :1]),
@@ -183,8 +188,8 @@ class Subgraphs(nn.Module):
     def forward(
         self, values: Float[Tensor, "batch lines flat"], seen: Bool[Tensor, "batch agents steps"]
     ) -> Float[Tensor, "batch lines dim"]:
-        count = seen.shape[1]
-        agents = values[:, :count, : STEPS * AGENT].unflatten(2, (STEPS, AGENT))
+        count, steps = seen.shape[1:]
+        agents = values[:, :count, : steps * AGENT].unflatten(2, (steps, AGENT))
         lanes = values[:, count:, : PIECES * LANE].unflatten(2, (PIECES, LANE))
         whole = torch.ones(lanes.shape[:3], dtype=torch.bool, device=lanes.device)
         return torch.cat([self.agents(agents, seen), self.lanes(lanes, whole)], 1)
@@ -226,12 +231,12 @@ class Residual(nn.Module):
 class Decoder(nn.Module):
     """An agent's token to some trajectories, the score of each, and one more trajectory."""
 
-    def __init__(self, dim: int, modes: int, unit: float):
+    def __init__(self, dim: int, modes: int, unit: float, future: int):
         super().__init__()
-        self.unit = unit
+        self.unit, self.future = unit, future
 
         def branch() -> nn.Sequential:
-            return nn.Sequential(Residual(dim), nn.Linear(dim, 2 * FUTURE))
+            return nn.Sequential(Residual(dim), nn.Linear(dim, 2 * future))
 
         self.modes = nn.ModuleList(branch() for _ in range(modes))
         self.single = branch()
@@ -247,14 +252,16 @@ class Decoder(nn.Module):
     def forward(self, tokens: Tokens) -> dict[str, Tensor]:
         """Return, of each agent and in the scene's frame of metres, padding included:
 
-        ``trajectories`` (batch, agents, modes, 30, 2), their ``scores`` before softmax (batch,
-        agents, modes), and ``single``, one more trajectory (batch, agents, 30, 2).
+        ``trajectories`` (batch, agents, modes, steps, 2), their ``scores`` before softmax (batch,
+        agents, modes), and ``single``, one more trajectory (batch, agents, steps, 2).
         """
         centres = tokens.context.centres
         agents = tokens.values[:, : centres.shape[1]]
-        found = torch.stack([mode(agents) for mode in self.modes], 2).unflatten(3, (FUTURE, 2))
+        found = torch.stack([mode(agents) for mode in self.modes], 2).unflatten(3, (self.future, 2))
         found = self.unit * found + centres[:, :, None, None]
-        single = self.unit * self.single(agents).unflatten(2, (FUTURE, 2)) + centres[:, :, None]
+        single = (
+            self.unit * self.single(agents).unflatten(2, (self.future, 2)) + centres[:, :, None]
+        )
         offsets = self.offset((centres[:, :, None] - found[:, :, :, -1].detach()) / self.unit)
         both = torch.cat([offsets, agents[:, :, None].expand_as(offsets)], 3)
         scores = self.score(self.joint(both))[..., 0]

@@ -1,9 +1,18 @@
-"""Drawn traffic in the files of Argoverse 1: a CSV for each scene, an XML map for each city."""
+"""Drawn traffic in the files of Argoverse 1 and 2.
 
+1: a CSV for each scene, an XML map for each city. 2: a parquet table and a JSON map for each scene.
+"""
+
+import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from pandas import DataFrame
+
 from rectify.data.forecasts import Lanes, Scene
+from rectify.tasks.motion_forecasting.readers import argoverse2
 from rectify.tasks.motion_forecasting.readers.argoverse1 import MAPS, SPLITS
 
 HEADER = "TIMESTAMP,TRACK_ID,OBJECT_TYPE,X,Y,CITY_NAME"
@@ -59,4 +68,76 @@ def write(folder: Path, splits: dict[str, tuple[Sequence[Scene], dict[str, Lanes
             (place / f"{number + 1}.csv").write_text(csv_of(scene))
         for city, found in maps.items():
             (folder / "map_files" / MAPS[city]).write_text(xml_of(found))
+    return folder
+
+
+def longer(scene: Scene, steps: int = 110) -> Scene:
+    """Return a scene at more steps: slower, and seen where it was."""
+    old = np.linspace(0, 1, scene.seen.shape[1])
+    new = np.linspace(0, 1, steps)
+    nearest = np.abs(new[:, None] - old).argmin(1)
+    seen = scene.seen[:, nearest]
+    tracks = scene.tracks[:, nearest]
+    tracks[0] = np.stack([np.interp(new, old, scene.tracks[0, :, axis]) for axis in (0, 1)], 1)
+    return dataclasses.replace(scene, tracks=tracks, seen=seen)
+
+
+def rows_of(scene: Scene, name: str) -> DataFrame:
+    """Return the table of a scene of Argoverse 2: rows by track, the focal track the last."""
+    parts = [
+        {
+            "observed": step < 50,
+            "track_id": f"{1000 + agent}",
+            "object_type": "vehicle",
+            "object_category": 3 if agent == 0 else 1,
+            "timestep": step,
+            "position_x": float(scene.tracks[agent, step, 0]),
+            "position_y": float(scene.tracks[agent, step, 1]),
+            "heading": 0.5,
+            "velocity_x": 1.0,
+            "velocity_y": 2.0,
+        }
+        for agent in reversed(range(len(scene.tracks)))
+        for step in np.flatnonzero(scene.seen[agent]).tolist()
+    ]
+    fixed = {"scenario_id": name, "start_timestamp": 0, "end_timestamp": 10_900_000_000,
+             "num_timestamps": 110, "focal_track_id": "1000", "city": scene.city, "map_id": 7,
+             "slice_id": "a"}  # fmt: skip
+    return DataFrame(parts).assign(**fixed)
+
+
+def json_of(found: Lanes) -> dict:
+    """Return a map of Argoverse 2; the first lane has boundaries of two and three points alone."""
+
+    def points(line: np.ndarray) -> list[dict[str, float]]:
+        return [{"x": x, "y": y, "z": 3.5} for x, y in line.tolist()]
+
+    segments = {}
+    for lane, (line, flags) in enumerate(zip(found.points, found.flags, strict=True)):
+        segments[f"{5000 + lane}"] = {
+            "id": 5000 + lane,
+            "is_intersection": bool(flags[1]),
+            "lane_type": "VEHICLE",
+            "left_lane_mark_type": "NONE",
+            "left_lane_boundary": points(line[[0, 9]] + [0.0, 1.8]),
+            "right_lane_boundary": points(line[[0, 5, 9]] - [0.0, 1.8]),
+            "left_neighbor_id": None,
+            "predecessors": [4],
+            **({"centerline": points(line)} if lane else {}),
+        }
+    return {"lane_segments": segments, "drivable_areas": {}, "pedestrian_crossings": {}}
+
+
+def write_argoverse2(
+    folder: Path, splits: dict[str, tuple[Sequence[Scene], dict[str, Lanes]]]
+) -> Path:
+    """Write splits of scenes with 110 steps in the form of Argoverse 2."""
+    for split, (scenes, maps) in splits.items():
+        for number, scene in enumerate(scenes):
+            name = f"0000-{number}"
+            place = folder / argoverse2.SPLITS[split] / name
+            place.mkdir(parents=True)
+            rows_of(scene, name).to_parquet(place / f"scenario_{name}.parquet", index=False)
+            text = json.dumps(json_of(maps[scene.map]))
+            (place / f"log_map_archive_{name}.json").write_text(text)
     return folder

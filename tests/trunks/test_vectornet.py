@@ -50,6 +50,22 @@ def test_the_published_sizes_have_the_published_parameters() -> None:
     assert count(rectified.bridge) == 2_097_152
 
 
+def test_it_sees_and_forecasts_as_many_steps_as_it_is_told() -> None:
+    model = VectorNet.of(SIZES, observed=50, future=60)
+    tracks, lines = torch.randn(2, 3, 50, 2), torch.randn(2, 4, 10, 2)
+    inputs = {"tracks": tracks, "seen": torch.ones(2, 3, 50, dtype=torch.bool), "lanes": lines,
+              "flags": torch.zeros(2, 4, 3), "no_agent": torch.zeros(2, 3, dtype=torch.bool),
+              "no_lane": torch.zeros(2, 4, dtype=torch.bool)}  # fmt: skip
+    before = model(inputs)
+    assert before["trajectories"].shape == (2, 3, 3, 60, 2)
+    assert before["single"].shape == (2, 3, 60, 2)
+    inputs["tracks"] = tracks.clone()
+    inputs["tracks"][:, :, 0] += 1  # the first of all steps counts
+    assert not torch.equal(model(inputs)["single"], before["single"])
+    (linear,) = [one for one in model.decoder.single if isinstance(one, torch.nn.Linear)]
+    assert linear.out_features == 2 * 60
+
+
 def test_it_is_a_trunk_and_runs_in_parts(inputs: dict[str, Tensor]) -> None:
     model = make()
     assert isinstance(model, Trunk)

@@ -52,25 +52,27 @@ def scores(
     outputs: Mapping[str, Tensor],
     future: Float[Tensor, "batch steps 2"],
     k: int,
+    mean: str = "closest",
 ) -> dict[str, Float[Tensor, " batch"]]:
     """Return the benchmark's metrics of the first agent's ``k`` most likely trajectories.
 
-    The trajectory that counts is the one that ends closest, so minADE is the mean distance of that
-    one, not the least of the mean distances. Of fewer than ``k`` trajectories all count.
+    The trajectory that counts is the one that ends closest. Of fewer than ``k`` all count.
 
     Args:
         outputs: Of ``rectify.trunks.vectornet.Decoder``.
         future: Where the first agent was, all steps of it.
         k: How many trajectories may be right.
+        mean: What minADE is: ``closest``, the mean distance of the trajectory that ends closest, as
+            of Argoverse 1, or ``least``, the least of the mean distances, as of Argoverse 2.
     """
     found, likely = (one[:, :k] for one in ranked(outputs))
     shares = likely.softmax(1)
     apart = (found - future[:, None]).norm(dim=3)  # (batch, k, steps)
     best = apart[:, :, -1].argmin(1, keepdim=True)
     final = apart[:, :, -1].gather(1, best)[:, 0]
-    mean = apart.mean(2).gather(1, best)[:, 0]
+    means = apart.mean(2)
     return {
-        f"min_ade@{k}": mean,
+        f"min_ade@{k}": means.amin(1) if mean == "least" else means.gather(1, best)[:, 0],
         f"min_fde@{k}": final,
         f"miss_rate@{k}": (final > MISSED).float(),
         f"brier_min_fde@{k}": final + (1 - shares.gather(1, best)[:, 0]).square(),
@@ -89,14 +91,15 @@ def ranked(
 
 def constant_velocity(
     tracks: Float[Tensor, "batch agents steps 2"],
+    observed: int = OBSERVED,
 ) -> Float[Tensor, "batch agents future 2"]:
     """Return how agents go on with the mean velocity of the last second: the least that one asks.
 
     The mean is over ten steps, since one step has the noise of two positions.
     """
-    now = tracks[:, :, OBSERVED - 1]
-    step = (now - tracks[:, :, OBSERVED - 11]) / 10
-    ahead = torch.arange(1, tracks.shape[2] - OBSERVED + 1, device=tracks.device)
+    now = tracks[:, :, observed - 1]
+    step = (now - tracks[:, :, observed - 11]) / 10
+    ahead = torch.arange(1, tracks.shape[2] - observed + 1, device=tracks.device)
     return now[:, :, None] + step[:, :, None] * ahead[:, None]
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from rectify.data.draws import Draws
-from rectify.data.forecasts import OBSERVED, ForecastSet, load_scenes
+from rectify.data.forecasts import ForecastSet, load_scenes
 from rectify.tasks import unchanged
 from rectify.tasks.contract import Batch, Machine, Recipe, TestSet, Vision
 from rectify.tasks.motion_forecasting import measures
@@ -45,7 +45,7 @@ class SceneSource:
             more: What the scores need besides, the same for each batch.
         """
         self._scenes, self._device, self._more = scenes, machine.device, dict(more or {})
-        self._focal = torch.tensor([entry.loss_agents == "focal"])
+        self._focal, self._observed = torch.tensor([entry.loss_agents == "focal"]), entry.observed
 
     def __len__(self) -> int:
         return len(self._scenes)
@@ -57,13 +57,13 @@ class SceneSource:
         numbers = repeat(None) if draws is None else draws.split(batch_size)
         for batch, drawn in zip(items.split(batch_size), numbers, strict=False):
             made = {name: one.to(self._device) for name, one in self._scenes.batch(batch).items()}
-            tracks, seen = made["tracks"], made["seen"]
-            past = {"tracks": tracks[:, :, :OBSERVED], "seen": seen[:, :, :OBSERVED]}
+            tracks, seen, now = made["tracks"], made["seen"], self._observed
+            past = {"tracks": tracks[:, :, :now], "seen": seen[:, :, :now]}
             again = drawn is not None and len(batch.unique()) < len(batch)
             yield {
                 "inputs": {name: made[name] for name in GIVEN} | past,
-                "future": tracks[:, :, OBSERVED:],
-                "future_seen": seen[:, :, OBSERVED:],
+                "future": tracks[:, :, now:],
+                "future_seen": seen[:, :, now:],
                 "focal": self._focal,
                 **({"origins": batch[:, None]} if again else {}),
                 **self._more,
@@ -86,7 +86,8 @@ class MotionForecasting:
         self, entry: Settings, folder: Path, recipe: Recipe, machine: Machine
     ) -> Iterator[TestSet]:
         """Give the test set."""
-        more = {"ks": torch.tensor([entry.top_k])}
+        least = torch.tensor([entry.min_ade == "least"])
+        more = {"ks": torch.tensor([entry.top_k]), "least": least}
         yield TestSet("test", "-", SceneSource(load_scenes(folder, "test"), entry, machine, more))
 
     def trunk(self, entry: Settings, vision: Vision, recipe: Recipe | None) -> nn.Module:
@@ -97,7 +98,7 @@ class MotionForecasting:
                 f"start, since the trunk is a VectorNet from random weights, got {vision.timm}, "
                 f"{vision.family or 'none'} and {vision.start or 'none'}. Correct it."
             )
-        return VectorNet.of(vision.overrides)
+        return VectorNet.of(vision.overrides, entry.observed, entry.future)
 
     def starts(self, vision: Vision) -> list[Path]:
         """Return no file: training starts from random weights."""
@@ -110,9 +111,10 @@ class MotionForecasting:
 
     def scores(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Return the benchmark's metrics of each scene, and its loss."""
-        found = {}
+        found, future = {}, batch["future"][:, 0]
+        mean = "least" if "least" in batch and batch["least"].any() else "closest"
         for k in sorted({1, *batch["ks"].tolist()} if "ks" in batch else {1}):
-            found |= measures.scores(outputs, batch["future"][:, 0], k)
+            found |= measures.scores(outputs, future, k, mean)
         return {**found, "loss": self.losses(outputs, batch)}
 
     def answers(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:

@@ -101,6 +101,11 @@ def test_min_ade_is_not_the_least_of_all_but_that_of_the_trajectory_that_ends_cl
     outputs = {"trajectories": ways, "scores": torch.tensor([[[0.0, 1.0]]])}
     both, one = (measures.scores(outputs, goal, k) for k in (2, 1))
     assert both["min_ade@2"].item() == pytest.approx((29 * 5 + 1) / 30)
+    least = measures.scores(outputs, goal, 2, "least")  # as Argoverse 2 has it
+    assert least["min_ade@2"].item() == pytest.approx(2 / 30)
+    assert {name: one for name, one in least.items() if name != "min_ade@2"} == {
+        name: one for name, one in both.items() if name != "min_ade@2"
+    }
     assert one["min_ade@1"].item() == pytest.approx(2 / 30)
     assert one["miss_rate@1"].item() == 0
     assert one["brier_min_fde@1"].item() == pytest.approx(2.0)

@@ -8,6 +8,7 @@ test set has no futures, so the test split is the validation set, as in publishe
 with fewer than ten points keep their last one for the rest.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from rectify.data.forecasts import ForecastSet, Lanes, Scene
 
 EMBEDDED, IN_MEMORY = False, True
+STEPS = {"observed": 20, "future": 30}
 
 SPLITS = {"train": "train", "test": "val"}
 MAPS = {
@@ -61,23 +63,24 @@ def read(folder: Path, *, reach: float = 100.0) -> "dict[str, ForecastSet]":
     }
 
 
-def _scenes(folder: Path, place: str) -> "list[Scene]":
+def _scenes(folder: Path, place: str) -> "Iterator[Scene]":
     paths = sorted((folder / place).glob("*.csv"), key=lambda path: (len(path.stem), path.stem))
     if not paths:
         raise ValueError(f"{folder / place}: must hold scenes, got no .csv file. Get {SOURCE}.")
-    return [_scene(path, f"{place}/{path.name}") for path in paths]
+    return (_scene(path, f"{place}/{path.name}") for path in paths)
 
 
 def _scene(path: Path, source: str) -> "Scene":
     """Return one scene, the scored track first and the others in the order of the file."""
     import numpy as np
 
-    from rectify.data.forecasts import STEPS, Scene
+    from rectify.data.forecasts import Scene
 
+    steps = sum(STEPS.values())
     rows = _rows(path)
     times = np.unique(rows["TIMESTAMP"])
-    if len(times) != STEPS:
-        raise _wrong(path, f"a scene must have {STEPS} steps", f"{len(times)}")
+    if len(times) != steps:
+        raise _wrong(path, f"a scene must have {steps} steps", f"{len(times)}")
     tracks = list(dict.fromkeys(rows["TRACK_ID"]))
     scored = list(dict.fromkeys(rows["TRACK_ID"][rows["OBJECT_TYPE"] == SCORED]))
     if len(scored) != 1:
@@ -85,15 +88,16 @@ def _scene(path: Path, source: str) -> "Scene":
     order = {name: n for n, name in enumerate(dict.fromkeys([*scored, *tracks]))}
     who = rows["TRACK_ID"].map(order).to_numpy()
     when = np.searchsorted(times, rows["TIMESTAMP"])
-    seen = np.zeros((len(order), STEPS), bool)
+    seen = np.zeros((len(order), steps), bool)
     seen[who, when] = True
     if seen.sum() != len(rows):
         raise _wrong(path, "a track must have one row for a step", "two")
     if not seen[0].all():
-        raise _wrong(path, f"the {SCORED} must have {STEPS} steps", f"{seen[0].sum()}")
+        raise _wrong(path, f"the {SCORED} must have {steps} steps", f"{seen[0].sum()}")
     places = np.zeros((*seen.shape, 2))
     places[who, when] = rows[["X", "Y"]].to_numpy()
-    return Scene(places, seen, rows["CITY_NAME"].iloc[0], source)
+    city = rows["CITY_NAME"].iloc[0]
+    return Scene(places, seen, city, city, source)
 
 
 def _rows(path: Path) -> "DataFrame":

@@ -6,6 +6,7 @@ if TYPE_CHECKING:
     from rectify.data.forecasts import ForecastSet
 
 EMBEDDED = IN_MEMORY = True
+STEPS = {"observed": 20, "future": 30}
 
 
 def read(
