@@ -27,6 +27,7 @@ COMMANDS = {
     "evaluate": "accuracy of a trained run on the test sets",
     "export": "a trained run as a folder that plain timm loads, with a model card",
     "filtering": "activations of a trained run's tokens against masks of objects",
+    "submit": "forecasts of a benchmark's public test set, as its server takes them",
     "language-features": "features of the captions in every layer of a language model",
     "vision-features": "features of the images in every block of a ViT",
     "similarity": "Mutual-KNN, CKA and CKNNA between two models' features",

@@ -105,6 +105,13 @@ class ForecastSet:
             "no_lane": ~here,
         }
 
+    def on_map(
+        self, places: Float64[Tensor, "scenes modes steps 2"]
+    ) -> Float64[Tensor, "scenes modes steps 2"]:
+        """Return places that scored agents see as places on their maps."""
+        turned = places @ turn(self.headings)[:, None]
+        return turned + self.origins[:, None, None]
+
     @cached_property
     def _agent_ends(self) -> list[int]:
         return [0, *self.agents.cumsum(0).tolist()]

@@ -131,11 +131,11 @@ def json_of(found: Lanes) -> dict:
 def write_argoverse2(
     folder: Path, splits: dict[str, tuple[Sequence[Scene], dict[str, Lanes]]]
 ) -> Path:
-    """Write splits of scenes with 110 steps in the form of Argoverse 2."""
+    """Write splits of scenes with 110 steps, or ``unscored`` ones with 50, as Argoverse 2 is."""
     for split, (scenes, maps) in splits.items():
         for number, scene in enumerate(scenes):
             name = f"0000-{number}"
-            place = folder / argoverse2.SPLITS[split] / name
+            place = folder / (argoverse2.SPLITS | {"unscored": argoverse2.UNSCORED})[split] / name
             place.mkdir(parents=True)
             rows_of(scene, name).to_parquet(place / f"scenario_{name}.parquet", index=False)
             text = json.dumps(json_of(maps[scene.map]))

@@ -73,7 +73,7 @@ def test_the_files_give_the_scenes_that_were_written(source: Path) -> None:
             assert torch.equal(getattr(found[split], name), getattr(expected, name)), name
         torch.testing.assert_close(found[split].points, expected.points, rtol=0, atol=1e-8)
         assert found[split].cities == (city,) * len(scenes)
-        assert found[split].sources == tuple(places)
+        assert found[split].sources == tuple(f"{place} 1000" for place in places)
         assert found[split].lanes.min() > 0
     assert found["train"].tracks.shape[1] == 110
     assert set(listing_of(found)["name"]) == {"PIT", "MIA"}

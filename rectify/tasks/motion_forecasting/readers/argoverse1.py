@@ -1,14 +1,16 @@
 """Argoverse 1 motion forecasting v1.1 (Chang et al., CVPR 2019): a CSV per scene, a map per city.
 
-    train/data/<n>.csv, val/data/<n>.csv          TIMESTAMP,TRACK_ID,OBJECT_TYPE,X,Y,CITY_NAME
+    train/data/<n>.csv, val/data/<n>.csv, test_obs/data/<n>.csv
+                                                  TIMESTAMP,TRACK_ID,OBJECT_TYPE,X,Y,CITY_NAME
     map_files/pruned_argoverse_{MIA_10316,PIT_10314}_vector_map.xml
 
 Each scene has 50 steps at 10 Hz, and one track of type AGENT, whose future is scored. The public
-test set has no futures, so the test split is the validation set, as in published tables. Lanes
-with fewer than ten points keep their last one for the rest.
+test set has no futures, so the test split is the validation set, as in published tables; what a
+model says of the public one is written for the benchmark's server. Lanes with fewer than ten
+points keep their last one for the rest.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
@@ -16,6 +18,7 @@ from xml.etree import ElementTree
 from rectify.tasks.image_classification.folders import check_present
 
 if TYPE_CHECKING:
+    import numpy as np
     from pandas import DataFrame
 
     from rectify.data.forecasts import ForecastSet, Lanes, Scene
@@ -24,11 +27,13 @@ EMBEDDED, IN_MEMORY = False, True
 STEPS = {"observed": 20, "future": 30}
 
 SPLITS = {"train": "train", "test": "val"}
+UNSCORED = "test_obs"
 MAPS = {
     "MIA": "pruned_argoverse_MIA_10316_vector_map.xml",
     "PIT": "pruned_argoverse_PIT_10314_vector_map.xml",
 }
 SCORED = "AGENT"
+SUBMISSION = "argoverse_forecasting"
 COLUMNS = {
     "TIMESTAMP": "float64", "TRACK_ID": "str", "OBJECT_TYPE": "str", "X": "float64",
     "Y": "float64", "CITY_NAME": "str",
@@ -53,30 +58,70 @@ def read(folder: Path, *, reach: float = 100.0) -> "dict[str, ForecastSet]":
     """
     from rectify.data.forecasts import gathered
 
-    files = {city: folder / "map_files" / name for city, name in MAPS.items()}
     places = [folder / place / "data" for place in SPLITS.values()]
-    check_present(folder, [*places, *files.values()], SOURCE)
-    maps = {city: _map(path) for city, path in files.items()}
+    check_present(folder, [*places, *_files(folder).values()], SOURCE)
+    maps, steps = _maps(folder), sum(STEPS.values())
     return {
-        split: gathered(_scenes(folder, f"{place}/data"), maps, reach)
+        split: gathered(_scenes(folder, f"{place}/data", steps), maps, reach)
         for split, place in SPLITS.items()
     }
 
 
-def _scenes(folder: Path, place: str) -> "Iterator[Scene]":
+def read_unscored(folder: Path, *, reach: float = 100.0) -> "ForecastSet":
+    """Return the public test set, without futures; arguments and errors as of ``read``."""
+    from rectify.data.forecasts import gathered
+
+    place = f"{UNSCORED}/data"
+    check_present(folder, [folder / place, *_files(folder).values()], SOURCE)
+    observed = STEPS["observed"]
+    return gathered(_scenes(folder, place, observed), _maps(folder), reach, observed)
+
+
+def write_submission(
+    path: Path, sources: Sequence[str], trajectories: "np.ndarray", probabilities: "np.ndarray"
+) -> None:
+    """Write forecasts as the benchmark's server takes them: a row for each point.
+
+    Args:
+        path: Ends in ``.h5``.
+        sources: Of the scenes.
+        trajectories: On the map (scenes, modes, steps, 2).
+        probabilities: (scenes, modes).
+    """
+    import h5py
+    import numpy as np
+
+    scenes, modes, steps, _ = trajectories.shape
+    numbers = np.array([int(Path(source).stem) for source in sources])
+    rows = np.empty((scenes, modes, steps, 4))
+    rows[..., 0] = numbers[:, None, None]
+    rows[..., 1:3] = trajectories
+    rows[..., 3] = probabilities[..., None]
+    with h5py.File(path, "w") as file:
+        file.create_dataset(SUBMISSION, data=rows.reshape(-1, 4), compression="gzip")
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    return {city: folder / "map_files" / name for city, name in MAPS.items()}
+
+
+def _maps(folder: Path) -> "dict[str, Lanes]":
+    return {city: _map(path) for city, path in _files(folder).items()}
+
+
+def _scenes(folder: Path, place: str, steps: int) -> "Iterator[Scene]":
     paths = sorted((folder / place).glob("*.csv"), key=lambda path: (len(path.stem), path.stem))
     if not paths:
         raise ValueError(f"{folder / place}: must hold scenes, got no .csv file. Get {SOURCE}.")
-    return (_scene(path, f"{place}/{path.name}") for path in paths)
+    return (_scene(path, f"{place}/{path.name}", steps) for path in paths)
 
 
-def _scene(path: Path, source: str) -> "Scene":
+def _scene(path: Path, source: str, steps: int) -> "Scene":
     """Return one scene, the scored track first and the others in the order of the file."""
     import numpy as np
 
     from rectify.data.forecasts import Scene
 
-    steps = sum(STEPS.values())
     rows = _rows(path)
     times = np.unique(rows["TIMESTAMP"])
     if len(times) != steps:

@@ -2,15 +2,17 @@
 
     train/<id>/scenario_<id>.parquet, val/<id>/...   a row for each track and step
     train/<id>/log_map_archive_<id>.json             the map around it: lane_segments
+    test/<id>/...                                    the same with the observed steps alone
 
 Each scene has 110 steps at 10 Hz, 50 of them observed, and one focal track, whose future is scored.
-The public test set has no futures, so the test split is the validation set. A lane is ten points,
+The public test set has no futures, so the test split is the validation set; what a model says of
+the public one is written for the benchmark's server. A lane is ten points,
 evenly along its centre line, or along the middle of its two boundaries where a map has no centre
 lines. The maps say neither how a lane turns nor whether it is controlled.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,10 +28,15 @@ EMBEDDED, IN_MEMORY = False, True
 
 STEPS = {"observed": 50, "future": 60}
 SPLITS = {"train": "train", "test": "val"}
+UNSCORED = "test"
 COLUMNS = {
     "track_id": "str", "timestep": "int64", "position_x": "float64", "position_y": "float64",
     "focal_track_id": "str", "city": "str",
 }  # fmt: skip
+SUBMISSION = (
+    *("scenario_id", "track_id", "probability"),
+    *("predicted_trajectory_x", "predicted_trajectory_y"),
+)
 BOUNDARIES = ("left_lane_boundary", "right_lane_boundary")
 SOURCE = "Argoverse 2's motion forecasting (https://www.argoverse.org/av2.html)"
 COMPLETE: dict[tuple[str, ...], int] = {("train",): 199_908, ("test",): 24_988}
@@ -47,29 +54,62 @@ def read(folder: Path, *, reach: float = 100.0) -> "dict[str, ForecastSet]":
     """
     from rectify.data.forecasts import gathered
 
+    steps = sum(STEPS.values())
     check_present(folder, [folder / place for place in SPLITS.values()], SOURCE)
     return {
-        split: gathered(_scenes(folder, place), _Maps(folder), reach, STEPS["observed"])
+        split: gathered(_scenes(folder, place, steps), _Maps(folder), reach, STEPS["observed"])
         for split, place in SPLITS.items()
     }
 
 
-def _scenes(folder: Path, place: str) -> "Iterator[Scene]":
+def read_unscored(folder: Path, *, reach: float = 100.0) -> "ForecastSet":
+    """Return the public test set, without futures; arguments and errors as of ``read``."""
+    from rectify.data.forecasts import gathered
+
+    observed = STEPS["observed"]
+    check_present(folder, [folder / UNSCORED], SOURCE)
+    return gathered(_scenes(folder, UNSCORED, observed), _Maps(folder), reach, observed)
+
+
+def write_submission(
+    path: Path, sources: Sequence[str], trajectories: "np.ndarray", probabilities: "np.ndarray"
+) -> None:
+    """Write forecasts as the benchmark's server takes them: a row for each trajectory.
+
+    Args:
+        path: Ends in ``.parquet``.
+        sources: Of the scenes.
+        trajectories: On the map (scenes, modes, steps, 2).
+        probabilities: (scenes, modes).
+    """
+    from pandas import DataFrame
+
+    rows = [
+        (place.rpartition("/")[2], track, float(share), way[:, 0], way[:, 1])
+        for source, ways, shares in zip(sources, trajectories, probabilities, strict=True)
+        for place, _, track in [source.rpartition(" ")]
+        for way, share in zip(ways, shares, strict=True)
+    ]
+    DataFrame(rows, columns=SUBMISSION).to_parquet(path, index=False)
+
+
+def _scenes(folder: Path, place: str, steps: int) -> "Iterator[Scene]":
     paths = sorted(path for path in (folder / place).iterdir() if path.is_dir())
     if not paths:
         raise ValueError(f"{folder / place}: must hold scenes, got no folder. Get {SOURCE}.")
     return (
-        _scene(path / f"scenario_{path.name}.parquet", f"{place}/{path.name}") for path in paths
+        _scene(path / f"scenario_{path.name}.parquet", f"{place}/{path.name}", steps)
+        for path in paths
     )
 
 
-def _scene(path: Path, source: str) -> "Scene":
+def _scene(path: Path, place: str, steps: int) -> "Scene":
     """Return one scene, the scored track first and the others in the order of the file."""
     import numpy as np
 
     from rectify.data.forecasts import Scene
 
-    steps, rows = sum(STEPS.values()), _rows(path)
+    rows = _rows(path)
     focal = list(dict.fromkeys(rows["focal_track_id"]))
     if len(focal) != 1:
         raise _wrong(path, "one track must be focal", f"{len(focal)}")
@@ -85,7 +125,7 @@ def _scene(path: Path, source: str) -> "Scene":
         raise _wrong(path, f"the focal track must have {steps} steps", f"{seen[0].sum()}")
     places = np.zeros((*seen.shape, 2))
     places[who, when] = rows[["position_x", "position_y"]].to_numpy()
-    return Scene(places, seen, rows["city"].iloc[0], source, source)
+    return Scene(places, seen, rows["city"].iloc[0], place, f"{place} {focal[0]}")
 
 
 def _rows(path: Path) -> "DataFrame":
