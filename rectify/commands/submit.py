@@ -15,7 +15,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from rectify.arguments import add_machine, natural
+from rectify.arguments import add_machine, natural, positive
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--block", type=Path)
     parser.add_argument("--reader", choices=("argoverse1", "argoverse2"), required=True)
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--reach", type=float, default=100.0, help="metres, as for the training")
+    parser.add_argument("--reach", type=positive, default=100, help="metres, as for training")
     parser.add_argument("--seed", type=natural, required=True)
     add_machine(parser)
     parser.add_argument("--output", type=Path, required=True)

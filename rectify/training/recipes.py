@@ -12,6 +12,7 @@ pang-points        Pang et al. 2024, App. C.2: the same, and the rectifier learn
                    rate
 pang-points-code   their released code: biases and norms learn at a tenth, the rectifier at a half
 pang-vectornet     Pang et al. 2024, App. C.4: VectorNet on Argoverse
+pang-mmtransformer Pang et al. 2024, App. C.4: mmTransformer on Argoverse; "drop by 1/4" as x 0.25
 streaming-vectornet  the same author's released training of VectorNet (Pang et al. 2023); its
                    warm-up of 1,000 steps in front of 24 epochs is an epoch here, and first
                    weights are torch's own, not Xavier's with biases in 0 .. 1
@@ -258,6 +259,9 @@ RECIPES: dict[str, Recipe] = {
         }
     ),
     "pang-vectornet": VECTORNET,
+    "pang-mmtransformer": VECTORNET.model_copy(
+        update={"epochs": 32, "schedule": "step", "milestones": (20, 24, 28), "gamma": 0.25}
+    ),
     "streaming-vectornet": VECTORNET.model_copy(
         update={
             "epochs": 25,

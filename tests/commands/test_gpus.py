@@ -21,6 +21,7 @@ FEATURES = ("--pairs", "p", "--batch-size", "2", "--output", "f.safetensors")
         ("train", *RUN[:2], *RUN[4:], "--states", "s", "--output", "o"),
         ("evaluate", *RUN, "--output", "scores.csv"),
         ("filtering", *RUN, "--masks", "masks", "--output", "filtering.csv"),
+        ("submit", *RUN[:4], *RUN[6:], "--reader", "argoverse1", "--folder", "f", "--output", "o"),
         ("vision-features", "--pretrained", VISION, "--seed", "0", *FEATURES),
         ("language-features", "--language", "tiny", "--checkpoint", "c", *FEATURES),
         ("cost", "--vision", "vit_tiny_patch16_224", "--language", "llama-7b", "--time"),

@@ -58,6 +58,10 @@ LINES: dict[str, dict[str, object]] = {
         "--config": FILES, "--filtering": JSONS, "--model": FILES, "--data": FILES,
         "--masks": FILES, "--seed": NUMBERS, "--threads": NUMBERS, "--output": FILES,
     },
+    "submit": {
+        "--config": FILES, "--model": FILES, "--reader": WORDS, "--folder": FILES,
+        "--reach": NUMBERS, "--seed": NUMBERS, "--threads": NUMBERS, "--output": FILES,
+    },
     "language-features": {
         "--language": WORDS, "--checkpoint": FILES, "--pairs": FILES, "--batch-size": NUMBERS,
         "--procedure": JSONS, "--threads": NUMBERS, "--output": FILES,
@@ -98,6 +102,7 @@ GOOD = {  # what is right, so that a line gets as far as its mistake
     "--kind": "model", "--config": "run.json", "--data": "folder", "--pairs": "folder",
     "--settings": "{}", "--target": "table3", "--title": "T", "--benchmarks": "folder",
     "--vision": "vision.safetensors", "--checkpoint": "checkpoint", "--prepared": "folder",
+    "--reader": "argoverse1", "--reach": "50",
     "--depth": "4", "--layers": "0", "--score": "cka", "--states": "states", "--masks": "folder",
 }  # fmt: skip
 WRITTEN = ("--output", "--folder")

@@ -26,6 +26,10 @@ POINT_BERT = Model("point-bert", "Point-BERT", 22_059_535)
 CIFAR = Model("cifar100", "CIFAR-100", 0)
 CALTECH = Model("caltech256", "Caltech 256", 0)
 BAR = Model("bar", "BAR", 0)
+ARGOVERSE = Model("argoverse", "Argoverse", 0)
+MMTRANSFORMER = Model("mmtransformer", "mmTransformer", 2_208_989)
+FORECASTS = {"minADE": "min_ade", "minFDE": "min_fde", "MR": "miss_rate"}
+UNPRINTED = {("min_ade", 1): 9.0, ("min_fde", 1): 9.0, ("miss_rate", 1): 0.9}
 INSERTED = {"variant": "insert", "language": LLAMA, "layer": 31, "position": "end"}
 AUXILIARY = {**INSERTED, "variant": "auxiliary", "lambda_init": 0.35}
 
@@ -160,12 +164,34 @@ PANG_NAMES = {"clean": "test", "-C": "c", "-A": "a", "-SK": "sk", "-R": "r", "ac
               "acc@5": "k"}  # fmt: skip
 
 
+def forecasts(table: str, row: str) -> dict[tuple[str, int], float]:
+    """Return what a run has scored whose numbers on Argoverse are those of a printed row."""
+    found = dict(UNPRINTED)
+    for cell in printed(table).cells:
+        if cell.row == Label(row) and "Argoverse" in cell.column.group:
+            name, several, _ = cell.column.name.partition(", 6 best")
+            value = cell.value / 100 if cell.unit == "%" else cell.value
+            found[FORECASTS[name], 6 if several else 1] = value
+    return found
+
+
+def forecasting(table: str, row: str, model: Model, **settings: object) -> Run:
+    """Return a run on Argoverse that has scored what a row prints."""
+    return Run(
+        ARGOVERSE, model, lambda *_: 0.0, lambda *_: 1e-3, task="motion_forecasting", k=6,
+        scores=forecasts(table, row), **settings,
+    )  # fmt: skip
+
+
 def pang(table: str) -> list[Run]:
     """Return the runs of a table of Pang et al., from its printed rows and column heads."""
     theirs, runs = printed(table), []
     for row in theirs.rows:
         model, _, added = row.name.partition(" +")
         for group in dict.fromkeys(column.group for column in theirs.columns):
+            if group.startswith(ARGOVERSE.title):
+                runs.append(forecasting(table, row.name, MMTRANSFORMER, **_inserted(added)))
+                continue
             percent = {
                 PANG_NAMES[cell.column.name]: cell.value
                 for cell in theirs.cells

@@ -158,6 +158,22 @@ PUBLISHED = {
         },
         MOTION_WRITTEN,
     ),
+    "pang-mmtransformer": Published(
+        "Pang et al. 2024, App. C.4: AdamW, 5e-4, 32 epochs, batches of 32, a rate dropped by 1/4 "
+        "at epochs 20, 24 and 28; the rest as of pang-vectornet",
+        {
+            "batch_size": 32,
+            "opt": "adamw",
+            "lr": 5e-4,
+            "weight_decay": 0.01,
+            "epochs": 32,
+            "warmup_epochs": 0,
+            "warmup_lr": 1e-6,
+            "min_lr": 0.0,
+            "clip_grad": None,
+        },
+        {**MOTION_WRITTEN, "schedule": "step", "milestones": (20, 24, 28), "gamma": 0.25},
+    ),
     "streaming-vectornet": Published(
         "ziqipang/StreamingForecasting, configuration of VectorNet at eb3545b",
         {

@@ -1,5 +1,6 @@
 """Pang et al.'s Table 4: errors, of which less is a gain."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -7,37 +8,24 @@ from pandas import DataFrame
 
 from rectify.analysis.latex import to_latex
 from rectify.analysis.printing import to_markdown
-from rectify.analysis.published import Label, printed
+from rectify.analysis.published import printed
 from rectify.targets import pang_table4
 from tests.helpers import synthetic
-from tests.helpers.printed import INSERTED
+from tests.helpers.printed import ARGOVERSE, INSERTED, UNPRINTED, forecasting
 from tests.helpers.synthetic import Model, Run
-
-ARGOVERSE = Model("argoverse", "Argoverse", 0)
-NAMES = {"minADE": "min_ade", "minFDE": "min_fde", "MR": "miss_rate"}
-UNPRINTED = {("min_ade", 1): 9.0, ("min_fde", 1): 9.0, ("miss_rate", 1): 0.9}
-
-
-def scored(row: str) -> dict[tuple[str, int], float]:
-    """Return what a run has scored whose numbers are those of a printed row."""
-    found = dict(UNPRINTED)
-    for cell in printed("pang_table4").cells:
-        if cell.row == Label(row):
-            name, several, _ = cell.column.name.partition(", 6 best")
-            value = cell.value / 100 if cell.unit == "%" else cell.value
-            found[NAMES[name], 6 if several else 1] = value
-    return found
 
 
 def runs(data: Model = ARGOVERSE) -> list[Run]:
     return [
-        Run(
-            data, Model(model.lower(), model, 1e6), lambda *_: 0.0, lambda *_: 1e-3,
-            task="motion_forecasting", k=6, scores=scored(f"{model}{added}"), **settings,
+        dataclasses.replace(
+            forecasting(
+                "pang_table4", f"{model}{added}", Model(model.lower(), model, 1e6), **settings
+            ),
+            data=data,
         )
         for model in ("VectorNet", "mmTransformer")
         for added, settings in (("", {}), (" +LLaMA", INSERTED))
-    ]  # fmt: skip
+    ]
 
 
 def table(root: Path, data: Model = ARGOVERSE) -> DataFrame:

@@ -38,11 +38,11 @@ def test_the_grid_of_pang_et_al_is_a_page_of_its_own(project: Path) -> None:
     runs = {
         "table 1, figure F": 6,  # three ViTs, with and without
         "table 2": 6 * 2,  # six sets of clouds, with and without
-        "table 4": 2,
+        "table 4": 2 * 2,  # two models
         "forecasts": 1,  # the second path
         "table 3": 6,  # two ViTs, two layers
         "tables 6 and A": 2 + 4,  # MLP and tuned; the same and vanilla, frozen with 100 epochs
-        "table B": 1 + 2 + 3 * 2,  # the random block; it and the MLP for clips and clouds
+        "table B": 1 + 2 + 3 * 2 + 2,  # the random block; it and the MLP for all but images
         "table C": 5,
         "table D": 3,  # head, middle, and two layers
         "figure 2": 4 + 4,  # its last layers are those of tables D and C

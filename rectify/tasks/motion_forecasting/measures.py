@@ -1,11 +1,11 @@
 """The loss of each scene, and the metrics of Argoverse 1 (``eval_forecasting.py`` of its API)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import cross_entropy, smooth_l1_loss
+from torch.nn.functional import cross_entropy, kl_div, smooth_l1_loss
 
 from rectify.data.forecasts import OBSERVED
 
@@ -19,15 +19,15 @@ def losses(
     seen: Bool[Tensor, "batch agents steps"],
     focal: bool,
 ) -> Float[Tensor, " batch"]:
-    """Return the mean over a scene's own agents of three losses, one value for each scene.
+    """Return the mean over a scene's own agents of their losses, one value for each scene.
 
-    They are the smooth L1 distance, summed over the steps that were seen, of the trajectory that
-    ends closest to the last of them, and of the single one; and the cross entropy of the first's
-    score. The published code divides by the agents of the whole batch, so that a scene's gradient
-    depends on the others of its batch.
+    What an agent's trajectories are learned from is the one that ends closest to the last step at
+    which it was seen. The published code divides by the agents of the whole batch, so that a
+    scene's gradient depends on the others of its batch.
 
     Args:
-        outputs: Of ``rectify.trunks.vectornet.Decoder``.
+        outputs: Of the ``Decoder`` of ``rectify.trunks.vectornet`` or of ``mmtransformer``, whose
+            own losses are taken.
         future: Where agents were.
         seen: At which steps; an agent without any counts for nothing.
         focal: Whether only the first agent counts.
@@ -35,17 +35,56 @@ def losses(
     if focal:
         outputs = {name: one[:, :1] for name, one in outputs.items()}
         future, seen = future[:, :1], seen[:, :1]
-    found, scores, single = (outputs[name].float() for name in ("trajectories", "scores", "single"))
-    counts = seen.any(2)
+    found, counts = outputs["trajectories"].float(), seen.any(2)
     last = seen.shape[2] - 1 - seen.flip(2).long().argmax(2)  # (batch, agents)
-    closest = _distances(found.detach(), future, last).argmin(2)
-    chosen = found.gather(2, _at(closest, found))[:, :, 0]
-    apart = sum(
-        smooth_l1_loss(one, future, reduction="none").sum(3) for one in (chosen, single)
-    )  # (batch, agents, steps)
-    likely = cross_entropy(scores.flatten(0, 1), closest.flatten(), reduction="none")
-    each = (apart * seen).sum(2) + likely.unflatten(0, closest.shape)
+    apart = _distances(found.detach(), future, last)
+    chosen = found.gather(2, _at(apart.argmin(2), found))[:, :, 0]
+    scores = outputs["scores"].float()
+    if "single" in outputs:
+        each = _of_places([chosen, outputs["single"].float()], future, seen)
+        each = each + _of_the_closest(scores, apart)
+    else:
+        each = _of_steps(chosen, future, seen) + _of_all(scores, apart)
     return (each * counts).sum(1) / counts.sum(1).clamp(min=1)
+
+
+def _of_places(
+    ways: Sequence[Float[Tensor, "batch agents steps 2"]], future: Tensor, seen: Tensor
+) -> Float[Tensor, "batch agents"]:
+    """Return VectorNet's smooth L1 distance, summed over the steps that were seen, of some ways."""
+    apart = sum(smooth_l1_loss(one, future, reduction="none").sum(3) for one in ways)
+    return (apart * seen).sum(2)
+
+
+def _of_steps(
+    way: Float[Tensor, "batch agents steps 2"], future: Tensor, seen: Tensor
+) -> Float[Tensor, "batch agents"]:
+    """Return mmTransformer's Huber loss of each step's displacement where both ends were seen.
+
+    The first step is from the last observed position, which is common to both.
+    """
+    off = way - future
+    moves = torch.cat([off[:, :, :1], off[:, :, 1:] - off[:, :, :-1]], 2)
+    both = torch.cat([seen[:, :, :1], seen[:, :, 1:] & seen[:, :, :-1]], 2)
+    apart = smooth_l1_loss(moves, torch.zeros_like(moves), reduction="none").sum(3)
+    return (apart * both).sum(2)
+
+
+def _of_the_closest(
+    scores: Float[Tensor, "batch agents modes"], apart: Float[Tensor, "batch agents modes"]
+) -> Float[Tensor, "batch agents"]:
+    """Return VectorNet's cross entropy of the score of the trajectory that ends closest."""
+    closest = apart.argmin(2)
+    likely = cross_entropy(scores.flatten(0, 1), closest.flatten(), reduction="none")
+    return likely.unflatten(0, closest.shape)
+
+
+def _of_all(
+    scores: Float[Tensor, "batch agents modes"], apart: Float[Tensor, "batch agents modes"]
+) -> Float[Tensor, "batch agents"]:
+    """Return mmTransformer's divergence of the scores from what the ends' distances say."""
+    wanted = (-apart).log_softmax(2)
+    return kl_div(scores.log_softmax(2), wanted, reduction="none", log_target=True).sum(2)
 
 
 def scores(

@@ -37,7 +37,7 @@ class Public(NamedTuple):
         self.reader.write_submission(path, self.scenes.sources, ways, shares)
 
 
-def public(reader: str, folder: Path, reach: float, entry: Entry, machine: Machine) -> Public:
+def public(reader: str, folder: Path, reach: int, entry: Entry, machine: Machine) -> Public:
     """Return a benchmark's public test set.
 
     Args:
@@ -59,7 +59,7 @@ def public(reader: str, folder: Path, reach: float, entry: Entry, machine: Machi
             f"submit: the run must see and forecast {wanted} steps for {reader}, got {got}. Name a "
             "run that has learned such a set."
         )
-    scenes = module.read_unscored(folder, reach=reach)
+    scenes = module.read_unscored(folder, reach=float(reach))
     return Public(module, scenes, SceneSource(scenes, entry, machine))
 
 

@@ -1,4 +1,4 @@
-"""Motion forecasting: VectorNet on tracks and lanes, as Pang et al. (2024), Sec. 4.4."""
+"""Motion forecasting from tracks and lanes, as Pang et al. (2024), Sec. 4.4."""
 
 from collections.abc import Iterator
 from itertools import repeat
@@ -14,9 +14,12 @@ from rectify.tasks import unchanged
 from rectify.tasks.contract import Batch, Machine, Recipe, TestSet, Vision
 from rectify.tasks.motion_forecasting import measures
 from rectify.tasks.motion_forecasting.settings import METRICS, Settings
+from rectify.trunks.mmtransformer import MmTransformer
 from rectify.trunks.vectornet import VectorNet
+from rectify.typed import check_known
 
 NO_TIMM = "none"
+FAMILIES = {"vectornet": VectorNet, "mmtransformer": MmTransformer}
 GIVEN = ("no_agent", "lanes", "flags", "no_lane")
 """What the model is called with besides the observed steps of the tracks."""
 
@@ -91,14 +94,17 @@ class MotionForecasting:
         yield TestSet("test", "-", SceneSource(load_scenes(folder, "test"), entry, machine, more))
 
     def trunk(self, entry: Settings, vision: Vision, recipe: Recipe | None) -> nn.Module:
-        """Return a VectorNet."""
-        if vision.timm != NO_TIMM or vision.family is not None or vision.start is not None:
+        """Return a trunk of the named family; a VectorNet, where none is named."""
+        if vision.timm != NO_TIMM or vision.start is not None:
             raise ValueError(
-                f"motion_forecasting: {vision.name} must have timm: {NO_TIMM}, no family and no "
-                f"start, since the trunk is a VectorNet from random weights, got {vision.timm}, "
-                f"{vision.family or 'none'} and {vision.start or 'none'}. Correct it."
+                f"motion_forecasting: {vision.name} must have timm: {NO_TIMM} and no start, since "
+                f"training starts from random weights, got {vision.timm} and "
+                f"{vision.start or 'none'}. Correct it."
             )
-        return VectorNet.of(vision.overrides, entry.observed, entry.future)
+        family = vision.family or "vectornet"
+        where = f"motion_forecasting: family of {vision.name}"
+        check_known(where, family, FAMILIES, "a known form of the trunk")
+        return FAMILIES[family].of(vision.overrides, entry.observed, entry.future)
 
     def starts(self, vision: Vision) -> list[Path]:
         """Return no file: training starts from random weights."""

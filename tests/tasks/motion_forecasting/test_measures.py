@@ -64,6 +64,43 @@ def test_the_loss_of_a_scene_is_that_of_its_own_agents(focal: bool) -> None:
     assert found[2] == 0  # nobody was seen again
 
 
+def loss_of_proposals(outputs: dict, future: Tensor, seen: Tensor, scene: int) -> float:
+    """One scene's loss of mmTransformer, in plain numbers."""
+    each = []
+    for agent in range(AGENTS):
+        steps = [t for t in range(STEPS) if seen[scene, agent, t]]
+        if not steps:
+            continue
+        goal = future[scene, agent].tolist()
+        found = outputs["trajectories"][scene, agent].tolist()
+        ends = [math.dist(mode[steps[-1]], goal[steps[-1]]) for mode in found]
+        way = found[ends.index(min(ends))]
+        total = 0.0
+        for step in steps:
+            if step > 0 and step - 1 not in steps:
+                continue
+            for axis in (0, 1):
+                ours = way[step][axis] - (way[step - 1][axis] if step else 0)
+                theirs = goal[step][axis] - (goal[step - 1][axis] if step else 0)
+                total += smooth(ours - theirs)
+        wanted = [math.exp(-end) / sum(math.exp(-one) for one in ends) for end in ends]
+        scores = outputs["scores"][scene, agent].tolist()
+        given = [math.exp(one) / sum(map(math.exp, scores)) for one in scores]
+        each.append(
+            total + sum(p * (math.log(p) - math.log(q)) for p, q in zip(wanted, given, strict=True))
+        )
+    return sum(each) / len(each) if each else 0.0
+
+
+def test_without_a_single_trajectory_the_loss_is_that_of_steps_and_of_all_ends() -> None:
+    outputs, (future, seen) = made(), truth()
+    del outputs["single"]
+    found = measures.losses(outputs, future, seen, False)
+    expected = [loss_of_proposals(outputs, future, seen, scene) for scene in range(BATCH)]
+    assert found.tolist() == pytest.approx(expected, rel=1e-5)
+    assert found[2] == 0
+
+
 def by_hand(outputs: dict, goal: Tensor, scene: int, k: int) -> dict[str, float]:
     """The metrics of one scene as the benchmark's API computes them."""
     scores = outputs["scores"][scene, 0].tolist()

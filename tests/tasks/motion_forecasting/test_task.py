@@ -21,11 +21,14 @@ from rectify.tasks.contract import Machine
 from rectify.tasks.motion_forecasting.settings import Settings
 from rectify.tasks.motion_forecasting.task import TASK, SceneSource
 from rectify.training.recipes import recipe
+from rectify.trunks.vectornet import VectorNet
 from tests.helpers.moments import assert_close
 
 CPU = torch.device("cpu")
+SIZES = {"vectornet": {"width": 4, "layers": 2},
+         "mmtransformer": {"dim": 8, "layers": 1, "lane_width": 4}}  # fmt: skip
 VISION = SimpleNamespace(
-    name="small", timm="none", overrides={"width": 4, "layers": 2}, family=None, start=None
+    name="small", timm="none", overrides=SIZES["vectornet"], family=None, start=None
 )
 
 
@@ -43,10 +46,13 @@ def batch_of(scenes: ForecastSet, items: list[int], **more: object) -> dict:
     return next(iter(read.read(torch.tensor(items), len(items))))
 
 
-@pytest.fixture
-def model() -> torch.nn.Module:
+@pytest.fixture(params=SIZES)
+def model(request: pytest.FixtureRequest) -> torch.nn.Module:
     torch.manual_seed(0)
-    return TASK.trunk(entry(), VISION, None).eval()
+    vision = SimpleNamespace(
+        **{**vars(VISION), "family": request.param, "overrides": SIZES[request.param]}
+    )
+    return TASK.trunk(entry(), vision, None).eval()
 
 
 def test_a_model_sees_a_scene_as_its_scored_agent_does(scenes: ForecastSet) -> None:
@@ -222,11 +228,14 @@ def test_gsnr_is_that_of_single_scenes(
         loss = losses(model(alone["inputs"]), alone).sum()
         found.append(torch.autograd.grad(loss, list(named.values())))
     stacks = dict(zip(named, map(torch.stack, zip(*found, strict=True)), strict=True))
-    key = "1.key.bias"
-    assert stacks[key].abs().max() < 1e-8 * stacks["1.query.bias"].abs().max()
+    keys = [name for name in stacks if name.endswith("key.bias")]
+    assert keys
+    for key in keys:
+        query = stacks[key.replace("key", "query")]
+        assert stacks[key].abs().max() < 1e-8 * query.abs().max()
     own = {name: (one.mean(0), one.var(0, correction=0)) for name, one in stacks.items()}
     assert_close(moments, own, 1e-5)
-    without = {name: one for name, one in moments.items() if name != key}
+    without = {name: one for name, one in moments.items() if name not in keys}
     assert gsnr(moments) == gsnr(without)  # rounding noise of the key's bias is left out
 
 
@@ -263,12 +272,24 @@ def test_answers_are_the_scored_agent_s_forecasts_the_most_likely_first(
 
 
 @pytest.mark.parametrize(
-    "change", [{"timm": "vit_tiny_patch16_224"}, {"family": "other"}, {"start": "file"}]
+    ("change", "said"),
+    [
+        ({"timm": "vit_tiny_patch16_224"}, "small must have timm: none and no start"),
+        ({"start": "file"}, "small must have timm: none and no start"),
+        (
+            {"family": "mmtransformers"},
+            "family of small: must be a known form .* Did you mean mmtransformer",
+        ),
+    ],
 )
-def test_another_trunk_is_refused(change: dict) -> None:
+def test_another_trunk_is_refused(change: dict, said: str) -> None:
     vision = SimpleNamespace(**{**vars(VISION), **change})
-    with pytest.raises(ValueError, match="small must have timm: none, no family and no start"):
+    with pytest.raises(ValueError, match=said):
         TASK.trunk(entry(), vision, None)
+
+
+def test_a_vectornet_is_what_is_not_named_otherwise() -> None:
+    assert isinstance(TASK.trunk(entry(), VISION, None), VectorNet)
 
 
 def test_what_changes_images_is_refused(tmp_path: Path) -> None:
