@@ -6,9 +6,9 @@ from rectify.analysis import factors
 from rectify.controls import CONTROLS, VARIANTS
 
 FEATURES = ("F_E", "F_L1", "F_A", "F_F", "F_L2", "F_S")
-"""Places from the ViT to the linear down: Pang et al. (2024), Sec. 6.1; then after a skip."""
+"""Places from the trunk to the linear down: Pang et al. (2024), Sec. 6.1; then after a skip."""
 TITLES = {
-    "F_E": "$F_E$\nViT",
+    "F_E": "$F_E$\ntrunk",
     "F_L1": "$F_{L1}$\nup",
     "F_A": "$F_A$\nattention",
     "F_F": "$F_F$\nMLP",
@@ -17,7 +17,7 @@ TITLES = {
 }
 ATTENTION = "attention"
 LAYER = "F_A"
-"""Place of the frozen layer's attention; the ViT's is at its last block."""
+"""Place of the frozen layer's attention; the trunk's is at its last block."""
 
 
 def run_title(run: Series, runs: DataFrame) -> str:

@@ -1,4 +1,4 @@
-"""Compare the activations of a trained run's tokens with masks of the objects in test images.
+"""Compare the activations of a trained run's tokens with masks of the objects in test items.
 
 Reads
     --config      config.json of the run
@@ -9,7 +9,7 @@ Reads
     --masks       folder of its prepared masks
 Writes
     --output      a `filtering` table (.csv, with its .csv.json), and next to it maps.safetensors:
-                  the activations of a few images, for pictures
+                  the activations of a few items, for pictures
 """
 
 import argparse

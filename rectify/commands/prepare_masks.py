@@ -1,4 +1,4 @@
-"""List and check the masks of a set's test images; those of a set that is drawn are drawn.
+"""List and check the masks of a set's test items; those of images that are drawn are drawn.
 
 Reads
     --settings  JSON: the keys of the set that decide its items and masks

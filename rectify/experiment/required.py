@@ -24,7 +24,7 @@ def data_folders(plan: Plan) -> dict[str, list[str]]:
         name: [
             entry.folder,
             *(entry.preparation(shift)["shifts"][shift] for shift in entry.shift_names),
-            *([entry.masks] if name in masked else []),
+            *(entry.mask_folders if name in masked else ()),
         ]
         for name, entry in entries.items()
         if entry.folder is not None

@@ -1,1 +1,1 @@
-"""Information filtering: how well the activations of tokens outline the object of an image."""
+"""Information filtering: how well activations of tokens outline the object of an image or cloud."""

@@ -1,6 +1,6 @@
-"""The activations of a trained model compared with the masks of a set of images.
+"""The activations of a trained model compared with the masks of a set of images or clouds.
 
-Each place and activation is one row of a table `FILTERING`. For pictures, the maps of a few images
+Each place and activation is one row of a table `FILTERING`. For pictures, the maps of a few items
 are kept as they are.
 """
 
@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rectify.filtering.activations import frequency, magnitude, pixel_tokens, scaled
+from rectify.filtering.layout import layout_of
 from rectify.filtering.overlap import (
     THRESHOLDS,
     TokenMasks,
@@ -23,15 +24,15 @@ from rectify.filtering.overlap import (
     shares,
     token_masks,
 )
-from rectify.filtering.places import recording, vit_of
+from rectify.filtering.places import recording
 from rectify.filtering.settings import Filtering
 from rectify.results.files import atomic_path
 from rectify.runtime import generator
-from rectify.tasks.contract import Source
+from rectify.tasks.contract import Batch, Source
 
 PERMUTATIONS = 10  # of each map: their mean is the floor
-SHOWN = 4  # images of which the maps are kept
-BATCH = 64  # images at a time
+SHOWN = 4  # items of which the maps are kept
+BATCH = 64  # items at a time
 PIXELS = "pixels", "magnitude"
 SLASH = "/"  # between the parts of a map's name
 
@@ -42,18 +43,23 @@ Row = tuple[str, str, int, int, float, float, float, float, float, float, float,
 
 @runtime_checkable
 class Masks(Protocol):
-    """Masks of test images, as a task gives them.
+    """Masks of test items, as a task gives them.
 
     Attributes:
-        items: Place of each image in the test set.
-        objects: Number of each image's own object in its mask.
+        items: Place of each item in the test set.
+        objects: Number of each item's own object in its mask.
     """
 
-    items: Int64[Tensor, " images"]
-    objects: Int64[Tensor, " images"]
+    items: Int64[Tensor, " items"]
+    objects: Int64[Tensor, " items"]
 
-    def read(self, images: Int64[Tensor, " some"]) -> Int64[Tensor, "some height width"]:
-        """Return the numbers in some masks, at the size of the model's input."""
+    def read(self, items: Int64[Tensor, " some"], batch: Batch) -> Int64[Tensor, " some *places"]:
+        """Return the number of each pixel, or of each point, that the model takes.
+
+        Args:
+            items: Places in ``items``.
+            batch: The same test items.
+        """
 
 
 class Measured(NamedTuple):
@@ -62,73 +68,49 @@ class Measured(NamedTuple):
     rows: list[Row]
     """Of a table `FILTERING`."""
     pictures: dict[str, Tensor]
-    """Of a few images: ``items``, ``image``, ``mask``, ``map/<place>/<activation>`` and
-    ``heads/<place>``, each with the images first."""
+    """Of a few items: ``items``, ``mask``, what `Layout.shown` gives, ``map/<place>/<activation>``
+    and ``heads/<place>``, each with the items first."""
 
 
 def measure(
     model: nn.Module, source: Source, masks: Masks, settings: Filtering, seed: int
 ) -> Measured:
-    """Return how well the activations of a model outline the objects of images.
+    """Return how well the activations of a model outline the objects of images or clouds.
 
-    Images of which no token shows the object are left out and counted.
+    Items of which no token shows the object are left out and counted.
 
     Args:
-        model: A ViT, or one with an inserted layer, on the device of ``source``.
-        source: The test images, one view each.
+        model: A trunk, or one with an inserted layer, on the device of ``source``.
+        source: The test items, one view each.
         masks: Of some of them.
         settings: What the paper leaves open.
         seed: Of the permutations.
 
     Raises:
-        ValueError: If the model's trunk is no ViT, or no mask has a token of the object.
+        ValueError: If the tokens of the model are neither patches nor groups of points, or no mask
+            has a token of the object.
     """
-    grid = _grid(model)
-    of_tokens = _token_masks(masks, grid, settings.cover)
-    kept = _with_objects(of_tokens, settings)
+    maps, of_tokens, kept = _compared(model, source, masks, settings)
     shown = kept[torch.linspace(0, len(kept) - 1, min(SHOWN, len(kept))).round().long()]
-    maps: dict[Name, list[Tensor]] = {}
-    pictures: dict[str, list[Tensor]] = {}
-    for images, inputs, found, attention in _seen(model, source, masks, kept, settings):
-        found[PIXELS] = magnitude(pixel_tokens(inputs, grid), settings.center)
-        for name, values in found.items():
-            maps.setdefault(name, []).append(values.flatten(1).cpu())
-        chosen = torch.isin(images, shown)
-        kinds = {"image": _shown(inputs), **_prefixed("heads", attention)}
-        kinds |= {SLASH.join(("map", *name)): values for name, values in found.items()}
-        for name, values in kinds.items():
-            pictures.setdefault(name, []).append(values[chosen.to(values.device)].cpu())
-    compared = of_tokens.of(kept)
     dropped = len(of_tokens.inside) - len(kept)
-    objects = masks.objects[shown][:, None, None]
-    return Measured(
-        _rows({name: torch.cat(parts) for name, parts in maps.items()}, compared, dropped, seed),
-        {
-            "items": masks.items[shown],
-            "mask": (masks.read(shown) == objects).to(torch.uint8),
-            **{name: torch.cat(parts) for name, parts in pictures.items()},
-        },
-    )
+    chosen = {name: values[kept] for name, values in maps.items()}
+    rows = _rows(chosen, of_tokens.of(kept), dropped, seed)
+    return Measured(rows, _pictures(model, source, masks, shown, settings))
 
 
 def outlines(
     model: nn.Module, source: Source, masks: Masks, settings: Filtering
 ) -> dict[str, float]:
-    """Return the IoU with masks of each activation, the mean over images, without floors.
+    """Return the IoU with masks of each activation, the mean over items, without floors.
 
     It is ``iou`` of the table `FILTERING`, by ``iou/<place>/<activation>``. Arguments and errors
     are those of `measure`.
     """
-    of_tokens = _token_masks(masks, _grid(model), settings.cover)
-    kept = _with_objects(of_tokens, settings)
-    maps: dict[Name, list[Tensor]] = {}
-    for _, _, found, _ in _seen(model, source, masks, kept, settings):
-        for name, values in found.items():
-            maps.setdefault(name, []).append(values.flatten(1).cpu())
-    compared = of_tokens.of(kept)
+    maps, of_tokens, kept = _compared(model, source, masks, settings)
     return {
-        SLASH.join(("iou", *name)): _best(torch.cat(parts), compared)
-        for name, parts in maps.items()
+        SLASH.join(("iou", *name)): _best(values[kept], of_tokens.of(kept))
+        for name, values in maps.items()
+        if name != PIXELS
     }
 
 
@@ -138,41 +120,60 @@ def save_pictures(pictures: dict[str, Tensor], path: Path) -> None:
         save_file({name: values.contiguous() for name, values in pictures.items()}, temporary)
 
 
-def _grid(model: nn.Module) -> tuple[int, int]:
-    return vit_of(model).patch_embed.grid_size
-
-
-def _with_objects(masks: TokenMasks, settings: Filtering) -> Tensor:
-    """Return the images of which some token shows the object."""
-    kept = masks.inside.any(1).nonzero().flatten()
+def _compared(
+    model: nn.Module, source: Source, masks: Masks, settings: Filtering
+) -> tuple[dict[Name, Tensor], TokenMasks, Tensor]:
+    """Return all maps, the masks of tokens, and the items of which some token shows the object."""
+    layout = layout_of(model)
+    maps: dict[Name, list[Tensor]] = {}
+    parts = []
+    everything = torch.arange(len(masks.items))
+    for items, batch, found, _ in _seen(model, source, masks, everything, settings):
+        for name, values in found.items():
+            maps.setdefault(name, []).append(values.flatten(1).cpu())
+        numbers = layout.numbers(masks.read(items, batch), batch["inputs"]).cpu()
+        parts.append(token_masks(numbers, masks.objects[items], layout.grid, settings.cover))
+    of_tokens = TokenMasks(*(torch.cat(kind) for kind in zip(*parts, strict=True)))
+    kept = of_tokens.inside.any(1).nonzero().flatten()
     if len(kept) == 0:
         raise ValueError(
             f"filtering: a mask must cover {settings.cover:g} of a token at least once, got none "
-            f"in {len(masks.inside)} images. Lower filtering.cover in the config."
+            f"in {len(everything)} items. Lower filtering.cover in the config."
         )
-    return kept
+    return {name: torch.cat(values) for name, values in maps.items()}, of_tokens, kept
 
 
 def _seen(
-    model: nn.Module, source: Source, masks: Masks, kept: Tensor, settings: Filtering
-) -> Iterator[tuple[Tensor, Tensor, dict[Name, Tensor], dict[str, Tensor]]]:
-    """Give images a batch at a time: their places, pixels, maps, and the heads of attention."""
+    model: nn.Module, source: Source, masks: Masks, chosen: Tensor, settings: Filtering
+) -> Iterator[tuple[Tensor, Batch, dict[Name, Tensor], dict[str, Tensor]]]:
+    """Give items a batch at a time: their places, the batch, maps, and the heads of attention."""
+    layout = layout_of(model)
     model.eval()
     with torch.inference_mode(), recording(model, settings.after_attention) as recorded:
-        reading = source.read(masks.items[kept], BATCH)
-        for images, batch in zip(kept.split(BATCH), reading, strict=True):
+        reading = source.read(masks.items[chosen], BATCH)
+        for items, batch in zip(chosen.split(BATCH), reading, strict=True):
             model(batch["inputs"])
             found = dict(_maps(recorded.features, recorded.attention, settings.center))
-            yield images, batch["inputs"], found, recorded.attention
+            pixels = pixel_tokens(layout.pixels(batch["inputs"]), layout.grid)
+            found[PIXELS] = magnitude(pixels, settings.center)
+            yield items, batch, found, recorded.attention
 
 
-def _token_masks(masks: Masks, grid: tuple[int, int], cover: float) -> TokenMasks:
-    """Return the masks of all images at the resolution of tokens, a batch at a time."""
-    parts = [
-        token_masks(masks.read(images), masks.objects[images], grid, cover)
-        for images in torch.arange(len(masks.items)).split(BATCH)
-    ]
-    return TokenMasks(*(torch.cat(kind) for kind in zip(*parts, strict=True)))
+def _pictures(
+    model: nn.Module, source: Source, masks: Masks, shown: Tensor, settings: Filtering
+) -> dict[str, Tensor]:
+    """Return what `Measured` keeps of a few items."""
+    ((items, batch, found, attention),) = _seen(model, source, masks, shown, settings)
+    numbers = masks.read(items, batch).cpu()
+    objects = masks.objects[items].view(-1, *[1] * (numbers.ndim - 1))
+    kept = layout_of(model).shown(batch["inputs"])
+    kept |= {SLASH.join(("heads", place)): values for place, values in attention.items()}
+    kept |= {SLASH.join(("map", *name)): values for name, values in found.items()}
+    return {
+        "items": masks.items[items],
+        "mask": (numbers == objects).to(torch.uint8),
+        **{name: values.cpu() for name, values in kept.items()},
+    }
 
 
 def _maps(
@@ -183,16 +184,6 @@ def _maps(
         yield (place, "frequency"), frequency(tokens, center)
     for place, heads in attention.items():
         yield (place, "attention"), scaled(heads.sum(1))
-
-
-def _shown(inputs: Tensor) -> Tensor:
-    """Return images as bytes, from the darkest value of each to the brightest."""
-    low, high = (edge(inputs.flatten(1), 1).view(-1, 1, 1, 1) for edge in (torch.amin, torch.amax))
-    return ((inputs - low) / (high - low).clamp(min=1e-12) * 255).round().to(torch.uint8)
-
-
-def _prefixed(kind: str, by_place: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {SLASH.join((kind, place)): values for place, values in by_place.items()}
 
 
 def _rows(maps: dict[Name, Tensor], masks: TokenMasks, dropped: int, seed: int) -> list[Row]:

@@ -12,6 +12,8 @@
 The names ``F_*`` but ``F_S`` are those of Pang et al. (2024), Sec. 6.1. Controls have the places
 that they have modules for. Attention is that of the class token on the patches: of the ViT's last
 block, under the block's name, and of the frozen layer, under ``F_A``.
+The tokens of a cloud have the same places; between two blocks they are without their positions,
+which every block adds anew.
 """
 
 import contextlib
@@ -21,12 +23,12 @@ from typing import Literal
 
 from jaxtyping import Float
 from timm.layers import Attention
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from rectify.filtering.layout import layout_of
 from rectify.language.block import Block
 from rectify.language.families import FAMILIES, eager_attention
-from rectify.rectified import InsertedModel, trunk_of
+from rectify.rectified import InsertedModel
 
 ENCODED, UP, ATTENDED, TRANSFORMED, DOWN = "F_E", "F_L1", "F_A", "F_F", "F_L2"
 SKIPPED = "F_S"
@@ -45,22 +47,6 @@ class Recorded:
     """Attention of the class token on the patches, by place and head; none without that token."""
 
 
-def vit_of(model: nn.Module) -> VisionTransformer:
-    """Return the ViT inside of a model of any variant.
-
-    Raises:
-        ValueError: If its trunk is another.
-    """
-    trunk = trunk_of(model)
-    plain = getattr(trunk, "plain", trunk)
-    if not isinstance(plain, VisionTransformer):
-        raise ValueError(
-            f"filtering: activations must be those of timm's ViT, got {type(plain).__name__}. "
-            "Ask for a run with another trunk."
-        )
-    return plain
-
-
 @contextlib.contextmanager
 def recording(
     model: nn.Module, after_attention: Literal["stream", "update"] = "stream"
@@ -72,20 +58,21 @@ def recording(
         after_attention: Whether ``F_A`` is the residual stream or only what attention adds to it.
 
     Raises:
-        ValueError: If the trunk is no ViT of timm.
+        ValueError: If the tokens of the trunk are neither patches nor groups of points.
     """
     recorded, hooks = Recorded(), []
-    vit = vit_of(model)
-    keep = _Keeper(recorded, vit.patch_embed.grid_size, vit.num_prefix_tokens)
-    last = len(vit.blocks) - 1
+    layout = layout_of(model)
+    blocks, has_class_token = layout.blocks, layout.has_class_token
+    keep = _Keeper(recorded, layout.grid, layout.prefix)
+    last = len(blocks) - 1
 
     def after(module: nn.Module, read: Callable[..., None]) -> None:
         hooks.append(module.register_forward_hook(read, with_kwargs=True))
 
-    for index, block in enumerate(vit.blocks):
+    for index, block in enumerate(blocks):
         after(block, keep.output(f"block-{index}"))
-    if vit.has_class_token:
-        after(vit.blocks[last].attn, keep.vit_attention(f"block-{last}"))
+    if has_class_token:
+        after(blocks[last].attn, keep.vit_attention(f"block-{last}"))
     if isinstance(model, InsertedModel):
         bridge = model.bridge
         after(bridge.up, keep.input(ENCODED))
@@ -98,10 +85,10 @@ def recording(
         if isinstance(bridge.layer, Block):
             attention = FAMILIES[bridge.layer.family].attention
             module = bridge.layer.decoder.get_submodule(attention)
-            after(module, keep.layer_attention(bridge.layer, vit.has_class_token))
+            after(module, keep.layer_attention(bridge.layer, has_class_token))
             after(bridge.layer, keep.attended(after_attention))
     else:
-        after(vit.blocks[last], keep.output(ENCODED))
+        after(blocks[last], keep.output(ENCODED))
     try:
         yield recorded
     finally:

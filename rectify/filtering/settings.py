@@ -11,12 +11,13 @@ class Filtering(Closed):
     """How activations are compared with masks (Pang et al., 2024, Sec. 6 and A.3)."""
 
     cover: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.5, description="Share of a token's pixels that must be of the object; 0: any pixel."
+        0.5,
+        description="Share of a token's pixels, or points, that must be of the object; 0: any.",
     )
     center: Literal["image", "column"] = Field(
         "image",
         description="Tokens whose mean is subtracted: all of the image, as the paper's text says, "
-        "or those of a column, as its pseudo-code does.",
+        "or those of a column, as its pseudo-code does. The tokens of a cloud are one column.",
     )
     after_attention: Literal["stream", "update"] = Field(
         "stream",

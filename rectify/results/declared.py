@@ -104,13 +104,13 @@ SCORES = Table(
 
 MASKS = Table(
     "masks",
-    "Masks of the objects in test images of a set.",
+    "Masks of the objects in test images or clouds of a set.",
     ("item",),
     (
-        Column("item", "int64", "-", "place of the image in the test set, from 0"),
-        Column("number", "int64", "-", "of the image's own class in the mask, from 1"),
+        Column("item", "int64", "-", "place of the item in the test set, from 0"),
+        Column("number", "int64", "-", "of the item's own object in the mask, from 1"),
         Column("name", "str", "-", "class"),
-        Column("source", "str", "-", "file of the mask"),
+        Column("source", "str", "-", "file of the mask, or of the cloud"),
     ),
 )
 
@@ -126,22 +126,27 @@ FILTERING = Table(
             "block-<n>, F_E .. F_L2 of Pang et al., Sec. 6, or F_S after a skip",
         ),
         Column("activation", "str", "-", "magnitude, frequency, or attention of the class token"),
-        Column("images", "int64", "1", "images that are compared"),
-        Column("dropped", "int64", "1", "images left out: no token shows the object"),
-        Column("iou", "float64", SHARE, "at the best threshold of each image, mean over images"),
+        Column("images", "int64", "1", "images or clouds that are compared"),
+        Column("dropped", "int64", "1", "those left out: no token shows the object"),
+        Column("iou", "float64", SHARE, "at the best threshold of each of them, mean"),
         Column("iou_one_t", "float64", SHARE, "at the one threshold that is best for the set"),
         Column("threshold", "float64", "of 0..1", "that threshold"),
         Column("iou_permuted", "float64", SHARE, "iou of the same map, tokens permuted"),
         Column(
             "iou_calibrated", "float64", "share, ..1", "0 = permuted tokens, 1 = the mask itself"
         ),
-        Column("iou_pixels", "float64", SHARE, "iou of the magnitude of the pixels in each patch"),
-        Column("share", "float64", SHARE, "IoU of all tokens: the object's share of the image"),
+        Column(
+            "iou_pixels",
+            "float64",
+            SHARE,
+            "iou of the pixels of each patch, or of a group's points",
+        ),
+        Column("share", "float64", SHARE, "IoU of all tokens: the object's share of them"),
         Column(
             "auc",
             "float64",
             SHARE,
-            "token of the object above one that is not, images with both",
+            "token of the object above one that is not, where there are both",
             True,
         ),
     ),

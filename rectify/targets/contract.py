@@ -175,7 +175,7 @@ def check_models(settings: TargetSettings, config: View, where: str) -> None:
 
 
 def check_masks(settings: TargetSettings, config: View, where: str) -> None:
-    """Check that the objects in the test images of every data set are known.
+    """Check that the objects in the test items of every data set are known.
 
     Raises:
         ValueError: Names the first set without masks.
@@ -185,7 +185,8 @@ def check_masks(settings: TargetSettings, config: View, where: str) -> None:
             if not config.data[data].has_masks:
                 raise ValueError(
                     f"{where}.reads: the sets of {name} must have masks, got {data} without. "
-                    f"Name their folder as data.{data}.masks, or read another experiment."
+                    f"Name a folder as data.{data}.masks, if it has images, or read another "
+                    "experiment."
                 )
 
 

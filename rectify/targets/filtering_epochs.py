@@ -56,7 +56,7 @@ def check(settings: TargetSettings, config: WatchedView, where: str) -> None:
 
 
 class Settings(TargetSettings):
-    """The experiments that are shown: sets with masks, of one data set and ViT."""
+    """The experiments that are shown: sets with masks, of one data set and trunk."""
 
     kind: Literal["filtering_epochs"] = "filtering_epochs"
     reads: Several[Name]
@@ -66,7 +66,7 @@ class Settings(TargetSettings):
 def figure(results: Results, settings: Settings) -> Drawn:
     """Draw GSNR over epochs, and next to it how well two places outline the objects.
 
-    The places are the output of the ViT, and what reaches the head: after the linear down, or
+    The places are the output of the trunk, and what reaches the head: after the linear down, or
     after a skip; both are one place of a run without an inserted layer.
 
     Raises:
@@ -77,7 +77,7 @@ def figure(results: Results, settings: Settings) -> Drawn:
     runs = results.gsnr.drop_duplicates("run").set_index("run")
     titles = {
         GSNR: f"GSNR ({results.estimator})",
-        OUTPUT: "IoU, output of the ViT",
+        OUTPUT: "IoU, output of the trunk",
         LAST: "IoU, what reaches the head",
     }
     with style.look():
@@ -119,14 +119,14 @@ def _values(results: Results, activation: str) -> DataFrame:
 
 
 def findings(_cells: DataFrame | None, values: DataFrame) -> list[Finding]:
-    """Return whether the IoU of the ViT's output follows GSNR over the epochs of a run."""
+    """Return whether the IoU of the trunk's output follows GSNR over the epochs of a run."""
     wide = values.pivot(index=["run", "seed", "epoch"], columns="quantity", values="value")
     trainings = wide.groupby(["run", "seed"])
     first, last = (trainings.nth(place).mean() for place in (0, -1))
     related = stratified_correlation(wide[GSNR], wide[OUTPUT], trainings.ngroup())
     text = (
         f"From the first epoch to the last GSNR goes from {first[GSNR]:.4f} to {last[GSNR]:.4f}, "
-        f"IoU of the ViT's output from {first[OUTPUT]:.3f} to {last[OUTPUT]:.3f}"
+        f"IoU of the trunk's output from {first[OUTPUT]:.3f} to {last[OUTPUT]:.3f}"
     )
     text += f"; within runs: {format_correlation(related)}."
     return [Finding("Features concentrate on the object as gradients become coherent", text)]

@@ -37,7 +37,7 @@ PANELS = ("magnitude", "frequency", ATTENTION)
 FLOORS = {
     "share": ("all tokens", {"linestyle": ":", "color": "#1a1a1a"}),
     "iou_permuted": ("tokens permuted", {"linestyle": "--", "color": "#7a7a7a"}),
-    "iou_pixels": ("pixels", {"linestyle": "-", "color": "#9a6a1a"}),
+    "iou_pixels": ("pixels, or points", {"linestyle": "-", "color": "#9a6a1a"}),
 }
 """By column: the floor's name and line."""
 DOT = {"marker": "o", "markersize": 2.2, "linestyle": "", "color": "#1a1a1a"}
@@ -47,7 +47,7 @@ check = check_masks
 
 
 class Settings(TargetSettings):
-    """The experiments that are shown: sets with masks; a row of panels for each set and ViT."""
+    """The experiments that are shown: sets with masks; a row of panels for each set and trunk."""
 
     kind: Literal["pang_figure4"] = "pang_figure4"
     reads: Several[Name]
@@ -84,7 +84,7 @@ def _panel(axes: "Axes", rows: DataFrame, activation: str) -> None:
     shown = rows[rows["activation"] == activation]
     last = f"block-{int(rows['depth'].iloc[0]) - 1}"
     places = (last, LAYER) if activation == ATTENTION else FEATURES
-    titles = activations.TITLES | {last: "last block\nof the ViT"}
+    titles = activations.TITLES | {last: "last block\nof the trunk"}
     if activation == ATTENTION:
         titles[LAYER] = "layer of the\nlanguage model"
     places = [place for place in places if place in set(shown["place"])]
@@ -142,7 +142,7 @@ def findings(_cells: DataFrame | None, values: DataFrame) -> list[Finding]:
     features = values[is_feature]
     texts = []
     parts = {
-        "_vanilla": "the ViT alone",
+        "_vanilla": "the trunk alone",
         "_insert_": "with a frozen layer",
         "_residual_": "with a frozen layer and a skip",
     }

@@ -146,8 +146,13 @@ class Entry(Closed, strict=True):
 
     @property
     def has_masks(self) -> bool:
-        """Whether the objects in test images are known, pixel by pixel."""
+        """Whether the objects in test items are known, pixel by pixel or point by point."""
         return False
+
+    @property
+    def mask_folders(self) -> tuple[str, ...]:
+        """Folders that masks are read from, where they are not part of the set."""
+        return ()
 
     def that_decides(self, *marks: Mark) -> dict[str, object]:
         """Return the fields with one of the marks, ready for JSON, defaults included."""

@@ -9,6 +9,7 @@ A reader is one file, ``readers/<name>.py``, with
     check       optional: check(data, listing), what else holds for the published set
     read_shift  optional: read_shift(folder, shift, place), rows of a shifted test set
     draw_masks  optional, of an embedded set: draw_masks(**sizes), the masks of its test images
+    MASKED      optional: variants whose items say which of their points are of the object
 
 Readers are imported when a configuration is checked, so they import torch inside ``read``.
 """
@@ -66,6 +67,11 @@ def find(package: str, name: str) -> ModuleType:
 def arguments(reader: ModuleType) -> tuple[str, ...]:
     """Return the names of everything that a reader can be told."""
     return tuple(inspect.signature(reader.read).parameters)
+
+
+def default(reader: ModuleType, argument: str) -> object:
+    """Return what an argument of a reader is where the configuration says nothing."""
+    return inspect.signature(reader.read).parameters[argument].default
 
 
 def _types(reader: ModuleType, argument: str) -> tuple[object, ...]:

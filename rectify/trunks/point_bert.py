@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from pydantic import Field, PositiveInt
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
@@ -127,13 +127,19 @@ class PointBert(nn.Module):
 
     def embed(self, clouds: Float[Tensor, "batch points 3"]) -> Tokens:
         """Return the tokens of class and groups; their positions are the context."""
-        chosen = farthest_points(clouds, self.groups, skip_origin=self.skip_origin)
-        centres = taken(clouds, chosen)
-        near = taken(clouds, nearest_points(clouds, centres, self.group_size))
-        groups = self.reduce(self.tokenizer(near - centres[:, :, None]))
+        centres, near = self.grouped(clouds)
+        groups = self.reduce(self.tokenizer(taken(clouds, near) - centres[:, :, None]))
         first = [one.expand(len(clouds), -1, -1) for one in (self.cls_token, self.cls_position)]
         values = torch.cat([first[0], groups], 1)
         return Tokens(values, context=torch.cat([first[1], self.positions(centres)], 1))
+
+    def grouped(
+        self, clouds: Float[Tensor, "batch points 3"]
+    ) -> tuple[Float[Tensor, "batch groups 3"], Int64[Tensor, "batch groups size"]]:
+        """Return the centre of each group, and which points are in it, the nearest first."""
+        chosen = farthest_points(clouds, self.groups, skip_origin=self.skip_origin)
+        centres = taken(clouds, chosen)
+        return centres, nearest_points(clouds, centres, self.group_size)
 
     def run(self, tokens: Tokens, start: int, stop: int) -> Tokens:
         """Return the tokens after the blocks ``start`` ... ``stop - 1``."""

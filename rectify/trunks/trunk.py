@@ -44,8 +44,9 @@ class Trunk(Protocol):
     ``second_head(generator)``, a module from ``Tokens`` to outputs like ``decode`` with weights of
     its own; ``representation(tokens)``, ``(batch, features)``, what it would judge by if these
     tokens had left the last block; ``widths``, of the tokens at each position, 0 ... depth, where
-    they are not all ``dim``; and ``whole``, names of blocks that GSNR must measure as one, since
-    they fold the batch.
+    they are not all ``dim``; ``whole``, names of blocks that GSNR must measure as one, since they
+    fold the batch; and of a cloud ``grouped(inputs)``, the points that each token is made of, their
+    number ``groups``, with one more token, the class, in front of them.
 
     Attributes:
         dim: Width of the tokens, those that leave the last block.

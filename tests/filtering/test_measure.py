@@ -38,7 +38,7 @@ class Drawn:
         self.pixels[0, 24:, :] = 1000
         self.pixels[5, 0, 0] = 1  # one pixel
 
-    def read(self, images: Tensor) -> Tensor:
+    def read(self, images: Tensor, batch: dict[str, Tensor]) -> Tensor:
         return self.pixels[images]
 
 
@@ -107,13 +107,14 @@ def test_a_map_that_is_the_mask_reaches_1_above_its_floors(make_vit, source) -> 
             self.inside, self.attn = inside, torch.nn.Identity()
 
         def forward(self, tokens: Tensor) -> Tensor:
-            marked = torch.cat([torch.zeros(len(tokens), 1), self.inside.float()], 1)
+            inside = self.inside[: len(tokens)].float()  # pictures are of fewer images
+            marked = torch.cat([torch.zeros(len(tokens), 1), inside], 1)
             return torch.zeros_like(tokens).index_fill(2, torch.tensor([3]), 1) * marked[..., None]
 
     masks, vit = Drawn(), make_vit(image_size=32, overrides={"class_token": True}).eval()
     inside = masks.pixels.eq(masks.objects[:, None, None]).unflatten(1, (4, 8)).unflatten(3, (4, 8))
     vit.has_class_token = False  # so that nobody asks for the attention of the new block
-    vit.blocks[3] = Exact(inside.float().mean((2, 4)).flatten(1)[:5] > 0.5)
+    vit.blocks[3] = Exact(inside.float().mean((2, 4)).flatten(1) > 0.5)
     row = rows_of(measure(vit, source, masks, Filtering(), seed=0))["F_E", "magnitude"]
     assert row["iou"] == row["iou_one_t"] == row["iou_calibrated"] == row["auc"] == 1
     assert 0 < row["iou_permuted"] < row["share"]  # of a map as sparse as the mask
@@ -177,7 +178,7 @@ def test_maps_of_a_few_images_are_kept_for_pictures(model, source, tmp_path, pic
 def test_masks_that_no_token_is_in_are_one_line(model, source) -> None:
     masks = Drawn()
     masks.pixels.zero_()
-    with pytest.raises(ValueError, match=r"got none in 6 images\. Lower filtering\.cover") as told:
+    with pytest.raises(ValueError, match=r"got none in 6 items\. Lower filtering\.cover") as told:
         measure(model, source, masks, Filtering(), seed=0)
     assert "\n" not in f"{told.value}"
 

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from rectify.filtering.places import recording, vit_attention, vit_of
+from rectify.filtering.layout import layout_of
+from rectify.filtering.places import recording, vit_attention
 from rectify.language.block import Block, load_block
 from rectify.rectified import auxiliary, insert
 from rectify.runtime import generator
@@ -271,5 +272,5 @@ def test_a_vit_without_class_token_has_no_attention(make_vit, pictures) -> None:
 
 
 def test_another_trunk_is_one_line() -> None:
-    with pytest.raises(ValueError, match="must be those of timm's ViT, got ToyTrunk"):
-        vit_of(ToyTrunk())
+    with pytest.raises(ValueError, match=r"of timm's ViT or of a trunk .* of points, got ToyTrunk"):
+        layout_of(ToyTrunk())

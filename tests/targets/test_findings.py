@@ -120,8 +120,8 @@ def test_the_best_activations_are_quoted_with_their_floors(demo: synthetic.Made)
     is_vanilla = filtering["run"] == "glyphs_vit-s_vanilla"
     plain = filtering[is_vanilla & (filtering["place"] == "F_E")].set_index("activation")["iou"]
     best = plain[["magnitude", "frequency"]].idxmax()
-    assert f"the ViT alone at best {plain[best]:.3f} (F_E, {best})" in found
-    assert f"pixels {filtering['iou_pixels'].mean():.3f}." in found
+    assert f"the trunk alone at best {plain[best]:.3f} (F_E, {best})" in found
+    assert f"pixels, or points {filtering['iou_pixels'].mean():.3f}." in found
     assert "and a skip" not in found
     skipped = filtering[~is_vanilla].assign(iou=0.987)
     skipped["run"] = skipped["run"].str.replace("_insert", "_residual")

@@ -5,11 +5,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from rectify.analysis import clouds
 from rectify.analysis.collect import Maps
 from rectify.targets.pang_figure3 import Settings, figure, needs
 from tests.helpers import synthetic
 from tests.helpers.synthetic import results_of
 
+RUNS = Settings(reads="scans", columns="runs", up="y")
 ASKED = Settings(reads="scenes")
 COLUMNS = 7  # the image, F_E of vanilla, five places of the inserted run
 
@@ -82,6 +84,79 @@ def test_it_needs_one_frozen_layer_and_the_vanilla_run_of_its_vit() -> None:
     vanilla, other = run("vanilla"), run("vanilla", vision="w")
     small, large, random = run("insert"), run("insert", layer=9), run("insert", "random")
     assert needs(ASKED, [vanilla, small, large, random, other]) == [vanilla, large]
+
+
+def test_with_a_column_for_each_run_it_needs_all_of_the_last_set_and_trunk() -> None:
+    vanilla, inserted, random = run("vanilla"), run("insert"), run("insert", "random")
+    second, other = run("auxiliary"), run("insert", data="e")
+    assert needs(RUNS, [other, vanilla, inserted, random, second]) == [
+        vanilla, inserted, random, second,
+    ]  # fmt: skip
+
+
+POINTS, GROUPS = 40, 5
+
+
+@pytest.fixture(scope="module")
+def scans(maps: list[Maps]) -> list[Maps]:
+    """Clouds of two runs, each with its groups' activations."""
+    made = []
+    for kept in maps:
+        rng = np.random.default_rng(2)
+        arrays = {
+            "items": np.array([3, 1, 4, 5]),
+            "points": rng.standard_normal((4, POINTS, 3)).astype(np.float32),
+            "mask": rng.integers(0, 2, (4, POINTS), dtype=np.uint8),
+            "nearest": rng.integers(0, GROUPS, (4, POINTS)),
+        }
+        rng = np.random.default_rng(len(kept.run["run"]))
+        names = [name for name in kept.arrays if name.startswith("map/")]
+        arrays |= {name: rng.random((4, GROUPS, 1), dtype=np.float32) for name in names}
+        heads = [name for name in kept.arrays if name.startswith("heads/")]
+        arrays |= {name: rng.random((4, 2, GROUPS, 1), dtype=np.float32) for name in heads}
+        made.append(Maps(kept.run, arrays))
+    return made
+
+
+def drawn_points(axes) -> tuple[np.ndarray, np.ndarray]:
+    """Return places (points, 2) and values, or colours, of what a panel scatters."""
+    (dots,) = axes.collections
+    values = dots.get_array()
+    return np.asarray(dots.get_offsets()), dots.get_facecolors() if values is None else values
+
+
+def test_a_point_has_the_value_of_its_nearest_group_in_a_column_for_each_run(scans) -> None:
+    drawn = figure(results_of(maps=scans), RUNS)
+    axes = drawn.figure.axes
+    assert len(axes) == 3 * 3  # three clouds; the object, two runs
+    assert [panel.get_title() for panel in axes[:3]] == ["", "vanilla", "inserted"]
+    for row, column, place in ((0, 1, "F_E"), (2, 2, "F_L2")):
+        arrays = scans[column - 1].arrays
+        found = {tuple(place): value for place, value in zip(*drawn_points(axes[3 * row + column]),
+                                                             strict=True)}  # fmt: skip
+        right, height, _ = clouds.seen(arrays["points"][row], "y").T
+        for point in range(POINTS):
+            group = arrays["nearest"][row, point]
+            expected = arrays[f"map/{place}/magnitude"][row, group, 0]
+            assert found[right[point], height[point]] == pytest.approx(expected)
+    _, colours = drawn_points(axes[3])
+    assert len(np.unique(colours, axis=0)) == 2
+    mask = scans[0].arrays["mask"][1]
+    assert (colours == colours[0]).all(1).sum() in (mask.sum(), POINTS - mask.sum())
+    values = drawn.values
+    assert len(values) == 3 * 2 * GROUPS
+    assert set(zip(values["run"], values["place"], strict=True)) == {
+        (scans[0].run["run"], "F_E"), (scans[1].run["run"], "F_L2"),
+    }  # fmt: skip
+
+
+def test_places_and_attention_of_clouds_are_drawn_too(scans) -> None:
+    axes = figure(results_of(maps=scans), ASKED).figure.axes
+    assert len(axes) == COLUMNS * (3 * 2 + 3)
+    _, values = drawn_points(axes[COLUMNS * 6 + 2])
+    arrays = scans[0].arrays
+    expected = arrays["heads/block-5"][0, 0, arrays["nearest"][0], 0]
+    assert sorted(values) == pytest.approx(sorted(expected))
 
 
 def test_nothing_to_draw_is_one_line() -> None:

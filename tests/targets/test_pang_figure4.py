@@ -44,7 +44,7 @@ def test_a_bar_is_the_mean_over_seeds_of_one_run_at_one_place(filtering: DataFra
 def test_attention_is_that_of_the_vit_and_of_the_layer(filtering: DataFrame) -> None:
     attention = figure(results_of(filtering=filtering), ASKED).figure.axes[2]
     labels = [label.get_text() for label in attention.get_xticklabels()]
-    assert labels == ["last block\nof the ViT", "layer of the\nlanguage model"]
+    assert labels == ["last block\nof the trunk", "layer of the\nlanguage model"]
     assert len(bars(attention)) == 3 + 2
 
 
@@ -55,7 +55,7 @@ def test_the_floors_are_lines_with_names(filtering: DataFrame) -> None:
         assert sorted(heights) == pytest.approx(sorted(synthetic.FLOORS))
     (legend,) = drawn.figure.legends
     texts = [text.get_text() for text in legend.get_texts()]
-    assert {"all tokens", "tokens permuted", "pixels", "one seed"} <= set(texts)
+    assert {"all tokens", "tokens permuted", "pixels, or points", "one seed"} <= set(texts)
     assert {"vanilla", "inserted", CONTROLS["random"].title} <= set(texts)
     assert legend.get_title().get_text() == "n = 2 seeds"
 

@@ -15,11 +15,11 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from rectify.data.images import read_image
-from rectify.results.declared import MASKS
-from rectify.results.tables import read_note, read_table
+from rectify.results.tables import read_note
+from rectify.tasks.contract import Batch
+from rectify.tasks.masked import LISTING, Masked
 
 FOLDER = "validation-segmentation"
-LISTING = "masks.csv"
 IGNORED = 1000
 """Number of a pixel of which nobody knows what it shows."""
 
@@ -36,7 +36,7 @@ def encoded(numbers: Int64[Tensor, "height width"]) -> Image.Image:
     return to_pil_image(torch.stack(channels).to(torch.uint8))
 
 
-class Masks:
+class Masks(Masked):
     """The masks of a prepared set's test images, read when asked for."""
 
     def __init__(
@@ -53,18 +53,19 @@ class Masks:
         Raises:
             ValueError: If the listing is missing or damaged.
         """
-        listing = read_table(MASKS, folder / LISTING)
+        super().__init__(folder)
         files = Path(read_note(folder / LISTING)["provenance"]["facts"]["files"])
-        self.paths = [files / source for source in listing["source"]]
-        self.items = torch.tensor(listing["item"].to_numpy())
-        self.objects = torch.tensor(listing["number"].to_numpy())
+        self.paths = [files / source for source in self.listing["source"]]
         self.prepare = prepare or pil_to_tensor
 
-    def read(self, images: Int64[Tensor, " some"]) -> Int64[Tensor, "some height width"]:
+    def read(
+        self, images: Int64[Tensor, " some"], batch: Batch | None = None
+    ) -> Int64[Tensor, "some height width"]:
         """Return the numbers in some masks, at the size of the model's input.
 
         Args:
             images: Places in the listing.
+            batch: The images; the files say all that is needed.
 
         Raises:
             ValueError: If a file is missing or damaged.

@@ -40,6 +40,10 @@ class Settings(Labelled):
         return self.masks is not None or hasattr(self.reader_module, "draw_masks")
 
     @property
+    def mask_folders(self) -> tuple[str, ...]:
+        return () if self.masks is None else (self.masks,)
+
+    @property
     def shift_names(self) -> tuple[str, ...]:
         return tuple(self.shifts)
 

@@ -23,11 +23,12 @@ def unit_ball(clouds: Float[Tensor, "items points 3"]) -> Float[Tensor, "items p
 
 def fixed_points(
     clouds: Float[Tensor, "items points 3"], count: int, skip_origin: bool
-) -> Float[Tensor, "items count 3"]:
-    """Return the farthest points of each cloud from its first one on; all of them as they are."""
-    if count == clouds.shape[1]:
-        return clouds
-    return taken(clouds, farthest_points(clouds, count, skip_origin=skip_origin))
+) -> Int64[Tensor, "items count"]:
+    """Return which are the farthest points of each cloud from its first one on; all as they are."""
+    items, stored, _ = clouds.shape
+    if count == stored:
+        return torch.arange(count, device=clouds.device).expand(items, -1)
+    return farthest_points(clouds, count, skip_origin=skip_origin)
 
 
 def drawn_points(

@@ -4,6 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import PositiveInt
 
+from rectify.tasks import readers
 from rectify.tasks.entry import Text, decides
 from rectify.tasks.labelled import METRICS, Classified
 
@@ -37,6 +38,13 @@ class Settings(Classified):
         description="At test: choices of points, each scaled and shifted, whose logits are "
         "averaged; 1 is a single choice by farthest point sampling as it is.",
     )
+
+    @property
+    def has_masks(self) -> bool:
+        reader = self.reader_module
+        if not hasattr(reader, "MASKED"):
+            return False
+        return self.sizes.get("variant", readers.default(reader, "variant")) in reader.MASKED
 
 
 SETTINGS = Settings

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from rectify.data.clouds import CloudSet, load_clouds
 from rectify.data.draws import Draws, seeds
+from rectify.data.points import taken
 from rectify.runtime import seed_for
 from rectify.tasks import classification, unchanged
 from rectify.tasks.contract import Batch, Machine, Recipe, TestSet, Vision
 from rectify.tasks.point_classification import augment
+from rectify.tasks.point_classification.masks import Masks
 from rectify.tasks.point_classification.settings import METRICS, Settings
 from rectify.trunks.point_bert import PointBert, load_start
 
@@ -24,7 +26,8 @@ NO_TIMM = "none"
 class CloudSource:
     """Clouds of one split, as batches of ``inputs`` and ``labels``.
 
-    A training batch also has ``origins``, on the CPU, where it has a cloud twice.
+    A training batch also has ``origins``, on the CPU, where it has a cloud twice. A test batch of
+    one view also has ``objects``: whether a point is of the object, where that is known.
     """
 
     def __init__(
@@ -50,7 +53,7 @@ class CloudSource:
         self.views, self._entry, self._recipe = votes, entry, recipe
         self._device, self._more = machine.device, dict(more or {})
         points = augment.unit_ball(clouds.points) if entry.normalise == "unit" else clouds.points
-        self._points, self._labels = points, clouds.labels
+        self._points, self._labels, self._objects = points, clouds.labels, clouds.objects
         self._mix = classification.mixing(recipe, entry.classes)
 
     def __len__(self) -> int:
@@ -64,7 +67,7 @@ class CloudSource:
         for batch, drawn in zip(items.split(batch_size), numbers, strict=False):
             labels = self._labels[batch].to(self._device)
             if drawn is None:
-                yield {"inputs": self._seen(batch), "labels": labels, **self._more}
+                yield {**self._seen(batch), "labels": labels, **self._more}
                 continue
             inputs = self._changed(self._points[batch].to(self._device), seeds(drawn))
             inputs, labels = self._mix(inputs, labels)
@@ -72,18 +75,22 @@ class CloudSource:
             shared = {} if origins is None else {"origins": origins}
             yield {"inputs": inputs, "labels": labels, **shared, **self._more}
 
-    def _seen(self, items: Int64[Tensor, " batch"]) -> Float[Tensor, "views points 3"]:
+    def _seen(self, items: Int64[Tensor, " batch"]) -> dict[str, Tensor]:
         """Return the test views of the items, those of an item one after the other."""
         if self.views == 1:
-            return self._whole[items].to(self._device)
+            chosen = self._chosen[items]
+            seen = {"inputs": taken(self._points[items], chosen)}
+            if self._objects is not None:
+                seen["objects"] = self._objects[items].gather(1, chosen)
+            return {name: values.to(self._device) for name, values in seen.items()}
         own = [
             seed_for(item, "vote", view) for item in items.tolist() for view in range(self.views)
         ]
         stored = self._points[items].repeat_interleave(self.views, 0)
-        return self._changed(stored.to(self._device), torch.tensor(own))
+        return {"inputs": self._changed(stored.to(self._device), torch.tensor(own))}
 
     @cached_property
-    def _whole(self) -> Float[Tensor, "items points 3"]:
+    def _chosen(self) -> Int64[Tensor, "items points"]:
         """The one choice of points of every item, made once."""
         entry, parts = self._entry, self._points.split(self._recipe.batch_size)
         chosen = (
@@ -118,6 +125,17 @@ class PointClassification:
         clouds = load_clouds(folder, "test")
         source = CloudSource(clouds, entry, machine, recipe, votes=entry.votes, more=more)
         yield TestSet("test", "-", source)
+
+    def masks(self, entry: Settings, folder: Path, prepared: Path, recipe: Recipe) -> Masks:
+        """Return which points of test clouds are of the object.
+
+        Args:
+            entry: Of the set that the model learnt.
+            folder: Of the prepared set.
+            prepared: Of its prepared masks.
+            recipe: How the model was trained.
+        """
+        return Masks(prepared)
 
     def trunk(self, entry: Settings, vision: Vision, recipe: Recipe | None) -> nn.Module:
         """Return a Point-BERT, and where it starts from."""

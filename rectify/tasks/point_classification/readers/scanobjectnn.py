@@ -36,6 +36,7 @@ VARIANTS = {
     "hardest": ("main_split", AUGMENTED),
 }
 """Folder, and the end of the files' names, by variant."""
+MASKED = ("bg", "hardest")
 SPLITS = {"train": "training", "test": "test"}
 BACKGROUND = -1
 SOURCE = "ScanObjectNN's h5_files (https://hkust-vgd.github.io/scanobjectnn)"

@@ -6,6 +6,7 @@ if TYPE_CHECKING:
     from rectify.data.clouds import CloudSet
 
 EMBEDDED = IN_MEMORY = True
+MASKED = ("bg", "hardest")
 
 
 def read(
