@@ -1,21 +1,23 @@
-"""What a ViT costs alone, with a frozen layer, and with a second path: parameters and FLOPs.
+"""What a trunk costs alone, with a frozen layer, and with a second path: parameters and FLOPs.
 
 Counting needs no weights: models are on torch's ``meta`` device, shapes without numbers. FLOPs
-are those of one image or clip, counted by three conventions, a multiply-add being 2:
+are those of one image, clip or cloud, counted by three conventions, a multiply-add being 2:
 
-    paper                      linears and convolutions, 5 per element of a LayerNorm, and the
-                               attention products of the language model's layer, not of the ViT
+    paper                      linears and convolutions, 5 per element of a LayerNorm, 2 of a
+                               BatchNorm, and the attention products of the language model's
+                               layer, not of the trunk
     matmuls without attention  linears and convolutions
     matmuls with attention     all matrix products, as torch's FlopCounterMode counts
 
 The first gives the 8.5 and 90.11 GFLOPs that the paper prints. It is twice what fvcore calls
 flops: multiply-adds, where fused attention is unknown and counts 0, LayerNorm counts 5 per
-element, and RMSNorm, activations and softmax count 0.
+element, BatchNorm at test 2, and RMSNorm, activations and softmax count 0. Choosing the points of
+a cloud and their neighbours has no products, and counts 0 everywhere.
 """
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import NamedTuple
@@ -34,6 +36,7 @@ from rectify.language.families import parse_config
 from rectify.language.weights import read_config
 from rectify.rectified import auxiliary, insert
 from rectify.runtime import generator
+from rectify.trunks.point_bert import PointBert
 from rectify.trunks.videomae import create_videomae
 from rectify.trunks.vit import create_vit
 from rectify.typed import check_known
@@ -42,26 +45,29 @@ SIZES = Path(__file__).parent / "language" / "sizes.yaml"
 Row = Mapping[str, str | int | float | None]
 """A variant's name, and its counted and measured columns."""
 LINEAR = {"mm", "addmm", "convolution"}  # torch's names of the products outside attention
-LAYER_NORM = 5 * 2  # per element; fvcore's 5 "multiply-adds", doubled like the others
+NORMS = {nn.LayerNorm: 5 * 2, nn.BatchNorm1d: 2 * 2}
+"""FLOPs per element: fvcore's "multiply-adds", doubled like the others."""
+NO_TIMM = "none"
 
 
 @dataclass(frozen=True)
 class Design:
-    """A ViT and the layer of a language model in it.
+    """A trunk and the layer of a language model in it.
 
     Attributes:
-        vision: A timm model name, e.g. ``vit_small_patch16_224``.
+        vision: A timm model name, e.g. ``vit_small_patch16_224``; ``none`` for clouds.
         language: A name in ``sizes.yaml``, or a checkpoint: a folder or a .gguf file.
         position: Of the inserted layer: ``early``, ``middle``, ``end`` or a number of blocks.
         image_size: Height and width in pixels.
         channels: Channels of an image, or of a frame.
         frames: More than 1 makes the ViT VideoMAE's, and an image a clip.
+        points: More than 0 makes the trunk Point-BERT, and an image a cloud of so many points.
         classes: Outputs of the head.
         final_norm: Norm after the layer: ``unit`` or ``none``.
-        overrides: Further timm arguments, e.g. ``embed_dim``, ``depth``, ``num_heads``.
+        overrides: Further arguments of timm, e.g. ``embed_dim``, or sizes of Point-BERT.
 
     Raises:
-        ValueError: If a size is below 1.
+        ValueError: If a size is below 1, or a cloud has a model of timm.
     """
 
     vision: str
@@ -70,6 +76,7 @@ class Design:
     image_size: int = 224
     channels: int = 3
     frames: int = 1
+    points: int = 0
     classes: int = 1000
     final_norm: str = "unit"
     overrides: Mapping[str, object] = field(default_factory=dict)
@@ -77,9 +84,16 @@ class Design:
     def __post_init__(self) -> None:
         for name in ("image_size", "channels", "frames", "classes"):
             check_size(name, getattr(self, name))
+        if (self.vision == NO_TIMM) != (self.points > 0):
+            raise ValueError(
+                f"cost: vision must be {NO_TIMM} for clouds of points, and for nothing else, got "
+                f"{self.vision} for {self.points} points. Correct --vision or --points."
+            )
 
     def batch_shape(self, batch_size: int) -> tuple[int, ...]:
-        """Return the shape of a batch of images, or of clips."""
+        """Return the shape of a batch of images, of clips, or of clouds."""
+        if self.points:
+            return (batch_size, self.points, 3)
         image = (self.channels, self.image_size, self.image_size)
         return (batch_size, *image) if self.frames == 1 else (batch_size, self.frames, *image)
 
@@ -113,7 +127,8 @@ def _check_types(options: Mapping[str, object]) -> None:
     """Check what a JSON object may hold in the place of options of the command line."""
     kinds: dict[str, tuple[type, ...]] = {
         **dict.fromkeys(("vision", "timm", "language", "final_norm", "precision"), (str,)),
-        **dict.fromkeys(("image_size", "channels", "frames", "classes", "batch_size"), (int,)),
+        **dict.fromkeys(("image_size", "channels", "frames", "points", "classes"), (int,)),
+        "batch_size": (int,),
         "position": (str, int),
         "overrides": (Mapping,),
     }
@@ -153,10 +168,10 @@ class Counts(NamedTuple):
 
 
 def counts(design: Design, variant: str) -> Counts:
-    """Return the parameters of a variant, and its FLOPs for one image or clip.
+    """Return the parameters of a variant, and its FLOPs for one image, clip or cloud.
 
     Args:
-        design: The ViT and the layer in it.
+        design: The trunk and the layer in it.
         variant: A key of ``rectify.controls.VARIANTS``.
 
     Raises:
@@ -179,25 +194,31 @@ def build(design: Design, variant: str) -> Model:
         ValueError: If a name, position or size is not as it must be.
     """
     check_known("cost: variant", variant, VARIANTS, "a known variant")
-    create = create_vit if design.frames == 1 else create_videomae
     draws = generator(0, "cost")
     with torch.device("meta"):
-        vit = create(
-            design.vision,
-            num_classes=design.classes,
-            image_size=design.image_size,
-            channels=design.channels,
-            frames=design.frames,
-            overrides=design.overrides,
-        )
+        trunk = _trunk(design)
         if variant == "vanilla":
-            return Model(vit, vit)
+            return Model(trunk, trunk)
         block, norm = empty_block(language_config(design.language), ""), design.final_norm
         if variant == "auxiliary":
-            return Model(auxiliary(vit, block, generator=draws, final_norm=norm), vit)
+            return Model(auxiliary(trunk, block, generator=draws, final_norm=norm), trunk)
         how = {"final_norm": norm, "residual": variant == "residual"}
-        inserted = insert(vit, block, design.position, generator=draws, **how)
+        inserted = insert(trunk, block, design.position, generator=draws, **how)
         return Model(inserted, inserted)
+
+
+def _trunk(design: Design) -> nn.Module:
+    if design.points:
+        return PointBert.of(design.overrides, classes=design.classes, points=design.points)
+    create = create_vit if design.frames == 1 else create_videomae
+    return create(
+        design.vision,
+        num_classes=design.classes,
+        image_size=design.image_size,
+        channels=design.channels,
+        frames=design.frames,
+        overrides=design.overrides,
+    )
 
 
 @functools.cache
@@ -233,10 +254,15 @@ def flops(model: nn.Module, shape: tuple[int, ...]) -> Flops:
         shape: Of its input.
     """
     norms: list[int] = []
+
+    def counted(each: int) -> Callable[..., None]:
+        return lambda module, inputs, output: norms.append(each * output.numel())
+
     hooks = [
-        module.register_forward_hook(lambda module, inputs, output: norms.append(output.numel()))
+        module.register_forward_hook(counted(each))
         for module in model.modules()
-        if isinstance(module, nn.LayerNorm)
+        for kind, each in NORMS.items()
+        if isinstance(module, kind)
     ]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.eval()(torch.empty(shape, device="meta"))
@@ -251,7 +277,7 @@ def flops(model: nn.Module, shape: tuple[int, ...]) -> Flops:
         for operator, count in _products(counter, f"{type(model).__name__}.{name}").items()
         if operator not in LINEAR
     )
-    return Flops(linear + attention + LAYER_NORM * sum(norms), linear, sum(every.values()))
+    return Flops(linear + attention + sum(norms), linear, sum(every.values()))
 
 
 def training_flops(model: nn.Module, shape: tuple[int, ...]) -> int:

@@ -97,6 +97,8 @@ def fill(model: nn.Module, precision: str, device: torch.device) -> None:
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.is_floating_point():
             nn.init.uniform_(tensor, -0.02, 0.02, generator=draws)
+    for tensor in model.buffers():
+        tensor.abs_()  # a variance is not negative
 
 
 def _training_step(model: nn.Module, images: Tensor, classes: int) -> Callable[[], None]:

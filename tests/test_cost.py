@@ -135,6 +135,31 @@ def test_videomae_at_16_frames_is_counted_exactly_and_by_hand(size, dim, count):
     assert vanilla.flops == 2 * (vision + norms)
 
 
+@pytest.mark.parametrize("points", [1024, 4096])
+def test_point_bert_is_counted_exactly_and_by_hand(points):
+    clouds = {"vision": "none", "points": points, "classes": 40, "language": "llama-7b"}
+    vanilla, inserted, _, second = counted(**clouds).values()
+    assert vanilla.parameters == 22_065_960
+    adapters, width, mlp = 2 * 384 * 4096, 4096, 11008
+    assert inserted.parameters == 22_065_960 + adapters + 202_383_360
+    assert second.test_parameters == vanilla.parameters
+    groups, dim, depth = points // 16, 384, 12
+    tokens = groups + 1
+    pointnet = 32 * groups * (3 * 128 + 128 * 256 + 512 * 512 + 512 * 256)
+    stem = pointnet + groups * (256 * dim + 3 * 128 + 128 * dim)
+    linear = stem + depth * tokens * 12 * dim**2 + 2 * dim * 256 + 256 * 40
+    norms = 5 * (2 * depth + 1) * tokens * dim + 2 * 32 * groups * (128 + 512)
+    products = 2 * tokens**2
+    bridge = tokens * (adapters + 4 * width**2 + 3 * width * mlp)
+    attention = depth * products * dim
+    assert vanilla[3:6] == (2 * (linear + norms), 2 * linear, 2 * (linear + attention))
+    assert inserted[3:6] == (
+        2 * (linear + norms + bridge + products * width),
+        2 * (linear + bridge),
+        2 * (linear + attention + bridge + products * width),
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("language", ["llama3-8b", "opt-125m", "opt-350m", "bloomz-560m"])
 def test_every_family_is_counted_layer_by_layer(language):
@@ -215,6 +240,9 @@ def test_options_name_what_a_design_has_and_more(folder, tmp_path):
         ({"classes": 0}, "classes must be at least 1, got 0"),
         ({"frames": 0}, "frames must be at least 1"),
         ({"frames": 3}, "a multiple of 2, got 3"),
+        ({"points": 1024}, "must be none for clouds of points, .* got vit_small_patch16_224 for"),
+        ({"vision": "none"}, "must be none for clouds of points, .* got none for 0 points"),
+        ({"vision": "none", "points": 16}, "must not exceed the 16 points of a cloud, got 1 and"),
         ({"final_norm": "units"}, "final_norm"),
     ],
 )

@@ -1,7 +1,8 @@
-"""Parameters and FLOPs of a ViT, vanilla and with a frozen layer in either path; and its speed.
+"""Parameters and FLOPs of a trunk, vanilla and with a frozen layer in either path; and its speed.
 
 No weights are needed: counting takes shapes, --time takes random weights. FLOPs are those of
-one image, in the paper's convention, and in two others next to it (see rectify/cost.py).
+one image, clip or cloud, in the paper's convention, and in two others next to it: see
+rectify/cost.py.
 
 Reads
     --language    a known model's name, or a checkpoint's folder (its settings, not its weights)
@@ -15,15 +16,16 @@ import argparse
 import sys
 from pathlib import Path
 
-from rectify.arguments import add_gpus, json_object, positive, table_path
+from rectify.arguments import add_gpus, json_object, natural, positive, table_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--vision", help="timm name, e.g. vit_small_patch16_224")
+    parser.add_argument("--vision", help="timm name, e.g. vit_small_patch16_224, or none")
     parser.add_argument("--language", help="e.g. llama-7b, or a folder")
     parser.add_argument("--position", default="end", help="early, middle, end or a number")
     parser.add_argument("--image-size", type=positive, default=224)
     parser.add_argument("--frames", type=positive, default=1, help="of a clip: VideoMAE's ViT")
+    parser.add_argument("--points", type=natural, default=0, help="of a cloud: Point-BERT")
     parser.add_argument("--classes", type=positive, default=1000)
     parser.add_argument("--time", action="store_true", help="measure speed and memory too")
     parser.add_argument("--batch-size", type=positive, default=1, help="images of a timed step")

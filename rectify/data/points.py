@@ -4,6 +4,8 @@ Both give indices, so no gradient goes through them, and neither is computed in 
 cloud must be grouped the same way whatever autocast is on.
 """
 
+import contextlib
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -35,7 +37,7 @@ def farthest_points(
     """
     batch, points, _ = clouds.shape
     check_count(count, points)
-    with torch.autocast(clouds.device.type, enabled=False):
+    with _without_autocast(clouds.device):
         clouds = clouds.float()
         distances = clouds.new_full((batch, points), torch.inf)
         if skip_origin:
@@ -61,10 +63,17 @@ def nearest_points(
         ValueError: If a cloud has fewer points.
     """
     check_count(count, clouds.shape[1])
-    with torch.autocast(clouds.device.type, enabled=False):
+    with _without_autocast(clouds.device):
         exact = "donot_use_mm_for_euclid_dist"  # a product of matrices loses near points
         distances = torch.cdist(centres.float(), clouds.float(), compute_mode=exact)
     return distances.topk(count, largest=False).indices
+
+
+def _without_autocast(device: torch.device) -> contextlib.AbstractContextManager:
+    """Return a block without half precision; shapes without numbers have none to begin with."""
+    if device.type == "meta":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def taken(

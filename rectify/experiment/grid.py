@@ -28,6 +28,8 @@ MAIN_PAGE = "index"  # its file, as web servers expect it
 MAIN_NAMES = ("all", "report")  # what asks for it
 NAMED = ("data", "visions", "languages", "experiments", "targets", "pages")
 """Sections of names, of which one that is null is removed."""
+INPUTS = ("channels", "image_size", "frames", "points")
+"""Keys of a set that say what a model takes, where the set has them."""
 HOW = ("precision", "compile")  # of a training; a recipe named later keeps these
 
 
@@ -258,8 +260,7 @@ def cost_settings(config: Config, vision: str, language: str) -> dict[str, objec
         "timm": model.timm,
         "overrides": model.overrides,
         "language": language,
-        "channels": data.channels,
-        "image_size": data.image_size,
+        **{name: getattr(data, name) for name in INPUTS if hasattr(data, name)},
         "classes": data.classes,
         "batch_size": table.batch_size,
         "precision": recipe_of(config, Run(table.data, vision)).precision,

@@ -54,6 +54,16 @@ def test_frames_make_it_videomae(capsys):
     assert answer["parameters"]["vision"] == 21_946_926
 
 
+def test_points_make_it_point_bert_and_its_speed_is_measured(capsys):
+    words = ("--vision", "none", "--points", "64", "--classes", "15", "--language", "opt-125m")
+    sizes = {"dim": 16, "depth": 2, "heads": 2, "group_size": 8, "width": 4}
+    settings = ("--settings", json.dumps({"overrides": sizes}), "--threads", "1")
+    assert main(["cost", *words, *settings, "--time", "--batch-size", "2", "--json"]) == 0
+    variants = json.loads(capsys.readouterr().out)["variants"]
+    assert [row["variant"] for row in variants] == list(VARIANTS)
+    assert all(row["test_images_per_second"] > 0 for row in variants)
+
+
 def test_the_papers_numbers_as_a_table(capsys):
     assert main(["cost", *PAPER]) == 0
     cells = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()}

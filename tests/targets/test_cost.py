@@ -3,8 +3,10 @@
 import pytest
 from pandas import DataFrame
 
+from rectify.experiment.grid import cost_settings, read
 from rectify.results.declared import COST
 from rectify.targets.cost import Settings, table
+from tests.helpers.configs import PAPER
 from tests.helpers.synthetic import results_of
 
 ASKED = Settings(data="a", visions="v", languages="l")
@@ -49,6 +51,22 @@ def test_the_paper_s_costs_are_next_to_its_own_model_only() -> None:
     assert values["ViT-S + LLaMA, insert", "parameters", "training"] == 227.58
     assert values["ViT-S", "FLOPs per image", "paper's count"] == 8.5
     assert values["ViT-S", "images per second", "test"] == 75e-6
+
+
+def test_the_cost_is_that_of_the_set_s_images_clips_or_clouds() -> None:
+    def settings(data: str, vision: str) -> dict[str, object]:
+        targets = {"cost": {"data": data, "visions": vision, "languages": "llama-7b"}}
+        config = {name: value for name, value in PAPER.items() if name != "pages"}
+        return cost_settings(read({**config, "targets": targets}), vision, "llama-7b")
+
+    clouds, clips = settings("scanobjectnn-hardest", "point-bert"), settings("ssv2", "vit-s")
+    assert (clouds["timm"], clouds["points"], clouds["classes"]) == ("none", 1024, 15)
+    assert "image_size" not in clouds
+    assert (clips["frames"], clips["image_size"]) == (16, 224)
+    with pytest.raises(
+        ValueError, match=r"targets\.cost\.data: must be .*, got argoverse of motion"
+    ):
+        settings("argoverse", "vectornet")
 
 
 def test_without_peak_memory_there_are_no_cells_for_it() -> None:
