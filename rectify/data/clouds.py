@@ -1,4 +1,4 @@
-"""Labelled point clouds in memory, in one fixed order.
+"""Point clouds with labels or captions in memory, in one fixed order.
 
 A prepared set is a folder as one of images (``rectify.data.sets``): ``manifest.csv`` lists every
 item, ``arrays.safetensors`` holds the coordinates and, where they are known, which points belong
@@ -19,6 +19,9 @@ from torch import Tensor
 from rectify.data.manifests import ARRAYS, LISTING, manifest, read_listing, write_listing
 from rectify.results.files import atomic_path
 
+CLOUDS = "clouds"
+"""Fact of a manifest that says so."""
+
 
 @dataclass(frozen=True)
 class CloudSet:
@@ -27,17 +30,19 @@ class CloudSet:
     points: Float32[Tensor, "items points 3"]
     """Coordinates as they were published or drawn."""
     labels: Int64[Tensor, " items"]
-    """Index into ``classes``."""
+    """Index into ``classes``; -1 where an item has a caption instead."""
     classes: tuple[str, ...]
     sources: tuple[str, ...]
     """Where each item comes from, or how it was drawn."""
     objects: Bool[Tensor, "items points"] | None = None
     """Whether a point is of the object, not of what is around it; None where nobody knows."""
+    captions: tuple[str, ...] = ()
+    """One per item, or none at all."""
 
     def __post_init__(self) -> None:
         objects = self.points[..., 0] if self.objects is None else self.objects
         assert objects.shape == self.points.shape[:2], objects.shape
-        assert len(self.points) == len(self.labels) == len(self.sources)
+        assert len(self.points) == len(self.labels) == len(self.sources) == len(self.names)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -51,16 +56,22 @@ class CloudSet:
             labels=self.labels[kept],
             sources=tuple(self.sources[number] for number in numbers),
             objects=None if self.objects is None else self.objects[kept],
+            captions=tuple(self.captions[number] for number in numbers if self.captions),
         )
+
+    @property
+    def names(self) -> list[str]:
+        """Each item's caption, or the name of its class."""
+        return list(self.captions) or [self.classes[label] for label in self.labels.tolist()]
 
 
 def listing_of(sets: Mapping[str, CloudSet]) -> DataFrame:
     """Return the manifest of the splits."""
     return manifest(
         [
-            (split, label, clouds.classes[label], source)
+            (split, *item)
             for split, clouds in sets.items()
-            for label, source in zip(clouds.labels.tolist(), clouds.sources, strict=True)
+            for item in zip(clouds.labels.tolist(), clouds.names, clouds.sources, strict=True)
         ]
     )
 
@@ -82,7 +93,17 @@ def save_clouds(folder: Path, sets: Mapping[str, CloudSet], provenance: dict) ->
     classes = next(iter(sets.values())).classes
     with atomic_path(Path(folder) / ARRAYS) as temporary:
         save_file(tensors, temporary, {"classes": json.dumps(classes, ensure_ascii=False)})
-    write_listing(folder, listing_of(sets), provenance)
+    facts = {**provenance["facts"], CLOUDS: True}
+    write_listing(folder, listing_of(sets), {**provenance, "facts": facts})
+
+
+def has_clouds(folder: Path) -> bool:
+    """Return whether a prepared set has clouds rather than images.
+
+    Raises:
+        ValueError: If its manifest is missing or was changed.
+    """
+    return read_listing(folder)[1].get(CLOUDS, False)
 
 
 def load_clouds(folder: Path, split: str) -> CloudSet:
@@ -99,7 +120,8 @@ def load_clouds(folder: Path, split: str) -> CloudSet:
             f"{folder}: {LISTING} and {ARRAYS} must list the same items of {split}, got others. "
             "Prepare the data set again."
         )
-    return CloudSet(**tensors, classes=classes, sources=tuple(rows["source"]))
+    captions = () if classes else tuple(rows["name"])
+    return CloudSet(**tensors, classes=classes, sources=tuple(rows["source"]), captions=captions)
 
 
 def _read_arrays(path: Path, split: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:

@@ -12,6 +12,7 @@ import torch
 
 from rectify.data.pairs import SPLIT
 from rectify.data.sets import ImageSet
+from rectify.demo.corruptions import Grey
 from rectify.demo.fonts import FACES, characters, draw, legible
 from rectify.runtime import seed_for
 
@@ -27,16 +28,31 @@ def pairs(*, image_size: int, seed: int, items: int) -> dict[str, ImageSet]:
     Raises:
         ValueError: If the font has fewer characters.
     """
+    drawn = pictures(image_size=image_size, seed=seed, items=items)
+    images = torch.from_numpy(np.stack(list(drawn.values())))[:, None]
+    labels = torch.full((items,), -1)
+    sources = tuple(map(source, drawn))
+    return {SPLIT: ImageSet(images, labels, (), sources, tuple(map(caption, drawn)))}
+
+
+def pictures(*, image_size: int, seed: int, items: int) -> dict[str, Grey]:
+    """Return distinct characters and what they look like, in an order drawn from the seed.
+
+    Raises:
+        ValueError: If the font has fewer characters.
+    """
     drawn = _drawn(image_size, items, np.random.default_rng(seed_for(seed, SPLIT)))
     if len(drawn) < items:
         raise ValueError(
             f"pairs: items must not exceed the {len(drawn)} characters of {FACE.name}, "
             f"got {items}. Ask for fewer."
         )
-    images = torch.from_numpy(np.stack(list(drawn.values())))[:, None]
-    labels = torch.full((items,), -1)
-    sources = tuple(f"U+{ord(character):04X} in {FACE.name}" for character in drawn)
-    return {SPLIT: ImageSet(images, labels, (), sources, tuple(map(caption, drawn)))}
+    return drawn
+
+
+def source(character: str) -> str:
+    """Return how a character is listed."""
+    return f"U+{ord(character):04X} in {FACE.name}"
 
 
 def caption(character: str) -> str:
@@ -55,11 +71,11 @@ def names_corpus() -> list[str]:
     return [name.lower() for name in named if name and not name.startswith(SYSTEMATIC)]
 
 
-def _drawn(image_size: int, items: int, random: np.random.Generator) -> dict[str, np.ndarray]:
+def _drawn(image_size: int, items: int, random: np.random.Generator) -> dict[str, Grey]:
     """Draw characters in random order; none is too small, and no two look the same."""
     candidates = legible(FACE)
     seen: set[bytes] = set()
-    images: dict[str, np.ndarray] = {}
+    images: dict[str, Grey] = {}
     for place in random.permutation(len(candidates)):
         character = candidates[place]
         if len(images) < items:

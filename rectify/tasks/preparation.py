@@ -1,4 +1,4 @@
-"""Preparing a set of images, clips or pairs: read, check, count, and only then write.
+"""Preparing a set of images, clips, clouds or pairs: read, check, count, and only then write.
 
 reader -> rows or arrays -> every item can be read -> counts -> classes -> share -> manifest
 """
@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 from pandas import DataFrame
 
+from rectify.data.clouds import CloudSet, save_clouds
 from rectify.data.manifests import class_names, counts, manifest, without
 from rectify.data.sets import ImageSet, listing_of, save_files, save_sets
 from rectify.runtime import generator
@@ -41,6 +42,20 @@ class PreparedImages:
             save_sets(folder, self.sets, provenance)
         else:
             save_files(folder, self.files, self.listing, provenance)
+
+
+@dataclass(frozen=True)
+class PreparedClouds:
+    """A checked set of point clouds."""
+
+    listing: DataFrame
+    sets: Mapping[str, CloudSet]
+    """By split."""
+    left_out: tuple[str, ...] = ()
+
+    def write(self, folder: Path, provenance: dict) -> None:
+        """Write the set; the manifest comes last."""
+        save_clouds(folder, self.sets, provenance)
 
 
 Reducible = TypeVar("Reducible")

@@ -9,6 +9,7 @@ A reader is one file, ``readers/<name>.py``, with
     check       optional: check(data, listing), what else holds for the published set
     read_shift  optional: read_shift(folder, shift, place), rows of a shifted test set
     draw_masks  optional, of an embedded set: draw_masks(**sizes), the masks of its test images
+    CLOUDS      optional, of pairs: whether what has a caption is a cloud of points
     MASKED      optional: variants whose items say which of their points are of the object
 
 Readers are imported when a configuration is checked, so they import torch inside ``read``.

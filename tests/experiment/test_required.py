@@ -12,6 +12,7 @@ def test_masks_are_required_where_a_figure_reads_them() -> None:
     assert folders["imagenet-pang"][-1] == "data/imagenet-s-50"
     assert folders["cifar100"] == ["data/cifar-100-python"]
     assert folders["scanobjectnn-bg"] == ["data/scanobjectnn"]  # its files have the masks
+    assert folders["cap3d"] == ["data/cap3d"]
     names = ("pang_figure3", "pang_figure4")
     without = {**PAPER, "targets": {n: t for n, t in PAPER["targets"].items() if n not in names}}
     del without["pages"]

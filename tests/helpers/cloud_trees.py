@@ -1,10 +1,12 @@
 """Clouds of solids written as the published sets are, and read back by their readers in tests."""
 
+import csv
 import pickle
 from pathlib import Path
 
 import h5py
 import numpy as np
+import torch
 from torch import Tensor
 
 from rectify.data.clouds import CloudSet
@@ -74,4 +76,16 @@ def write_texts(folder: Path, sets: dict[str, CloudSet]) -> Path:
             path = folder / item.rpartition("_")[0] / f"{item}.txt"
             path.parent.mkdir(exist_ok=True)
             np.savetxt(path, with_normals(cloud), fmt="%.6f", delimiter=",")
+    return folder
+
+
+def write_cap3d(folder: Path, pairs: CloudSet) -> Path:
+    """Write captions without a line of names, and each cloud with colours as a file of torch."""
+    (folder / "Cap3D_pcs_pt").mkdir(parents=True)
+    names = [f"{number:032x}" for number in range(len(pairs))]
+    with (folder / "captions.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(zip(names, pairs.captions, strict=True))
+    for name, cloud in zip(names, pairs.points, strict=True):
+        coloured = torch.cat([cloud.T, torch.full_like(cloud.T, 0.5)])
+        torch.save(coloured, folder / "Cap3D_pcs_pt" / f"{name}.pt")
     return folder

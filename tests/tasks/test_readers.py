@@ -10,7 +10,7 @@ import pytest
 from pandas import DataFrame
 from timm.data import ImageNetInfo
 
-from rectify.demo import glyphs, lanes, motions, pairs, scenes, scripts, solids
+from rectify.demo import glyph_solids, glyphs, lanes, motions, pairs, scenes, scripts, solids
 from rectify.tasks import names, readers, settings_of
 from rectify.tasks.image_classification.readers import bar, imagenet
 from rectify.tasks.image_classification.readers.imagenet import CORRUPTIONS, synsets
@@ -82,7 +82,9 @@ def test_all_readers_are_known_without_torch():
         (IMAGES, "scenes", scenes.scenes),
         (CLIPS, "motions", motions.motions),
         (PAIRS, "pairs", pairs.pairs),
+        (PAIRS, "glyph_solids", glyph_solids.glyph_solid_pairs),
         (POINTS, "solids", solids.solids),
+        (POINTS, "glyph_solids", glyph_solids.glyph_solids),
         (TRAFFIC, "lanes", lanes.lanes),
     ],
 )

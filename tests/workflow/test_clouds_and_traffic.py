@@ -1,4 +1,4 @@
-"""Tables 2 and 4 of Pang et al., and forecasts, through the readers of published sets."""
+"""Pang et al.: clouds and traffic through the readers of the published sets, on generated files."""
 
 import json
 from pathlib import Path
@@ -11,9 +11,10 @@ import yaml
 
 from rectify.demo import lanes
 from rectify.demo.solids import SOLIDS
-from rectify.results.declared import GSNR, SCORES
+from rectify.results.declared import GSNR, HISTORY, SCORES
 from rectify.results.tables import read_note, read_table
 from rectify.targets.forecasts import VALUES
+from rectify.tasks.pairs.readers import glyph_solids
 from rectify.trunks.point_bert import PointBert
 from tests.helpers import cloud_trees, traffic_trees
 from tests.helpers.point_bert import checkpoint
@@ -24,7 +25,9 @@ RESULTS = Path("results") / "clouds"
 BERT = "point-bert-64"
 SCANS, MODELS = "scans", "models"
 NET, CROSSED = "vectornet-64", 6
-TARGETS = ("pang_table2", "pang_table4", "forecasts")
+CAPTIONED = 12
+TARGETS = ("pang_table2", "pang_table4", "points-filtering", "points-activations")
+TARGETS += ("points-similarity", "forecasts")
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +48,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(5)
     trunk = PointBert.of({**sizes, "heads": 2}, classes=12, points=64)
     checkpoint(trunk, project / "models" / "Point-BERT.pth")
+    captioned = glyph_solids.read(points=64, items=CAPTIONED)["pairs"]
+    cloud_trees.write_cap3d(data / "cap3d", captioned)
     said = warm(project, "--configfile", *CONFIG, "--", *TARGETS)
     assert said.returncode == 0, said.stdout[-4000:]
     return project
@@ -83,6 +88,35 @@ def test_every_run_is_scored_and_measured(finished: Path) -> None:
             gsnr = read_table(GSNR, place / "gsnr.csv")
             assert set(gsnr["block"]) == {0, 1}
             assert (gsnr["noise"] > 0).all()
+
+
+def test_activations_are_compared_with_the_masks_of_the_files(finished: Path) -> None:
+    values = pd.read_csv(finished / RESULTS / "figures" / "points-filtering.csv")
+    assert (values["images"] + values["dropped"] == len(SOLIDS)).all()
+    runs = set(values["run"])
+    assert {run.removeprefix(f"{SCANS}_{BERT}_").partition("_")[0] for run in runs} == {
+        *("vanilla", "insert", "auxiliary")
+    }
+    inserted = values[values["run"].str.contains("insert")]
+    assert {"block-0", "block-1", "F_E", "F_L1", "F_A", "F_F", "F_L2"} == set(inserted["place"])
+    listing = pd.read_csv(finished / RESULTS / "data" / SCANS / "masks" / "masks.csv")
+    assert listing["source"][0] == "main_split/test_objectdataset_augmentedrot_scale75.h5:0"
+    drawn = pd.read_csv(finished / RESULTS / "figures" / "points-activations.csv")
+    assert set(drawn["run"]) == runs
+    assert len(drawn) == 3 * 3 * 8  # clouds, runs, groups
+    assert (finished / RESULTS / "figures" / "points-activations.png").stat().st_size > 10_000
+    history = read_table(HISTORY, run_of(finished, SCANS, True) / "seed-0" / "history.csv")
+    last = history[history["epoch"] == 1].set_index("metric")["value"]
+    at_end = values[values["run"].str.contains("vanilla") & (values["place"] == "F_E")]
+    for row in at_end.itertuples():
+        assert last[f"iou/F_E/{row.activation}"] == pytest.approx(row.iou)
+
+
+def test_layers_are_compared_with_blocks_on_captioned_clouds(finished: Path) -> None:
+    values = pd.read_csv(finished / RESULTS / "figures" / "points-similarity.csv")
+    assert set(values["vision_block"]) == {0, 1}
+    assert values["mutual_knn"].between(0, 1).all()
+    assert values["chance"].unique() == pytest.approx([3 / (CAPTIONED - 1)])
 
 
 def test_settings_and_starts_are_those_of_the_configuration(finished: Path) -> None:

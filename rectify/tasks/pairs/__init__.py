@@ -1,1 +1,1 @@
-"""Image-caption pairs, on which language models and vision transformers are compared (Eq. 4)."""
+"""Images or clouds with captions, on which language and vision models are compared (Eq. 4)."""

@@ -1,4 +1,4 @@
-"""The images of pairs as a ViT sees them: one that was trained here, or a published one."""
+"""The images or clouds of pairs as a model sees them: one trained here, or a published one."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from rectify.data.clouds import has_clouds, load_clouds
 from rectify.data.draws import Draws
 from rectify.data.pairs import SPLIT
 from rectify.data.sets import FileSet, ImageSet, load_set
@@ -19,7 +20,7 @@ from rectify.trunks.trunk import Inputs
 
 
 def as_trained(task: Task, entry: Entry, folder: Path, recipe: Recipe, machine: Machine) -> Source:
-    """Return the images as a run's model sees its test images.
+    """Return the images, or clouds, as a run's model sees its test items.
 
     Args:
         task: Of the run.
@@ -29,19 +30,26 @@ def as_trained(task: Task, entry: Entry, folder: Path, recipe: Recipe, machine: 
         machine: Where batches are wanted.
 
     Raises:
-        ValueError: If the folder has no pairs, or the task does not see single images.
+        ValueError: If the folder has no pairs, or none of what the task sees.
     """
     if not hasattr(task, "test_source") or hasattr(entry, "frames"):
         raise ValueError(
-            f"vision-features: the run must have learnt images, got task {entry.task}. "
+            f"vision-features: the run must have learnt images or clouds, got task {entry.task}. "
             "Choose another run."
         )
-    items = _coloured(load_set(folder, SPLIT), entry.channels)
+    takes_clouds = hasattr(entry, "points")
+    _check_kind(folder, takes_clouds)
+    items = (
+        load_clouds(folder, SPLIT)
+        if takes_clouds
+        else _coloured(load_set(folder, SPLIT), entry.channels)
+    )
     return task.test_source(entry, items, recipe, machine)
 
 
 def as_published(vit: nn.Module, folder: Path, machine: Machine) -> Source:
     """Return the images as a published model of timm takes them."""
+    _check_kind(folder, takes_clouds=False)
     items = _coloured(load_set(folder, SPLIT), 3)
     prepare, normalise = published_transform(vit)
 
@@ -49,6 +57,16 @@ def as_published(vit: nn.Module, folder: Path, machine: Machine) -> Source:
         return normalise(images)
 
     return LabelledSource(items.images, items.labels, machine, prepare=prepare, change=change)
+
+
+def _check_kind(folder: Path, takes_clouds: bool) -> None:
+    given = has_clouds(folder)
+    if given != takes_clouds:
+        kinds = {True: "clouds", False: "images"}
+        raise ValueError(
+            f"vision-features: a model of {kinds[takes_clouds]} must get pairs of such, got "
+            f"{kinds[given]}. Name other pairs under similarity.pairs."
+        )
 
 
 def _coloured(items: ImageSet | FileSet, channels: int) -> ImageSet | FileSet:

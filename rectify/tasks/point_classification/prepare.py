@@ -1,28 +1,11 @@
 """Preparing a set of labelled point clouds: read or drawn, checked, counted, kept in memory."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
-from pandas import DataFrame
-
-from rectify.data.clouds import CloudSet, listing_of, save_clouds
+from rectify.data.clouds import CloudSet, listing_of
 from rectify.tasks import preparation, readers
 from rectify.tasks.point_classification.settings import Settings
-
-
-@dataclass(frozen=True)
-class PreparedClouds:
-    """A checked set of point clouds."""
-
-    listing: DataFrame
-    sets: Mapping[str, CloudSet]
-    """By split."""
-    left_out: tuple[str, ...] = ()
-
-    def write(self, folder: Path, provenance: dict) -> None:
-        """Write the set; the manifest comes last."""
-        save_clouds(folder, self.sets, provenance)
+from rectify.tasks.preparation import PreparedClouds
 
 
 def prepare(name: str, entry: Settings, shift: str | None, threads: int) -> PreparedClouds:

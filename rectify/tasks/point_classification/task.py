@@ -126,6 +126,12 @@ class PointClassification:
         source = CloudSource(clouds, entry, machine, recipe, votes=entry.votes, more=more)
         yield TestSet("test", "-", source)
 
+    def test_source(
+        self, entry: Settings, clouds: CloudSet, recipe: Recipe, machine: Machine
+    ) -> CloudSource:
+        """Return clouds as a trained model sees them, each once."""
+        return CloudSource(clouds, entry, machine, recipe)
+
     def masks(self, entry: Settings, folder: Path, prepared: Path, recipe: Recipe) -> Masks:
         """Return which points of test clouds are of the object.
 

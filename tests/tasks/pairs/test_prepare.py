@@ -28,7 +28,7 @@ def write_pairs(folder, names: dict[str, int]):
 
 def test_images_that_are_equal_by_content_are_named(tmp_path):
     entry = write_pairs(tmp_path, {"a.png": 1, "b.png": 2, "in/c.png": 1, "d.png": 1})
-    message = r"wit: all images of pairs must differ, got in/c\.png equal to a\.png \(2 such\)"
+    message = r"wit: all items of pairs must differ, got in/c\.png equal to a\.png \(2 such\)"
     with pytest.raises(ValueError, match=message) as caught:
         prepared(**entry)
     assert "\n" not in str(caught.value)
@@ -55,7 +55,7 @@ def test_pairs_in_memory_are_compared_too(monkeypatch):
     made["pairs"].images[7] = made["pairs"].images[3]
     monkeypatch.setattr(reader, "read", lambda *, image_size=28, seed=0, items=1024: made)
     sources = made["pairs"].sources
-    with pytest.raises(ValueError, match="all images of pairs must differ") as caught:
+    with pytest.raises(ValueError, match="all items of pairs must differ") as caught:
         prepared(reader="pairs", image_size=16)
     assert f"got {sources[7]} equal to {sources[3]} (1 such)" in str(caught.value)
 

@@ -34,8 +34,8 @@ def read(folder: Path) -> list[Row]:
             f"{path}: must list image files and captions, got no file. Put image-caption pairs "
             "there (the paper's kind: 1,024 of WIT, Wikipedia-based Image Text, by Huh et al.)."
         )
-    lines = _lines(path)
-    columns = next(lines, Line(1, [])).cells
+    records = lines(path)
+    columns = next(records, Line(1, [])).cells
     if columns != COLUMNS:
         given = ", ".join(map(repr, columns)) or "none"
         raise ValueError(
@@ -43,9 +43,9 @@ def read(folder: Path) -> list[Row]:
         )
     rows: dict[str, Row] = {}
     numbers: dict[str, int] = {}
-    for line in lines:
+    for line in records:
         _check(path, line)
-        file, caption = line.cells[0], _same_ends(line.cells[1]).strip()
+        file, caption = line.cells[0], same_ends(line.cells[1]).strip()
         place = os.path.normpath(file)
         if place in rows:
             raise ValueError(
@@ -58,7 +58,7 @@ def read(folder: Path) -> list[Row]:
     return list(rows.values())
 
 
-def _lines(path: Path) -> Iterator[Line]:
+def lines(path: Path) -> Iterator[Line]:
     """Give the records of the list, without blank lines."""
     begin = 1
     try:
@@ -101,7 +101,7 @@ def _check(path: Path, line: Line) -> None:
             f"{path}: each file must lie in the folder of the list, got {file!r} in line "
             f"{line.number}. Put the images next to the list and name them from there."
         )
-    for more, text in enumerate(_same_ends(caption).split("\n")[1:], 1):
+    for more, text in enumerate(same_ends(caption).split("\n")[1:], 1):
         name, comma, _ = text.partition(",")
         if comma and name.strip() and os.path.isfile(path.parent / name):
             raise ValueError(
@@ -110,6 +110,6 @@ def _check(path: Path, line: Line) -> None:
             )
 
 
-def _same_ends(caption: str) -> str:
+def same_ends(caption: str) -> str:
     r"""End the lines of a caption as the manifest's: pandas does not quote a lone ``\r``."""
     return caption.replace("\r\n", "\n").replace("\r", "\n")
