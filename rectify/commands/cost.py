@@ -30,9 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time", action="store_true", help="measure speed and memory too")
     parser.add_argument("--batch-size", type=positive, default=1, help="images of a timed step")
     parser.add_argument("--precision", default="float32", help="of timed steps, or bfloat16")
-    parser.add_argument(
-        "--settings", type=json_object, default={}, metavar="JSON", help="these and more"
-    )
+    more = {"default": {}, "metavar": "JSON", "help": "these and more"}
+    parser.add_argument("--settings", type=json_object, **more)
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--threads", type=positive, help="default: as many as torch takes")
     add_gpus(parser)
