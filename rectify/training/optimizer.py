@@ -1,12 +1,13 @@
-"""A recipe's optimizer and schedule: AdamW, and a learning rate that follows a cosine or steps."""
+"""A recipe's optimizer and schedule: AdamW, and a rate that follows a cosine, a line or steps."""
 
 import re
 from bisect import bisect_right
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 from timm.optim import create_optimizer_v2, param_groups_weight_decay
-from timm.scheduler import CosineLRScheduler
+from timm.scheduler import CosineLRScheduler, PolyLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
@@ -35,6 +36,7 @@ def optimizer_and_schedule(
         lr=recipe.scaled_lr,
         weight_decay=0.0 if is_grouped else recipe.weight_decay,
         layer_decay=recipe.layer_decay,
+        betas=recipe.betas,
         fused=True,  # one kernel for all tensors, on CPUs too
     )
     unit = steps_per_epoch if recipe.lr_per_step else 1
@@ -42,7 +44,8 @@ def optimizer_and_schedule(
     if recipe.schedule == "step":
         return optimizer, _Steps(optimizer, recipe, unit, warmup_lr)
     before = recipe.warmup_epochs if recipe.warmup_prefix else 0
-    schedule = CosineLRScheduler(
+    line = partial(PolyLRScheduler, power=1.0)
+    schedule = (CosineLRScheduler if recipe.schedule == "cosine" else line)(
         optimizer,
         t_initial=(recipe.epochs - before) * unit,
         lr_min=recipe.scaled_min_lr,

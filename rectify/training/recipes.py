@@ -16,6 +16,9 @@ pang-mmtransformer Pang et al. 2024, App. C.4: mmTransformer on Argoverse; "drop
 streaming-vectornet  the same author's released training of VectorNet (Pang et al. 2023); its
                    warm-up of 1,000 steps in front of 24 epochs is an epoch here, and first
                    weights are torch's own, not Xavier's with biases in 0 .. 1
+meter     Dou et al. 2022, fine-tuning of METER on VQAv2; the rectifier learns at ten times the rate
+          of the encoders, as Pang et al. 2024 have it, App. C.5. Theirs is the rate, twice as high
+          in Shi et al. 2023, whom Pang et al. follow as well
 
 DeiT and Pang et al. also keep a moving average of the weights, but report the weights
 themselves; there is none here. DeiT's colour jitter has no effect next to RandAugment.
@@ -60,8 +63,11 @@ class Recipe(Closed, strict=True, allow_inf_nan=False):
     weight_decay: NonNegativeFloat = 0.05
     undecayed: Annotated[tuple[str, ...], Strict(False)] = ()
     """Patterns of tensors that are not decayed, besides biases, norms and what the model names."""
-    schedule: Literal["cosine", "step"] = "cosine"
-    """``step``: the rate is multiplied by ``gamma`` at each of the ``milestones``."""
+    betas: Annotated[tuple[ShareBelowOne, ShareBelowOne], Strict(False)] = (0.9, 0.999)
+    """Of AdamW: decay of the means of gradients and of their squares."""
+    schedule: Literal["cosine", "linear", "step"] = "cosine"
+    """``linear``: in even steps to ``min_lr``; ``step``: the rate is multiplied by ``gamma`` at
+    each of the ``milestones``."""
     milestones: Annotated[tuple[PositiveInt, ...], Strict(False)] = ()
     """First epochs at a lower rate, counted from 0."""
     gamma: PositiveShare | None = None
@@ -70,7 +76,7 @@ class Recipe(Closed, strict=True, allow_inf_nan=False):
     """The schedule begins after the warm-up; otherwise it counts from the start, as in DeiT."""
     warmup_lr: NonNegativeFloat = 1e-6
     min_lr: NonNegativeFloat = 1e-5
-    """Where the cosine ends."""
+    """Where the cosine or the straight line ends."""
     scale_min_lr: bool = False
     """Scale ``min_lr`` to the batch size as well."""
     lr_per_step: bool = False
@@ -91,10 +97,10 @@ class Recipe(Closed, strict=True, allow_inf_nan=False):
     mixup_mode: Literal["batch", "elem"] = "batch"
     """``batch``: one draw for all images of a batch; ``elem``: one for each image."""
     auto_augment: str | None = "rand-m9-mstd0.5-inc1"
-    crop: Literal["resized", "padded", "posed", "none"] = "resized"
-    """``resized``: random area and aspect. For images that are stored as the model takes them:
-    ``padded``, shifted by up to ``pad``, as DeiT does at 32 pixels; ``posed``, turned, scaled
-    and moved; or ``none``."""
+    crop: Literal["resized", "centre", "padded", "posed", "none"] = "resized"
+    """``resized``: random area and aspect; ``centre``: what a resized image has in its middle. For
+    images that are stored as the model takes them: ``padded``, shifted by up to ``pad``, as DeiT
+    does at 32 pixels; ``posed``, turned, scaled and moved; or ``none``."""
     crop_scale: PositiveShare = 0.08
     pad: NonNegativeInt = 4
     repeats: PositiveInt = 3
@@ -140,8 +146,8 @@ class Recipe(Closed, strict=True, allow_inf_nan=False):
             (self.warmup_epochs < self.epochs, "warmup_epochs", f"below epochs ({self.epochs})",
              self.warmup_epochs),
             (even or not self.mixes, "batch_size", "even with Mixup or CutMix", self.batch_size),
-            (self.crop in ("resized", "padded") or self.auto_augment is None, "crop",
-             "resized or padded with auto_augment", self.crop),
+            (self.crop in ("resized", "centre", "padded") or self.auto_augment is None, "crop",
+             "resized, centre or padded with auto_augment", self.crop),
             (self.layer_decay is None or not self.lr_factors, "layer_decay",
              "null with lr_factors", self.layer_decay),
             (self.layer_decay is None or not self.undecayed, "layer_decay",
@@ -174,7 +180,7 @@ class Recipe(Closed, strict=True, allow_inf_nan=False):
 
     @property
     def scaled_min_lr(self) -> float:
-        """Learning rate that the cosine ends at."""
+        """Learning rate that the schedule ends at."""
         return self.min_lr * self._scale if self.scale_min_lr else self.min_lr
 
     @property
@@ -219,6 +225,10 @@ VECTORNET = UNCHANGED.model_copy(
 )
 RECTIFIER = r"^bridge\."
 SMALL = r"(\.bias|norm\d?\.weight|token)$"  # biases, norms, the class token
+
+HEAD = r"(^|\.)head\.(hidden|norm|output)\."
+FUSION = r"^(trunk\.)?(layers|image_transform|text_transform)\.|(^|\.)head\.\w+_pooler\."
+ENCODERS = r"^(trunk\.)?(image|text|types)\."
 
 RECIPES: dict[str, Recipe] = {
     "deit": Recipe(),
@@ -274,6 +284,26 @@ RECIPES: dict[str, Recipe] = {
             "milestones": (16, 20),
             "gamma": 0.25,
             "clip_gradient": 0.1,
+        }
+    ),
+    "meter": UNCHANGED.model_copy(
+        update={
+            "epochs": 10,
+            "batch_size": 512,
+            "lr": 5e-6,
+            "lr_factors": ((RECTIFIER, 10.0), (HEAD, 50.0), (FUSION, 5.0), (ENCODERS, 1.0)),
+            "weight_decay": 0.01,
+            "betas": (0.9, 0.98),
+            "schedule": "linear",
+            "warmup_epochs": 1,
+            "warmup_prefix": True,
+            "warmup_lr": 0.0,
+            "min_lr": 0.0,
+            "lr_per_step": True,
+            "drop_path": 0.0,
+            "adapter_init": "trunc_normal",
+            "auto_augment": "rand-m3-n2-p1",
+            "crop": "centre",
         }
     ),
 }

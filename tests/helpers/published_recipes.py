@@ -44,6 +44,7 @@ FIELDS = {
 
 OURS = {
     "precision": "float32",  # half precision through NVIDIA's scaler in the public codes
+    "betas": (0.9, 0.999),  # torch's and timm's own
     "accumulate": 1,
     "compile": False,
     "lr_factors": (),
@@ -194,6 +195,45 @@ PUBLISHED = {
             "schedule": "step",
             "milestones": (16, 20),
             "gamma": 0.25,
+        },
+    ),
+    "meter": Published(
+        "zdou0830/METER, meter/config.py (task_finetune_vqa_clip_bert, clip32, clip_randaug) and "
+        "meter/modules/meter_utils.py at 14a23be",
+        {
+            "epochs": 10,  # max_epoch
+            "opt": "adamw",
+            "lr": 5e-6,
+            "weight_decay": 0.01,
+            "min_lr": 0,  # end_lr
+        },
+        {
+            **POINT_WRITTEN,
+            "batch_size": 512,
+            "lr_factors": (
+                (BRIDGE, 10.0),  # Pang et al. 2024, App. C.5
+                (r"(^|\.)head\.(hidden|norm|output)\.", 50.0),  # lr_mult_head: vqa_classifier
+                (
+                    r"^(trunk\.)?(layers|image_transform|text_transform)\."
+                    r"|(^|\.)head\.\w+_pooler\.",
+                    5.0,  # lr_mult_cross_modal: what has cross_modal in its name
+                ),
+                (r"^(trunk\.)?(image|text|types)\.", 1.0),
+            ),
+            "betas": (0.9, 0.98),
+            "schedule": "linear",  # get_polynomial_decay_schedule_with_warmup, decay_power 1
+            "warmup_epochs": 1,  # warmup_steps 0.1 of ten epochs
+            "warmup_prefix": True,
+            "warmup_lr": 0.0,
+            "lr_per_step": True,
+            "clip_gradient": None,
+            "drop_path": 0.0,
+            "label_smoothing": 0,
+            "adapter_init": "trunc_normal",  # objectives.init_weights: normal, 0.02
+            "auto_augment": "rand-m3-n2-p1",  # RandAugment(2, 9) of 30; timm counts to 10
+            "crop": "centre",  # Resize and CenterCrop
+            "cloud_scale": 1.5,  # without effect, as the next
+            "cloud_shift": 0.2,
         },
     ),
     "point-bert": Published(

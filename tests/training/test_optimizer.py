@@ -3,11 +3,13 @@ import re
 
 import pytest
 import torch
+from transformers import get_polynomial_decay_schedule_with_warmup
 
 from rectify.rectified import auxiliary, insert
 from rectify.runtime import generator
 from rectify.training.optimizer import optimizer_and_schedule
 from rectify.training.recipes import Recipe, recipe
+from rectify.trunks.meter import Meter
 from rectify.trunks.videomae import create_videomae
 from tests.helpers.published_recipes import BASE
 
@@ -145,6 +147,46 @@ def test_steps_and_their_warm_up_can_be_taken_within_epochs(vit):
     assert rates == [0.5, 0.625, 0.75, 0.875, *[1] * 4, *[0.25] * 4, *[0.0625] * 4]
 
 
+@pytest.mark.parametrize("last", [0.0, 0.25])
+def test_the_learning_rate_falls_in_a_straight_line_as_meters_does(vit, last):
+    values = recipe("meter", lr=1.0, min_lr=last, lr_factors=[], epochs=4)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    theirs = get_polynomial_decay_schedule_with_warmup(optimizer, 5, 20, lr_end=last, power=1)
+    rates = []
+    for _ in range(20):
+        rates += theirs.get_last_lr()
+        optimizer.step()
+        theirs.step()
+    assert rates_of(vit, values, 5) == pytest.approx(rates)
+    assert rates[:6] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
+
+
+@pytest.mark.parametrize("wrapped", ["vanilla", "insert", "auxiliary"])
+def test_each_tensor_of_meter_learns_at_the_rate_of_its_part(block, wrapped):
+    """Written out for the published model: which parts METER's code multiplies the rate of."""
+    with torch.device("meta"):
+        model = Meter.of({}, answers=3129)
+    if wrapped == "insert":
+        model = insert(model, block, "end", generator=generator(0))
+    if wrapped == "auxiliary":
+        model = auxiliary(model, block, generator=generator(0))
+    optimizer, _ = optimizer_and_schedule(model, recipe("meter"), 1)
+    assert {group["betas"] for group in optimizer.param_groups} == {(0.9, 0.98)}
+    found = by_name(model, recipe("meter"), "lr_scale")
+    assert found.keys() == {name for name, one in model.named_parameters() if one.requires_grad}
+    parts = {"image": 1, "text": 1, "types": 1, "layers": 5}
+    parts |= {f"{one}_{kind}": 5 for one in ("image", "text") for kind in ("transform", "pooler")}
+    parts |= {"hidden": 50, "norm": 50, "output": 50}
+    for name, factor in found.items():
+        path = name.removeprefix("trunk.").removeprefix("head.").split(".")
+        expected = 10 if name.startswith("bridge.") else parts[path[0]]
+        assert factor == expected, name
+    decays = by_name(model, recipe("meter"), "weight_decay")
+    for name, one in model.named_parameters():
+        if one.requires_grad:
+            assert decays[name] == (0.0 if one.ndim == 1 else 0.01), name
+
+
 @pytest.mark.parametrize("wrapped", ["vanilla", "insert", "auxiliary"])
 @pytest.mark.parametrize("factors", [(), (("", 0.5),)])
 def test_biases_norms_positions_and_class_token_are_not_decayed(vit, block, wrapped, factors):
@@ -165,7 +207,7 @@ def test_the_optimizer_has_the_values_of_deit(vit):
     optimizer, _ = optimizer_and_schedule(vit, recipe("deit"), 1)
     assert type(optimizer) is torch.optim.AdamW
     for group in optimizer.param_groups:
-        assert (group["betas"], group["eps"]) == ((0.9, 0.999), 1e-8)
+        assert (tuple(group["betas"]), group["eps"]) == ((0.9, 0.999), 1e-8)
         assert not group["amsgrad"]
 
 

@@ -24,6 +24,8 @@ GRAY_MEAN, GRAY_STD = (0.15,), (0.3,)  # of drawn glyphs
 INTERPOLATION = "bicubic"  # where an image is resized, as in DeiT
 TURN, SCALE, MOVE = 10.0, (0.9, 1.05), 0.05
 """Of a pose: degrees either way, least and largest factor, share of the image's size."""
+RESIZED = ("resized", "centre")
+"""Crops that bring an image of any size to the model's."""
 ROW, COLUMN, MIRROR, ERASE = range(4)
 """Columns of the random numbers of an image."""
 
@@ -150,6 +152,8 @@ def per_image(
     )
     if crop == "padded":  # as DeiT does at 32 pixels
         transform.transforms[0] = RandomCrop(image_size, padding=pad)
+    if crop == "centre":
+        transform.transforms[:1] = evaluation_transform(image_size, 1.0).transforms[:-1]
     return transform
 
 

@@ -38,7 +38,7 @@ class ImageClassification:
         items = load_set(folder, "train")
         complete = {"crop": recipe.crop, "pad": recipe.pad, "flip_prob": recipe.flip}
         prepare = None
-        if recipe.auto_augment is not None or recipe.crop == "resized":
+        if recipe.auto_augment is not None or recipe.crop in augment.RESIZED:
             prepare = augment.per_image(
                 **complete,
                 image_size=entry.image_size,
@@ -153,7 +153,7 @@ def _crop(entry: Settings, items: ImageSet | FileSet, recipe: Recipe, name: str)
 
 
 def _is_resized(items: ImageSet | FileSet, recipe: Recipe) -> bool:
-    return recipe.crop == "resized" and not items.final_size
+    return recipe.crop in augment.RESIZED and not items.final_size
 
 
 def _has_other_size(items: ImageSet | FileSet, size: int) -> bool:

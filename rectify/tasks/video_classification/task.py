@@ -143,7 +143,7 @@ def _check_crop(items: ImageSet | FileSet, recipe: Recipe) -> None:
             f"video_classification: clips in files need resized crops, got {recipe.crop}. "
             "Set training.crop to resized."
         )
-    if not in_files and (recipe.crop == "resized" or recipe.auto_augment is not None):
+    if not in_files and (recipe.crop in image_augment.RESIZED or recipe.auto_augment is not None):
         raise ValueError(
             f"video_classification: clips in memory are taken as they are stored, got crop "
             f"{recipe.crop} and auto_augment {recipe.auto_augment}. Set training.auto_augment to "

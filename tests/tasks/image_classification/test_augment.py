@@ -267,6 +267,16 @@ def test_at_32_pixels_the_crop_is_padded_as_in_deit():
     assert "RandAugment" in repr(per_image(**RANDAUGMENT | {"crop": "padded"}))
 
 
+def test_a_centre_crop_is_that_of_the_test_before_the_image_is_changed():
+    settings = RANDAUGMENT | {"crop": "centre", "flip_prob": 0.0}
+    image, size = colours(3, 60, 40), settings["image_size"]
+    plain = per_image(**settings | {"auto_augment": None})
+    assert torch.equal(plain(image), evaluation_transform(size, 1.0)(image))
+    steps = [type(step).__name__ for step in per_image(**settings).transforms]
+    assert steps[:2] == ["Resize", "CenterCrop"]
+    assert "RandAugment" in steps[2:]
+
+
 def test_without_randaugment_a_crop_changes_no_colour():
     plain = per_image(**SETTINGS | {"crop_scale": 1.0}, auto_augment=None)
     seed_globals(0)
