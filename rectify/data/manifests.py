@@ -16,6 +16,8 @@ from rectify.results.tables import read_note, read_table, write_table
 LISTING = "manifest.csv"
 ARRAYS = "arrays.safetensors"
 """Next to it, the items themselves, where a set fits into memory."""
+CLASSES = "classes"
+"""Key of a note's facts: digest of the names of all classes, where no item need be of each."""
 
 
 def manifest(rows: Iterable[tuple[str, int, str, str]]) -> DataFrame:
@@ -71,10 +73,10 @@ def splits(folder: Path) -> list[str]:
 
 
 def label_order(folder: Path) -> str:
-    """Return a digest of which class has which number in the training split."""
-    listing = read_table(MANIFEST, Path(folder) / LISTING)
+    """Return a digest of which class has which number in the training split, or in all of a set."""
+    listing, facts = read_listing(folder)
     pairs = sorted(_numbered(listing[listing["split"] == "train"]))
-    return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
+    return facts.get(CLASSES) or hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
 
 
 def check_same_labels(folder: Path, shifted: Path) -> None:

@@ -76,6 +76,15 @@ def tensor_shapes(checkpoint: Path) -> dict[str, torch.Size]:
     return {name: mapped[file][name].shape for name, file in files.items() if name in mapped[file]}
 
 
+def weight_files(checkpoint: Path) -> list[Path]:
+    """Return the files that hold a folder's tensors.
+
+    Raises:
+        ValueError: If there are no weights, or their index is damaged.
+    """
+    return sorted(set(_files(checkpoint).values()))
+
+
 def adapter_refusal(checkpoint: Path) -> str:
     """Return the one line for what adds to a model, and is none."""
     return (
@@ -99,7 +108,7 @@ def _files(checkpoint: Path) -> dict[str, Path]:
             return dict.fromkeys(mapped_tensors(single), single)
     if (checkpoint / ADAPTER).is_file():
         raise ValueError(adapter_refusal(checkpoint))
-    others = sorted(p.name for p in checkpoint.iterdir() if p.suffix in (".safetensors", ".bin"))
+    others = sorted(p.name for p in checkpoint.glob("*") if p.suffix in (".safetensors", ".bin"))
     raise ValueError(
         f"{checkpoint}: must hold {' or '.join(WEIGHTS)}, or an index of their parts, got "
         f"{', '.join(others[:3]) or 'none'}. Get the checkpoint again."

@@ -86,11 +86,14 @@ GSNR = Table(
 
 SCORES = Table(
     "scores",
-    "Metrics of a trained model on the test set and on its shifted versions.",
+    "Metrics of a trained model on the test set, on parts of it and on its shifted versions.",
     ("set", "group", "metric", "k"),
     (
         Column(
-            "set", "str", "-", "test, or a shift: c, a, sk, r as in ImageNet-C, -A, -Sketch, -R"
+            "set",
+            "str",
+            "-",
+            "test; a shift: c, a, sk, r as in ImageNet-C, -A, -Sketch, -R; or a part of the test",
         ),
         Column(
             "group", "str", "-", "condition/severity of a corruption, or - for the complete set"

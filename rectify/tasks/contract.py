@@ -107,7 +107,7 @@ class TestSet(NamedTuple):
     """One set on which a trained model is scored."""
 
     name: str
-    """``test`` for the plain test set, else the shift: ``c``, ``a``, ..."""
+    """``test`` for the plain test set, else the shift, ``c``, ``a``, ..., or a part of the test."""
     group: str
     """``<condition>/<severity>``, or ``-`` for a complete set."""
     source: Source

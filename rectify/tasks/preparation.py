@@ -162,6 +162,19 @@ def check_classes(name: str, classes: int, listing: DataFrame) -> None:
         )
 
 
+def check_intact(folder: Path, bad: Sequence[str]) -> None:
+    """Check that no image of a folder is among those that cannot be read.
+
+    Raises:
+        ValueError: Names the first ones.
+    """
+    if bad:
+        raise ValueError(
+            f"{folder}: each file must be an intact image, got {len(bad)} missing or "
+            f"unreadable: {readers.few(bad)}. Replace them."
+        )
+
+
 def arguments(entry: Entry) -> dict[str, object]:
     """Return what the reader takes of the settings."""
     known = readers.arguments(entry.reader_module)
@@ -196,9 +209,6 @@ def _bad(
             f"{readers.few(bad) or '-'}. Get them again, or set data.{name}.undecodable to "
             f"{len(bad)} to leave them out."
         )
-    if bad and accepted is None:
-        raise ValueError(
-            f"{prepared.files}: each file must be an intact image, got {len(bad)} missing or "
-            f"unreadable: {readers.few(bad)}. Replace them."
-        )
+    if accepted is None:
+        check_intact(prepared.files, bad)
     return bad

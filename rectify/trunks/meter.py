@@ -5,23 +5,26 @@
     question -> RoBERTa-base                                       -> linear + type 0 --/
 
 A block is one co-attention layer: each stream attends to itself, then to the other as it was before
-the block. The tokens are the image's, so that is where a frozen layer comes; the question's are
-their context. The parts are libraries': a ViT of timm, ``RobertaModel``, and ``BertLayer`` with
-cross-attention. With the published sizes and 3,129 answers there are 327,381,561 parameters.
+the block. The tokens are the image's, unless ``stream`` says otherwise, so that is where a frozen
+layer comes; the question's are their context. The parts are libraries': a ViT of timm,
+``RobertaModel``, and ``BertLayer`` with cross-attention. With the published sizes and 3,129 answers
+there are 327,381,561 parameters.
 """
 
 import copy
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import timm
 import torch
 from jaxtyping import Bool, Float, Int64
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from transformers import BertConfig, RobertaConfig, RobertaModel
 from transformers.models.bert.modeling_bert import BertLayer
 
+from rectify.data.questions import PADDING
 from rectify.language.block import padding_mask
 from rectify.language.families import without_causal_mask
 from rectify.trunks.trunk import Tokens, permuted_
@@ -29,8 +32,6 @@ from rectify.typed import Closed, parse
 
 CLIP = "vit_base_patch32_clip_quickgelu_224"
 """timm's ViT with OpenAI's activation; the one without ``quickgelu`` computes something else."""
-PADDING = 1
-"""RoBERTa's number of the token that stands where there is none."""
 IMAGE, TEXT = 1, 0
 """Rows of the types' embedding."""
 
@@ -44,7 +45,9 @@ class Sizes(Closed, strict=True):
     heads: PositiveInt = 12
     dropout: float = Field(0.1, ge=0, lt=1)
     """Of the fusion and of RoBERTa."""
-    image_size: PositiveInt = 224
+    stream: Literal["image", "text", "both", "joint"] = "image"
+    """Whose tokens a frozen layer sees: the image's, the question's, those of both, one stream
+    after the other, or of both as one sequence."""
     patch_size: PositiveInt = 32
     image_dim: PositiveInt = 768
     image_depth: PositiveInt = 11
@@ -53,20 +56,21 @@ class Sizes(Closed, strict=True):
     text_dim: PositiveInt = 768
     text_depth: PositiveInt = 12
     text_heads: PositiveInt = 12
-    vocabulary: PositiveInt = 50265
     positions: PositiveInt = 514
     """RoBERTa's; a question has at most two tokens fewer."""
 
 
-class Question(NamedTuple):
-    """The other stream.
+class Streams(NamedTuple):
+    """What the blocks see.
 
     Attributes:
-        values: Its tokens.
-        padding: True where there is no token.
+        image: Its tokens.
+        words: The question's tokens.
+        padding: True where the question has no token.
     """
 
-    values: Float[Tensor, "batch words dim"]
+    image: Float[Tensor, "batch tokens dim"]
+    words: Float[Tensor, "batch words dim"]
     padding: Bool[Tensor, "batch words"]
 
 
@@ -74,12 +78,21 @@ class Meter(nn.Module):
     """METER as a trunk: see ``rectify.trunks.trunk``."""
 
     @classmethod
-    def of(cls, overrides: Mapping[str, object], *, answers: int) -> "Meter":
+    def of(
+        cls,
+        overrides: Mapping[str, object],
+        *,
+        answers: int,
+        words: int = 50265,
+        image_size: int = 224,
+    ) -> "Meter":
         """Return a METER with random weights.
 
         Args:
             overrides: Sizes that differ from the published ones, by the names of ``Sizes``.
             answers: Outputs of the head.
+            words: Tokens of the questions' vocabulary: RoBERTa's.
+            image_size: Height and width of the images in pixels.
 
         Raises:
             ValueError: If a size is unknown or cannot be right.
@@ -92,31 +105,31 @@ class Meter(nn.Module):
                     f"vision: {part}dim of a METER must be a multiple of {part}heads {heads}, got "
                     f"{dim}. Correct overrides."
                 )
-        if sizes.image_size % sizes.patch_size:
+        if image_size % sizes.patch_size:
             raise ValueError(
-                f"vision: image_size of a METER must be a multiple of patch_size "
-                f"{sizes.patch_size}, got {sizes.image_size}. Correct overrides."
+                f"vision: the image size of a METER must be a multiple of patch_size "
+                f"{sizes.patch_size}, got {image_size}. Correct overrides."
             )
-        return cls(sizes, answers)
+        return cls(sizes, answers, words, image_size)
 
-    def __init__(self, sizes: Sizes, answers: int):
+    def __init__(self, sizes: Sizes, answers: int, words: int, image_size: int):
         super().__init__()
-        self.dim = sizes.dim
+        self.dim, self.stream = sizes.dim, sizes.stream
         self.image = timm.create_model(
             CLIP,
             num_classes=0,
-            img_size=sizes.image_size,
+            img_size=image_size,
             patch_size=sizes.patch_size,
             embed_dim=sizes.image_dim,
             depth=sizes.image_depth,
             num_heads=sizes.image_heads,
         )
-        self.text = RobertaModel(_roberta(sizes), add_pooling_layer=False)
+        self.text = RobertaModel(_roberta(sizes, words), add_pooling_layer=False)
         self.image_transform = nn.Linear(sizes.image_dim, sizes.dim)
         self.text_transform = nn.Linear(sizes.text_dim, sizes.dim)
         self.types = nn.Embedding(2, sizes.dim)
         self.layers = nn.ModuleList(CoAttention(sizes) for _ in range(sizes.depth))
-        self.head = Head(sizes.dim, answers)
+        self.head = Head(sizes.dim, answers, sizes.stream)
         for part in (self.image_transform, self.text_transform, self.types, self.layers, self.head):
             part.apply(_initialise)
 
@@ -126,7 +139,7 @@ class Meter(nn.Module):
         return {f"{index}": block for index, block in enumerate(self.layers)}
 
     def embed(self, inputs: Mapping[str, Tensor]) -> Tokens:
-        """Return the image's tokens; the question's are the context.
+        """Return the tokens of the chosen stream; the other's are the context.
 
         Args:
             inputs: ``images`` ``(batch, 3, height, width)``, and ``words`` ``(batch, words)``, the
@@ -147,16 +160,15 @@ class Meter(nn.Module):
         question = self.text_transform(heard) + self.types.weight[TEXT]
         seen = self.image.forward_features(inputs["images"])
         image = self.image_transform(seen) + self.types.weight[IMAGE]
-        return Tokens(image, context=Question(question, padding))
+        return packed(Streams(image, question, padding), self.stream)
 
     def run(self, tokens: Tokens, start: int, stop: int) -> Tokens:
         """Return the tokens after the blocks ``start`` ... ``stop - 1``."""
-        image, question = tokens.values, tokens.context
-        hidden = padding_mask(question.padding, image.dtype)
-        words = question.values
+        image, words, padding = unpacked(tokens, self.stream)
+        hidden = padding_mask(padding, image.dtype)
         for block in self.layers[start:stop]:
             image, words = block(image, words, hidden)
-        return tokens._replace(values=image, context=question._replace(values=words))
+        return packed(Streams(image, words, padding), self.stream)
 
     def decode(self, tokens: Tokens) -> Float[Tensor, "batch answers"]:
         """Return a logit for each answer."""
@@ -172,6 +184,41 @@ class Meter(nn.Module):
     def second_head(self, generator: torch.Generator) -> "Head":
         """Return another pair of poolers with a head, of the same distribution as this one's."""
         return permuted_(copy.deepcopy(self.head), generator)
+
+
+def packed(streams: Streams, stream: str) -> Tokens:
+    """Return what a frozen layer sees as the tokens, and the rest as their context."""
+    image, words, padding = streams
+    if stream == "image":
+        return Tokens(image, context=streams)
+    if stream == "text":
+        return Tokens(words, padding, streams)
+    seen = torch.zeros_like(image[:, :, 0], dtype=torch.bool)
+    if stream == "joint":
+        return Tokens(torch.cat([image, words], 1), torch.cat([seen, padding], 1), streams)
+    both = [(image, seen), (words, padding)]  # the batch twice, as long as the longer one
+    longest = max(image.shape[1], words.shape[1])
+    values = [pad(one, (0, 0, 0, longest - one.shape[1])) for one, _ in both]
+    hidden = [pad(one, (0, longest - one.shape[1]), value=True) for _, one in both]
+    return Tokens(torch.cat(values), torch.cat(hidden), streams)
+
+
+def unpacked(tokens: Tokens, stream: str) -> Streams:
+    """Return both streams, from what `packed` returned, though the tokens have changed."""
+    image, words, _ = tokens.context
+    values = tokens.values
+    if stream == "image":
+        image = values
+    elif stream == "text":
+        words = values
+    elif stream == "joint":
+        image, words = values.split([image.shape[1], words.shape[1]], 1)
+    else:
+        image, words = (
+            one[:, : before.shape[1]]
+            for one, before in zip(values.chunk(2), (image, words), strict=True)
+        )
+    return tokens.context._replace(image=image, words=words)
 
 
 class CoAttention(nn.Module):
@@ -211,24 +258,26 @@ class CoAttention(nn.Module):
 class Head(nn.Module):
     """A pooler for each stream's first token, and two linears."""
 
-    def __init__(self, dim: int, answers: int):
+    def __init__(self, dim: int, answers: int, stream: str):
         super().__init__()
+        self.stream = stream
         self.text_pooler, self.image_pooler = nn.Linear(dim, dim), nn.Linear(dim, dim)
         self.hidden, self.norm = nn.Linear(2 * dim, 2 * dim), nn.LayerNorm(2 * dim)
         self.output = nn.Linear(2 * dim, answers)
 
     def pooled(self, tokens: Tokens) -> Float[Tensor, "batch features"]:
-        text = self.text_pooler(tokens.context.values[:, 0]).tanh()
-        return torch.cat([text, self.image_pooler(tokens.values[:, 0]).tanh()], 1)
+        image, words, _ = unpacked(tokens, self.stream)
+        text = self.text_pooler(words[:, 0]).tanh()
+        return torch.cat([text, self.image_pooler(image[:, 0]).tanh()], 1)
 
     def forward(self, tokens: Tokens) -> Float[Tensor, "batch answers"]:
         hidden = self.norm(self.hidden(self.pooled(tokens)))
         return self.output(nn.functional.gelu(hidden))
 
 
-def _roberta(sizes: Sizes) -> RobertaConfig:
+def _roberta(sizes: Sizes, words: int) -> RobertaConfig:
     return RobertaConfig(
-        vocab_size=sizes.vocabulary,
+        vocab_size=words,
         hidden_size=sizes.text_dim,
         num_hidden_layers=sizes.text_depth,
         num_attention_heads=sizes.text_heads,

@@ -10,9 +10,11 @@ from pathlib import Path
 import torch
 
 from rectify.language.files import read_tensors
+from rectify.language.hugging_face_format import weight_files
 from rectify.tensors import Tensors, check_same_tensors
 from rectify.trunks.meter import Meter
 
+CLIP, ROBERTA = "clip", "roberta"
 CLIP_TENSORS = re.compile(r"^vision_model\.(.*?(?<!position_ids))$")
 """The image half of a folder of ``CLIPModel``; ``position_ids`` is a count, not a weight."""
 ROBERTA_TENSORS = re.compile(r"^(?:roberta\.)(?!pooler\.)(.*?(?<!position_ids))$")
@@ -29,6 +31,25 @@ CLIP_NAMES = (
 )
 """From the names of transformers to timm's."""
 ADVICE = "Get the checkpoint again, or take away the overrides of its sizes."
+
+
+def start_files(start: Path) -> list[Path]:
+    """Return the files of weights in the folders ``clip`` and ``roberta`` of a start.
+
+    Raises:
+        ValueError: If one has no weights.
+    """
+    return [file for part in (CLIP, ROBERTA) for file in weight_files(start / part)]
+
+
+def load_start(trunk: Meter, start: Path) -> None:
+    """Load CLIP's image half and RoBERTa, from the folders ``clip`` and ``roberta`` of a start.
+
+    Raises:
+        ValueError: As ``load_clip``.
+    """
+    load_clip(trunk, start / CLIP)
+    load_roberta(trunk, start / ROBERTA)
 
 
 def load_clip(trunk: Meter, checkpoint: Path) -> None:

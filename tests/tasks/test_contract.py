@@ -21,7 +21,7 @@ from rectify.training.loop import Hooks, Loop
 from rectify.training.recipes import recipe
 from rectify.trunks.kinds import as_trunk
 from rectify.trunks.trunk import Trunk
-from tests.helpers import toy_task
+from tests.helpers import question_trees, toy_task
 from tests.helpers.moments import assert_close
 
 CPU = torch.device("cpu")
@@ -44,6 +44,10 @@ ENTRIES = {
         "task": "motion_forecasting", "reader": "lanes", "top_k": 2,
         "sizes": {"train_items": 24, "test_items": 9},
     },
+    "visual_question_answering": {
+        "task": "visual_question_answering", "reader": "questions", "image_size": 28,
+        "answers": 8, "words": 64, "sizes": {"train_scenes": 30, "test_scenes": 9},
+    },
     "pairs": {"task": "pairs", "reader": "pairs", "sizes": {"items": 16}},
     TOY: {"task": TOY, "reader": "none", "points": 24},
 }  # fmt: skip
@@ -59,6 +63,8 @@ def recipe_of(name):
         return recipe("point-bert", **SHORT)
     if name == "motion_forecasting":
         return recipe("pang-vectornet", **SHORT)
+    if name == "visual_question_answering":
+        return recipe("meter", **SHORT, crop="none", auto_augment=None)
     return recipe("paper", **SHORT, **PICTURES)
 
 
@@ -76,6 +82,9 @@ def vision_of(name):
     if name == "motion_forecasting":
         sizes = {"width": 4, "layers": 2, "modes": 3}
         vit = SimpleNamespace(name="net", timm="none", overrides=sizes, family=None, start=None)
+    if name == "visual_question_answering":
+        sizes = {**question_trees.SIZES, "patch_size": 14, "dropout": 0.0}
+        vit = SimpleNamespace(name="meter", timm="none", overrides=sizes, family=None, start=None)
     return toy_task.VISION if name == TOY else vit
 
 

@@ -20,7 +20,10 @@ def test_a_task_is_a_folder_or_a_module():
     assert tasks.metrics_of(TOY)[0].better == "lower"
     kinds = ("image", "point", "video")
     assert tasks.names() == sorted(
-        ["motion_forecasting", "pairs", *(f"{kind}_classification" for kind in kinds)]
+        [
+            *("motion_forecasting", "pairs", "visual_question_answering"),
+            *(f"{kind}_classification" for kind in kinds),
+        ]
     )
 
 

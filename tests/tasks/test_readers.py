@@ -10,7 +10,17 @@ import pytest
 from pandas import DataFrame
 from timm.data import ImageNetInfo
 
-from rectify.demo import glyph_solids, glyphs, lanes, motions, pairs, scenes, scripts, solids
+from rectify.demo import (
+    glyph_solids,
+    glyphs,
+    lanes,
+    motions,
+    pairs,
+    questions,
+    scenes,
+    scripts,
+    solids,
+)
 from rectify.tasks import names, readers, settings_of
 from rectify.tasks.image_classification.readers import bar, imagenet
 from rectify.tasks.image_classification.readers.imagenet import CORRUPTIONS, synsets
@@ -22,9 +32,10 @@ CLIPS = "rectify.tasks.video_classification.readers"
 PAIRS = "rectify.tasks.pairs.readers"
 POINTS = "rectify.tasks.point_classification.readers"
 TRAFFIC = "rectify.tasks.motion_forecasting.readers"
+QUESTIONS = "rectify.tasks.visual_question_answering.readers"
 ALL = [
     (package, name)
-    for package in (IMAGES, CLIPS, PAIRS, POINTS, TRAFFIC)
+    for package in (IMAGES, CLIPS, PAIRS, POINTS, TRAFFIC, QUESTIONS)
     for name in readers.names(package)
 ]
 TOY = {"classes": 6, "image_size": 28}
@@ -51,6 +62,7 @@ def test_every_folder_of_readers_belongs_to_a_task():
         PAIRS,
         POINTS,
         TRAFFIC,
+        QUESTIONS,
     }
 
 
@@ -86,6 +98,7 @@ def test_all_readers_are_known_without_torch():
         (POINTS, "solids", solids.solids),
         (POINTS, "glyph_solids", glyph_solids.glyph_solids),
         (TRAFFIC, "lanes", lanes.lanes),
+        (QUESTIONS, "questions", questions.questions),
     ],
 )
 def test_an_embedded_set_has_all_arguments_of_its_drawing_each_with_a_default(package, name, draw):

@@ -15,12 +15,13 @@ from transformers import (
     RobertaForMaskedLM,
 )
 
+from rectify.data.questions import PADDING
 from rectify.gsnr.moments import GradientMoments
 from rectify.language.block import empty_block
 from rectify.rectified import auxiliary, insert
 from rectify.runtime import generator
 from rectify.trunks.kinds import as_trunk
-from rectify.trunks.meter import PADDING, Meter
+from rectify.trunks.meter import Meter, Streams, packed
 from rectify.trunks.meter_starts import load_clip, load_roberta
 from rectify.trunks.trunk import Tokens, Trunk
 from tests.helpers.moments import assert_close
@@ -29,7 +30,6 @@ SIZES = {
     "dim": 8,
     "depth": 2,
     "heads": 2,
-    "image_size": 8,
     "patch_size": 4,
     "image_dim": 12,
     "image_depth": 2,
@@ -37,15 +37,15 @@ SIZES = {
     "text_dim": 16,
     "text_depth": 1,
     "text_heads": 2,
-    "vocabulary": 20,
     "positions": 10,
 }
 ANSWERS = 5
+REST = {"answers": ANSWERS, "words": 20, "image_size": 8}
 
 
-def make() -> Meter:
+def make(**changes: object) -> Meter:
     torch.manual_seed(0)
-    model = Meter.of(SIZES, answers=ANSWERS).double().eval()
+    model = Meter.of(SIZES | changes, **REST).double().eval()
     with torch.no_grad():
         for parameter in model.parameters():  # ones and zeros hide mistakes
             parameter.add_(torch.randn_like(parameter), alpha=0.2)
@@ -123,7 +123,7 @@ def test_its_fusion_and_head_are_those_written_out(inputs: dict[str, Tensor]) ->
     model = make()
     w, outputs, tokens = model.state_dict(), model(inputs), model.embed(inputs)
     for sample, hidden in enumerate(tokens.context.padding):
-        image, words = tokens.values[sample], tokens.context.values[sample][~hidden]
+        image, words = tokens.values[sample], tokens.context.words[sample][~hidden]
         for layer in range(2):
             seen = layer_written_out(image, words, w, f"layers.{layer}.image")
             words = layer_written_out(words, image, w, f"layers.{layer}.text")
@@ -160,6 +160,43 @@ def test_both_variants_train_and_auxiliary_is_the_plain_model_at_test(
     bridged = Tokens(inserted.bridge(tokens.values), None, tokens.context)  # the image's tokens
     assert torch.equal(inserted(inputs), inserted.trunk.decode(bridged))
     assert not torch.equal(inserted(inputs), plain)
+
+
+class Mixed(nn.Module):
+    """A layer in which each token sees the mean of those that are not hidden."""
+
+    hidden = 8
+
+    def forward(self, tokens: Tensor, padding: Tensor | None = None) -> Tensor:
+        shown = torch.ones_like(tokens[:, :, :1]) if padding is None else (~padding)[..., None]
+        mean = (tokens * shown).sum(1, keepdim=True) / shown.sum(1, keepdim=True)
+        return tokens.square() + 3 * mean
+
+
+@pytest.mark.parametrize("position", [1, 2])
+@pytest.mark.parametrize("stream", ["image", "text", "both", "joint"])
+def test_the_layer_sees_the_chosen_stream_sample_by_sample(
+    inputs: dict[str, Tensor], stream: str, position: int
+) -> None:
+    """Written out with the streams cut to what they have; alone, the model has no other outputs."""
+    plain = make()
+    chosen = make(stream=stream)
+    assert torch.equal(chosen(inputs), plain(inputs))
+    assert torch.equal(chosen.representation(chosen.embed(inputs)),
+                       plain.representation(plain.embed(inputs)))  # fmt: skip
+    model = insert(chosen, Mixed(), position, generator=generator(0), final_norm="none")
+    model = model.double().eval()
+    before, bridge = plain.run(plain.embed(inputs), 0, position), model.bridge
+    for sample, hidden in enumerate(before.context.padding):
+        image, words = before.values[sample][None], before.context.words[sample][~hidden][None]
+        if stream == "joint":
+            image, words = bridge(torch.cat([image, words], 1)).split([5, words.shape[1]], 1)
+        else:
+            image = image if stream == "text" else bridge(image)
+            words = words if stream == "image" else bridge(words)
+        streams = Streams(image, words, torch.zeros_like(words[:, :, 0], dtype=torch.bool))
+        after = plain.run(packed(streams, "image"), position, 2)
+        torch.testing.assert_close(model(inputs)[sample, None], plain.decode(after))
 
 
 def test_the_moments_of_its_blocks_are_those_of_single_samples(inputs: dict[str, Tensor]) -> None:
@@ -252,7 +289,11 @@ def test_a_folder_without_a_tensor_is_refused(
     [
         ({"width": 3}, "every key must be known, got 'width'"),
         ({"text_dim": 10}, "text_dim of a METER must be a multiple of text_heads 12, got 10"),
-        ({"image_size": 100}, "image_size of a METER must be a multiple of patch_size 32, got 100"),
+        (
+            {"patch_size": 100},
+            "image size of a METER must be .* patch_size 100, got 224",
+        ),
+        ({"stream": "words"}, "stream must .*'image', 'text', 'both' or 'joint', got 'words'"),
     ],
 )
 def test_sizes_that_cannot_be_are_one_line(overrides: dict, said: str) -> None:

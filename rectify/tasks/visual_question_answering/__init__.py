@@ -1,0 +1,1 @@
+"""Visual question answering: see README.md next to this file."""

@@ -1,0 +1,116 @@
+"""VQAv2 (Goyal et al., CVPR 2017): questions and annotations as JSON, images of COCO.
+
+    v2_OpenEnded_mscoco_{train2014,val2014}_questions.json   image_id, question, question_id
+    v2_mscoco_{train2014,val2014}_annotations.json           multiple_choice_answer, answers, ...
+    {train2014,val2014}/COCO_{train2014,val2014}_<image_id in 12 digits>.jpg
+
+The answers to the test questions are not public, so the test split is the validation set, and no
+question of it is left out. METER trains on its larger part as well, which is not done here.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rectify.results.files import read_json
+from rectify.tasks.image_classification.folders import check_present
+
+if TYPE_CHECKING:
+    from rectify.data.questions import Asked, Question
+
+EMBEDDED, IN_MEMORY = False, False
+
+SPLITS = {"train": "train2014", "test": "val2014"}
+SOURCE = "VQA v2.0 (https://visualqa.org/download.html) and the images of COCO 2014"
+ASKED = {"question_id": int, "image_id": int, "question": str}
+ANSWERED = {
+    "question_id": int, "image_id": int, "multiple_choice_answer": str, "answer_type": str,
+    "answers": list,
+}  # fmt: skip
+PEOPLE = 10
+COMPLETE: dict[tuple[str, ...], int] = {("train",): 443_757, ("test",): 214_354}
+
+
+def read(folder: Path) -> "dict[str, Asked]":
+    """Return the questions of train and test.
+
+    Args:
+        folder: Holds the four JSON files, ``train2014`` and ``val2014``.
+
+    Raises:
+        ValueError: If a file is missing, damaged or not of this format.
+    """
+    names = [(_questions(one), _annotations(one), one) for one in SPLITS.values()]
+    check_present(folder, [folder / name for files in names for name in files], SOURCE)
+    return {split: _asked(folder, place) for split, place in SPLITS.items()}
+
+
+def _questions(place: str) -> str:
+    return f"v2_OpenEnded_mscoco_{place}_questions.json"
+
+
+def _annotations(place: str) -> str:
+    return f"v2_mscoco_{place}_annotations.json"
+
+
+def _asked(folder: Path, place: str) -> "Asked":
+    """Return one split, in the order of the file of questions."""
+    from rectify.data.questions import Asked
+
+    path = folder / _annotations(place)
+    answered = {entry["question_id"]: entry for entry in _entries(path, "annotations", ANSWERED)}
+    pictures: dict[str, int] = {}
+    questions = []
+    for asked in _entries(folder / _questions(place), "questions", ASKED):
+        name = f"{place}/COCO_{place}_{asked['image_id']:012}.jpg"
+        picture = pictures.setdefault(name, len(pictures))
+        number = asked["question_id"]
+        if number not in answered:
+            raise _wrong(path, "each question must have an annotation", f"none of {number}")
+        questions.append(_question(path, asked, answered.pop(number), picture))
+    if answered:
+        got = f"one of {next(iter(answered))}"
+        raise _wrong(path, "each annotation must be of a question that is asked", got)
+    return Asked(questions, list(pictures))
+
+
+def _question(path: Path, asked: dict, answered: dict, picture: int) -> "Question":
+    """Return one question with its answers."""
+    from rectify.data.questions import KINDS, Question
+
+    number, kind = asked["question_id"], answered["answer_type"]
+    if asked["image_id"] != answered["image_id"]:
+        got = f"{answered['image_id']} and {asked['image_id']} of question {number}"
+        raise _wrong(path, "image_id must be that of the question", got)
+    if kind not in KINDS:
+        raise _wrong(path, f"answer_type must be {', '.join(KINDS)}", f"{kind} of {number}")
+    said = [one.get("answer") if isinstance(one, dict) else None for one in answered["answers"]]
+    if len(said) != PEOPLE or not all(isinstance(one, str) for one in said):
+        got = f"{sum(isinstance(one, str) for one in said)} of question {number}"
+        raise _wrong(path, f"a question must have {PEOPLE} answers", got)
+    most = answered["multiple_choice_answer"]
+    return Question(number, asked["question"], picture, kind, most, tuple(said))
+
+
+def _entries(path: Path, key: str, fields: dict[str, type]) -> Iterator[dict]:
+    """Give the entries of a file, each checked: it has the fields, and its number is its own."""
+    content = read_json(path)
+    entries = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(entries, list) or not entries:
+        raise _wrong(path, f"it must have a list of {key}", "none")
+    seen = set()
+    for place, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise _wrong(path, f"each of its {key} must be a mapping", f"{entry!r:.40}")
+        for name, kind in fields.items():
+            if type(entry.get(name)) is not kind:
+                got = f"{entry.get(name)!r:.40} of entry {place}"
+                raise _wrong(path, f"{name} must be a {kind.__name__}", got)
+        if entry["question_id"] in seen:
+            raise _wrong(path, "a question_id must be there once", f"{entry['question_id']} twice")
+        seen.add(entry["question_id"])
+        yield entry
+
+
+def _wrong(path: Path, rule: str, got: str) -> ValueError:
+    return ValueError(f"{path}: {rule}, got {got}. Get {SOURCE} again.")
