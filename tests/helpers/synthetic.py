@@ -45,7 +45,8 @@ class Made:
 class Run:
     """One run; ``accuracy`` maps a seed and test, k, c, a, sk or r to a share.
 
-    Of another task than classification, ``scores`` has the values by metric and k instead.
+    Of another task than classification, ``scores`` has the values by metric and k instead, and
+    ``parts`` those of further test sets, by their names.
     """
 
     data: Model
@@ -65,6 +66,7 @@ class Run:
     fraction: float = 1.0
     task: str = "image_classification"
     scores: dict[tuple[str, int], float] = field(default_factory=dict)
+    parts: dict[str, dict[tuple[str, int], float]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -163,7 +165,11 @@ def items(top1: float, topk: float, k: int, count: int = 100) -> DataFrame:
 
 def _scores(run: Run, seed: int) -> list[tuple]:
     if run.scores:
-        return [("test", "-", metric, k, 100, value) for (metric, k), value in run.scores.items()]
+        return [
+            (name, "-", metric, k, 100, value)
+            for name, scores in {"test": run.scores, **run.parts}.items()
+            for (metric, k), value in scores.items()
+        ]
     rows = _scored("test", "-", run.k, run.accuracy(seed, "test"), run.accuracy(seed, "k"))
     for shift in run.shifts:
         top1 = run.accuracy(seed, shift)
