@@ -51,7 +51,8 @@ def test_the_grid_of_pang_et_al_is_a_page_of_its_own(project: Path) -> None:
     }
     assert jobs["train"] == jobs["evaluate"] == 3 * sum(runs.values())
     assert (jobs["table"], jobs["figure"], jobs["page"]) == (10, 8, 1)
-    assert (jobs["prepare_data"], jobs["prepare_shift"]) == (3 + 6 + 1 + 1 + 1, 4)  # images, clouds, traffic, questions, pairs
+    sets = 3 + 6 + 1 + 1 + 1  # images and clips, clouds, traffic, questions, pairs
+    assert (jobs["prepare_data"], jobs["prepare_shift"]) == (sets, 4)
     both = planned(project, "all", "pang")
     shared = 5  # Table 2 is a part of Table C
     clips = 2  # the vanilla ones of Tables 3 and 4
