@@ -2,10 +2,10 @@
 
 Every number on the page is read from a file that a rule wrote; the page computes nothing
 but sums of job times. Pictures and styles are inside the file, so it opens without a
-network, prints, and follows the reader's light or dark setting.
+network, prints, and follows the reader's light or dark setting; so are the files behind them,
+as long as they fit.
 """
 
-import base64
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -16,6 +16,14 @@ import pandas as pd
 from pandas import DataFrame, Series
 
 from rectify.analysis import printing
+from rectify.analysis.downloads import (
+    FIGURE_SUFFIXES,
+    TABLE_SUFFIXES,
+    Download,
+    data_uri,
+    downloads,
+    family,
+)
 from rectify.analysis.findings import Finding
 from rectify.results.declared import CELLS, LAST
 from rectify.results.tables import read_note, read_table
@@ -40,9 +48,9 @@ class Entry(NamedTuple):
     title: str
     caption: str
     table: Path | None
-    """A ``CELLS`` file."""
+    """A ``CELLS`` file, with the ``.md`` and ``.tex`` next to it."""
     picture: Path | None
-    """A PNG file, with the ``.csv`` and ``.csv.json`` of its values next to it."""
+    """A PNG file, with the ``.pdf``, and the ``.csv`` and ``.csv.json`` of its values."""
     findings: Sequence[Finding] = ()
     """What it says of the papers' claims."""
     kind: str = ""
@@ -75,9 +83,9 @@ class TableView(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A picture as the template shows it: its bytes, size in page pixels, and text in its place."""
+    """A picture as the template shows it: its content, size in page pixels, text in its place."""
 
-    data: str
+    address: str
     width: int
     height: int
     text: str
@@ -92,6 +100,8 @@ class Section(NamedTuple):
     caption: str
     table: TableView | None
     picture: Picture | None
+    files: dict[str, list[Download]]
+    """Of the table and of the figure."""
     provenance: dict[str, str]
 
 
@@ -101,6 +111,7 @@ def page(
     benchmarks: Path,
     configs: Sequence[Path],
     credits: Sequence[str] = (),
+    folder: Path = Path(),
 ) -> str:
     """Return the page.
 
@@ -110,20 +121,24 @@ def page(
         benchmarks: Folder with Snakemake's benchmark files, one subfolder per rule.
         configs: Configuration files to show.
         credits: Whose pictures and models are used.
+        folder: Where the page will be: links to files that do not fit in it start there.
 
     Raises:
         ValueError: If one of the files is missing.
     """
     times = job_times(benchmarks)
     notes = [read_note(path) for entry in entries for path in _tables(entry)]
+    paths = [path for entry in entries for files in _files(entry).values() for path in files]
+    links = downloads(paths, folder)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.from_string(_packaged("page.html.j2")).render(
         title=title,
         about=ABOUT if any(map(_is_compared, entries)) else "",
         style=_packaged("page.css"),
+        script=_packaged("page.js"),
         summary=[(entry, finding) for entry in entries for finding in entry.findings],
         lead=_lead(entries),
-        sections=[_section(entry) for entry in entries],
+        sections=[_section(entry, links) for entry in entries],
         times=list(times.itertuples(index=False)),
         jobs=int(times["jobs"].sum()),
         seconds=float(times["total"].sum()),
@@ -172,7 +187,16 @@ def _tables(entry: Entry) -> list[Path]:
     return [*([entry.table] if entry.table else []), *values]
 
 
-def _section(entry: Entry) -> Section:
+def _files(entry: Entry) -> dict[str, list[Path]]:
+    """Return the files behind an entry that a reader may want, of its table and its figure."""
+    kinds = (
+        ("Table", entry.table, TABLE_SUFFIXES),
+        ("Figure", entry.picture, FIGURE_SUFFIXES),
+    )
+    return {kind: family(path, suffixes) for kind, path, suffixes in kinds if path}
+
+
+def _section(entry: Entry, links: dict[Path, Download]) -> Section:
     report = read_note(_tables(entry)[0])["provenance"]["facts"].get("report", LAST)
     first_sentence = f"{entry.caption.partition('. ')[0].rstrip('.')}."
     return Section(
@@ -182,6 +206,7 @@ def _section(entry: Entry) -> Section:
         entry.caption,
         _view(read_table(CELLS, entry.table), report) if entry.table else None,
         _picture(entry.picture, first_sentence) if entry.picture else None,
+        {kind: [links[path] for path in paths] for kind, paths in _files(entry).items()},
         _provenance(_tables(entry)[0]),
     )
 
@@ -208,12 +233,9 @@ def _place(place: list[Series]) -> Place:
 
 
 def _picture(path: Path, text: str) -> Picture:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise ValueError(f"{path}: must exist, got no file. Make the figure first.") from None
-    width, height = (int(SCALE * int.from_bytes(content[i : i + 4], "big")) for i in (16, 20))
-    return Picture(base64.b64encode(content).decode("ascii"), width, height, text)
+    start = path.read_bytes()[:24]
+    width, height = (int(SCALE * int.from_bytes(start[i : i + 4], "big")) for i in (16, 20))
+    return Picture(data_uri(path), width, height, text)
 
 
 def _provenance(table: Path) -> dict[str, str]:

@@ -1,12 +1,13 @@
 """Put all tables and figures of a results folder on one page.
 
 Reads
-    --tables      CELLS tables, <target>.csv, with their .csv.json
-    --figures     pictures, <target>.png, with the .csv.json of their values next to them
+    --tables      CELLS tables, <target>.csv, with their .csv.json, .md and .tex
+    --figures     pictures, <target>.png, with their .pdf, .csv and .csv.json
     --benchmarks  folder of Snakemake's benchmark files
     --config      configuration files to show
 Writes
-    --output      the page, one .html file that needs nothing else
+    --output      the page, one .html file that needs nothing else; files that do not fit in it are
+                  linked from its folder
 """
 
 import argparse
@@ -44,7 +45,8 @@ def run(args: argparse.Namespace) -> None:
             f"report: each file must belong to one of --targets, got {strange[0]}. Name it there."
         )
     entries = [_entry(name, tables.get(name), figures.get(name)) for name in args.targets]
-    text = page(args.title, entries, args.benchmarks, args.config, args.credits)
+    folder = args.output.parent
+    text = page(args.title, entries, args.benchmarks, args.config, args.credits, folder)
     with atomic_path(args.output) as temporary:
         temporary.write_text(text, encoding="utf-8")
     logging.getLogger(__name__).info("wrote %s: %d characters", args.output, len(text))

@@ -29,6 +29,7 @@ CODE = {
         "rectify.analysis.page",
         "rectify/analysis/page.html.j2",
         "rectify/analysis/page.css",
+        "rectify/analysis/page.js",
     ),
 }
 """By rule: the modules whose code, with what they import, decides what its jobs write."""

@@ -265,17 +265,16 @@ class Plan:
         page = self.config.pages.get(wildcards.page)
         return self.config.title if page is None else page.title
 
-    def page_tables(self, wildcards: OfPage) -> list[str]:
-        """Return the tables of a page."""
-        return self._page_files(wildcards.page, "/tables/", ".csv")
+    def page_files(self, folder: str = "", suffix: str = "") -> Callable[[OfPage], list[str]]:
+        """Return a function of wildcards: a page's files, or those in a folder, of one kind."""
 
-    def page_figures(self, wildcards: OfPage) -> list[str]:
-        """Return the pictures of a page."""
-        return self._page_files(wildcards.page, "/figures/", ".png")
+        def of_page(wildcards: OfPage) -> list[str]:
+            files = [
+                file for name in self.pages[wildcards.page] for file in self.target_files(name)
+            ]
+            return [file for file in files if folder in file and file.endswith(suffix)]
 
-    def _page_files(self, page: str, folder: str, suffix: str) -> list[str]:
-        files = [file for name in self.pages[page] for file in self.target_files(name)]
-        return [file for file in files if folder in file and file.endswith(suffix)]
+        return of_page
 
     def everything(self, page: str = grid.MAIN_PAGE) -> list[str]:
         """Return the files of all tables and figures of a page, and the page."""

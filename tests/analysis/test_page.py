@@ -3,6 +3,7 @@
 import base64
 import html.parser
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,10 @@ def inputs(tmp_path: Path) -> dict[str, object]:
     write_table(CELLS, ROWS, tmp_path / "table5.csv", SOURCE)
     write_table(CELLS, ROWS, tmp_path / "figure2.csv", SOURCE)
     for name in ("figure2", "table5"):
-        Figure(figsize=(1, 1)).savefig(tmp_path / f"{name}.png")
+        for suffix in ("png", "pdf"):
+            Figure(figsize=(1, 1)).savefig(tmp_path / f"{name}.{suffix}")
+    for suffix in ("md", "tex"):
+        (tmp_path / f"table5.{suffix}").write_text(f"α & {suffix}", encoding="utf-8")
     (tmp_path / "demo.yaml").write_text("title: <script>alert(1)</script>\n")
     for job, seconds, memory in (("train/a", 1.5, "100"), ("train/b", 2.5, "-"), ("table", 1, "7")):
         file = tmp_path / "benchmarks" / f"{job}.tsv"
@@ -90,7 +94,7 @@ def test_the_page_has_a_section_and_a_link_for_each_part_in_the_given_order(
 ) -> None:
     parts = Parts(page(**inputs))
     anchors = [attributes["id"] for tag, attributes in parts.tags if tag == "section"]
-    links = [attributes["href"] for tag, attributes in parts.tags if tag == "a"]
+    links = [a["href"] for tag, a in parts.tags if tag == "a" and "download" not in a]
     assert anchors == ["mine", "figure2", "times", "configuration"]
     assert links == [f"#{anchor}" for anchor in anchors]
     assert parts.words.index("Table 5: mine & yours") < parts.words.index("Figure 2: GSNR")
@@ -158,7 +162,7 @@ def test_the_page_says_whose_numbers_are_whose(inputs: dict[str, object]) -> Non
 
 def test_everything_from_outside_is_escaped(inputs: dict[str, object]) -> None:
     text = page(**inputs)
-    assert "<script" not in text
+    assert text.count("<script") == 1  # the page's own
     assert "<more>" not in text
     assert "a <device>" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
@@ -173,8 +177,24 @@ def test_pictures_are_inside_the_page_and_nothing_is_fetched(inputs: dict[str, o
     assert [base64.b64decode(code) for code in coded] == pictures
     assert [image["alt"] for image in images] == ["The caption.", "Lines."]
     assert [image["width"] for image in images] == ["70", "70"]  # of 100 pixels
-    assert "http" not in text
+    assert "http" not in re.sub(r'"data:[^"]*"', "", text)
     assert "url(" not in text
+
+
+def test_files_are_inside_the_page_under_their_names(
+    inputs: dict[str, object], tmp_path: Path
+) -> None:
+    parts = Parts(page(**inputs, folder=tmp_path / "report"))
+    links = [a for tag, a in parts.tags if tag == "a" and "download" in a]
+    names = ["table5.csv", "table5.md", "table5.tex", "table5.csv", "table5.pdf", "table5.png"]
+    assert [a["download"] for a in links] == [*names, "figure2.csv", "figure2.pdf", "figure2.png"]
+    for link in links:
+        name, address = link["download"], link["href"]
+        if name.endswith(".png"):  # shown above; the page's script puts it into the link
+            assert (address, link["data-picture"] in ("mine", "figure2")) == (f"../{name}", True)
+        else:
+            coded = address.partition(";base64,")[2]
+            assert base64.b64decode(coded) == (tmp_path / name).read_bytes()
 
 
 def test_provenance_is_shown_for_each_result(inputs: dict[str, object]) -> None:
@@ -202,8 +222,9 @@ def test_a_page_without_benchmarks_is_still_a_page(
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("figure2.png", "Make the figure first"), ("demo.yaml", "Name the configuration"),
-     ("table5.csv", "Ask snakemake"), ("figure2.csv.json", "must exist, got no file")],
+    [("figure2.png", "Make the table or figure first"), ("figure2.pdf", "must exist, got no file"),
+     ("demo.yaml", "Name the configuration"),
+     ("table5.csv", "must exist, got no file"), ("figure2.csv.json", "must exist, got no file")],
 )  # fmt: skip
 def test_a_missing_file_is_named_in_one_line(
     inputs: dict[str, object], tmp_path: Path, name: str, message: str

@@ -28,10 +28,17 @@ addEventListener("load", () => {
     .filter(name => !name.startsWith("data:"));
   const lost = [...document.querySelectorAll("nav a")].map(link => link.hash.slice(1))
     .filter(anchor => !document.getElementById(anchor));
+  const links = [...document.querySelectorAll("a[download]")].map(link => [
+    link.download, link.href.startsWith("data:"),
+    !link.dataset.picture || link.href === link.closest("section").querySelector("img").src]);
+  const copied = [];
+  Object.defineProperty(navigator, "clipboard", {value: {
+    writeText: async text => copied.push(text)}});
+  document.querySelectorAll("button.copy").forEach(button => button.hidden || button.click());
   const wide = document.documentElement.scrollWidth > innerWidth;
   const probe = document.createElement("pre");
   probe.id = "probe";
-  probe.textContent = JSON.stringify({images, fetched, seen, lost, wide});
+  probe.textContent = JSON.stringify({images, fetched, seen, lost, wide, links, copied});
   document.body.append(probe);
 });
 </script>"""
@@ -50,8 +57,8 @@ def browser() -> str:
 
 
 @pytest.fixture(scope="module")
-def page(demo: synthetic.Made, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return the HTML of a page with two tables, their heat maps and two figures."""
+def made(demo: synthetic.Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the file of a page with two tables, their heat maps and two figures."""
     root = tmp_path_factory.mktemp("page")
     chosen = [
         str(folder) for folder in demo.runs
@@ -74,7 +81,13 @@ def page(demo: synthetic.Made, tmp_path_factory: pytest.TempPathFactory) -> str:
     files = ["--tables", *tables, "--figures", *pictures, "--benchmarks", str(root)]
     command = ["report", "--title", "Demo", "--targets", *targets, *files]
     assert run([*command, "--output", str(output)]) == 0
-    return output.read_text(encoding="utf-8")
+    return output
+
+
+@pytest.fixture(scope="module")
+def page(made: Path) -> str:
+    """Return the HTML of the page."""
+    return made.read_text(encoding="utf-8")
 
 
 def look(browser: str, text: str, folder: Path, width: int) -> tuple[dict, str]:
@@ -98,6 +111,22 @@ def test_the_page_opens_without_an_error_and_with_all_pictures(
     assert (seen["seen"], seen["fetched"], seen["lost"]) == ([], [], [])
     assert not seen["wide"]  # a wide table scrolls in its own box
     assert "CONSOLE" not in log
+
+
+def test_every_file_is_saved_from_the_page_and_latex_is_copied(
+    browser: str, page: str, made: Path, tmp_path: Path
+) -> None:
+    seen, _ = look(browser, page, tmp_path, 1200)
+    names = [f"{name}.{end}" for name in ("table3", "grid") for end in ("csv", "md", "tex")]
+    pictures = [
+        f"{name}.{end}"
+        for name in ("table3", "figure4", "figure5", "grid")
+        for end in ("csv", "pdf", "png")
+    ]
+    assert sorted(name for name, *_ in seen["links"]) == sorted([*names, *pictures])
+    assert all(is_inside and is_shown for _, is_inside, is_shown in seen["links"])
+    files = [made.parent / "tables" / f"{name}.tex" for name in ("table3", "grid")]
+    assert seen["copied"] == [file.read_text(encoding="utf-8") for file in files]
 
 
 def test_the_watch_finds_a_broken_picture_and_a_script_that_fails(

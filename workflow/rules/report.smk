@@ -1,8 +1,9 @@
 rule page:
     """A page with its tables and figures, their captions, provenance and job times."""
     input:
-        tables=PLAN.page_tables,
-        figures=PLAN.page_figures,
+        PLAN.page_files(),
+        tables=PLAN.page_files("/tables/", ".csv"),
+        figures=PLAN.page_files("/figures/", ".png"),
     output:
         page="<results>/report/{page}.html",
     log:
