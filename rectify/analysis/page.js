@@ -18,3 +18,35 @@ for (const button of document.querySelectorAll("button.copy")) {
     setTimeout(() => (button.textContent = "copy LaTeX"), 2000);
   });
 }
+
+// A click on the head of a column sorts by its numbers: up, down, and as it was.
+const AFTER = { none: "ascending", ascending: "descending", descending: "none" };
+
+function sorted(rows, column, order) {
+  if (order === "none") return rows;
+  const sign = order === "ascending" ? 1 : -1;
+  const number = (row) => parseFloat(row.cells[column].dataset.value);
+  return [...rows].sort((one, other) => {
+    const [x, y] = [number(one), number(other)];
+    return isNaN(x) - isNaN(y) || sign * (x - y); // cells without a number are last
+  });
+}
+
+for (const table of document.querySelectorAll("table")) {
+  const [body, lowest] = [table.tBodies[0], [...table.tHead.rows].at(-1)];
+  const [rows, heads] = [[...body.rows], [...lowest.cells].slice(1)];
+  if (rows.length < 2) continue;
+  heads.forEach((head, place) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.title = "sort by this column";
+    button.append(...head.childNodes);
+    head.append(button);
+    button.addEventListener("click", () => {
+      const order = AFTER[head.getAttribute("aria-sort") ?? "none"];
+      heads.forEach((other) => other.removeAttribute("aria-sort"));
+      if (order !== "none") head.setAttribute("aria-sort", order);
+      body.append(...sorted(rows, place + 1, order));
+    });
+  });
+}

@@ -58,8 +58,9 @@ class Entry(NamedTuple):
 
 
 class Place(NamedTuple):
-    """The texts of one cell of a table."""
+    """The texts of one cell of a table, and the number that it is sorted by."""
 
+    value: str
     ours: str
     theirs: str
     difference: str
@@ -224,7 +225,9 @@ def _view(cells: DataFrame, report: str) -> TableView:
 
 def _place(place: list[Series]) -> Place:
     compared = [f"{cell['paper_row']}, {cell['paper_column']}" for cell in place]
+    value = f"{place[0]['mean']:.9g}" if place and pd.notna(place[0]["mean"]) else ""
     return Place(
+        value,
         printing.ours_text(place) or printing.NO_CELL,
         printing.paper_text(place),
         printing.difference_text(place),

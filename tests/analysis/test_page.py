@@ -197,6 +197,17 @@ def test_files_are_inside_the_page_under_their_names(
             assert base64.b64decode(coded) == (tmp_path / name).read_bytes()
 
 
+def test_cells_have_what_they_are_sorted_by_and_no_button_needs_a_script(
+    inputs: dict[str, object],
+) -> None:
+    tags = Parts(page(**inputs)).tags
+    cells = [attributes.get("data-value") for tag, attributes in tags if tag == "td"]
+    numbers = [None if text is None else float(text) for text in cells]
+    corners, times = [None, None], [2, 4.0, 2.5, 1, 1.0, 1.0]
+    assert numbers == [*corners, 63.456, 2.5, 64.0, None, None, *times]  # rules by their time
+    assert all("hidden" in attributes for tag, attributes in tags if tag == "button")
+
+
 def test_provenance_is_shown_for_each_result(inputs: dict[str, object]) -> None:
     words = Parts(page(**inputs)).words
     assert words.count("Where this comes from") == 2

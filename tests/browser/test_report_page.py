@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from rectify.__main__ import run
+from rectify.results.declared import CELLS
+from rectify.results.tables import read_table
 from tests.helpers import synthetic
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -31,6 +33,12 @@ addEventListener("load", () => {
   const links = [...document.querySelectorAll("a[download]")].map(link => [
     link.download, link.href.startsWith("data:"),
     !link.dataset.picture || link.href === link.closest("section").querySelector("img").src]);
+  const tables = [...document.querySelectorAll("table")].map(table =>
+    [...table.querySelectorAll("thead button")].map(button => [1, 2, 3].map(() => {
+      button.click();
+      return [button.parentElement.ariaSort,
+        [...table.tBodies[0].rows].map(row => row.cells[0].textContent)];
+    })));
   const copied = [];
   Object.defineProperty(navigator, "clipboard", {value: {
     writeText: async text => copied.push(text)}});
@@ -38,7 +46,7 @@ addEventListener("load", () => {
   const wide = document.documentElement.scrollWidth > innerWidth;
   const probe = document.createElement("pre");
   probe.id = "probe";
-  probe.textContent = JSON.stringify({images, fetched, seen, lost, wide, links, copied});
+  probe.textContent = JSON.stringify({images, fetched, seen, lost, wide, links, copied, tables});
   document.body.append(probe);
 });
 </script>"""
@@ -127,6 +135,29 @@ def test_every_file_is_saved_from_the_page_and_latex_is_copied(
     assert all(is_inside and is_shown for _, is_inside, is_shown in seen["links"])
     files = [made.parent / "tables" / f"{name}.tex" for name in ("table3", "grid")]
     assert seen["copied"] == [file.read_text(encoding="utf-8") for file in files]
+
+
+@pytest.mark.parametrize(("place", "name"), [(0, "table3"), (1, "grid")])
+def test_a_click_on_a_head_sorts_by_its_numbers(
+    browser: str, page: str, made: Path, tmp_path: Path, place: int, name: str
+) -> None:
+    seen, _ = look(browser, page, tmp_path, 1200)
+    cells = read_table(CELLS, made.parent / "tables" / f"{name}.csv")
+    values = cells[cells["kind"] == "value"]
+    before = list(dict.fromkeys(cells["row"]))
+    columns = [of_column for _, of_column in values.groupby("column_index")]
+    assert len(seen["tables"][place]) == len(columns) > 1
+    for clicks, column in zip(seen["tables"][place], columns, strict=True):
+        numbers = dict(zip(column["row"], column["mean"], strict=True))
+        there = [row for row in before if row in numbers]
+        without = [row for row in before if row not in numbers]
+        rising = sorted(there, key=numbers.__getitem__)
+        falling = sorted(there, key=lambda row: -numbers[row])
+        assert clicks == [
+            ["ascending", rising + without],
+            ["descending", falling + without],
+            [None, before],
+        ]
 
 
 def test_the_watch_finds_a_broken_picture_and_a_script_that_fails(
