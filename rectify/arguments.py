@@ -9,6 +9,8 @@ from typing import NoReturn
 
 JOB = "RECTIFY_JOB"
 """Variable that is set in the jobs of a workflow, whose logs tell if another attempt can help."""
+COMMAND = "RECTIFY_COMMAND"
+"""Variable that holds the command line of the workflow, which its page shows."""
 GPUS = "RECTIFY_GPUS"
 """Variable that names the GPUs of this machine which jobs share."""
 FINAL = "rectify.mistake no further attempt can help:"

@@ -238,6 +238,15 @@ class Results:
             parts.append(read_table(COST, file).assign(**titles))
         return _stacked(parts, ["vision_title", "language_title", *COST.names])
 
+    @property
+    def sources(self) -> dict[str, list[str]]:
+        """Return the names of the ``runs``, and the ``devices`` that computed what is read."""
+        folders, seeds = [Path(folder) for folder in self.folders], self.seeds
+        trained = [folder / f"seed-{seed}" / "history.csv" for folder in folders for seed in seeds]
+        files = [*trained, *map(Path, self.similarity_files), *map(Path, self.cost_files)]
+        devices = {read_note(file)["provenance"]["device"] for file in files}
+        return {"runs": [folder.name for folder in folders], "devices": sorted(devices)}
+
     def _predictions(self, run: str, seed: int) -> Path:
         folder = next(folder for folder in map(Path, self.folders) if folder.name == run)
         path = folder / f"seed-{seed}" / PREDICTIONS

@@ -25,6 +25,7 @@ from rectify.analysis.downloads import (
     family,
 )
 from rectify.analysis.findings import Finding
+from rectify.analysis.overview import jobs, overview, times_of_rules
 from rectify.results.declared import CELLS, LAST
 from rectify.results.tables import read_note, read_table
 
@@ -113,6 +114,7 @@ def page(
     configs: Sequence[Path],
     credits: Sequence[str] = (),
     folder: Path = Path(),
+    command: str = "",
 ) -> str:
     """Return the page.
 
@@ -123,12 +125,13 @@ def page(
         configs: Configuration files to show.
         credits: Whose pictures and models are used.
         folder: Where the page will be: links to files that do not fit in it start there.
+        command: The words that made the results.
 
     Raises:
         ValueError: If one of the files is missing.
     """
-    times = job_times(benchmarks)
-    notes = [read_note(path) for entry in entries for path in _tables(entry)]
+    finished = jobs(benchmarks)
+    notes = [read_note(path)["provenance"] for entry in entries for path in _tables(entry)]
     paths = [path for entry in entries for files in _files(entry).values() for path in files]
     links = downloads(paths, folder)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
@@ -140,12 +143,12 @@ def page(
         summary=[(entry, finding) for entry in entries for finding in entry.findings],
         lead=_lead(entries),
         sections=[_section(entry, links) for entry in entries],
-        times=list(times.itertuples(index=False)),
-        jobs=int(times["jobs"].sum()),
-        seconds=float(times["total"].sum()),
+        overview=overview(notes, finished, command),
+        times=list(times_of_rules(finished).itertuples(index=False)),
+        jobs=len(finished),
+        seconds=finished["seconds"].sum(),
         configs={path.name: _text(path) for path in configs},
         credits=credits,
-        commits=", ".join(sorted({f"{note['provenance'].get('commit')}" for note in notes})),
     )
 
 
@@ -161,21 +164,6 @@ def _lead(entries: Sequence[Entry]) -> list[tuple[Entry, Finding]]:
         if entry.findings:
             found.setdefault(entry.kind, (entry, entry.findings[0]))
     return [found[kind] for kind in LEAD if kind in found]
-
-
-def job_times(benchmarks: Path) -> DataFrame:
-    """Return jobs, total and longest time (s) of each rule.
-
-    A file ``<rule>/<anything>.tsv`` is one job; directly in the folder it is ``<rule>.tsv``.
-    """
-    rows = []
-    for path in sorted(benchmarks.rglob("*.tsv")):
-        parts = path.relative_to(benchmarks).parts
-        measured = pd.read_csv(path, sep="\t", na_values="-")
-        rows.append((parts[0].removesuffix(".tsv"), float(measured["s"].mean())))
-    jobs = DataFrame(rows, columns=["rule", "seconds"]).groupby("rule")
-    times = jobs["seconds"].agg(jobs="count", total="sum", longest="max")
-    return times.sort_values("total", ascending=False).reset_index()
 
 
 def _packaged(name: str) -> str:
@@ -247,8 +235,9 @@ def _provenance(table: Path) -> dict[str, str]:
     facts = {
         "meaning": note["meaning"],
         "commit": source.get("commit"),
+        "runs": ", ".join(source["facts"].get("runs", [])),
         "seeds": ", ".join(map(str, source["facts"].get("seeds", []))),
-        "device": source.get("device"),
+        "device": ", ".join(source["facts"].get("devices") or [f"{source.get('device')}"]),
         "platform": source.get("platform"),
         "code": source.get("code"),
         "versions": ", ".join(f"{k} {v}" for k, v in (source.get("versions") or {}).items()),

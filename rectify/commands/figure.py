@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     source = provenance(
         None, f"rectify.targets.{request.kind}",
         kind=request.kind, target=args.target, seeds=args.seeds, estimator=request.estimator,
-        report=request.report, note=settings.note,
+        report=request.report, note=settings.note, **results.sources,
     )  # fmt: skip
     write_table(target.VALUES, drawn.values, Path(f"{args.output}.csv"), source)
     logging.getLogger(__name__).info("wrote %s: %d values", args.output, len(drawn.values))

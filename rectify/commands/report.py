@@ -5,6 +5,7 @@ Reads
     --figures     pictures, <target>.png, with their .pdf, .csv and .csv.json
     --benchmarks  folder of Snakemake's benchmark files
     --config      configuration files to show
+    RECTIFY_COMMAND (variable)  the command line to show, if it is set
 Writes
     --output      the page, one .html file that needs nothing else; files that do not fit in it are
                   linked from its folder
@@ -12,10 +13,11 @@ Writes
 
 import argparse
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rectify.arguments import picture_path, table_path
+from rectify.arguments import COMMAND, picture_path, table_path
 
 if TYPE_CHECKING:
     from rectify.analysis.page import Entry
@@ -45,8 +47,10 @@ def run(args: argparse.Namespace) -> None:
             f"report: each file must belong to one of --targets, got {strange[0]}. Name it there."
         )
     entries = [_entry(name, tables.get(name), figures.get(name)) for name in args.targets]
-    folder = args.output.parent
-    text = page(args.title, entries, args.benchmarks, args.config, args.credits, folder)
+    text = page(
+        args.title, entries, args.benchmarks, args.config, args.credits,
+        folder=args.output.parent, command=os.environ.get(COMMAND, ""),
+    )  # fmt: skip
     with atomic_path(args.output) as temporary:
         temporary.write_text(text, encoding="utf-8")
     logging.getLogger(__name__).info("wrote %s: %d characters", args.output, len(text))

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     source = provenance(
         None, f"rectify.targets.{request.kind}", "rectify.analysis.latex",
         kind=request.kind, target=args.target, seeds=args.seeds, estimator=request.estimator,
-        report=request.report, note=settings.note,
+        report=request.report, note=settings.note, **results.sources,
     )  # fmt: skip
     write_table(CELLS, cells, Path(f"{args.output}.csv"), source)
     logging.getLogger(__name__).info("wrote %s: %d cells", args.output, len(cells))

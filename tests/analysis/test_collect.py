@@ -12,7 +12,8 @@ from safetensors.numpy import save_file
 
 from rectify.analysis.collect import Results
 from rectify.results.declared import COST, FILTERING, HISTORY, SCORES
-from rectify.results.tables import read_table, write_table
+from rectify.results.files import write_json
+from rectify.results.tables import note_path, read_note, read_table, write_table
 from tests.helpers import synthetic
 from tests.helpers.synthetic import LLAMA, VITS, Model, Run
 
@@ -258,3 +259,15 @@ def test_activations_are_read_for_every_seed_and_maps_for_the_first(demo, tmp_pa
     with pytest.raises(ValueError, match="must be an intact file of arrays, got ") as told:
         _ = Results(copies, [0, 1]).maps
     assert "\n" not in f"{told.value}"
+
+
+def test_sources_are_the_runs_and_every_device_that_computed_what_is_read(tmp_path: Path) -> None:
+    inserted = a_run(variant="insert", language=LLAMA, layer=31, position="2")
+    made = synthetic.collected(tmp_path, [a_run(), inserted], (0, 1))
+    assert made.sources == {"runs": [f.name for f in made.folders], "devices": ["cpu"]}
+    history = made.folders[1] / "seed-1" / "history.csv"
+    note = read_note(history)
+    note["provenance"]["device"] = "H100"
+    write_json(note_path(history), note)
+    assert made.sources["devices"] == ["H100", "cpu"]
+    assert Results().sources == {"runs": [], "devices": []}

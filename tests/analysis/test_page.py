@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from rectify.analysis.findings import Finding
-from rectify.analysis.page import Entry, job_times, page
+from rectify.analysis.page import Entry, page
 from rectify.results.declared import CELLS
 from rectify.results.tables import write_table
 
@@ -197,6 +197,14 @@ def test_files_are_inside_the_page_under_their_names(
             assert base64.b64decode(coded) == (tmp_path / name).read_bytes()
 
 
+def test_the_first_screen_says_what_was_run_before_any_claim(inputs: dict[str, object]) -> None:
+    words = Parts(page(**inputs, command="snakemake <all>")).words
+    places = [words.index(word) for word in ("Machine", "Time", "Command", "snakemake <all>")]
+    assert places == sorted(places)
+    assert places[-1] < words.index("Table 5: mine & yours")
+    assert "Command" not in Parts(page(**inputs)).words
+
+
 def test_cells_have_what_they_are_sorted_by_and_no_button_needs_a_script(
     inputs: dict[str, object],
 ) -> None:
@@ -211,17 +219,10 @@ def test_cells_have_what_they_are_sorted_by_and_no_button_needs_a_script(
 def test_provenance_is_shown_for_each_result(inputs: dict[str, object]) -> None:
     words = Parts(page(**inputs)).words
     assert words.count("Where this comes from") == 2
-    assert words.count("0123456789ab") == 2
+    assert words.count("0123456789ab") == 3  # and on the first screen
     assert "a <device>" in words
     assert "numpy 2.0" in words
     assert "0, 1" in words
-
-
-def test_job_times_are_summed_by_rule(inputs: dict[str, object]) -> None:
-    times = job_times(inputs["benchmarks"]).set_index("rule")
-    assert list(times.index) == ["train", "table"]
-    assert times.loc["train"].tolist() == [2, 4.0, 2.5]
-    assert times.loc["table"].tolist() == [1, 1.0, 1.0]
 
 
 def test_a_page_without_benchmarks_is_still_a_page(

@@ -48,7 +48,8 @@ def test_a_table_is_written_as_csv_markdown_and_latex(demo: synthetic.Made, tmp_
     assert names == ["mine.csv", "mine.csv.json", "mine.md", "mine.tex"]
     facts = read_note(tmp_path / "t" / "mine.csv")["provenance"]["facts"]
     shown = {"estimator": "plain", "report": "last", "note": None}
-    assert facts == {"kind": "table3", "target": "mine", "seeds": [0, 1], **shown}
+    behind = {"runs": [Path(word).name for word in chosen[1:-3]], "devices": ["cpu"]}
+    assert facts == {"kind": "table3", "target": "mine", "seeds": [0, 1], **shown, **behind}
 
 
 def test_paper_off_hides_the_papers_numbers_everywhere(tmp_path: Path) -> None:
@@ -162,6 +163,18 @@ def results(demo: synthetic.Made, tmp_path_factory: pytest.TempPathFactory) -> P
         assert made("table", name, folder / "tables", *chosen, kind=kind) == 0
         assert made("figure", name, folder / "figures", *chosen, kind=kind) == 0
     return folder
+
+
+def test_the_report_says_what_was_trained_and_by_which_command(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demo: synthetic.Made
+) -> None:
+    monkeypatch.setenv("RECTIFY_COMMAND", "snakemake --cores 2 all")
+    output = tmp_path / "index.html"
+    assert run([*report(results, "mine", "table3"), "--output", str(output)]) == 0
+    text = output.read_text()
+    models = len(runs(demo, "insert_llama")) - 4  # --runs, --seeds 0 1
+    assert f"<dd>{2 * models} of {models} models, seeds 0, 1</dd>" in text
+    assert "<dd>snakemake --cores 2 all</dd>" in text
 
 
 def report(results: Path, *names: str, shown: tuple[str, ...] = ("table3", "mine")) -> list[str]:

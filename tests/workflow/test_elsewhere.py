@@ -87,6 +87,7 @@ def test_the_page_is_made_where_the_workflow_is_a_module_of_another(finished: Pa
     assert said.returncode == again.returncode == 0, said.stdout
     assert "rectify_train" not in said.stdout
     assert page.read_text().count("<img") == before.count("<img") > 4
+    assert "<dt>Command</dt><dd>snakemake --" in page.read_text()
 
 
 def test_a_project_that_snakedeploy_makes_plans_the_same_jobs(

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import sys
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
@@ -13,7 +14,7 @@ CLONE = Path(f"{workflow.current_basedir}", "../..").resolve()
 if (CLONE / "rectify").is_dir():  # else a module from a hub: the package is installed
     sys.path.insert(0, f"{CLONE}")
 
-from rectify.arguments import JOB
+from rectify.arguments import COMMAND, JOB
 from rectify.cluster import devices, failures, presence, slurm
 from rectify.experiment import grid, there
 from rectify.experiment.plan import Plan
@@ -29,6 +30,7 @@ FIXES.exec_module(slurm_fixes)
 slurm_fixes.apply()
 if workflow.is_main_process:  # not in jobs, which evaluate this file too
     os.environ[JOB] = "1"  # which jobs inherit
+    os.environ[COMMAND] = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     FAILURES = failures.Failures()
     logger.addHandler(FAILURES)
     PRESENT = presence.Presence(Path(".snakemake"))
