@@ -50,3 +50,10 @@ for (const table of document.querySelectorAll("table")) {
     });
   });
 }
+
+// On a narrow screen the contents are folded, and fold again behind a choice.
+const [contents, narrow] = [document.querySelector("nav details"), matchMedia("(max-width: 640px)")];
+const fold = () => (contents.open = !narrow.matches);
+fold();
+narrow.addEventListener("change", fold);
+contents.addEventListener("click", (event) => event.target.closest("a") && fold());

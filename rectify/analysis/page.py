@@ -63,6 +63,8 @@ class Place(NamedTuple):
 
     value: str
     ours: str
+    behind: list[str]
+    """What is in brackets behind it, e.g. a gain and its p value."""
     theirs: str
     difference: str
     compared_with: str
@@ -216,7 +218,8 @@ def _place(place: list[Series]) -> Place:
     value = f"{place[0]['mean']:.9g}" if place and pd.notna(place[0]["mean"]) else ""
     return Place(
         value,
-        printing.ours_text(place) or printing.NO_CELL,
+        printing.spread(place[0]) if place else printing.NO_CELL,
+        [printing.spread(cell) for cell in place[1:]],
         printing.paper_text(place),
         printing.difference_text(place),
         compared[0] if compared else "",

@@ -5,10 +5,9 @@ Reads
     --figures     pictures, <target>.png, with their .pdf, .csv and .csv.json
     --benchmarks  folder of Snakemake's benchmark files
     --config      configuration files to show
-    RECTIFY_COMMAND (variable)  the command line to show, if it is set
+    RECTIFY_COMMAND  (a variable) the command line to show, if there is one
 Writes
-    --output      the page, one .html file that needs nothing else; files that do not fit in it are
-                  linked from its folder
+    --output      the page, one .html file that needs nothing else but files that do not fit in it
 """
 
 import argparse
@@ -47,10 +46,8 @@ def run(args: argparse.Namespace) -> None:
             f"report: each file must belong to one of --targets, got {strange[0]}. Name it there."
         )
     entries = [_entry(name, tables.get(name), figures.get(name)) for name in args.targets]
-    text = page(
-        args.title, entries, args.benchmarks, args.config, args.credits,
-        folder=args.output.parent, command=os.environ.get(COMMAND, ""),
-    )  # fmt: skip
+    given = (args.title, entries, args.benchmarks, args.config, args.credits)
+    text = page(*given, folder=args.output.parent, command=os.environ.get(COMMAND, ""))
     with atomic_path(args.output) as temporary:
         temporary.write_text(text, encoding="utf-8")
     logging.getLogger(__name__).info("wrote %s: %d characters", args.output, len(text))
@@ -66,9 +63,8 @@ def _entry(name: str, table: Path | None, picture: Path | None) -> "Entry":
     if path is None:
         raise ValueError(f"report: {name} must have a file, got none. Pass its table or figure.")
     facts = read_note(path)["provenance"]["facts"]
-    kind, text = facts["kind"], caption(facts["kind"], facts.get("note"))
-    target = module_of(kind)
-    title, short = titles(name, kind)
+    kind, target = facts["kind"], module_of(facts["kind"])
+    text, (title, short) = caption(kind, facts.get("note")), titles(name, kind)
     cells = table and read_table(CELLS, table)
     values = picture and read_table(target.VALUES, picture.with_suffix(".csv"))
     return Entry(name, short, title, text, table, picture, target.findings(cells, values), kind)

@@ -1,6 +1,7 @@
 """The report in a real browser: every picture is decoded, nothing fails, nothing is fetched."""
 
 import html
+import itertools
 import json
 import os
 import re
@@ -23,6 +24,23 @@ FLAGS = (
 )
 WATCH = """<script>
 const seen = [];
+// WCAG 2.2, relative luminance and contrast ratio
+const parts = colour => colour.match(/[0-9.]+/g).map(Number);
+const luminance = colour => {
+  const [red, green, blue] = parts(colour).map(part => part / 255)
+    .map(part => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+};
+const behind = element => {
+  const colour = getComputedStyle(element).backgroundColor;
+  return parts(colour)[3] === 0 ? behind(element.parentElement) : colour;
+};
+const contrast = element => {
+  const both = [getComputedStyle(element).color, behind(element)].map(luminance);
+  return (Math.max(...both) + 0.05) / (Math.min(...both) + 0.05);
+};
+const written = element => [...element.childNodes].some(
+  node => node.nodeType === 3 && node.data.trim()) && element.checkVisibility();
 addEventListener("error", event => seen.push(String(event.message || event.target.src)), true);
 addEventListener("load", () => {
   const images = [...document.images].map(image => [image.naturalWidth, image.alt]);
@@ -30,6 +48,24 @@ addEventListener("load", () => {
     .filter(name => !name.startsWith("data:"));
   const lost = [...document.querySelectorAll("nav a")].map(link => link.hash.slice(1))
     .filter(anchor => !document.getElementById(anchor));
+  document.querySelectorAll("main details").forEach(part => (part.open = true));
+  const pale = [...document.querySelectorAll("body *")].filter(written)
+    .filter(element => contrast(element) < 4.5).map(element => element.textContent.slice(0, 40));
+  const back = getComputedStyle(document.body).backgroundColor;
+  const levels = [...document.querySelectorAll("h1, h2, h3, h4")].map(head => +head.tagName[1]);
+  const titled = [...document.querySelectorAll("[aria-labelledby]")]
+    .map(part => document.getElementById(part.getAttribute("aria-labelledby"))?.textContent);
+  const landmarks = ["header", "nav", "main", "footer"]
+    .map(name => document.querySelectorAll(`body > ${name}`).length);
+  const folded = !document.querySelector("nav details").open;
+  const boxes = [...document.querySelectorAll("section .wide:has(table)")].map(box => {
+    box.scrollLeft = box.scrollWidth;
+    const first = box.querySelector("tbody th").getBoundingClientRect().left;
+    const out = box.getBoundingClientRect().right > document.body.getBoundingClientRect().right + 1;
+    const cut = box.querySelector("table").offsetWidth - box.clientWidth;
+    return [cut, first - box.getBoundingClientRect().left, out, box.tabIndex];
+  });
+  const access = {pale, back, levels, titled, landmarks, folded, boxes};
   const links = [...document.querySelectorAll("a[download]")].map(link => [
     link.download, link.href.startsWith("data:"),
     !link.dataset.picture || link.href === link.closest("section").querySelector("img").src]);
@@ -46,7 +82,8 @@ addEventListener("load", () => {
   const wide = document.documentElement.scrollWidth > innerWidth;
   const probe = document.createElement("pre");
   probe.id = "probe";
-  probe.textContent = JSON.stringify({images, fetched, seen, lost, wide, links, copied, tables});
+  probe.textContent = JSON.stringify(
+    {images, fetched, seen, lost, wide, links, copied, tables, access});
   document.body.append(probe);
 });
 </script>"""
@@ -98,22 +135,36 @@ def page(made: Path) -> str:
     return made.read_text(encoding="utf-8")
 
 
-def look(browser: str, text: str, folder: Path, width: int) -> tuple[dict, str]:
+def look(browser: str, text: str, folder: Path, width: int, dark: bool = False) -> tuple[dict, str]:
     """Open a page with the watching script, and return what it saw and what the browser logged."""
+    scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
     watched = folder / "watched.html"
     watched.write_text(text.replace("<head>", f"<head>{WATCH}", 1), encoding="utf-8")
-    flags = [*FLAGS, f"--user-data-dir={folder / 'profile'}", f"--window-size={width},900"]
+    flags = [*FLAGS, f"--user-data-dir={folder / 'profile'}", f"--window-size={width},900", scheme]
     command = [browser, *flags, "--dump-dom", watched.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     probe = re.search(r'<pre id="probe">(.*?)</pre>', done.stdout, re.DOTALL)
     return json.loads(html.unescape(probe.group(1))), done.stderr
 
 
-@pytest.mark.parametrize("width", [1200, 500])
+@pytest.fixture(scope="module")
+def views(
+    browser: str, page: str, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[dict, str]]:
+    """Return what is seen on a desktop, on a phone at night, and on paper."""
+    asked = {"desktop": (page, 1200, False), "phone": (page, 500, True)}
+    asked["paper"] = (page.replace("@media print", "@media all"), 500, False)
+    return {
+        name: look(browser, text, tmp_path_factory.mktemp(name), *more)
+        for name, (text, *more) in asked.items()
+    }
+
+
+@pytest.mark.parametrize("name", ["desktop", "phone"])
 def test_the_page_opens_without_an_error_and_with_all_pictures(
-    browser: str, page: str, tmp_path: Path, width: int
+    views: dict[str, tuple[dict, str]], name: str
 ) -> None:
-    seen, log = look(browser, page, tmp_path, width)
+    seen, log = views[name]
     assert [size > 0 for size, _ in seen["images"]] == [True] * 4
     assert all(alt for _, alt in seen["images"])
     assert (seen["seen"], seen["fetched"], seen["lost"]) == ([], [], [])
@@ -122,9 +173,9 @@ def test_the_page_opens_without_an_error_and_with_all_pictures(
 
 
 def test_every_file_is_saved_from_the_page_and_latex_is_copied(
-    browser: str, page: str, made: Path, tmp_path: Path
+    views: dict[str, tuple[dict, str]], made: Path
 ) -> None:
-    seen, _ = look(browser, page, tmp_path, 1200)
+    seen, _ = views["desktop"]
     names = [f"{name}.{end}" for name in ("table3", "grid") for end in ("csv", "md", "tex")]
     pictures = [
         f"{name}.{end}"
@@ -139,15 +190,15 @@ def test_every_file_is_saved_from_the_page_and_latex_is_copied(
 
 @pytest.mark.parametrize(("place", "name"), [(0, "table3"), (1, "grid")])
 def test_a_click_on_a_head_sorts_by_its_numbers(
-    browser: str, page: str, made: Path, tmp_path: Path, place: int, name: str
+    views: dict[str, tuple[dict, str]], made: Path, place: int, name: str
 ) -> None:
-    seen, _ = look(browser, page, tmp_path, 1200)
+    sorts = views["desktop"][0]["tables"][place]
     cells = read_table(CELLS, made.parent / "tables" / f"{name}.csv")
     values = cells[cells["kind"] == "value"]
     before = list(dict.fromkeys(cells["row"]))
     columns = [of_column for _, of_column in values.groupby("column_index")]
-    assert len(seen["tables"][place]) == len(columns) > 1
-    for clicks, column in zip(seen["tables"][place], columns, strict=True):
+    assert len(sorts) == len(columns) > 1
+    for clicks, column in zip(sorts, columns, strict=True):
         numbers = dict(zip(column["row"], column["mean"], strict=True))
         there = [row for row in before if row in numbers]
         without = [row for row in before if row not in numbers]
@@ -160,12 +211,40 @@ def test_a_click_on_a_head_sorts_by_its_numbers(
         ]
 
 
-def test_the_watch_finds_a_broken_picture_and_a_script_that_fails(
-    browser: str, page: str, tmp_path: Path
+@pytest.mark.parametrize("name", ["desktop", "phone"])
+def test_text_has_contrast_headings_are_in_order_and_parts_have_names(
+    views: dict[str, tuple[dict, str]], name: str
 ) -> None:
+    seen = views[name][0]["access"]
+    assert (seen["back"] == "rgb(255, 255, 255)") is (name == "desktop")
+    assert seen["pale"] == []
+    assert (seen["levels"][0], seen["levels"].count(1)) == (1, 1)
+    assert all(below - above <= 1 for above, below in itertools.pairwise(seen["levels"]))
+    assert len(seen["titled"]) == 2
+    assert all(seen["titled"])
+    assert seen["landmarks"] == [1, 1, 1, 1]
+    assert seen["folded"] is (name == "phone")
+
+
+def test_a_wide_table_scrolls_below_its_first_column_and_is_not_cut_on_paper(
+    views: dict[str, tuple[dict, str]],
+) -> None:
+    boxes = views["phone"][0]["access"]["boxes"]
+    assert any(cut > 0 for cut, *_ in boxes)
+    for _, moved, is_out, index in boxes:
+        assert (abs(moved) <= 1, is_out, index) == (True, False, 0)
+    paper = views["paper"][0]["access"]["boxes"]  # A4 has 703 px between its margins
+    assert [cut <= 0 for cut, *_ in paper] == [True] * len(boxes)
+
+
+def test_the_watch_finds_what_is_broken(browser: str, page: str, tmp_path: Path) -> None:
     broken = page.replace("base64,iVBOR", "base64,AAAAA", 1)
     broken = broken.replace("</body>", "<script>nothing.here()</script></body>")
-    seen, log = look(browser, broken, tmp_path, 1200)
+    broken = broken.replace("--soft: #5b6673", "--soft: #8b96a3")
+    broken = broken.replace("position: sticky; left: 0;", "")
+    seen, log = look(browser, broken, tmp_path, 500)
     assert [size > 0 for size, _ in seen["images"]].count(False) == 1
     assert len(seen["seen"]) == 2
     assert "CONSOLE" in log
+    assert "Where this comes from" in seen["access"]["pale"]
+    assert min(moved for _, moved, *_ in seen["access"]["boxes"]) < -1
