@@ -104,7 +104,17 @@ def _device() -> str:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    return platform.processor() or platform.machine()
+    return _processor() or platform.processor() or platform.machine()
+
+
+def _processor() -> str:
+    """Return the name of the processor as Linux tells it, or nothing."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:  # another system
+        return ""
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else ""
 
 
 @functools.cache

@@ -1,12 +1,15 @@
 import ast
 import json
 import os
+import platform
+import shutil
+import subprocess
 import textwrap
 
 import pytest
 
 from rectify.results import provenance as module
-from rectify.results.provenance import provenance, source_digest
+from rectify.results.provenance import _processor, provenance, source_digest
 
 SOURCES = {
     "__init__": '"""A package."""\n',
@@ -231,3 +234,14 @@ def test_without_modules_and_without_git_the_note_says_so(monkeypatch):
 
 def test_a_package_that_is_not_installed_is_absent():
     assert module._version("no-such-package-anywhere") == "absent"
+
+
+@pytest.mark.skipif(
+    platform.machine() != "x86_64" or not shutil.which("lscpu"), reason="needs lscpu on x86_64"
+)
+def test_the_processor_is_named_as_lscpu_names_it() -> None:
+    said = subprocess.run(
+        ["lscpu"], capture_output=True, text=True, check=True, env={**os.environ, "LC_ALL": "C"}
+    ).stdout
+    (line,) = (line for line in said.splitlines() if line.startswith("Model name:"))
+    assert _processor() == line.removeprefix("Model name:").strip() != ""
