@@ -152,7 +152,7 @@ def _panels(columns: Sequence[Heading], rows: Sequence[Row]) -> list[list[int]]:
 def _width(panel: Sequence[int], columns: Sequence[Heading], rows: Sequence[Row]) -> float:
     """Return how many letters a panel is across, with the labels of its rows."""
     label = max(len(line) for row in rows for line in textwrap.wrap(row.label, LABEL))
-    return label + sum(_column_width(index, columns, rows) for index in panel)
+    return label + sum((_column_width(index, columns, rows) for index in panel), 0.0)
 
 
 def _column_width(index: int, columns: Sequence[Heading], rows: Sequence[Row]) -> float:
