@@ -1,5 +1,6 @@
 """Figure 3 of Pang et al. (2024): activations of a few images or clouds, at each place or run."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -38,6 +39,7 @@ VALUES = Table(
 )
 ITEMS = 3
 HEADS = 6  # of each attention that are drawn
+LETTERS = 110  # of titles side by side, in a line
 OBJECT, AROUND = "#ff5a1f", "#b8b8b8"
 OUTLINE = {"colors": OBJECT, "linewidths": 0.8}
 FEATURE_KINDS = ("magnitude", "frequency")
@@ -133,10 +135,12 @@ def _rows_of(
         for maps in runs
     }
     if settings.columns == "runs":
-        ends = [(maps, places[maps.run["run"]][-1]) for maps in runs]
+        letters = LETTERS // (1 + len(runs))
+        names = [textwrap.fill(activations.run_title(maps.run, titles), letters) for maps in runs]
+        ends = [places[maps.run["run"]][-1] for maps in runs]
         shown = [
-            Cell(maps, place, "magnitude", activations.run_title(maps.run, titles))
-            for maps, place in ends
+            Cell(maps, end, "magnitude", name)
+            for maps, end, name in zip(runs, ends, names, strict=True)
         ]
         return [(item, shown) for item in items]
     features = [
