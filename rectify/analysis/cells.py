@@ -140,7 +140,7 @@ def _best(spec: TableSpec, frame: DataFrame) -> list[list[int]]:
             runs = chosen(chosen(frame, row.where), column.where).dropna(subset=metric.name)
             if len(runs):
                 sign = 1 if metric.better == "higher" else -1
-                place = (column_index, *runs["data"].unique())
+                place = (column_index, *(runs["data"].unique() if "data" in runs else ()))
                 means.setdefault(place, {})[row_index] = sign * runs[metric.name].mean()
     return [
         [row, place[0]]

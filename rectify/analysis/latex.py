@@ -84,7 +84,7 @@ def to_latex(cells: DataFrame, *, caption: str, name: str, report: str = LAST) -
     panels = _panels(columns, rows)
     width = max(_width(panel, columns, rows) for panel in panels)
     kind = "table" if width <= COLUMN else "table*"
-    body = "\\\\[2ex]\n".join(_tabular(panel, columns, rows) for panel in panels)
+    body = "\\\\\\addlinespace[8pt]\n".join(_tabular(panel, columns, rows) for panel in panels)
     first, *smaller = SIZES
     return "\n".join(
         [
@@ -121,8 +121,11 @@ def _stack(place: Sequence[Series], best: set[tuple[int, int]]) -> Stack:
     """Return the lines of a place; an interval has its own."""
     texts = []
     for number, cell in enumerate(place):
-        text, bracket, ends = spread(cell).partition(" [")
-        texts += [f"({text})" if number else text, *([f"[{ends}"] if bracket else [])]
+        told = spread(cell)
+        unit = " %" if told.endswith(" %") else ""
+        text, bracket, ends = told.removesuffix(unit).partition(" [")
+        texts += [f"({text}{unit})" if number else f"{text}{unit}"]
+        texts += [f"[{ends}"] if bracket else []
     is_best = any((cell["row_index"], cell["column_index"]) in best for cell in place)
     signed = [_MINUS.sub("−", text) for text in texts if text]
     return Stack(signed or [NO_CELL], _MINUS.sub("−", paper_text(list(place))), is_best)
