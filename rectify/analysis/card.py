@@ -143,7 +143,7 @@ def _check_licence(config: dict, language_licence: str | None) -> None:
     """Check that the licence of a language model is given where its weights took part."""
     takes_part = config["language"] is not None and CONTROLS[config["control"]].weights
     if takes_part != bool(language_licence):
-        whose = f"the licence of {config['language']}" if takes_part else "no language model's"
+        whose = f"the licence of {config['language']}" if takes_part else "no licence of a model"
         change = "Give" if takes_part else "Leave out"
         raise ValueError(
             f"export: {config['run']} must come with {whose}, got {language_licence or 'none'}. "

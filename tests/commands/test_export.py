@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from rectify.__main__ import main
 from rectify.analysis.card import card
 from rectify.analysis.collect import Results
 from rectify.data.manifests import manifest
-from rectify.data.sets import FileSet, load_set, save_files
+from rectify.data.sets import FileSet, ImageSet, load_set, save_files
 from rectify.experiment.run import read_run
 from rectify.results.declared import GSNR, SCORES
 from rectify.results.files import write_json
@@ -32,6 +33,7 @@ pytestmark = pytest.mark.usefixtures("restored_runtime")
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = (0, 1, 2)
+SHORT = {"epochs": 1, "warmup_epochs": 0}
 PLAIN_TIMM = """
 import sys
 
@@ -66,29 +68,40 @@ def run_folder(folder: Path, settings: dict, seeds: tuple[int, ...], block: Path
     return folder
 
 
-@pytest.fixture
-def second_path(tmp_path: Path, images, block_file: Path) -> Path:
-    """A run with a second loss path on grey images, with three seeds."""
-    folder = tmp_path / "auxiliary"
-    write_set(folder / "data", images)
+@pytest.fixture(scope="module")
+def trained_second_path(tmp_path_factory: pytest.TempPathFactory, block_file: Path) -> Path:
+    """A run with a second loss path on grey images, with three seeds; only to be read."""
+    folder, labels = tmp_path_factory.mktemp("auxiliary"), torch.arange(40) % 5
+    pixels = torch.randint(256, (40, 1, 16, 16), generator=torch.Generator().manual_seed(0))
+    names = tuple(f"class {number}" for number in range(5))
+    sources = tuple(f"draw {item}" for item in range(40))
+    write_set(folder / "data", ImageSet(pixels.to(torch.uint8), labels, names, sources))
     Image.fromarray(load_set(folder / "data", "test").images[0, 0].numpy()).save(folder / "0.png")
-    values = {"epochs": 1, "warmup_epochs": 0}
-    return run_folder(folder, settings_of("auxiliary", training=values), SEEDS, block_file)
+    return run_folder(folder, settings_of("auxiliary", training=SHORT), SEEDS, block_file)
 
 
-@pytest.fixture
-def of_files(tmp_path: Path) -> Path:
-    """A vanilla run on colour images in files, which are resized and cropped."""
-    folder, draws = tmp_path / "vanilla", torch.Generator().manual_seed(0)
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def trained_of_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A vanilla run on colour images in files, which are resized and cropped; only to be read."""
+    folder, draws = tmp_path_factory.mktemp("vanilla"), torch.Generator().manual_seed(0)
     for item in range(24):
         pixels = torch.randint(0, 256, (20 + item % 3, 24, 3), generator=draws, dtype=torch.uint8)
         Image.fromarray(pixels.numpy()).save(folder / f"{item}.png")
     items = [("test" if item % 3 == 0 else "train", item % 5) for item in range(24)]
     rows = [(*pair, f"class {pair[1]}", f"{item}.png") for item, pair in enumerate(items)]
     save_files(folder / "data", folder, manifest(rows), provenance())
-    values = {"epochs": 1, "warmup_epochs": 0, "crop": "resized"}
-    return run_folder(folder, settings_of(data={"channels": 3}, training=values), (0,), None)
+    settings = settings_of(data={"channels": 3}, training=SHORT | {"crop": "resized"})
+    return run_folder(folder, settings, (0,), None)
+
+
+@pytest.fixture
+def second_path(trained_second_path: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(trained_second_path, tmp_path / "auxiliary")
+
+
+@pytest.fixture
+def of_files(trained_of_files: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(trained_of_files, tmp_path / "vanilla")
 
 
 def export(folder: Path, *words: str, seed: int = 0) -> int:
@@ -214,9 +227,9 @@ def test_the_licence_of_a_language_model_is_there_where_it_took_part_and_only_th
     missing, surplus = capsys.readouterr().err.splitlines()
     assert missing.endswith("with the licence of tiny, got none. Give --language-licence.")
     assert surplus.endswith("got research only. Leave out --language-licence.")
-    drawn = settings_of("auxiliary", "random")
+    drawn = settings_of("auxiliary", "adapter", training=SHORT)
     (second_path / "config.json").write_text(json.dumps(drawn))
     labels = json.loads((second_path / "labels.json").read_text())
     write_json(second_path / "labels.json", {**labels, "run": drawn["run"]})
-    with pytest.raises(ValueError, match="must come with no language model's, got"):
+    with pytest.raises(ValueError, match="must come with no licence of a model, got"):
         card(Results([second_path], [0]), licence="mit", language_licence="research only")
