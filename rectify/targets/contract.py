@@ -174,6 +174,23 @@ def check_models(settings: TargetSettings, config: View, where: str) -> None:
             check_known(f"{where}.{key}", name, known, f"a name under {section}")
 
 
+def one_each(*factors: str) -> Callable[[TargetSettings, View, str], None]:
+    """Return a check that all runs which a target reads agree in some factors."""
+
+    def check(settings: TargetSettings, config: View, where: str) -> None:
+        read = [config.experiments[name] for name in settings.reads]
+        for factor in factors:
+            values = {value for one in read for value in getattr(one, factor) or ()} - {"vanilla"}
+            if len(values) > 1:
+                raise ValueError(
+                    f"{where}.reads: all runs must have the same {factor}, got "
+                    f"{', '.join(sorted(map(str, values)))}. Read an experiment for each, in a "
+                    "target of its own."
+                )
+
+    return check
+
+
 def check_masks(settings: TargetSettings, config: View, where: str) -> None:
     """Check that the objects in the test items of every data set are known.
 

@@ -13,7 +13,7 @@ from rectify.analysis.findings import Finding, list_gains
 from rectify.analysis.items import with_comparisons
 from rectify.analysis.metrics import accuracies, coherence_gains, gsnr
 from rectify.controls import VARIANTS
-from rectify.targets.contract import TargetSettings
+from rectify.targets.contract import TargetSettings, one_each
 from rectify.typed import Name, Several
 
 TITLE = "Controls"
@@ -25,6 +25,9 @@ class Settings(TargetSettings):
 
     kind: Literal["controls"] = "controls"
     reads: Several[Name]
+
+
+check = one_each("data")
 
 
 def table(results: Results, _settings: Settings) -> DataFrame:

@@ -18,7 +18,7 @@ from rectify.analysis.printing import spread
 from rectify.analysis.published import GAIN
 from rectify.controls import CONTROLS, VARIANTS
 from rectify.results.tables import Column, Table
-from rectify.targets.contract import TargetSettings
+from rectify.targets.contract import TargetSettings, one_each
 from rectify.typed import Name, Several
 
 if TYPE_CHECKING:
@@ -48,6 +48,9 @@ class Settings(TargetSettings):
 
     kind: Literal["datasize"] = "datasize"
     reads: Several[Name]
+
+
+check = one_each("vision", "variant")
 
 
 def table(results: Results, _settings: Settings) -> DataFrame:

@@ -8,7 +8,7 @@ from rectify.analysis.collect import Results
 from rectify.analysis.curves import COLUMNS, gsnr_curves
 from rectify.analysis.drawing import Drawn
 from rectify.results.tables import Table
-from rectify.targets.contract import Run, TargetSettings, last_layer
+from rectify.targets.contract import Run, TargetSettings, last_layer, one_each
 from rectify.typed import Name, Several
 
 TITLE = "Figure 2: GSNR while training"
@@ -26,6 +26,9 @@ class Settings(TargetSettings):
 
     kind: Literal["figure2"] = "figure2"
     reads: Several[Name]
+
+
+check = one_each("data")
 
 
 def needs(_settings: TargetSettings, runs: Sequence[Run]) -> list[Run]:

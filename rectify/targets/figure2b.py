@@ -7,7 +7,7 @@ from rectify.analysis.curves import COLUMNS, gsnr_curves
 from rectify.analysis.drawing import Drawn
 from rectify.results.tables import Table
 from rectify.targets import figure2
-from rectify.targets.contract import TargetSettings
+from rectify.targets.contract import TargetSettings, one_each
 from rectify.typed import Name, Several
 
 TITLE = "Figure 2b: GSNR at equal training loss"
@@ -28,6 +28,7 @@ class Settings(TargetSettings):
 
 
 needs = figure2.needs
+check = one_each("data")
 
 
 def figure(results: Results, _settings: Settings) -> Drawn:

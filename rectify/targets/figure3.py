@@ -12,7 +12,7 @@ from rectify.analysis.collect import Results
 from rectify.analysis.drawing import Drawn
 from rectify.controls import VARIANTS
 from rectify.results.tables import Column, Table
-from rectify.targets.contract import Run, TargetSettings, last_layer
+from rectify.targets.contract import Run, TargetSettings, last_layer, one_each
 from rectify.typed import Name, Several
 
 if TYPE_CHECKING:
@@ -50,6 +50,9 @@ class Settings(TargetSettings):
 
     kind: Literal["figure3"] = "figure3"
     reads: Several[Name]
+
+
+check = one_each("data", "vision", "variant")
 
 
 def needs(_settings: Settings, runs: Sequence[Run]) -> list[Run]:

@@ -12,7 +12,7 @@ from rectify.analysis.drawing import Drawn
 from rectify.analysis.factors import titles
 from rectify.analysis.metrics import Metric, headline
 from rectify.results.tables import Column, Table
-from rectify.targets.contract import TargetSettings
+from rectify.targets.contract import TargetSettings, one_each
 from rectify.typed import Name, Several
 
 TITLE = "Pang, Figure 2: layers"
@@ -36,6 +36,9 @@ class Settings(TargetSettings):
 
     kind: Literal["pang_figure2"] = "pang_figure2"
     reads: Several[Name]
+
+
+check = one_each("data", "vision", "variant", "position")
 
 
 def figure(results: Results, _settings: Settings) -> Drawn:

@@ -12,7 +12,7 @@ from rectify.analysis.curves import colour_of, curve, label_of
 from rectify.analysis.drawing import Drawn
 from rectify.analysis.factors import FROZEN, titles
 from rectify.results.tables import Column, Table
-from rectify.targets.contract import Run, TargetSettings
+from rectify.targets.contract import Run, TargetSettings, one_each
 from rectify.typed import Name, Several
 
 if TYPE_CHECKING:
@@ -41,6 +41,9 @@ class Settings(TargetSettings):
 
     kind: Literal["pang_figure_f"] = "pang_figure_f"
     reads: Several[Name]
+
+
+check = one_each("data")
 
 
 def needs(_settings: TargetSettings, runs: Sequence[Run]) -> list[Run]:

@@ -26,7 +26,7 @@ from rectify.analysis.selection import (
 )
 from rectify.results.declared import SCORES_OF_LAYERS
 from rectify.results.tables import Column, Table
-from rectify.targets.contract import ComparedSettings, Score, pairs_of_experiments
+from rectify.targets.contract import ComparedSettings, Score, one_each, pairs_of_experiments
 from rectify.typed import Name, Several
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class Settings(ComparedSettings):
 
 
 similarities = pairs_of_experiments
+check = one_each("data", "vision", "language", "variant")
 
 
 def table(results: Results, settings: Settings) -> DataFrame:

@@ -12,7 +12,7 @@ from rectify.analysis.findings import Finding, list_gains
 from rectify.analysis.items import with_comparisons
 from rectify.analysis.metrics import ACCURACY
 from rectify.analysis.published import SHORT, Label, labels, match_names, printed_for
-from rectify.targets.contract import TargetSettings
+from rectify.targets.contract import TargetSettings, one_each
 from rectify.typed import Name, Several
 
 TITLE = "Table 2: size of the language model"
@@ -24,6 +24,9 @@ class Settings(TargetSettings):
 
     kind: Literal["table2"] = "table2"
     reads: Several[Name]
+
+
+check = one_each("data", "variant")
 
 
 def table(results: Results, _settings: Settings) -> DataFrame:

@@ -17,7 +17,7 @@ from rectify.analysis.layout import name_of
 from rectify.analysis.metrics import ACCURACY
 from rectify.analysis.published import LANGUAGE, Label, labels, match_names, printed_for
 from rectify.results.tables import Column, Table
-from rectify.targets.contract import TargetSettings
+from rectify.targets.contract import TargetSettings, one_each
 from rectify.typed import Name, Several
 
 TITLE = "Table 3: position and layer"
@@ -41,6 +41,9 @@ class Settings(TargetSettings):
 
     kind: Literal["table3"] = "table3"
     reads: Several[Name]
+
+
+check = one_each("data", "variant")
 
 
 def table(results: Results, _settings: Settings) -> DataFrame:

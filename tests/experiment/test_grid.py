@@ -458,6 +458,8 @@ MISTAKES = [
         {"vision_features": "trained", "vision_data": "baar"},
         ["targets.figure4.vision_data", "Did you mean bar?"],
     ),
+    ("experiments.controls.data", ["cifar100", "bar"], ["targets.controls.reads", "bar, cifar100"]),
+    ("experiments.grid.vision", ["vit-s", "vit-b"], ["targets.figure3.reads", "the same vision"]),
     ("targets.table3.vision_features", "trained", ["'vision_features' at targets.table3"]),
     ("targets.figure5.score", "ckaa", ["targets.figure5.score", "cknna"]),
     ("threads", "8", ["threads", "got '8'"]),
