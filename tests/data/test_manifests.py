@@ -46,6 +46,9 @@ def test_the_order_of_labels_follows_the_training_split_alone(tmp_path):
     assert label_order(write(tmp_path / "two", ROWS[:3][::-1])) == first
     swapped = [(split, 1 - label, name, source) for split, label, name, source in ROWS]
     assert label_order(write(tmp_path / "three", swapped)) != first
+    named = provenance(classes=["cat", "dog"])  # as the command prepare-data notes them
+    write_listing(tmp_path / "four", manifest(ROWS), named)
+    assert label_order(tmp_path / "four") == first
 
 
 def test_a_shifted_set_must_number_its_classes_as_training_does(tmp_path):

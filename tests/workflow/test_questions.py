@@ -92,7 +92,7 @@ def test_settings_starts_and_answers_are_kept_with_a_run(finished: Path) -> None
     notes = read_note(finished / RESULTS / "data" / "vqav2" / "manifest.csv")
     with safe_open(place / "model.safetensors", framework="pt") as file:
         facts = json.loads(file.metadata()["facts"])
-    assert facts["label_order"] == notes["provenance"]["facts"]["classes"]
+    assert facts["label_order"] == notes["provenance"]["facts"]["classes_sha256"]
 
 
 def test_files_and_drawings_are_the_same_questions(finished: Path) -> None:
