@@ -267,12 +267,12 @@ class Plan:
 
     def page_files(self, folder: str = "", suffix: str = "") -> Callable[[OfPage], list[str]]:
         """Return a function of wildcards: a page's files, or those in a folder, of one kind."""
+        start = f"{self.results}/{folder}"
 
         def of_page(wildcards: OfPage) -> list[str]:
-            files = [
-                file for name in self.pages[wildcards.page] for file in self.target_files(name)
-            ]
-            return [file for file in files if folder in file and file.endswith(suffix)]
+            names = self.pages[wildcards.page]
+            files = [file for name in names for file in self.target_files(name)]
+            return [file for file in files if file.startswith(start) and file.endswith(suffix)]
 
         return of_page
 

@@ -2,8 +2,8 @@ rule page:
     """A page with its tables and figures, their captions, provenance and job times."""
     input:
         PLAN.page_files(),
-        tables=PLAN.page_files("/tables/", ".csv"),
-        figures=PLAN.page_files("/figures/", ".png"),
+        tables=PLAN.page_files("tables/", ".csv"),
+        figures=PLAN.page_files("figures/", ".png"),
     output:
         page="<results>/report/{page}.html",
     log:
