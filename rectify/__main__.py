@@ -37,6 +37,7 @@ COMMANDS = {
     "report": "one page with all tables and figures",
     "cost": "parameters, FLOPs, and with --time speed and memory, without weights",
     "doctor": "check a machine or a cluster before the first run",
+    "plan": "what targets take before anything is submitted: jobs, GPU-hours, bytes",
     "status": "how far each run is: epochs, expected end, failures",
     "warm": "run a command (snakemake) whose rectify jobs start at once",
 }

@@ -13,6 +13,8 @@ COMMAND = "RECTIFY_COMMAND"
 """Variable that holds the command line of the workflow, which its page shows."""
 GPUS = "RECTIFY_GPUS"
 """Variable that names the GPUs of this machine which jobs share."""
+PLANNED = "RECTIFY_PLANNED"
+"""Variable that names the file into which a workflow writes the jobs that it plans."""
 FINAL = "rectify.mistake no further attempt can help:"
 """In the log of a job, the line above a mistake that only a user can mend."""
 

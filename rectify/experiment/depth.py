@@ -1,24 +1,16 @@
 """How many blocks a vision model has: read from the model, once for each model and code.
 
-A model is built without memory for its weights, on torch's ``meta`` device. To import torch and
-timm for that takes longer than all the rest of a plan, so the answers are kept in the user's
-cache, ``$XDG_CACHE_HOME/rectify/depths``, under a digest of everything that decides them. A
-training compares the depth with its own model, so a wrong one could not pass unnoticed.
+A model is built without memory for its weights, on torch's ``meta`` device, and the answer is
+kept (``rectify.experiment.remembered``). A training compares the depth with its own model, so a
+wrong one could not pass unnoticed.
 """
 
-import contextlib
 import functools
-import hashlib
 import json
-import os
-from importlib import metadata
-from pathlib import Path
 
+from rectify.experiment.remembered import answer, code_of
 from rectify.experiment.run import TrunkSettings
 from rectify.experiment.settings import Config
-from rectify.results.files import atomic_path
-from rectify.results.provenance import source_digest
-from rectify.tasks import module_of
 
 
 def trunk_settings(config: Config, data: str, vision: str) -> TrunkSettings:
@@ -63,20 +55,8 @@ def _depth(task: str, entry: str, settings: str) -> int:
         entry: What decides the weights of the set, as JSON.
         settings: The trunk's settings, as JSON.
     """
-    code = (source_digest(module_of(task)), *map(metadata.version, ("timm", "torch")))
-    key = hashlib.sha256("\n".join((*code, entry, settings)).encode()).hexdigest()[:24]
-    file = _folder() / key
-    if file.is_file():
-        return int(file.read_text())
-    depth = _read(task, entry, settings)
-    with contextlib.suppress(OSError), atomic_path(file) as temporary:  # it is only a cache
-        temporary.write_text(f"{depth}")
-    return depth
-
-
-def _folder() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "rectify" / "depths"
+    key = (*code_of(task), entry, settings)
+    return int(answer("depths", key, lambda: f"{_read(task, entry, settings)}"))
 
 
 def _read(task: str, entry: str, settings: str) -> int:

@@ -5,7 +5,7 @@ Nothing has to be there for a plan. Only small files are read, and nothing that 
 
 import ast
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from rectify.experiment.plan import Plan
 from rectify.experiment.repositories import is_filled_by_hand
 from rectify.experiment.required import published_languages
 from rectify.results.files import read_json
+from rectify.tasks import Entry
 
 LAYERS = ("num_hidden_layers", "n_layer")  # keys of a checkpoint's config.json
 FORMATS = ("config.json", "params.json")  # Hugging Face's, Meta's
@@ -121,8 +122,13 @@ def items_of(plan: Plan, name: str, split: str) -> int | None:
         facts = read_json(note)["provenance"]["facts"]
         if facts["settings"] == entry.preparation():
             return facts["items"].get(split)
-    complete = getattr(entry.reader_module, "COMPLETE", {}) if entry.READERS else {}
+    complete = published(entry)
     if entry.full and getattr(entry, "fraction", 1) == 1 and (split,) in complete:
         return complete[split,]
     items = entry.sizes.get("items")
     return items if split == "pairs" and isinstance(items, int) else None
+
+
+def published(entry: Entry) -> Mapping[tuple[str, ...], int]:
+    """Return the published numbers of items of a set, by the splits that they are in."""
+    return getattr(entry.reader_module, "COMPLETE", {}) if entry.READERS else {}

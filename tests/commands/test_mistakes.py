@@ -92,6 +92,7 @@ LINES: dict[str, dict[str, object]] = {
         "--classes": NUMBERS, "--settings": JSONS, "--checkpoint": FILES,
     },
     "doctor": {"--config": FILES, "--profile": FILES},
+    "plan": {"--config": FILES, "--speed": FILES, "--card": WORDS},
     "status": {"--config": FILES},
     "fetch": {"--hub": ("none",), "--kind": WORDS, "--revision": WORDS, "--folder": FILES},
     "warm": {"snakemake --configfile": FILES},
@@ -201,7 +202,9 @@ def test_a_wrong_command_line_is_one_line(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("name", FILES[:-1])
-@pytest.mark.parametrize("command", ["status", "doctor", "prepare-data --check --data digits"])
+@pytest.mark.parametrize(
+    "command", ["status", "doctor", "plan", "prepare-data --check --data digits"]
+)
 def test_a_file_that_is_no_configuration_is_named(command: str, name: str, files: Path) -> None:
     status, line = told([*command.split(), "--config", name])
     assert status == 2

@@ -1,5 +1,6 @@
 """What snakemake plans, without running any job: counts, targets, mistakes, profiles."""
 
+import json
 import re
 from pathlib import Path
 
@@ -59,6 +60,21 @@ def test_the_grid_of_pang_et_al_is_a_page_of_its_own(project: Path) -> None:
     images = planned(project, "all")["train"] + jobs["train"] - both["train"]
     assert images == 3 * (shared + clips)
     assert both["page"] == 2
+
+
+def test_rectify_plan_counts_the_jobs_that_snakemake_plans(project: Path) -> None:
+    """And Snakemake says the trainings at the head of its plan, where there are any."""
+    words = ("python", "-m", "rectify", "plan", "table5", "--config", "demo.yaml", "--json")
+    said = call(project, *words)
+    assert said.returncode == 0, said.stdout
+    record = json.loads(said.stdout)
+    jobs = planned(project, *DEMO, "table5")
+    jobs["table5"] = 1  # what only gathers
+    assert {"train": record["trainings"], **record["other_jobs"]} == jobs
+    quiet = ("snakemake", "-n", "--quiet", "rules", *DEMO)
+    trained, *others = (call(project, *quiet, target).stdout for target in ("table5", "cost"))
+    assert f"\n{record['trainings']} trainings; `rectify plan` says" in trained
+    assert "trainings" not in others[0]
 
 
 def test_the_demo_with_smollm2_has_it_where_the_toys_were(project: Path) -> None:

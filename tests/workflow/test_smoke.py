@@ -1,5 +1,6 @@
 """The complete workflow once at the smallest scale; then what runs again after which edit."""
 
+import json
 import signal
 import zipfile
 from collections.abc import Iterator
@@ -63,6 +64,28 @@ def test_snakemake_s_own_report_has_the_captions(finished: Path) -> None:
         assert caption(kind).partition(",")[0] in text
     assert "Accuracy by position" in text
     assert "{{" not in text.partition("Accuracy by position")[2][:200]
+
+
+def test_rectify_plan_knows_what_was_done_and_how_fast(finished: Path) -> None:
+    def said(*words: str) -> dict:
+        words = ("python", "-m", "rectify", "plan", "--config", *SMOKE, "--json", *words)
+        told = call(finished, *words)
+        assert told.returncode == 0, told.stdout
+        return json.loads(told.stdout)
+
+    done, again = said(), said("--again")
+    assert (done["trainings"], done["other_jobs"], done["gpu_hours"]) == (0, {}, 0)
+    jobs = planned(finished, *ALL[:-2], "--forceall", "--", "all") | {"all": 1}
+    assert {"train": again["trainings"], **again["other_jobs"]} == jobs
+    assert {one["known_by"] for one in again["runs"]} == {"own run"}
+    files = [*(finished / RESULTS / "runs").glob("*/seed-0/model.safetensors")]
+    assert len(files) == again["trainings"]
+    assert again["bytes"]["models"] == pytest.approx(sum(f.stat().st_size for f in files), rel=0.1)
+    features = (finished / RESULTS / "features").rglob("*.safetensors")
+    expected = sum(load_features(file)[0].nbytes for file in features)
+    assert again["bytes"]["features"] == expected
+    layers = sum(file.stat().st_size for file in (finished / RESULTS / "language").rglob("layer-*"))
+    assert again["bytes"]["layers"] < layers  # those here have 4 bytes for a value
 
 
 def test_no_cell_of_a_table_is_empty(finished: Path) -> None:

@@ -16,7 +16,7 @@ if (CLONE / "rectify").is_dir():  # else a module from a hub: the package is ins
 
 from rectify.arguments import COMMAND, JOB
 from rectify.cluster import devices, failures, presence, slurm
-from rectify.experiment import grid, there
+from rectify.experiment import grid, jobs, there
 from rectify.experiment.plan import Plan
 from rectify.experiment.repositories import is_filled_by_hand
 from rectify.tasks import DEFAULT_TASK
@@ -54,6 +54,15 @@ try:
         there.check(PLAN)
 except ValueError as error:
     sys.exit(f"{error}")
+
+
+def planned_jobs():
+    """Return rule and wildcards of each job that is to be run."""
+    return [(job.rule.name, dict(job.wildcards.items())) for job in workflow.dag.needrun_jobs()]
+
+
+if workflow.is_main_process:
+    logger.addHandler(jobs.Head(PLAN, planned_jobs, logger.info))
 
 CONFIG, RESULTS, BENCHMARKS = PLAN.config, PLAN.results, f"{PLAN.results}/benchmarks"
 GPUS, THREADS = CONFIG.device_gpus, CONFIG.threads

@@ -1,0 +1,49 @@
+"""Say what targets take before anything is submitted: jobs, GPU-hours, hours on some GPUs, bytes.
+
+Jobs are those that `snakemake -n` plans here, so what is there already is not counted. Hours are
+those of trainings, from steps that were timed and from finished runs (docs/slurm.md).
+
+Reads
+    targets   as given to snakemake; those of `all` unless given
+    --config  configuration files, one over the other, as for snakemake; default: config.yaml
+    --speed   a file with cards or speeds of your own, laid over rectify/experiment/speeds.yaml
+Writes
+    nothing; a line for each kind of training, and the sums
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from rectify.experiment import grid
+from rectify.experiment.account import Account
+from rectify.experiment.forecast import forecast
+from rectify.experiment.jobs import planned
+from rectify.experiment.plan import Plan
+from rectify.experiment.speeds import load
+from rectify.experiment.storage import storage
+from rectify.experiment.work import count
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("targets", nargs="*", metavar="target", help="as given to snakemake")
+    parser.add_argument("--config", type=Path, nargs="+", default=[Path("config.yaml")])
+    parser.add_argument("--again", action="store_true", help="as if there were no results")
+    parser.add_argument("--card", help="GPU of the trainings; default: the one that was timed")
+    parser.add_argument("--speed", type=Path, metavar="FILE")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print what the targets take."""
+    speeds = load(args.speed)
+    config = grid.load(args.config)
+    grid.asked(config, args.targets)  # a name that is misspelt ends here
+    plan = Plan(config)
+    jobs = planned(args.config, args.targets, args.again)
+    expected = forecast(plan, jobs, speeds, args.card or speeds.measured_on, count)
+    account = Account(expected, storage(plan, jobs, expected.trainings, count))
+    text = json.dumps(account.record(), indent=2) if args.json else account.text()
+    sys.stdout.write(f"{text}\n")

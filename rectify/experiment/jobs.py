@@ -1,0 +1,110 @@
+"""The jobs that Snakemake plans, as Snakemake itself tells them: what is left, and what it takes.
+
+It logs an event when it knows its jobs. A handler answers with one line on the trainings, from what
+is known without torch, or writes the jobs for `rectify plan`, which asks by a variable.
+"""
+
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from snakemake_interface_logger_plugins.common import LogEvent
+
+from rectify.arguments import PLANNED
+from rectify.experiment.forecast import TRAIN, Jobs, forecast
+from rectify.experiment.plan import Plan
+from rectify.experiment.speeds import load
+from rectify.experiment.work import Subject, Work, known
+from rectify.results.files import read_json, write_json
+
+QUIET = ("--quiet", "rules", "progress")  # ends a dry run when the jobs are known
+
+
+class Head(logging.Handler):
+    """Says once what the trainings of a plan take, when Snakemake has made it.
+
+    Args:
+        plan: Of the configuration.
+        jobs: Returns the jobs that are to be run.
+        say: Takes the line.
+    """
+
+    def __init__(self, plan: Plan, jobs: Callable[[], Jobs], say: Callable[[str], None]):
+        super().__init__()
+        self.plan, self.jobs, self.say = plan, jobs, say
+        self._is_said = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Answer the event that comes with the numbers of jobs; other records are ignored."""
+        if getattr(record, "event", None) != LogEvent.RUN_INFO or self._is_said:
+            return
+        self._is_said = True
+        if PLANNED in os.environ:
+            write_json(Path(os.environ[PLANNED]), self.jobs())
+        elif line := head(self.plan, self.jobs()):
+            self.say(line)
+
+
+def head(plan: Plan, jobs: Jobs) -> str:
+    """Return a line on the trainings among the jobs; empty if there is none."""
+    trained = [job for job in jobs if job[0] == TRAIN]
+    if not trained:
+        return ""
+    speeds = load(None)
+    try:
+        line = forecast(plan, trained, speeds, speeds.measured_on, _known).line()
+        return f"{line}; more by `rectify plan`"
+    except ValueError as error:  # a damaged file, which need not keep anyone from the plan
+        return f"{error}"
+    except NotCounted:
+        count = f"{len(trained)} training{'s' * (len(trained) != 1)}"
+        return f"{count}; `rectify plan` says how long they take"
+
+
+class NotCounted(Exception):
+    """What a training computes was not counted yet, which takes torch."""
+
+
+def _known(what: Subject) -> Work:
+    work = known(what)
+    if work is None:
+        raise NotCounted
+    return work
+
+
+def planned(configs: Sequence[Path], targets: Sequence[str], again: bool = False) -> Jobs:
+    """Return the jobs that ``snakemake -n`` plans in this folder.
+
+    Args:
+        configs: Configuration files, one over the other.
+        targets: As given to snakemake; the default one if there is none.
+        again: Whether all are meant, as if there were no results.
+
+    Raises:
+        ValueError: If Snakemake cannot plan them: its last line.
+    """
+    if not Path("Snakefile").is_file():
+        raise ValueError(
+            f"plan: the folder must be that of the Snakefile, got {Path.cwd()}. Change to it."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder) / "jobs.json"
+        said = subprocess.run(
+            [
+                *(sys.executable, "-m", "snakemake", "--dry-run", "--nocolor", *QUIET),
+                *(["--forceall"] if again else []),
+                *("--configfile", *map(str, configs), "--", *targets),
+            ],
+            env={**os.environ, PLANNED: f"{answer}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if said.returncode:
+            lines = [line for line in (said.stdout + said.stderr).splitlines() if line.strip()]
+            raise ValueError(f"plan: snakemake must plan the jobs, got: {lines[-1]}")
+        return [(rule, words) for rule, words in read_json(answer)] if answer.is_file() else []

@@ -1,0 +1,182 @@
+"""What one training computes for an item, and what it stores: counted, without weights.
+
+FLOPs are all matrix products, as ``rectify.cost`` counts them on torch's ``meta`` device. They are
+counted of images and clips. Of other tasks only the bytes are: the time of their small models is
+not that of matrix products, so a count of these would say nothing about it.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rectify.controls import INSERTED
+from rectify.experiment import grid
+from rectify.experiment.plan import Plan
+from rectify.experiment.remembered import answer, code_of, remembered
+from rectify.experiment.run import Run, TrunkSettings
+from rectify.tasks import DEFAULT_TASK
+from rectify.tasks.labelled import Labelled
+from rectify.typed import layers_of
+
+CODE = ("rectify.cost", "rectify/experiment/work.py", "rectify/language/sizes.yaml")
+KIND = "work"  # folder of the cache
+
+
+class Flops(NamedTuple):
+    """FLOPs of one item: all, and those of them that the trunk has without any rectifier."""
+
+    training: int
+    training_trunk: int
+    test: int
+    test_trunk: int
+
+
+class Work(NamedTuple):
+    """What a training needs, whatever computes it."""
+
+    flops: Flops | None
+    """None where they are not counted."""
+    model_bytes: int
+    """Of ``model.safetensors``."""
+    state_bytes: int
+    """Of a state's weights."""
+    optimizer_bytes: int
+    """Of a state's moments of the gradients; a finished training's state has none."""
+    layer_bytes: int
+    """Of the language model's layers, with 2 bytes for a value; 0 where the run has none."""
+    blocks: int
+    """Of the trunk."""
+    width: int
+    """Of the trunk's tokens."""
+
+
+class Subject(NamedTuple):
+    """What is counted: everything that decides a `Work`."""
+
+    task: str
+    entry: dict[str, object]
+    vision: dict[str, object]
+    """A trunk, by the keys of `TrunkSettings`."""
+    variant: str = "vanilla"
+    control: str = "frozen"
+    language: str | None = None
+    """A checkpoint, or a name in ``sizes.yaml``."""
+    language_settings: str = ""
+    """Content of the checkpoint's ``config.json``, where there is one."""
+    layers: int = 1
+    insert_at: int | str | None = None
+    final_norm: str = "unit"
+
+    @property
+    def key(self) -> str:
+        """All of it in one string."""
+        return json.dumps(self, sort_keys=True)
+
+
+def subject(plan: Plan, run: Run) -> Subject:
+    """Return what is counted of a run."""
+    settings = grid.run_settings(plan.config, run)
+    entry = {key: value for key, value in settings.data.items() if key != "name"}
+    trunk = settings.vision.model_dump(include=set(TrunkSettings.model_fields))
+    plain = Subject(settings.task, entry, {**trunk, "start": None})
+    if run.language is None:
+        return plain
+    checkpoint = Path(plan.checkpoint(run))
+    note = checkpoint / "config.json"
+    return plain._replace(
+        variant=run.variant,
+        control=run.control,
+        language=f"{checkpoint}" if checkpoint.exists() else run.language,
+        language_settings=note.read_text(encoding="utf-8") if note.is_file() else "",
+        layers=len(layers_of(run.layer)),
+        insert_at=settings.insert_at,
+        # the model's own norm costs the same, and has weights that are not there yet
+        final_norm="unit" if settings.final_norm == "loaded" else settings.final_norm,
+    )
+
+
+def alone(timm: str, overrides: dict[str, object], image_size: int = 224) -> Subject:
+    """Return what is counted of a model of timm that classifies images."""
+    entry = {"task": DEFAULT_TASK, "image_size": image_size, "classes": 1000}
+    vision = {"name": timm, "timm": timm, "overrides": overrides, "family": None, "start": None}
+    return Subject(DEFAULT_TASK, entry, vision)
+
+
+def count(what: Subject) -> Work:
+    """Return what a training computes and stores; counted once, then known.
+
+    Raises:
+        ValueError: If the model cannot be built, e.g. since its language model is not known yet.
+    """
+    return _read(answer(KIND, _key(what), lambda: json.dumps(_count(what))))
+
+
+def known(what: Subject) -> Work | None:
+    """Return the same if it was counted before; takes no torch."""
+    kept = remembered(KIND, _key(what))
+    return None if kept is None else _read(kept)
+
+
+def _key(what: Subject) -> Sequence[str]:
+    return (*code_of(what.task, *CODE), what.key)
+
+
+def _read(text: str) -> Work:
+    flops, *rest = json.loads(text)
+    return Work(flops and Flops(*flops), *rest)
+
+
+def _count(what: Subject) -> Work:
+    """Build the model without weights, and count."""
+    import torch
+
+    from rectify.cost import flops, language_config, training_flops
+    from rectify.language.block import Block, Stack, empty_block
+    from rectify.rectified import auxiliary, export, insert, trainable_state
+    from rectify.runtime import generator
+    from rectify.tasks import find
+    from rectify.trunks.kinds import as_trunk
+
+    task = find(what.task)
+    entry = task.settings.for_run(what.entry)
+
+    def trunk() -> torch.nn.Module:
+        return task.trunk(entry, TrunkSettings(**what.vision), None)
+
+    with torch.device("meta"):
+        plain = model = trunk()
+        layers: list[Block] = []
+        if what.language is not None:
+            config = language_config(what.language)
+            layers = [empty_block(config, "") for _ in range(what.layers)]
+            layer = Stack(layers) if len(layers) > 1 else layers[0]
+            how = {"final_norm": what.final_norm, "control": what.control}
+            how |= {"generator": generator(0, "work")}
+            if what.variant in INSERTED:
+                skip = what.variant == "residual"
+                model = insert(trunk(), layer, what.insert_at, residual=skip, **how)
+            else:
+                model = auxiliary(trunk(), layer, **how)
+    counted = None
+    if isinstance(entry, Labelled):
+        image = (entry.channels, entry.image_size, entry.image_size)
+        frames = getattr(entry, "frames", 1)
+        shape = (1, *image) if frames == 1 else (1, frames, *image)
+        products = [
+            (training_flops(one, shape), flops(one, shape).matmuls_with_attention)
+            for one in (model, plain)
+        ]
+        (training, test), (training_trunk, test_trunk) = products
+        counted = Flops(training, training_trunk, test, test_trunk)
+    trained = [tensor for tensor in model.parameters() if tensor.requires_grad]
+    state = trainable_state(model).values()
+    tested = export(model).values() if what.variant == "auxiliary" else state
+    values = sum(tensor.numel() for layer in layers for tensor in layer.parameters())
+    moments = 2 * _bytes(trained)  # AdamW's two
+    sizes = len(as_trunk(plain).blocks), as_trunk(plain).dim
+    return Work(counted, _bytes(tested), _bytes(state), moments, 2 * values, *sizes)
+
+
+def _bytes(tensors: Iterable) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -1,0 +1,106 @@
+"""`rectify plan`, with invented jobs and counts."""
+
+import argparse
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from rectify.commands import plan
+from rectify.experiment import jobs
+from rectify.experiment.work import Flops, Subject, Work
+
+ROOT = Path(__file__).resolve().parents[2]
+JOBS = [
+    ("train", {"run": "cifar100_vit-s_vanilla", "seed": "0"}),
+    ("train", {"run": "cifar100_vit-s_vanilla", "seed": "1"}),
+    ("evaluate", {"run": "cifar100_vit-s_vanilla", "seed": "0"}),
+    ("page", {"page": "index"}),
+]
+
+
+def arguments(*words: object) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    plan.add_arguments(parser)
+    return parser.parse_args([*map(str, words), "--config", f"{ROOT / 'config.yaml'}"])
+
+
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple]:
+    """What Snakemake was asked for; it plans ``JOBS``."""
+    asked: list[tuple] = []
+
+    def answer(*words: object) -> list:
+        asked.append(words)
+        return JOBS
+
+    def counted(what: Subject) -> Work:
+        size = 2 if what.language else 1
+        return Work(Flops(size, 1, size, 1), 10, 10, 20, 0, 12, 384)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(plan, "planned", answer)
+    monkeypatch.setattr(plan, "count", counted)
+    return asked
+
+
+def test_text_and_json_say_the_same(planned: list[tuple], capsys: pytest.CaptureFixture) -> None:
+    plan.run(arguments("table6", "--json"))
+    record = json.loads(capsys.readouterr().out)
+    assert (record["trainings"], record["other_jobs"]) == (2, {"evaluate": 1, "page": 1})
+    assert record["gpu_hours"] == pytest.approx(sum(one["hours"] for one in record["runs"]))
+    assert record["bytes"]["models"] == 20
+    plan.run(arguments("table6", "--again"))
+    text = capsys.readouterr().out
+    assert "2 trainings" in text
+    assert "2 other jobs" in text
+    assert "models 20 B" in text
+    assert [words[1:] for words in planned] == [(["table6"], False), (["table6"], True)]
+
+
+def test_a_slower_card_and_a_speed_of_one_s_own_change_the_hours(
+    planned: list[tuple], capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    def hours(*words: object) -> tuple[float, str]:
+        plan.run(arguments("table6", "--json", *words))
+        (first, _) = json.loads(capsys.readouterr().out)["runs"]
+        return first["hours"], first["known_by"]
+
+    usual, slower = hours(), hours("--card", "A40")
+    assert slower == (pytest.approx(usual[0] * 989 / 149.7), "stated")
+    file = tmp_path / "mine.yaml"
+    file.write_text("items_per_second: {cifar100_*: 10}")
+    own, basis = hours("--speed", file)
+    assert basis == "given"
+    assert own == pytest.approx(300 * (50_000 // 256) * 256 / 10 / 3600, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("tabel6",), "table6"),
+        (("table6", "--card", "B12"), "plan: --card: must be"),
+        (("table6", "--speed", "none.yaml"), "none.yaml: must be a YAML file"),
+    ],
+)
+def test_a_mistake_is_one_line(words: tuple, error: str, planned: list[tuple]) -> None:
+    with pytest.raises(ValueError, match=error) as raised:
+        plan.run(arguments(*words))
+    assert "\n" not in f"{raised.value}"
+
+
+def test_what_snakemake_refuses_ends_with_its_last_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="must be that of the Snakefile"):
+        jobs.planned([Path("config.yaml")], [])
+    Path("Snakefile").touch()
+
+    def refused(*words: object, **how: object) -> subprocess.CompletedProcess:
+        return subprocess.CompletedProcess([], 1, "", "Traceback\nconfig: seeds must be given\n\n")
+
+    monkeypatch.setattr(subprocess, "run", refused)
+    with pytest.raises(ValueError, match=r"must plan the jobs, got: config: seeds must be given$"):
+        jobs.planned([Path("config.yaml")], [])

@@ -1,0 +1,295 @@
+"""Hours of trainings: against a training that is timed step by step, and schedules one by one."""
+
+import itertools
+import random
+from pathlib import Path
+
+import pytest
+
+from rectify.experiment.account import Account
+from rectify.experiment.forecast import (
+    GPUS,
+    HOUR,
+    Clock,
+    Expected,
+    Forecast,
+    forecast,
+    items_about,
+    own_speed,
+    span,
+)
+from rectify.experiment.grid import read, recipe_of
+from rectify.experiment.jobs import Head, head
+from rectify.experiment.plan import Plan
+from rectify.experiment.run import Run
+from rectify.experiment.speeds import load
+from rectify.experiment.storage import STATES, Storage, storage
+from rectify.experiment.work import Flops, Subject, Work, alone
+from tests.helpers.configs import DEMO, PAPER, changed
+
+TRUNK = Flops(24_000, 24_000, 8_000, 8_000)
+LAYER = Flops(150_000, 24_000, 70_000, 8_000)
+LAYERED = Run("cifar100", "vit-s", "insert", "frozen", "llama-7b", 31, "end")
+PLAIN = Run("cifar100", "vit-s")
+
+
+def invented(what: Subject) -> Work:
+    """Return another work for the steps that were timed, so that no run is one of them."""
+    flops = TRUNK if what.language is None else LAYER
+    if is_timed(what):
+        trunk = 30_000 if what.entry["image_size"] == 224 else 10_000
+        total = trunk if what.language is None else 190_000
+        flops = Flops(total, trunk, total // 3, trunk // 3)
+    return Work(flops, 100, 120, 240, 800, 12, 384)
+
+
+def is_timed(what: Subject) -> bool:
+    return what.entry.get("classes") == 1000
+
+
+def plan(values: dict = PAPER, **changes: object) -> Plan:
+    for path, value in changes.items():
+        values = changed(values, path.replace("__", "."), value)
+    return Plan(read(values))
+
+
+def timed(how: Plan, run: Run, card: str = "H100", **speeds: float) -> Expected:
+    """Return what is expected of a run; ``speeds`` are items per second of its data set."""
+    known = load(None)
+    patterns = {f"{name}_*": speed for name, speed in speeds.items()}
+    known = known.model_copy(update={"items_per_second": patterns})
+    return Clock(how, known, card, invented).expected(run, 2)
+
+
+def one_by_one(seconds: list[float], places: int) -> float:
+    """Let time pass from end to end: whenever a place is free, the longest job left takes it."""
+    waiting, running, now = sorted(seconds), [], 0.0
+    while waiting or running:
+        while waiting and len(running) < places:
+            running.append(now + waiting.pop())
+        now = min(running)
+        running.remove(now)
+    return now
+
+
+def shortest(seconds: list[float], places: int) -> float:
+    """Try every way of giving jobs to places."""
+    every = itertools.product(range(places), repeat=len(seconds))
+    return min(
+        max(
+            sum(length for length, one in zip(seconds, chosen, strict=True) if one == place)
+            for place in range(places)
+        )
+        for chosen in every
+    )
+
+
+@pytest.mark.parametrize("places", [1, 2, 3])
+def test_the_longest_job_goes_first_and_no_schedule_is_much_shorter(places: int) -> None:
+    draws = random.Random(places)
+    for count in range(1, 7):
+        lengths = [float(draws.randint(1, 20)) for _ in range(count)]
+        found, best = span(lengths, places), shortest(lengths, places)
+        assert found == one_by_one(lengths, places)
+        assert best <= found <= (4 / 3 - 1 / (3 * places)) * best + 1e-9
+    assert span([], places) == 0
+
+
+def test_a_training_takes_its_items_its_tests_and_its_measured_steps() -> None:
+    how = plan(gsnr__batches=7)
+    recipe, rates = recipe_of(how.config, LAYERED), Clock(how, load(None), "H100", invented).rates
+    item, trunk = rates.seconds(LAYER, False), rates.seconds(TRUNK, False).training
+    now = 0.0
+    for step in range(50_000 // recipe.batch_size):
+        now += recipe.batch_size * item.training
+        if step < 7:
+            now += recipe.batch_size * trunk * (3.5 - 1)
+    for _ in range(10_000):
+        now += item.test
+    found = timed(how, LAYERED)
+    assert found.seconds == pytest.approx(300 * now)
+    assert (found.seed, found.basis) == (2, "scaled")
+
+
+@pytest.mark.parametrize(("gpus", "slices"), [(1, 1), (2, 1), (4, 2), (2, 8)])
+def test_small_passes_wait_for_the_processor(gpus: int, slices: int) -> None:
+    how = plan(gsnr__batches=1, device_gpus=gpus, data__cifar100__training__accumulate=slices)
+    rates = Clock(how, load(None), "H100", invented).rates
+    item, trunk = (rates.seconds(flops, False).training for flops in (LAYER, TRUNK))
+    now, least, passed = 0.0, 256 / 7645, 256 // (gpus * slices)
+    for step in range(195):
+        for _ in range(slices):
+            now += max(least, passed * item)
+            if step == 0:
+                now += (3.5 - 1) * max(least, passed * trunk)
+    now += 10_000 * rates.seconds(LAYER, False).test / gpus
+    assert timed(how, LAYERED).seconds == pytest.approx(300 * now)
+
+
+def test_a_compiled_training_is_shorter_and_a_smaller_card_slower() -> None:
+    eager, compiled = plan(), plan(training__compile=True)
+    assert timed(compiled, LAYERED).seconds < timed(eager, LAYERED).seconds
+    slower = timed(eager, LAYERED, card="A100")
+    assert slower.basis == "stated"
+    assert slower.seconds == pytest.approx(timed(eager, LAYERED).seconds * 989 / 312)
+
+
+def test_what_is_said_or_was_seen_comes_before_what_is_scaled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    how = plan()
+    tests = 10_000 * Clock(how, load(None), "H100", invented).rates.seconds(TRUNK, False).test
+    epoch = 195 * 256
+    said = timed(how, PLAIN, cifar100=1000.0)
+    assert (said.basis, said.seconds) == ("given", pytest.approx(300 * (epoch / 1000 + tests)))
+    other = timed(how, Run("bar", "vit-s"), cifar100=1000.0)
+    assert other.basis == "scaled"
+    history = Path(how.results) / "runs" / PLAIN.name / "seed-0" / "history.csv"
+    history.parent.mkdir(parents=True)
+    lines = ["epoch,metric,value", "0,items_per_second,7", "0,lr,5"]
+    lines += ["1,items_per_second,400", "2,items_per_second,800", "3,items_per_second,500"]
+    history.write_text("\n".join(lines) + "\n")
+    assert own_speed(history) == 500
+    seen = timed(how, PLAIN, cifar100=1000.0)
+    assert (seen.basis, seen.seconds) == ("own run", pytest.approx(300 * (epoch / 500 + tests)))
+    assert timed(how, LAYERED).basis == "scaled"
+    history.write_text("\n".join(lines[:2]) + "\n")
+    assert own_speed(history) == 7
+    history.write_text(lines[0])
+    with pytest.raises(ValueError, match=r"history\.csv: must have items_per_second") as raised:
+        own_speed(history)
+    assert "\n" not in f"{raised.value}"
+
+
+@pytest.mark.parametrize(
+    ("values", "run", "note"),
+    [
+        (DEMO, Run("digits", "vit-48"), "the items of digits are counted by prepare_data"),
+        (PAPER | {"device_gpus": 0}, PLAIN, "device_gpus is 0, and no CPU was timed"),
+        (changed(PAPER, "training.precision", "float32"), PLAIN, "no training in float32 was"),
+    ],
+)
+def test_what_is_not_known_is_said(
+    values: dict, run: Run, note: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = timed(plan(values), run)
+    assert (found.seconds, found.basis) == (None, "unknown")
+    assert note in found.note
+
+
+def test_a_task_that_was_never_timed_and_a_model_that_is_not_there_are_said() -> None:
+    def bare(what: Subject) -> Work:
+        return invented(what)._replace(flops=None)
+
+    def missing(what: Subject) -> Work:
+        if not is_timed(what):
+            raise ValueError("cost: no such model")
+        return invented(what)
+
+    how, speeds = plan(), load(None)
+    found = Clock(how, speeds, "H100", bare).expected(Run("argoverse", "vectornet"), 0)
+    assert (found.seconds, found.note) == (None, "no training of motion_forecasting was timed")
+    found = Clock(how, speeds, "H100", missing).expected(PLAIN, 0)
+    assert (found.seconds, found.note, found.work) == (None, "cost: no such model", None)
+
+
+def test_items_of_published_sets_are_known_before_they_are_prepared() -> None:
+    how = plan()
+    assert items_about(how, "cifar100-10pc", "train") == 5_000
+    assert items_about(how, "cifar100-10pc", "test") == 10_000
+    both = [items_about(how, "caltech256", split) for split in ("train", "test")]
+    assert both == [20_846, 8_934]  # 7 : 3 of 29,780
+    assert items_about(how, "scanobjectnn-bg", "train") is None
+
+
+def jobs_of(runs: dict[Run, int]) -> list[tuple[str, dict[str, str]]]:
+    pairs = [(run.name, seed) for run, seeds in runs.items() for seed in range(seeds)]
+    return [
+        (rule, {"run": run, "seed": f"{seed}"})
+        for run, seed in pairs
+        for rule in ("train", "evaluate")
+    ]
+
+
+def test_all_that_is_said_of_a_plan_agrees() -> None:
+    how, runs = plan(), {PLAIN: 2, LAYERED: 3, Run("scanobjectnn-bg", "point-bert"): 1}
+    jobs = [*jobs_of(runs), ("extract_block", {"language": "llama-7b", "layer": "31"})]
+    jobs.append(("extract_block", {"language": "opt-125m", "layer": "3"}))  # of no training
+    jobs.append(("pretrained_features", {"pairs": "wit", "vision": "vit-s"}))
+    found = forecast(how, jobs, load(None), "H100", invented)
+    hours = {run: timed(how, run).seconds / HOUR for run in (PLAIN, LAYERED)}
+    assert found.gpu_hours == pytest.approx(2 * hours[PLAIN] + 3 * hours[LAYERED])
+    assert dict(found.others) == {"evaluate": 6, "extract_block": 2, "pretrained_features": 1}
+    taken = storage(how, jobs, found.trainings, invented)
+    assert taken == Storage(
+        models=6 * 100,
+        predictions=5 * 10_000 * (8 + 3 * 4),  # item; accuracy, that of k, loss
+        layers=800,
+        features=1024 * 12 * 384 * 4,
+        last_states=6 * 120,
+        running_states=STATES * (120 + 240),
+    )
+    record, text = Account(found, taken).record(), Account(found, taken).text()
+    assert record["trainings"] == 6
+    assert record["trainings_timed"] == 5
+    assert record["longest"]["hours"] == pytest.approx(hours[LAYERED])
+    assert record["wall_hours"]["1"] == pytest.approx(record["gpu_hours"])
+    assert record["wall_hours"]["16"] == pytest.approx(hours[LAYERED])
+    assert sum(one["hours"] or 0 for one in record["runs"]) == pytest.approx(record["gpu_hours"])
+    assert "6 trainings" in text
+    assert "and 1 of unknown length" in text
+    assert "9 other jobs" in text
+    assert f"longest: {LAYERED.name} seed 0" in text
+    assert "unknown: the items of scanobjectnn-bg" in text
+    assert "scaled: by FLOPs" in text
+    assert "stated:" not in text
+    rows = [line.split() for line in text.splitlines() if line.startswith("cifar100")]
+    assert [row[:4] for row in rows] == [
+        ["cifar100", "vit-s", "vanilla", "2"],
+        ["cifar100", "vit-s", "insert", "3"],
+    ]
+
+
+def test_a_training_on_more_gpus_than_there_are_has_no_hours() -> None:
+    one = Expected(PLAIN, 0, HOUR, "measured")
+    shared = Forecast([one, one, one], {}, "H100", 4)
+    assert [shared.wall_hours(gpus) for gpus in GPUS] == [None, 3.0, 2.0, 1.0]
+    assert shared.gpu_hours == 12.0
+    assert "1: too few" in Account(shared, Storage(*[0] * 6)).text()
+
+
+def test_the_head_of_a_plan_is_one_line_and_none_where_nothing_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import logging
+
+    from snakemake_interface_logger_plugins.common import LogEvent
+
+    from rectify.experiment import jobs as module
+
+    how, jobs = plan(), jobs_of({PLAIN: 1, LAYERED: 2})
+    monkeypatch.setattr(module, "known", lambda what: None)
+    assert head(how, jobs).startswith("3 trainings; `rectify plan`")
+    assert head(how, jobs[:1]).startswith("1 training; ")
+    monkeypatch.setattr(module, "known", invented)
+    assert "GPU-hours (H100, scaled); the longest" in head(how, jobs)
+    assert head(how, [job for job in jobs if job[0] != "train"]) == ""
+    said: list[str] = []
+    handler = Head(how, lambda: jobs, said.append)
+    record = logging.makeLogRecord({"event": LogEvent.RUN_INFO})
+    handler.emit(logging.makeLogRecord({"msg": "another"}))
+    assert said == []
+    handler.emit(record)
+    handler.emit(record)  # a dry run has it at its end, too
+    assert said == [head(how, jobs)]
+    asked = tmp_path / "jobs.json"
+    monkeypatch.setenv("RECTIFY_PLANNED", f"{asked}")
+    Head(how, lambda: jobs, said.append).emit(record)
+    assert len(said) == 1
+    assert [tuple(job) for job in module.read_json(asked)] == jobs
+
+
+def test_what_is_counted_of_a_model_of_timm_names_it() -> None:
+    assert alone("a", {"depth": 2}, 32).key != alone("a", {"depth": 2}, 64).key
