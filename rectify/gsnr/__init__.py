@@ -12,15 +12,18 @@ without a file in ``layers/`` is run again sample by sample, which is exact and 
 from rectify.gsnr.estimators import ESTIMATORS, Gsnr, gsnr
 from rectify.gsnr.measure import gradient_moments
 from rectify.gsnr.moments import GradientMoments, Moments, across_ranks, merged
+from rectify.gsnr.norms import GradientNorms, Norms
 from rectify.gsnr.observer import GsnrObserver, GsnrRow
 
 __all__ = [
     "ESTIMATORS",
     "GradientMoments",
+    "GradientNorms",
     "Gsnr",
     "GsnrObserver",
     "GsnrRow",
     "Moments",
+    "Norms",
     "across_ranks",
     "gradient_moments",
     "gsnr",

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rectify.gsnr.kernels import Sums, gradient_sums
+from rectify.gsnr.kernels import Sums, gradient_sums, squared_norms
 from rectify.gsnr.links import Links
 from rectify.gsnr.tap import Gather, tapped
 
@@ -69,6 +69,20 @@ class LayerType(ABC):
         """Return the sums of several parameters, by name."""
         return {name: self.sums(module, name, inputs, delta, links) for name in names}
 
+    def norms(
+        self,
+        module: nn.Module,
+        names: Sequence[str],
+        inputs: Any,
+        delta: Any,
+    ) -> Float[Tensor, " samples"]:
+        """Return each sample's squared gradient norm, over several parameters; here one by one."""
+        by_sample = [
+            sum(self.sums(module, name, of_sample, of_delta, None).squares.sum() for name in names)
+            for of_sample, of_delta in zip(inputs.split(1), delta.split(1), strict=True)
+        ]
+        return torch.stack(by_sample)
+
     def samples(self, inputs: Any, delta: Any) -> int:
         """Return how many samples the layer saw."""
         return len(delta)
@@ -88,7 +102,49 @@ class LayerType(ABC):
         raise NotImplementedError
 
 
-class ChannelNorm(LayerType):
+class TokenWise(LayerType):
+    """A layer whose parameters are small: a subclass gives their gradients token by token."""
+
+    @abstractmethod
+    def by_token(
+        self,
+        module: nn.Module,
+        name: str,
+        inputs: Tensor | None,
+        delta: Float[Tensor, " samples *outputs"],
+    ) -> Float[Tensor, " samples *tokens_and_parameter"]:
+        """Return the gradients of one parameter, which are summed over the tokens.
+
+        Args:
+            module: A layer of this type.
+            name: One of ``parameters``.
+            inputs: What went into the layer, samples first; None if ``tap`` does not keep it.
+            delta: Gradient of the loss by what came out.
+        """
+
+    def sums(
+        self,
+        module: nn.Module,
+        name: str,
+        inputs: Tensor | None,
+        delta: Float[Tensor, " samples *outputs"],
+        links: Links | None,
+    ) -> Sums:
+        by_token = self.by_token(module, name, inputs, delta)
+        return sums_of_tokens(by_token, getattr(module, name), links)
+
+    def norms(
+        self,
+        module: nn.Module,
+        names: Sequence[str],
+        inputs: Tensor | None,
+        delta: Float[Tensor, " samples *outputs"],
+    ) -> Float[Tensor, " samples"]:
+        by_token = {name: self.by_token(module, name, inputs, delta) for name in names}
+        return sum(norms_of_tokens(own, getattr(module, name)) for name, own in by_token.items())
+
+
+class ChannelNorm(TokenWise):
     """A norm with a ``weight`` and ``bias`` for each channel: a subclass says how it normalises."""
 
     parameters = ("weight", "bias")
@@ -102,18 +158,17 @@ class ChannelNorm(LayerType):
             inputs: ``(samples, channels, *places)``, in float32 or wider.
         """
 
-    def sums(
+    def by_token(
         self,
         module: nn.Module,
         name: str,
         inputs: Float[Tensor, "samples channels *places"],
         delta: Float[Tensor, "samples channels *places"],
-        links: Links | None,
-    ) -> Sums:
-        if name == "bias":
-            return sums_of_channels(delta, module.bias, links)
-        wide = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
-        return sums_of_channels(self.normalised(module, wide) * delta, module.weight, links)
+    ) -> Float[Tensor, "samples places channels"]:
+        if name == "weight":
+            wide = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
+            delta = self.normalised(module, wide) * delta
+        return delta.reshape(*delta.shape[:2], -1).mT
 
 
 def sums_of_products(
@@ -134,19 +189,30 @@ def sums_of_tokens(
     links: Links | None,
 ) -> Sums:
     """Return the sums of a small parameter, from its gradients token by token."""
+    return sums_of_samples(_by_sample(gradients, parameter), links)
+
+
+def norms_of_products(
+    inputs: Float[Tensor, "samples *tokens dim_in"], delta: Float[Tensor, "samples *tokens dim_out"]
+) -> Float[Tensor, " samples"]:
+    """Return the squared norms of a weight's gradients that is multiplied with each token."""
+    by_token = (values.reshape(len(delta), -1, values.shape[-1]) for values in (inputs, delta))
+    return squared_norms(*by_token)
+
+
+def norms_of_tokens(
+    gradients: Float[Tensor, "samples ..."], parameter: Float[Tensor, "..."]
+) -> Float[Tensor, " samples"]:
+    """Return the squared norms of a small parameter's gradients, given token by token."""
+    return _by_sample(gradients, parameter).flatten(1).square().sum(1)
+
+
+def _by_sample(
+    gradients: Float[Tensor, "samples ..."], parameter: Float[Tensor, "..."]
+) -> Float[Tensor, "samples ..."]:
     wide = torch.promote_types(parameter.dtype, torch.float32)
     by_token = gradients.reshape(len(gradients), -1, *parameter.shape)
-    by_sample = by_token.sum(1, dtype=wide)  # (samples, *parameter)
-    return sums_of_samples(by_sample, links)
-
-
-def sums_of_channels(
-    gradients: Float[Tensor, "samples channels *places"],
-    parameter: Float[Tensor, " channels"],
-    links: Links | None,
-) -> Sums:
-    """Return the sums of a parameter that each channel has one of, over the channel's places."""
-    return sums_of_tokens(gradients.reshape(*gradients.shape[:2], -1).mT, parameter, links)
+    return by_token.sum(1, dtype=wide)  # (samples, *parameter)
 
 
 def sums_of_samples(gradients: Float[Tensor, "samples ..."], links: Links | None) -> Sums:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.graph import register_multi_grad_hook
 from torch.utils._pytree import tree_leaves
@@ -100,11 +101,10 @@ class Generic(LayerType):
         """
         alone = torch.arange(inputs.samples)[:, None]
         inputs.check(delta)
-        if inputs.is_random:  # to draw the same, all samples must run at once
-            (gradients,) = _gradients(module, names, inputs, delta, alone, inputs.samples)
+        chunk = _chunk(module, names, inputs)
+        if inputs.is_random:
+            (gradients,) = _gradients(module, names, inputs, delta, alone, chunk)
             return {name: sums_of_samples(own, links) for name, own in gradients.items()}
-        numbers = sum(module.get_parameter(name).numel() for name in names)
-        chunk = max(1, min(MOST_AT_ONCE, SCRATCH_BYTES // (4 * numbers)))
         totals, squares = _sums(_gradients(module, names, inputs, delta, alone, chunk))
         linked = {}
         for weight, rows in links.rows() if links is not None else ():
@@ -113,8 +113,35 @@ class Generic(LayerType):
                 linked[name] = linked.get(name, 0) + weight * own
         return {name: Sums(totals[name], squares[name], linked.get(name)) for name in names}
 
+    def norms(
+        self,
+        module: nn.Module,
+        names: Sequence[str],
+        inputs: Call,
+        delta: Sequence[Tensor | None],
+    ) -> Float[Tensor, " samples"]:
+        """Return the samples' squared norms, from one more pass of the module.
+
+        Raises:
+            UnmeasurableError: If the module mixes samples, or gives something else when run again.
+        """
+        alone = torch.arange(inputs.samples)[:, None]
+        inputs.check(delta)
+        parts = _gradients(module, names, inputs, delta, alone, _chunk(module, names, inputs))
+        return torch.cat(
+            [sum(own.flatten(1).square().sum(1) for own in part.values()) for part in parts]
+        )
+
 
 GENERIC = Generic()
+
+
+def _chunk(module: nn.Module, names: Sequence[str], call: Call) -> int:
+    """Return how many samples run at once; where they draw, all must, to draw the same."""
+    if call.is_random:
+        return call.samples
+    numbers = sum(module.get_parameter(name).numel() for name in names)
+    return max(1, min(MOST_AT_ONCE, SCRATCH_BYTES // (4 * numbers)))
 
 
 def _sums(parts: Iterator[dict[str, Tensor]]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -127,6 +127,34 @@ def chunked_sums(
     return Sums(total[0], squares[0]) if chunk == 1 else Sums(total.sum(0), squares.sum(0))
 
 
+def squared_norms(
+    inputs: Float[Tensor, "samples tokens dim_in"],
+    delta: Float[Tensor, "samples tokens dim_out"],
+) -> Float[Tensor, " samples"]:
+    """Return the squared norm of each ``G_i``, by the cheaper of two exact ways.
+
+    It is the sum over pairs of tokens ``t, s`` of ``(a_t . a_s) (delta_t . delta_s)``, which takes
+    ``tokens^2 (dim_in + dim_out)`` multiplications where ``G_i`` itself takes
+    ``tokens dim_in dim_out``.
+
+    Args:
+        inputs: What went into the layer; taken to the precision of ``delta``.
+        delta: Gradient of the loss by what came out. A float16 one is multiplied in float32.
+    """
+    inputs, delta = _same_precision(inputs, delta)
+    if not delta.is_cuda:
+        inputs, delta = _without_idle_tokens(inputs, delta)
+    (dim_out, dim_in), chunk, wide = _plan(inputs, delta, None)
+    if delta.shape[1] * (dim_in + dim_out) <= dim_in * dim_out:
+        products = torch.bmm(inputs, inputs.mT).mul_(torch.bmm(delta, delta.mT))
+        return products.sum((1, 2), dtype=wide)
+    parts = [
+        torch.linalg.vector_norm(torch.bmm(of_delta.mT, of_inputs), dim=(1, 2), dtype=wide)
+        for of_inputs, of_delta in zip(inputs.split(chunk), delta.split(chunk), strict=True)
+    ]
+    return torch.cat(parts).square()
+
+
 def partition_sums(
     inputs: Float[Tensor, "samples tokens dim_in"],
     delta: Float[Tensor, "samples tokens dim_out"],

@@ -1,5 +1,7 @@
 """Convolutions of images: a linear layer over the patches that each output sees."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -8,6 +10,8 @@ from torch.nn.functional import pad, unfold
 from rectify.gsnr.contract import (
     LayerType,
     Sums,
+    norms_of_products,
+    norms_of_tokens,
     sums_of_products,
     sums_of_samples,
     sums_of_tokens,
@@ -36,12 +40,34 @@ class Conv2d(LayerType):
         by_place = delta.flatten(2).mT  # (samples, places, channels_out)
         if name == "bias":
             return sums_of_tokens(by_place, module.bias, links)
-        is_padded_by_zeros = module.padding_mode == "zeros" and not isinstance(module.padding, str)
-        patches = self.patches if is_padded_by_zeros else _padded_patches
-        seen = patches(module, inputs)
+        seen = self._seen(module, inputs)
         if module.groups == 1:
             return sums_of_products(seen, by_place, module.weight, links)
         return _sums_by_group(module, seen, by_place, links)
+
+    def norms(
+        self,
+        module: nn.Conv1d | nn.Conv2d | nn.Conv3d,
+        names: Sequence[str],
+        inputs: Float[Tensor, "samples channels_in *pixels"],
+        delta: Float[Tensor, "samples channels_out *places"],
+    ) -> Float[Tensor, " samples"]:
+        by_place = delta.flatten(2).mT
+        norms = norms_of_tokens(by_place, module.bias) if "bias" in names else 0
+        if "weight" in names:
+            seen = self._seen(module, inputs)
+            of_groups = (values.chunk(module.groups, dim=2) for values in (seen, by_place))
+            norms += sum(map(norms_of_products, *of_groups))
+        return norms
+
+    def _seen(
+        self,
+        module: nn.Conv1d | nn.Conv2d | nn.Conv3d,
+        inputs: Float[Tensor, "samples channels_in *pixels"],
+    ) -> Float[Tensor, "samples places inputs_of_kernel"]:
+        is_padded_by_zeros = module.padding_mode == "zeros" and not isinstance(module.padding, str)
+        patches = self.patches if is_padded_by_zeros else _padded_patches
+        return patches(module, inputs)
 
     def patches(
         self, module: nn.Conv2d, inputs: Float[Tensor, "samples channels height width"]

@@ -3,11 +3,10 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rectify.gsnr.contract import LayerType, Sums, sums_of_tokens
-from rectify.gsnr.links import Links
+from rectify.gsnr.contract import TokenWise
 
 
-class LayerScale(LayerType):
+class LayerScale(TokenWise):
     """``gamma``; a scale in place overwrites the input that its gradient needs."""
 
     modules = ("timm.layers.layer_scale.LayerScale",)
@@ -18,12 +17,11 @@ class LayerScale(LayerType):
     def accepts(self, module: nn.Module) -> bool:
         return not module.inplace
 
-    def sums(
+    def by_token(
         self,
         module: nn.Module,
         name: str,
         inputs: Float[Tensor, " samples *features"],
         delta: Float[Tensor, " samples *features"],
-        links: Links | None,
-    ) -> Sums:
-        return sums_of_tokens(inputs * delta, module.gamma, links)
+    ) -> Float[Tensor, " samples *features"]:
+        return inputs * delta

@@ -13,7 +13,14 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.nn.functional import linear
 
-from rectify.gsnr.contract import LayerType, Sums, sums_of_products, sums_of_tokens
+from rectify.gsnr.contract import (
+    LayerType,
+    Sums,
+    norms_of_products,
+    norms_of_tokens,
+    sums_of_products,
+    sums_of_tokens,
+)
 from rectify.gsnr.links import Links
 from rectify.gsnr.tap import Gather, cast_inputs, tap
 
@@ -37,6 +44,17 @@ class Linear(LayerType):
         if name == "bias":
             return sums_of_tokens(delta, module.bias, links)
         return sums_of_products(inputs, delta, module.weight, links)
+
+    def norms(
+        self,
+        module: nn.Module,
+        names: Sequence[str],
+        inputs: Float[Tensor, "samples *tokens dim_in"],
+        delta: Float[Tensor, "samples *tokens dim_out"],
+    ) -> Float[Tensor, " samples"]:
+        of_weight = norms_of_products(inputs, delta) if "weight" in names else 0
+        of_bias = norms_of_tokens(delta, module.bias) if "bias" in names else 0
+        return of_weight + of_bias
 
     @contextlib.contextmanager
     def tap(self, module: nn.Linear, gather: Gather) -> Iterator[None]:

@@ -5,8 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import rms_norm
 
-from rectify.gsnr.contract import LayerType, Sums, sums_of_tokens
-from rectify.gsnr.links import Links
+from rectify.gsnr.contract import TokenWise
 
 FAMILIES = {
     "llama": "Llama", "mistral": "Mistral", "mixtral": "Mixtral", "phi3": "Phi3",
@@ -14,27 +13,26 @@ FAMILIES = {
 }  # fmt: skip
 
 
-class RmsNorm(LayerType):
+class RmsNorm(TokenWise):
     """``weight`` of torch's RMS norm."""
 
     modules = (nn.RMSNorm,)
     title = "RMSNorm"
     parameters = ("weight",)
 
-    def sums(
+    def by_token(
         self,
         module: nn.RMSNorm,
         name: str,
         inputs: Float[Tensor, " samples *features"],
         delta: Float[Tensor, " samples *features"],
-        links: Links | None,
-    ) -> Sums:
+    ) -> Float[Tensor, " samples *features"]:
         wide = torch.promote_types(inputs.dtype, torch.float32)
         scaled = rms_norm(inputs.to(wide), module.normalized_shape, eps=module.eps)
-        return sums_of_tokens(scaled * delta, module.weight, links)
+        return scaled * delta
 
 
-class TransformersRmsNorm(LayerType):
+class TransformersRmsNorm(TokenWise):
     """``weight`` of the RMS norm of Hugging Face's language models, which scales in float32."""
 
     modules = tuple(
@@ -44,15 +42,14 @@ class TransformersRmsNorm(LayerType):
     title = "RMSNorm of transformers"
     parameters = ("weight",)
 
-    def sums(
+    def by_token(
         self,
         module: nn.Module,
         name: str,
         inputs: Float[Tensor, " samples *features"],
         delta: Float[Tensor, " samples *features"],
-        links: Links | None,
-    ) -> Sums:
+    ) -> Float[Tensor, " samples *features"]:
         narrow = inputs.to(torch.float32)
         square = narrow.pow(2).mean(-1, keepdim=True)
         scaled = narrow * torch.rsqrt(square + module.variance_epsilon)
-        return sums_of_tokens(scaled.to(inputs.dtype) * delta, module.weight, links)
+        return scaled.to(inputs.dtype) * delta

@@ -4,6 +4,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rectify.gsnr.contract import LayerType, Sums, sums_of_products, sums_of_tokens
+from rectify.gsnr.layers.linear import Linear
 from rectify.gsnr.links import Links
 
 
@@ -26,3 +27,5 @@ class TransposedLinear(LayerType):
         if name == "bias":
             return sums_of_tokens(delta, module.bias, links)
         return sums_of_products(delta, inputs.to(delta.dtype), module.weight, links)
+
+    norms = Linear.norms

@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rectify.gsnr.contract import LayerType, Sums, sums_of_tokens
-from rectify.gsnr.links import Links
+from rectify.gsnr.contract import TokenWise
 from rectify.gsnr.tap import Gather, tap
 
 
-class VitEmbedding(LayerType):
+class VitEmbedding(TokenWise):
     """The parameters that a ``VisionTransformer`` holds outside of its layers."""
 
     modules = ("timm.models.vision_transformer.VisionTransformer",)
@@ -32,15 +31,14 @@ class VitEmbedding(LayerType):
         with module.pos_drop.register_forward_pre_hook(embedded):
             yield
 
-    def sums(
+    def by_token(
         self,
         module: nn.Module,
         name: str,
         inputs: None,
         delta: Float[Tensor, "samples tokens dim"],
-        links: Links | None,
-    ) -> Sums:
-        return sums_of_tokens(delta[:, _tokens(module, name)], getattr(module, name), links)
+    ) -> Float[Tensor, "samples tokens_of_parameter dim"]:
+        return delta[:, _tokens(module, name)]
 
 
 def _tokens(vit: nn.Module, name: str) -> slice:

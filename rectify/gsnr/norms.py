@@ -1,0 +1,237 @@
+"""Squared norms of the samples' gradients: what ``debiased`` needs, cheap enough for every step.
+
+With ``B`` samples, ``m`` the mean of their squared gradient norms and ``n`` the squared norm of
+their mean gradient, the true gradient's squared norm is estimated without bias by
+``(B n - m) / (B - 1)`` and the trace of the gradients' covariance by ``B (m - n) / (B - 1)``. The
+latter over the former is the simple noise scale of McCandlish et al. (2018, Appendix A.1, with
+batches of 1 and of ``B``), and the estimator ``debiased`` of the GSNR is its inverse.
+
+The elementwise moments need each sample's gradient; these norms do not: those of a linear layer
+follow from products of its tokens with each other, and the mean gradient is autograd's own.
+"""
+
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from rectify.gsnr.calls import UnmeasurableError
+from rectify.gsnr.moments import GradientMoments
+from rectify.gsnr.tap import Gathered
+
+
+@dataclass(frozen=True)
+class Norms:
+    """Squared norms of the gradients of some parameters, taken together, over two samples or more.
+
+    Samples must be independent: not linked by Mixup, no copies of each other.
+
+    >>> import torch
+    >>> from rectify.gsnr import Norms
+    >>> norms = Norms(squares=torch.tensor([5.0, 5.0]), mean=4.0)  # of (2, 1) and (2, -1)
+    >>> norms.agreement, norms.variance, norms.noise_scale, norms.debiased
+    (3.0, 2.0, 0.6666666666666666, 1.5)
+
+    Attributes:
+        squares: Of each sample's gradient.
+        mean: Of the mean gradient.
+    """
+
+    squares: Float[Tensor, " samples"]
+    mean: float
+
+    @property
+    def samples(self) -> int:
+        """Number of samples."""
+        return len(self.squares)
+
+    @property
+    def agreement(self) -> float:
+        """The mean product of two samples' gradients: the true gradient's square, unbiased."""
+        return (self.samples * self.mean - self._mean_square) / (self.samples - 1)
+
+    @property
+    def variance(self) -> float:
+        """The trace of the covariance of a sample's gradient, unbiased."""
+        return self.samples * (self._mean_square - self.mean) / (self.samples - 1)
+
+    @property
+    def debiased(self) -> float:
+        """The GSNR by the estimator ``debiased``, of this batch."""
+        return self.agreement / self.variance
+
+    @property
+    def noise_scale(self) -> float:
+        """The simple noise scale, in samples; negative where noise hides the gradient."""
+        return self.variance / self.agreement
+
+    @property
+    def coherence(self) -> float:
+        """m-coherence (Chatterjee and Zielinski, 2020), in 0 .. samples.
+
+        It is ``samples`` if all gradients are equal and 1 if they are orthogonal.
+        """
+        return self.samples * self.mean / self._mean_square
+
+    @property
+    def _mean_square(self) -> float:
+        return float(self.squares.double().mean())
+
+
+class GradientNorms:
+    """Context that gathers, by block, the norms of a forward and backward pass run inside it.
+
+    As ``GradientMoments`` in mode ``observe``, but for what it gathers: no gradient changes, the
+    loss must be the mean of the samples' losses, times ``scale``, and the first pass is looked at.
+    Gradients of earlier passes do not enter. The key's bias, which ``gsnr`` leaves out, is in the
+    sums; its gradient is rounding noise and adds nothing to them.
+
+    >>> import torch
+    >>> from rectify.gsnr import GradientNorms
+    >>> torch.manual_seed(0).initial_seed()
+    0
+    >>> model, inputs, labels = torch.nn.Linear(5, 3), torch.randn(8, 5), torch.arange(8) % 3
+    >>> watched = GradientNorms({"head": model})
+    >>> with watched:
+    ...     torch.nn.functional.cross_entropy(model(inputs), labels).backward()
+    >>> norms = watched.norms()["head"]
+    >>> norms.samples, round(norms.debiased * norms.noise_scale, 6)
+    (8, 1.0)
+    """
+
+    def __init__(
+        self,
+        modules: nn.Module | Mapping[str, nn.Module],
+        *,
+        only: Iterable[str] = ("",),
+        exclude: Iterable[str] = (),
+        whole: Iterable[str] = (),
+        unsupported: str = "raise",
+        scale: float = 1.0,
+    ):
+        """Find the layers to watch.
+
+        Args:
+            modules: Blocks by name; or a single module, whose name is empty.
+            only: As of ``GradientMoments``, and so the others.
+            exclude: Names of submodules or parameters, or patterns, that are not watched.
+            whole: Names of modules, or patterns, that are measured as one in the generic way.
+            unsupported: ``raise`` refuses what cannot be measured, ``skip`` leaves it out.
+            scale: What the mean loss is multiplied by before ``backward``.
+
+        Raises:
+            ValueError: As of ``GradientMoments``.
+        """
+        self._blocks = list(modules) if isinstance(modules, Mapping) else [""]
+        options = {"only": only, "exclude": exclude, "whole": whole, "unsupported": unsupported}
+        self._watched = _Watched(modules, scale=scale, **options)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the measured parameters."""
+        return self._watched.names
+
+    @property
+    def generic(self) -> list[str]:
+        """Names of the layers that are run again sample by sample: exact, but slower."""
+        return self._watched.generic
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """Why a layer was left out, by its name; only with ``unsupported="skip"``."""
+        return self._watched.skipped
+
+    def __enter__(self) -> "GradientNorms":
+        self._watched.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._watched.__exit__(*exception)
+
+    def norms(self, samples: int | None = None) -> dict[str, Norms]:
+        """Return the norms by block; a block of which nothing is measured has none.
+
+        Args:
+            samples: As of ``GradientMoments.moments``.
+
+        Raises:
+            ValueError: As of ``GradientMoments.moments``; if there are fewer than two samples, or
+                a gradient was not finite.
+        """
+        by_layer = self._watched.by_layer(samples)
+        by_block = {
+            block: [own for name, own in by_layer.items() if _is_within(block, name)]
+            for block in self._blocks
+        }
+        return {block: _summed(block, own) for block, own in by_block.items() if own}
+
+
+class _Watched(GradientMoments):
+    """Gathers norms in the place of moments."""
+
+    def __enter__(self) -> "_Watched":
+        super().__enter__()
+        self._squares = dict[str, Tensor]()  # each sample's, by layer
+        self._means = dict[str, Tensor]()  # by layer
+        for record in self._records:
+            note = partial(self._note_mean, record.layer.name)
+            for parameter in record.layer.parameters:
+                self._taps.enter_context(parameter.register_hook(note))
+        return self
+
+    def by_layer(self, samples: int | None) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return the samples' squared norms and that of their mean, of layers without a refusal."""
+        self.moments(samples)
+        return {
+            name: (self._squares[name], self._means[name])
+            for name in (record.layer.name for record in self._records)
+            if name not in self.skipped
+        }
+
+    def _note_mean(self, layer: str, gradient: Tensor) -> None:
+        """Add the square of a parameter's gradient, before it is added to earlier passes' ones."""
+        if not self._is_paused:
+            wide = torch.promote_types(gradient.dtype, torch.float32)
+            norm = torch.linalg.vector_norm(gradient, dtype=wide) / self.scale
+            self._means[layer] = self._means.get(layer, 0) + norm.square()
+
+    def _gather(self, record: Any, inputs: Any, delta: Any) -> Gathered:
+        layer = record.layer
+        if self._is_paused or not self._gathers:
+            return Gathered({})
+        samples, device = layer.kind.samples(inputs, delta), layer.parameters[0].device.type
+        quiet = nullcontext() if self._apart is None else self._apart.paused()
+        try:
+            with torch.autocast(device, enabled=False), quiet:
+                squares = layer.kind.norms(layer.module, layer.trainable, inputs, delta)
+        except UnmeasurableError as error:
+            record.problem = str(error)
+            return Gathered({})
+        record.runs, record.samples = record.runs + 1, samples
+        record.passes.add(torch._C._current_graph_task_id())
+        self._squares[layer.name] = squares * (samples / self.scale) ** 2
+        return Gathered({})
+
+    @property
+    def _is_paused(self) -> bool:
+        return self._apart is not None and self._apart.is_paused
+
+
+def _is_within(block: str, layer: str) -> bool:
+    return block in ("", layer) or layer.startswith(f"{block}.")
+
+
+def _summed(block: str, layers: list[tuple[Tensor, Tensor]]) -> Norms:
+    squares, means = (torch.stack(values) for values in zip(*layers, strict=True))
+    norms = Norms(squares.sum(0), float(means.double().sum()))
+    where = f"gradient_norms: {block or 'the module'}"
+    if norms.samples < 2:
+        raise ValueError(f"{where}: at least 2 samples are needed, got {norms.samples}. Use more.")
+    if not torch.isfinite(norms.squares).all():
+        raise ValueError(f"{where}: gradients must be finite, got inf or nan. Lower training.lr.")
+    return norms
