@@ -10,17 +10,19 @@ from functools import partial
 
 from benchmarks.models import BATCH, batch, measured_model, training_step
 from benchmarks.paired import Options, Table, Work, fresh, paired, spread
-from benchmarks.rivals import METHODS, plain
+from benchmarks.rivals import METHODS, norms, plain
 
 CASES = ("tiny", "tiny+block", "small", "small+block", "encoder")
 GENERIC = ("observe", "generic")  # methods that are timed of torch's own layers
-NAMES = (*CASES, *METHODS)
+OF_VITS = ("norms", *METHODS)
+NAMES = (*CASES, *OF_VITS)
 NOTE = (
     f"ViT-Ti and ViT-S (timm) at 32 px, patch 4, batch {BATCH}, fp32; `+block`: a frozen "
     "LLaMA-shaped block of width 512 at the end. Counted: the whole training step (forward, "
     "backward, AdamW) with mean and variance of the gradient of every parameter of the ViT "
     "blocks; the loop and vmap differentiate by all trainable parameters, so they need no other "
-    "pass; BackPACK measures the linear layers only. `encoder`: four of torch's own encoder layers "
+    "pass; BackPACK measures the linear layers only; `norms` gives squared norms by block, for "
+    "`debiased`, in place of the moments. `encoder`: four of torch's own encoder layers "
     "of ViT-Ti's size, of which `observe` measures the attention the generic way; `generic`: each "
     "block as one, the generic way. Memory: peak of a fresh process above "
     "what is resident before the first step, the median of three."
@@ -39,12 +41,12 @@ def run(options: Options) -> list[Table]:
 def measured_step(case: str, method: str) -> Work:
     """Return a training step on a model of its own, measured by ``method``, or ``plain``."""
     model, blocks = measured_model(case)
-    backward = METHODS.get(method, plain)(model, blocks)
+    backward = {**METHODS, "norms": norms}.get(method, plain)(model, blocks)
     return training_step(model, partial(backward, *batch()))
 
 
 def _rows(case: str, options: Options) -> list[tuple[str, ...]]:
-    methods = options.chosen(GENERIC if case == "encoder" else tuple(METHODS))
+    methods = options.chosen(GENERIC if case == "encoder" else OF_VITS)
     memory = {}
     for method in ("plain", *methods):
         peaks = [fresh(measured_step, case, method, threads=options.threads)[0] for _ in range(3)]

@@ -47,6 +47,21 @@ def ours(mode: str, model: nn.Module, blocks: nn.Module, whole: Sequence[str] = 
     return backward
 
 
+def norms(model: nn.Module, blocks: nn.Module) -> Backward:
+    """Gather each sample's squared norm by block, enough for ``debiased``, and no moments."""
+    from rectify.gsnr.norms import GradientNorms
+
+    watched = GradientNorms({str(number): block for number, block in enumerate(blocks)})
+
+    def backward(images: Tensor, labels: Tensor) -> Moments:
+        with watched:
+            cross_entropy(model(images), labels).backward()
+        assert len(watched.norms()) == len(blocks)
+        return {}
+
+    return backward
+
+
 def loop(model: nn.Module, blocks: nn.Module) -> Backward:
     """Go through the samples one at a time; nothing is kept but the two sums."""
     parameters, own = _trainable(model), set(blocks.parameters())
