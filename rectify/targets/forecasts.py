@@ -164,8 +164,9 @@ def _chosen(scenes: Scenes, forecasts: Forecasts, items: Sequence[int]) -> Mappi
         )
     if not items:
         ranks = (np.arange(SHOWN) + 0.5) / SHOWN * count
-        items = scenes.from_easy_to_hard(scenes[0].tracks.shape[1] - future)[ranks.astype(int)]
-    return {int(item): scenes[item] for item in items}
+        order = scenes.from_easy_to_hard(scenes[0].tracks.shape[1] - future)
+        items = order[ranks.astype(int)].tolist()
+    return {item: scenes[item] for item in items}
 
 
 def _view(panels: Sequence[Panel]) -> tuple[np.ndarray, float]:

@@ -159,7 +159,12 @@ def test_it_needs_the_last_run_of_each_variant_on_one_set() -> None:
 def test_another_task_is_refused() -> None:
     sets = {"lanes": SimpleNamespace(task="motion_forecasting"),
             "glyphs": SimpleNamespace(task="image_classification")}  # fmt: skip
-    config = SimpleNamespace(data=sets, experiments={"traffic": SimpleNamespace(data=("lanes",))})
+    config = SimpleNamespace(
+        data=sets,
+        experiments={"traffic": SimpleNamespace(data=("lanes",))},
+        visions={},
+        languages={},
+    )
     check(ASKED, config, "targets.forecasts")
     config.experiments["traffic"] = SimpleNamespace(data=("lanes", "glyphs"))
     with pytest.raises(ValueError, match="traffic must be of task motion_forecasting, got glyphs"):
