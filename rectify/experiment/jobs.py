@@ -87,7 +87,7 @@ def planned(configs: Sequence[Path], targets: Sequence[str], again: bool = False
     Raises:
         ValueError: If Snakemake cannot plan them: its last line.
     """
-    if not Path("Snakefile").is_file():
+    if not any(Path(place).is_file() for place in ("Snakefile", "workflow/Snakefile")):
         raise ValueError(
             f"plan: the folder must be that of the Snakefile, got {Path.cwd()}. Change to it."
         )
