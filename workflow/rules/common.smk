@@ -24,7 +24,7 @@ from rectify.training.folders import remove_states
 from rectify.typed import NAME, TARGET
 
 # Not imported: where this is a module from a hub, only what Snakemake names as a source is there.
-FIXES = SourceFileLoader("slurm_fixes", workflow.source_path("../slurm_fixes.py"))
+FIXES = SourceFileLoader("slurm_fixes", f"{workflow.source_path('../slurm_fixes.py')}")
 slurm_fixes = module_from_spec(spec_from_loader("slurm_fixes", FIXES))
 FIXES.exec_module(slurm_fixes)
 slurm_fixes.apply()
