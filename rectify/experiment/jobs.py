@@ -84,6 +84,9 @@ def planned(configs: Sequence[Path], targets: Sequence[str], again: bool = False
         targets: As given to snakemake; the default one if there is none.
         again: Whether all are meant, as if there were no results.
 
+    Returns:
+        Rule and wildcards of each, in the same order every time.
+
     Raises:
         ValueError: If Snakemake cannot plan them: its last line.
     """
@@ -107,4 +110,5 @@ def planned(configs: Sequence[Path], targets: Sequence[str], again: bool = False
         if said.returncode:
             lines = [line for line in (said.stdout + said.stderr).splitlines() if line.strip()]
             raise ValueError(f"plan: snakemake must plan the jobs, got: {lines[-1]}")
-        return [(rule, words) for rule, words in read_json(answer)] if answer.is_file() else []
+        jobs = [(rule, words) for rule, words in read_json(answer)] if answer.is_file() else []
+    return sorted(jobs, key=lambda job: (job[0], sorted(job[1].items())))  # Snakemake's are a set
