@@ -508,9 +508,10 @@ def test_files_are_laid_over_each_other(tmp_path):
 
 def test_every_control_can_be_asked_for():
     variants = ["insert", "residual", "auxiliary"]
-    grid = {"variant": variants, "control": list(CONTROLS), "lambda": 0.35}
-    config = read(changed(PAPER, "experiments.grid", grid))
-    found = {run.control for run in expand(config, config.experiments["grid"])}
+    every = {"variant": variants, "control": list(CONTROLS), "lambda": 0.35}
+    every = PAPER["experiments"]["grid"] | every
+    config = read(changed(PAPER, "experiments.every", every))
+    found = {run.control for run in expand(config, config.experiments["every"])}
     assert found == set(CONTROLS)
 
 

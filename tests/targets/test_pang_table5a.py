@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from pandas import DataFrame
 
-from rectify.analysis.printing import to_latex, to_markdown
+from rectify.analysis.latex import to_latex
+from rectify.analysis.printing import to_markdown
 from rectify.analysis.published import printed
 from rectify.targets import pang_table5a
 from tests.helpers import synthetic
@@ -60,7 +61,7 @@ def test_printed_numbers_are_rows_of_their_own_on_their_own_data_alone(tmp_path:
     assert len(ours) == 8
     order = cells.sort_values("row_index")["row"].unique()
     assert order[-3:].tolist() == [*quoted["row"].unique(), "question alone"]
-    assert "nan" not in to_markdown(cells) + to_latex(cells)
+    assert "nan" not in to_markdown(cells) + to_latex(cells, caption="", name="")
     other = table(tmp_path / "other", Model("questions", "Questions", 0))
     assert (other["seeds"] > 0).all()
     assert other["row"].nunique() == 3

@@ -163,7 +163,7 @@ def test_mutual_knn_of_a_language_model_and_point_berts_blocks(
         vision=tmp_path / "vision.safetensors",
         k=3,
         quantile=1.0,
-        permutations=5,
+        permutations=19,
         threads=1,
         output=tmp_path / "scores.csv",
     )
