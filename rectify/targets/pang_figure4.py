@@ -1,5 +1,6 @@
 """Figure 4 of Pang et al. (2024), and D: IoU of activations with masks, at each place."""
 
+import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
@@ -40,6 +41,8 @@ FLOORS = {
     "iou_pixels": ("pixels, or points", {"linestyle": "-", "color": "#9a6a1a"}),
 }
 """By column: the floor's name and line."""
+LETTERS = 30
+"""Of the models' names in one line next to a row of panels: more do not fit its height."""
 DOT = {"marker": "o", "markersize": 2.2, "linestyle": "", "color": "#1a1a1a"}
 
 files = ("filtering.csv",)
@@ -74,7 +77,8 @@ def figure(results: Results, _settings: Settings) -> Drawn:
             of_group = panels[3 * row : 3 * row + 3]
             for axes, activation in zip(of_group, PANELS, strict=True):
                 _panel(axes, rows, activation)
-            of_group[0].set_ylabel(f"mean IoU\n{drawing.common(rows)}")
+            models = textwrap.fill(drawing.common(rows), LETTERS)
+            of_group[0].set_ylabel(f"mean IoU\n{models}")
         _legend(drawn, filtering)
     return Drawn(drawn, filtering[VALUES.names])
 

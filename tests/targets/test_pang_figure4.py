@@ -105,3 +105,12 @@ def test_a_set_without_masks_is_one_line_before_any_job() -> None:
         check(ASKED, config, "t")
     sets["a"].has_masks = True
     check(ASKED, config, "t")
+
+
+def test_long_names_beside_a_row_stay_within_its_height(filtering: DataFrame) -> None:
+    named = filtering.assign(vision_title="Point-BERT-64", data_title="Solids, hardest")
+    drawn = figure(results_of(filtering=named), ASKED).figure
+    drawn.draw_without_rendering()
+    label = drawn.axes[0].yaxis.label.get_window_extent()
+    assert drawn.bbox.y0 <= label.y0
+    assert label.y1 <= drawn.bbox.y1
