@@ -136,6 +136,12 @@ def _with_quoted(cells: DataFrame, quoted: Printed) -> DataFrame:
     return pd.concat([cells, DataFrame(added, columns=cells.columns).astype(types)])
 
 
+def of_frozen(cells: DataFrame) -> DataFrame:
+    """Return the cells of a table of insertions but those with a control in the layer's place."""
+    alone = {row for row in cells["row"] if ADDED not in row}
+    return cells[[row.partition(ADDED)[0] in alone and ADDED in row for row in cells["row"]]]
+
+
 def controls_table(target: str, results: Results, vanilla: str) -> DataFrame:
     """Return the scores of each task (columns) without an insertion and with each control (rows).
 

@@ -6,7 +6,7 @@ from pandas import DataFrame
 
 from rectify.analysis.collect import Results
 from rectify.analysis.findings import Finding, count_gains
-from rectify.analysis.inserted import inserted_table
+from rectify.analysis.inserted import inserted_table, of_frozen
 from rectify.analysis.metrics import Metric
 from rectify.targets.contract import TargetSettings
 from rectify.typed import Name, Several
@@ -42,4 +42,4 @@ def _shifts(runs: DataFrame) -> list[Metric]:
 def findings(cells: DataFrame, _values: DataFrame | None) -> list[Finding]:
     """Return how many ViTs gain."""
     claim = "A frozen layer at the end of a ViT helps"
-    return [Finding(claim, count_gains(cells))]
+    return [Finding(claim, count_gains(of_frozen(cells)))]

@@ -7,7 +7,7 @@ from pandas import DataFrame
 
 from rectify.analysis.collect import Results
 from rectify.analysis.findings import Finding, count_gains
-from rectify.analysis.inserted import inserted_table, of_llama
+from rectify.analysis.inserted import inserted_table, of_frozen, of_llama
 from rectify.targets.contract import TargetSettings
 from rectify.typed import Name, Several
 
@@ -31,4 +31,4 @@ def table(results: Results, _settings: Settings) -> DataFrame:
 def findings(cells: DataFrame, _values: DataFrame | None) -> list[Finding]:
     """Return how many ViTs and layers gain."""
     claim = "It helps on clips as well"
-    return [Finding(claim, count_gains(cells))]
+    return [Finding(claim, count_gains(of_frozen(cells)))]

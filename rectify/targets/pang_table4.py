@@ -6,7 +6,7 @@ from pandas import DataFrame
 
 from rectify.analysis.collect import Results
 from rectify.analysis.findings import Finding, count_gains
-from rectify.analysis.inserted import inserted_table
+from rectify.analysis.inserted import inserted_table, of_frozen
 from rectify.targets.contract import TargetSettings
 from rectify.typed import Name, Several
 
@@ -31,4 +31,4 @@ def table(results: Results, _settings: Settings) -> DataFrame:
 def findings(cells: DataFrame, _values: DataFrame | None) -> list[Finding]:
     """Return in how many metrics the errors are less."""
     claim = "It helps to forecast motion"
-    return [Finding(claim, count_gains(cells, first_columns_only=False))]
+    return [Finding(claim, count_gains(of_frozen(cells), first_columns_only=False))]

@@ -8,7 +8,7 @@ from pandas import DataFrame
 
 from rectify.analysis.collect import Results
 from rectify.analysis.findings import Finding, count_gains
-from rectify.analysis.inserted import inserted_table
+from rectify.analysis.inserted import inserted_table, of_frozen
 from rectify.analysis.metrics import Metric
 from rectify.targets.contract import TargetSettings
 from rectify.typed import Name, Several
@@ -59,4 +59,4 @@ def _with_floor(cells: DataFrame, results: Results) -> DataFrame:
 def findings(cells: DataFrame, _values: DataFrame | None) -> list[Finding]:
     """Return for how many kinds of answers accuracy gains."""
     claim = "It helps to answer questions about images"
-    return [Finding(claim, count_gains(cells, first_columns_only=False))]
+    return [Finding(claim, count_gains(of_frozen(cells), first_columns_only=False))]

@@ -50,6 +50,17 @@ def test_it_prints_the_paper_cell_by_cell_and_less_is_a_gain(tmp_path: Path) -> 
     assert gains["unit"].tolist() == ["m", "m", "points"] * 2
 
 
+def test_what_is_in_the_layer_s_place_is_shown_and_not_counted_as_its_help(tmp_path: Path) -> None:
+    frozen = runs()
+    controls = [dataclasses.replace(run, control="mlp") for run in frozen if run.language]
+    results = synthetic.collected(tmp_path, [*frozen, *controls])
+    cells = pang_table4.table(results, pang_table4.Settings(reads="any"))
+    assert cells["row"].str.contains("MLP").any()
+    without = table(tmp_path / "without")
+    (found,), (expected,) = (pang_table4.findings(one, None) for one in (cells, without))
+    assert found.found.split(" gain")[0] == expected.found.split(" gain")[0] == "6 of 12"
+
+
 def test_gains_in_metres_and_in_points_are_counted_apart(tmp_path: Path) -> None:
     cells = table(tmp_path)
     (found,) = pang_table4.findings(cells, None)
