@@ -161,6 +161,7 @@ def tables(demo: synthetic.Made) -> dict[str, DataFrame]:
     return found
 
 
+@pytest.mark.slow
 def test_the_best_number_of_each_column_is_bold(tables: dict[str, DataFrame]) -> None:
     for kind in ("table2", "table3", "table5", "table6", "controls", "grid"):
         frame = tables[kind]
@@ -188,6 +189,7 @@ def test_a_smaller_error_is_better_and_data_sets_are_not_compared() -> None:
     assert best_places(fill(TableSpec("mine", shown, columns), equal)) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
 @pytest.mark.parametrize("page", PAGES)
 def test_tables_fit_the_page(page: str, tables: dict[str, DataFrame], tmp_path: Path) -> None:

@@ -112,6 +112,7 @@ def export(folder: Path, *words: str, seed: int = 0) -> int:
 LANGUAGE = ("--language-licence", "research only")
 
 
+@pytest.mark.slow
 def test_plain_timm_gives_the_same_logits_from_the_same_pictures(
     second_path: Path, of_files: Path
 ) -> None:
