@@ -68,13 +68,7 @@ def table(results: Results, settings: Settings) -> DataFrame:
     Raises:
         ValueError: If a placement has no similarity or lacks a seed, or a run no vanilla run.
     """
-    metric, tried = _tried(results, settings)
-    means = tried.groupby(["choice", "seed"], sort=False)[["gain", "regret"]].mean()
-    gain = replace(metric.gain, name="gain")
-    regret = replace(gain, name="regret", label="regret", kind=REGRET)
-    columns = [ColumnSpec(f"gain in {metric.label}", (gain,)), ColumnSpec("regret", (regret,))]
-    rows = [RowSpec(name, {"choice": name}) for name in tried["choice"].unique()]
-    return fill(TableSpec("selection", rows, columns), means.reset_index())
+    return _cells(*_tried(results, settings))
 
 
 def figure(results: Results, settings: Settings) -> Drawn:
@@ -87,7 +81,7 @@ def figure(results: Results, settings: Settings) -> Drawn:
         ValueError: As ``table``.
     """
     metric, tried = _tried(results, settings)
-    cells = table(results, settings)
+    cells = _cells(metric, tried)
     values = tried.assign(**metric.gain.factor * tried[["gain", "regret"]])
     names = [*tried["choice"].unique()]
     with style.look():
@@ -119,6 +113,16 @@ def _tried(results: Results, settings: Settings) -> tuple[Metric, DataFrame]:
         for option in options
     ]
     return metric, pd.concat(frames).reset_index()
+
+
+def _cells(metric: Metric, tried: DataFrame) -> DataFrame:
+    """Return the table of what `_tried` returned: a random choice is the mean of its placements."""
+    means = tried.groupby(["choice", "seed"], sort=False)[["gain", "regret"]].mean()
+    gain = replace(metric.gain, name="gain")
+    regret = replace(gain, name="regret", label="regret", kind=REGRET)
+    columns = [ColumnSpec(f"gain in {metric.label}", (gain,)), ColumnSpec("regret", (regret,))]
+    rows = [RowSpec(name, {"choice": name}) for name in tried["choice"].unique()]
+    return fill(TableSpec("selection", rows, columns), means.reset_index())
 
 
 def _choice(axes: "Axes", height: int, values: DataFrame, best: float, is_best: bool) -> None:

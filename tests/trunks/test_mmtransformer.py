@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, linear
 
-from rectify.demo.lanes import lanes
 from rectify.rectified import insert
 from rectify.trunks.kinds import as_trunk
 from rectify.trunks.mmtransformer import MmTransformer, moves_of
 from rectify.trunks.trunk import Trunk, width_at
+from tests.helpers.forecasters import observed, roughened
 
 SIZES = {"dim": 8, "lane_width": 4, "modes": 3}
 HEADS, DIM, MODES = 2, 8, 3
@@ -20,19 +20,12 @@ Weights = dict[str, Tensor]
 
 def make() -> MmTransformer:
     torch.manual_seed(0)
-    model = MmTransformer.of(SIZES).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():  # ones and zeros hide mistakes
-            parameter.add_(0.2 * torch.rand_like(parameter))
-    return model
+    return roughened(MmTransformer.of(SIZES).eval())
 
 
 @pytest.fixture(scope="module")
 def inputs() -> dict[str, Tensor]:
-    batch = lanes(train_items=4, test_items=1)["train"].batch(torch.arange(4))
-    batch["tracks"], batch["seen"] = batch["tracks"][:, :, :20], batch["seen"][:, :, :20].clone()
-    batch["seen"][0, 0, 11] = False  # a gap
-    return batch
+    return observed()
 
 
 def test_the_published_sizes_have_the_published_parameters() -> None:

@@ -7,31 +7,24 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, linear
 
-from rectify.demo.lanes import lanes
 from rectify.rectified import insert
 from rectify.runtime import generator
 from rectify.trunks.kinds import as_trunk
 from rectify.trunks.trunk import Trunk
 from rectify.trunks.vectornet import VectorNet, steps_of
+from tests.helpers.forecasters import observed, roughened
 
 SIZES = {"width": 4, "layers": 2, "modes": 3}
 
 
 def make() -> VectorNet:
     torch.manual_seed(0)
-    model = VectorNet.of(SIZES).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():  # ones and zeros hide mistakes
-            parameter.add_(0.2 * torch.rand_like(parameter))
-    return model
+    return roughened(VectorNet.of(SIZES).eval())
 
 
 @pytest.fixture(scope="module")
 def inputs() -> dict[str, Tensor]:
-    batch = lanes(train_items=4, test_items=1)["train"].batch(torch.arange(4))
-    batch["tracks"], batch["seen"] = batch["tracks"][:, :, :20], batch["seen"][:, :, :20].clone()
-    batch["seen"][0, 0, 11] = False  # a gap: what was before it does not count
-    return batch
+    return observed()  # what was before the gap does not count
 
 
 def test_the_published_sizes_have_the_published_parameters() -> None:
