@@ -1,4 +1,4 @@
-"""`python -m benchmarks gsnr|similarity|training|slurm|gpu|startup`: print tables of paired ratios.
+"""`python -m benchmarks <name>`: print tables of paired ratios.
 
 Nothing is asserted: docs/performance.md holds what was measured, and what should be.
 """
@@ -17,6 +17,7 @@ BENCHMARKS = {
     "gsnr": "mean and variance of per-sample gradients in a training step, against other ways",
     "similarity": "Mutual-KNN of all pairs of layers, against one call per pair",
     "training": "the auxiliary step, against its parts and against two forward passes",
+    "images": "images a second as a training reads them, from their files and packed",
     "slurm": "seconds that a cluster adds to each training, alone and in groups",
     "gpu": "what a GPU gives: checks, its limits, and training steps against them",
     "startup": "seconds until the command line and the workflow answer",

@@ -2,7 +2,8 @@
 
 A prepared set is a folder. ``manifest.csv`` lists every item with its split, label and
 origin (``rectify.data.manifests``); ``arrays.safetensors`` holds the images of a set that lies in
-memory. For a set of files the note next to the manifest says where they are.
+memory. For a set of files the note next to the manifest says where they are, and whether they were
+packed into a file of the prepared set.
 """
 
 import json
@@ -17,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, tensor
 
+from rectify.data import packed
 from rectify.data.images import read_image
 from rectify.data.manifests import ARRAYS, LISTING, manifest, read_listing, write_listing
 from rectify.results.files import atomic_path
@@ -66,9 +68,18 @@ class FileSet:
 
     final_size = False
 
-    def __init__(self, folder: Path, listing: DataFrame, split: str):
+    def __init__(self, folder: Path, listing: DataFrame, split: str, pack: Path | None = None):
+        """Read nothing yet.
+
+        Args:
+            folder: Where the files are.
+            listing: The manifest.
+            split: Name of the split.
+            pack: Prepared set that holds the images, made small, in one file.
+        """
         rows = listing[listing["split"] == split]
         self.folder = Path(folder)
+        self._pack, self._items = pack, tuple(rows["item"].tolist())
         self.sources = tuple(rows["source"])
         self.labels = tensor(rows["label"].to_numpy(dtype="int64"))
         self.names = list(rows["name"])
@@ -83,6 +94,8 @@ class FileSet:
 
     def __getitem__(self, item: int) -> Image.Image:
         """Return one image as RGB."""
+        if self._pack is not None:
+            return read_image(packed.source(self._pack, self._items[item]))
         return read_image(self.folder / self.sources[item])
 
 
@@ -115,11 +128,30 @@ def save_sets(folder: Path, sets: Mapping[str, ImageSet], provenance: dict) -> N
     write_listing(folder, listing_of(sets), {**provenance, "facts": facts})
 
 
-def save_files(folder: Path, files: Path, listing: DataFrame, provenance: dict) -> None:
-    """Write the manifest of a set whose images stay in the folder ``files``."""
-    facts = {**provenance["facts"], "files": f"{files}"}
+def save_files(
+    folder: Path,
+    files: Path,
+    listing: DataFrame,
+    provenance: dict,
+    side: int | None = None,
+    threads: int = 1,
+) -> None:
+    """Write the manifest of a set whose images stay in their files, or are packed into one.
+
+    Args:
+        folder: Gets ``manifest.csv``, its note, and ``images.arrow`` of a packed set.
+        files: Where the images are.
+        listing: The manifest.
+        provenance: What ``rectify.results.provenance.provenance`` returned.
+        side: Shorter side of a packed image in pixels; None: they stay where they are.
+        threads: That pack them.
+    """
+    facts = {**provenance["facts"], "files": f"{files}", "packed": side is not None}
+    if side is not None:
+        packed.write(folder, files, listing["source"].tolist(), side, threads)
     write_listing(folder, listing, {**provenance, "facts": facts})
-    (Path(folder) / ARRAYS).unlink(missing_ok=True)
+    for name in (ARRAYS, *((packed.PACKED,) if side is None else ())):
+        (Path(folder) / name).unlink(missing_ok=True)
 
 
 def load_set(folder: Path, split: str) -> ImageSet | FileSet:
@@ -147,7 +179,8 @@ def _loaded(folder: Path, listing: DataFrame, facts: dict, split: str) -> ImageS
             f"got {split!r}. Ask for one of these, or prepare the data set again."
         )
     if "files" in facts:
-        return FileSet(Path(facts["files"]), listing, split)
+        pack = Path(folder) if facts.get("packed") else None
+        return FileSet(Path(facts["files"]), listing, split, pack)
     images, labels, classes = _read_arrays(Path(folder) / ARRAYS, split)
     if labels.tolist() != rows["label"].tolist():
         raise ValueError(

@@ -35,13 +35,18 @@ class PreparedImages:
     files: Path | None = None
     """Folder that the sources are named from, where the items stay in their files."""
     left_out: tuple[str, ...] = ()
+    stored_side: int | None = None
+    """Shorter side in pixels of the images that are packed; None: they stay in their files."""
+    threads: int = 1
+    """That pack them."""
 
     def write(self, folder: Path, provenance: dict) -> None:
         """Write the set; the manifest comes last."""
         if self.files is None:
             save_sets(folder, self.sets, provenance)
         else:
-            save_files(folder, self.files, self.listing, provenance)
+            how = (self.stored_side, self.threads)
+            save_files(folder, self.files, self.listing, provenance, *how)
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,7 @@ def check(
         return prepared
     listing = without(prepared.listing, bad)
     report(name, listing)
-    return PreparedImages(listing, prepared.sets, prepared.files, tuple(bad))
+    return replace(prepared, listing=listing, left_out=tuple(bad))
 
 
 def reduced(name: str, prepared: Reducible, fraction: float) -> Reducible:

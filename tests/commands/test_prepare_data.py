@@ -48,7 +48,7 @@ def test_the_note_says_what_made_the_set(tmp_path):
     assert provenance["facts"]["data"] == "small"
     assert provenance["facts"]["settings"] == {
         "task": IMAGES, "reader": "biased", "folder": None, "full": False, "sizes": sizes,
-        "classes": 6, "image_size": 28, "fraction": 1.0,
+        "classes": 6, "image_size": 28, "fraction": 1.0, "stored_side": None,
     }  # fmt: skip
     assert provenance["facts"]["items"] == {"train": 30, "test": 30}
     assert len(provenance["facts"]["classes"]) == 6

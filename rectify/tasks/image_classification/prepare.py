@@ -1,5 +1,6 @@
 """Preparing a set of labelled images, or one of its shifted test sets."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from rectify.data.images import unreadable
@@ -21,4 +22,5 @@ def prepare(
     if shift is None:
         preparation.check_classes(name, entry.classes, prepared.listing)
         prepared = preparation.reduced(name, prepared, entry.fraction)
+        prepared = replace(prepared, stored_side=entry.stored_side, threads=threads)
     return prepared

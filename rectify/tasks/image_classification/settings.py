@@ -21,6 +21,15 @@ class Settings(Labelled):
         description="Folders of shifted test sets, as ImageNet-C, -A, -Sketch and -R.",
     )
 
+    stored_side: int | None = decides(
+        "items",
+        "weights",
+        default=None,
+        ge=8,
+        description="Resize larger images once, to a shorter side of so many pixels, and keep "
+        "them in one file; read from their own files if null.",
+    )
+
     masks: Text | None = decides(
         "masks", default=None, description="Folder of masks of test images, as ImageNet-S."
     )
@@ -32,6 +41,23 @@ class Settings(Labelled):
             raise ValueError(
                 f"masks must be of images in files, got some for reader {self.reader}, which "
                 "draws its own or has none. Take the key masks away."
+            )
+        return self
+
+    @model_validator(mode="after")
+    @no_type_check  # pydantic's protocol cannot be checked when tests run
+    def _stores_what_is_read_from_files(self, info: ValidationInfo) -> "Settings":
+        side = self.stored_side
+        if side is None:
+            return self
+        if side < self.image_size:
+            raise ValueError(
+                f"stored_side must be at least image_size, {self.image_size}, got {side}. Raise it."
+            )
+        if info.context is not RUN and self.reader_module.IN_MEMORY:
+            raise ValueError(
+                f"stored_side must be of images in files, got {side} for reader {self.reader}, "
+                "whose images are kept in memory. Take the key away."
             )
         return self
 
@@ -48,9 +74,14 @@ class Settings(Labelled):
         return tuple(self.shifts)
 
     def preparation(self, shift: str | None = None) -> dict[str, object]:
-        """Return what decides the items: of a shifted set its folder, else no shift at all."""
+        """Return what decides the items: of a shifted set its folder, else no shift at all.
+
+        The images of a shifted set stay in their files.
+        """
         plain = super().preparation(shift)
-        return plain if shift is None else {**plain, "shifts": {shift: self.shifts[shift]}}
+        if shift is None:
+            return plain
+        return {**plain, "stored_side": None, "shifts": {shift: self.shifts[shift]}}
 
 
 SETTINGS = Settings
