@@ -25,13 +25,13 @@ SMALL = {"vision": "vit_tiny_patch16_224", "image_size": 32, "classes": 10}
 TOY = {"embed_dim": 16, "num_heads": 2, "depth": 2, "patch_size": 14}
 
 
-def counted(**values) -> dict[str, Counts]:
-    return {variant: counts(Design(**values), variant) for variant in VARIANTS}
+def counted(variants=("vanilla", "insert"), **values) -> dict[str, Counts]:
+    return {variant: counts(Design(**values), variant) for variant in variants}
 
 
 @pytest.fixture(scope="module")
 def papers():
-    return counted(**PAPER)
+    return counted(VARIANTS, **PAPER)
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_training_flops_are_written_out_by_hand(folder):
 )
 def test_videomae_at_16_frames_is_counted_exactly_and_by_hand(size, dim, count):
     clips = {"classes": 174, "frames": 16, "language": "llama-7b"}
-    vanilla, inserted, *_ = counted(vision=f"vit_{size}_patch16_224", **clips).values()
+    vanilla, inserted = counted(vision=f"vit_{size}_patch16_224", **clips).values()
     tokens, depth, width, mlp = 8 * 14 * 14, 12, 4096, 11008
     adapters = 2 * dim * width
     assert vanilla.parameters == count
@@ -138,7 +138,8 @@ def test_videomae_at_16_frames_is_counted_exactly_and_by_hand(size, dim, count):
 @pytest.mark.parametrize("points", [1024, 4096])
 def test_point_bert_is_counted_exactly_and_by_hand(points):
     clouds = {"vision": "none", "points": points, "classes": 40, "language": "llama-7b"}
-    vanilla, inserted, _, second = counted(**clouds).values()
+    variants = ("vanilla", "insert", "auxiliary")
+    vanilla, inserted, second = counted(variants, **clouds).values()
     assert vanilla.parameters == 22_065_960
     adapters, width, mlp = 2 * 384 * 4096, 4096, 11008
     assert inserted.parameters == 22_065_960 + adapters + 202_383_360
@@ -169,7 +170,7 @@ def test_every_family_is_counted_layer_by_layer(language):
     block = empty_block(config, language)
     matrices = sum(p.numel() for p in block.parameters() if p.ndim == 2)
     norms = sum(isinstance(part, torch.nn.LayerNorm) for part in block.modules())
-    vanilla, inserted, *_ = counted(**SMALL, language=language, position="middle").values()
+    vanilla, inserted = counted(**SMALL, language=language, position="middle").values()
     linear = 2 * tokens * (matrices + 2 * dim * width)
     attention, norm = 4 * tokens**2 * width, 10 * tokens * width * norms
     extra = [after - before for before, after in zip(vanilla[3:6], inserted[3:6], strict=True)]
@@ -213,7 +214,7 @@ def test_each_known_setting_is_one_that_transformers_knows_and_of_its_type():
 
 @pytest.mark.slow
 def test_a_checkpoints_folder_is_a_language_model_too(folder):
-    vanilla, inserted, *_ = counted(**SMALL, language=folder).values()
+    vanilla, inserted = counted(**SMALL, language=folder).values()
     extra = inserted.parameters - vanilla.parameters
     assert extra == 4 * 24**2 + 3 * 24 * 40 + 2 * 24 + 2 * 192 * 24
 

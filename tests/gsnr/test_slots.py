@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor, nn
 
 from rectify.gsnr.links import Links
 from rectify.gsnr.moments import GradientMoments
+from rectify.results.declared import GSNR_MODES
 from rectify.runtime import compiled
-from tests.helpers.moments import BOTH_MODES, assert_close, batch, loop, per_sample, vit
+from tests.helpers.moments import assert_close, batch, loop, per_sample, vit
 
 pytestmark = [
     pytest.mark.slow,
@@ -19,13 +21,23 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def fresh_compiler() -> None:
+class Ready(NamedTuple):
+    """A model, its compiled form, and moments that have seen a pass and now take compiled ones."""
+
+    model: nn.Module
+    fast: Callable[[Tensor], Tensor]
+    watched: GradientMoments
+
+
+@pytest.fixture(scope="module", params=GSNR_MODES)
+def ready(request: pytest.FixtureRequest) -> Ready:
+    """Return a model of which each graph is compiled once, in seconds, for all tests of a mode."""
     torch._dynamo.reset()
-
-
-def quick(model: nn.Module):
-    return compiled(model, backend="aot_eager")
+    model, (images, labels) = vit(depth=1, init_values=0.3), batch()
+    watched = GradientMoments({"blocks": model.blocks}, request.param, compiled=True)
+    assert not watched.is_compiled
+    passed(watched, model, images, labels)  # is looked at
+    return Ready(model, compiled(model, backend="aot_eager"), watched)
 
 
 def gradients_of(
@@ -48,13 +60,8 @@ def passed(watched: GradientMoments, forward: Callable, images: Tensor, labels: 
     return found
 
 
-@BOTH_MODES
-def test_a_compiled_pass_has_the_moments_of_a_loop_over_samples(mode: str) -> None:
-    model, (images, labels) = vit(depth=1, init_values=0.3), batch()
-    fast = quick(model)
-    watched = GradientMoments({"blocks": model.blocks}, mode, compiled=True)
-    assert not watched.is_compiled
-    passed(watched, model, images, labels)  # is looked at
+def test_a_compiled_pass_has_the_moments_of_a_loop_over_samples(ready: Ready) -> None:
+    (model, fast, watched), (images, labels) = ready, batch()
     expected = loop(model, images, labels, per_sample)
     plain = gradients_of(model, fast, images, labels)
     for _ in range(3):
@@ -101,10 +108,8 @@ def test_measured_passes_are_one_graph_that_is_compiled_once() -> None:
     assert ended.stdout.strip() == "counted", ended.stderr
 
 
-def test_another_batch_gives_other_moments() -> None:
-    model, (images, labels) = vit(depth=1), batch()
-    fast, watched = quick(model), GradientMoments({"blocks": model.blocks}, compiled=True)
-    passed(watched, model, images, labels)
+def test_another_batch_gives_other_moments(ready: Ready) -> None:
+    (model, fast, watched), (images, labels) = ready, batch()
     first = passed(watched, fast, images, labels)
     second = passed(watched, fast, images.flip(0, -1), labels)
     assert_close(second, loop(model, images.flip(0, -1), labels, per_sample), 1e-6)
@@ -134,22 +139,17 @@ def test_without_being_asked_for_no_pass_is_compiled() -> None:
     assert not watched.is_compiled
 
 
-def test_a_compiled_pass_without_a_backward_pass_is_refused() -> None:
-    model, (images, labels) = vit(depth=1), batch()
-    watched = GradientMoments(model.blocks, compiled=True)
-    passed(watched, model, images, labels)
+@pytest.mark.parametrize("times", [0, 2])
+def test_a_compiled_pass_with_no_or_a_second_backward_pass_is_refused(
+    ready: Ready, times: int
+) -> None:
+    (_, fast, watched), (images, labels) = ready, batch()
     with watched:
-        quick(model)(images)
-    with pytest.raises(ValueError, match="must run once with gradients of all samples, got 0 runs"):
+        losses = [per_sample(fast(images), labels).mean() for _ in range(max(times, 1))]
+        for loss in losses[:times]:
+            loss.backward()
+    message = f"must run once with gradients of all samples, got {times} runs"
+    with pytest.raises(ValueError, match=message):
         watched.moments()
-
-
-def test_two_compiled_passes_at_once_are_refused() -> None:
-    model, (images, labels) = vit(depth=1), batch()
-    fast, watched = quick(model), GradientMoments(model.blocks, compiled=True)
-    passed(watched, model, images, labels)
-    with watched:
-        for _ in range(2):
-            per_sample(fast(images), labels).mean().backward()
-    with pytest.raises(ValueError, match="must run once with gradients of all samples, got 2 runs"):
-        watched.moments()
+    watched.clear()
+    passed(watched, fast, images, labels)  # the next one is measured again

@@ -12,7 +12,6 @@ from rectify.gsnr.estimators import totals
 from rectify.gsnr.measure import gradient_moments
 from rectify.gsnr.observer import GsnrObserver
 from rectify.rectified import auxiliary, insert, trunk_of
-from rectify.results.declared import GSNR_MODES
 from rectify.runtime import generator, seed_globals
 from rectify.tasks.classification import LabelledSource, mixing, mixup_of
 from rectify.tasks.contract import Machine
@@ -467,47 +466,34 @@ def test_accumulated_slices_take_the_steps_of_the_complete_batch(vit, images, ma
 COMPILED = pytest.mark.filterwarnings("ignore")  # of torch's compiler about what it does itself
 
 
-@pytest.fixture
-def quick_compiler(monkeypatch):
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
-    torch._dynamo.reset()
-
-
 @pytest.mark.slow
 @COMPILED
-@pytest.mark.usefixtures("quick_compiler")
-@pytest.mark.parametrize("mode", GSNR_MODES)
-def test_a_compiled_model_takes_the_same_steps_and_has_the_same_gsnr(images, make_vit, mode):
-    runs = []
-    for compiled in (False, True):
-        model = make_vit(overrides={"depth": 1})
-        observer = GsnrObserver(model.blocks, batches=2, mode=mode, compiled=compiled)
-        rows = trained(model, images, small(**PLAIN, compile=compiled), observer=observer)
-        assert observer.is_compiled == compiled
-        runs.append((rows, gsnr_rows(observer)))
-    assert losses(runs[1][0]) == pytest.approx(losses(runs[0][0]), rel=1e-4)
-    for row, other in zip(runs[0][1], runs[1][1], strict=True):
-        assert other.gsnr == pytest.approx(row.gsnr, rel=5e-3, abs=1e-7)
-
-
-@pytest.mark.slow
-@COMPILED
-@pytest.mark.usefixtures("quick_compiler")
-def test_a_compiled_training_resumes_bit_by_bit(images, make_vit):
+def test_a_compiled_model_takes_the_same_steps_and_resumes_bit_by_bit(
+    images, make_vit, monkeypatch
+):
     """The first measured step is eager; that it was there is in the state."""
-    model, other, fresh = (make_vit(seed, overrides={"depth": 1}) for seed in (0, 0, 9))
-    values = small(**PLAIN, compile=True)
-    observer = GsnrObserver(model.blocks, batches=2, compiled=True)
-    rows = trained(model, images, values, observer=observer)
-    steps, states = itertools.count(1), []
-    first = GsnrObserver(other.blocks, batches=2, compiled=True)
-    save = {"save": lambda state: states.append(stored(state))}
-    stop = {"stop": lambda: next(steps) == 8}
-    with pytest.raises(Interrupted):
-        trained(other, images, values, observer=first, **save, **stop)
-    second = GsnrObserver(fresh.blocks, batches=2, compiled=True)
-    assert trained(fresh, images, values, observer=second, saved=states[-1]) == rows
-    assert gsnr_rows(second) == gsnr_rows(observer)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    monkeypatch.setattr("rectify.training.loop.SAVE_SECONDS", 0.0)
+    torch._dynamo.reset()
+    states = []
+
+    def run(seed=0, compile=True, **options):
+        model = make_vit(seed, overrides={"depth": 1})
+        observer = GsnrObserver(model.blocks, batches=2, compiled=compile)
+        values = small(**PLAIN, compile=compile)
+        rows = trained(model, images, values, observer=observer, **options)
+        assert observer.is_compiled == compile
+        return model, rows, gsnr_rows(observer)
+
+    _, eager, measured = run(compile=False)
+    model, rows, again = run(save=lambda state: states.append(stored(state)))
+    assert losses(rows) == pytest.approx(losses(eager), rel=1e-4)
+    for row, other in zip(measured, again, strict=True):
+        assert other.gsnr == pytest.approx(row.gsnr, rel=5e-3, abs=1e-7)
+    saved = states[8]  # within the second epoch
+    assert saved["progress"]["step"] == 3
+    fresh, *resumed = run(seed=9, saved=saved)
+    assert resumed == [rows, again]
     assert same(weights(fresh), weights(model))
 
 
