@@ -17,6 +17,7 @@ import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 IMPORTED = (
     *(
@@ -93,6 +94,11 @@ def _become(words: list[str], cwd: str, env: dict[str, str], output: str) -> Non
     os.environ.clear()
     os.environ.update(env)
     sys.path[:1] = [str(Path(sys.executable).parent), *env["PYTHONPATH"].split(os.pathsep)]
+    become_snakemake(words, cwd)
+
+
+def become_snakemake(words: Sequence[str], cwd: str) -> NoReturn:
+    """Run ``snakemake`` with ``words`` in a process that has imported it; end like it."""
     sys.argv = ["snakemake", *words]
     sys.modules["snakemake.workflow"].Workflow._rundir = cwd  # taken when it was imported
     sys.exit(sys.modules["snakemake.cli"].main())

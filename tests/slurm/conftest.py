@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from tests.slurm.cluster import Cluster, missing
 from tests.slurm.workflow import copy_workflow, run_here
-from tests.workflow.project import environment
+from tests.workflow.project import ROOT, environment
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -44,10 +45,14 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def warmed(copied: Path) -> Iterator[str]:
-    """Return the address of a warm process, for RECTIFY_WARM: it spares each job the imports."""
-    words = ("python", "-m", "rectify", "warm", "sh", "-c", "echo $RECTIFY_WARM; cat")
+    """Return the address of a warm process, for RECTIFY_WARM.
+
+    It spares each job the imports, of its Snakemake too.
+    """
+    words = (sys.executable, "tests/slurm/served.py", "sh", "-c", "echo $RECTIFY_WARM; cat")
+    paths = {"PYTHONPATH": f"{copied}{os.pathsep}{ROOT}"}  # the second one for `tests.helpers`
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(words, cwd=copied, env=environment(copied), **pipes) as process:
+    with subprocess.Popen(words, cwd=copied, env=environment(copied) | paths, **pipes) as process:
         yield process.stdout.readline().strip()  # it ends with its standard input
 
 

@@ -1,9 +1,13 @@
-"""Lets a test stop a training right after it has saved a state: see `tests/slurm/workflow.py`.
+"""What each Python process of a copied project begins with; see `tests/slurm/workflow.py`.
 
-Python imports a module of this name when it starts, from any folder of PYTHONPATH. A training
-opens the folder of its states once a new one has its name, to flush it to disk. If the folder
-then has a file ``hold``, with the number of that state or of an earlier one, the process removes
-the file and stops itself (SIGSTOP).
+Python imports a module of this name when it starts, from any folder of PYTHONPATH.
+
+A test can stop a training right after it has saved a state. A training opens the folder of its
+states once a new one has its name, to flush it to disk. If the folder then has a file ``hold``,
+with the number of that state or of an earlier one, the process removes the file and stops itself
+(SIGSTOP).
+
+Where there is a warm process, that of `tests/slurm/served.py`, it runs the Snakemake of each job.
 """
 
 import os
@@ -27,3 +31,8 @@ def hold(event: str, arguments: tuple) -> None:
 
 
 sys.addaudithook(hold)
+
+if sys.orig_argv[1:3] == ["-m", "snakemake"] and os.environ.get("RECTIFY_WARM"):
+    from rectify.cluster.warm import request
+
+    os._exit(request(os.environ["RECTIFY_WARM"], ["snakemake", *sys.orig_argv[3:]]))
