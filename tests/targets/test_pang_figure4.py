@@ -4,6 +4,8 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
 from pandas import DataFrame
 
 from rectify.controls import CONTROLS, VARIANTS
@@ -24,13 +26,19 @@ def filtering(demo: synthetic.Made) -> DataFrame:
     return synthetic.filtering_of(chosen[chosen["variant"] != "auxiliary"])
 
 
+@pytest.fixture(scope="module")
+def drawn(filtering: DataFrame) -> Figure:
+    return figure(results_of(filtering=filtering), ASKED).figure
+
+
 def bars(axes) -> list[float]:
     return [bar.get_height() for bar in axes.patches]
 
 
-def test_a_bar_is_the_mean_over_seeds_of_one_run_at_one_place(filtering: DataFrame) -> None:
-    drawn = figure(results_of(filtering=filtering), ASKED)
-    magnitude = drawn.figure.axes[0]
+def test_a_bar_is_the_mean_over_seeds_of_one_run_at_one_place(
+    filtering: DataFrame, drawn: Figure
+) -> None:
+    magnitude = drawn.axes[0]
     rows = filtering[filtering["activation"] == "magnitude"]
     means = rows.groupby(["place", "run"], sort=False)["iou"].mean()
     places = ["F_E", "F_L1", "F_A", "F_F", "F_L2"]
@@ -41,31 +49,28 @@ def test_a_bar_is_the_mean_over_seeds_of_one_run_at_one_place(filtering: DataFra
     assert labels == ["$F_E$", "$F_{L1}$", "$F_A$", "$F_F$", "$F_{L2}$"]
 
 
-def test_attention_is_that_of_the_vit_and_of_the_layer(filtering: DataFrame) -> None:
-    attention = figure(results_of(filtering=filtering), ASKED).figure.axes[2]
+def test_attention_is_that_of_the_vit_and_of_the_layer(drawn: Figure) -> None:
+    attention = drawn.axes[2]
     labels = [label.get_text() for label in attention.get_xticklabels()]
     assert labels == ["last block\nof the trunk", "layer of the\nlanguage model"]
     assert len(bars(attention)) == 3 + 2
 
 
-def test_the_floors_are_lines_with_names(filtering: DataFrame) -> None:
-    drawn = figure(results_of(filtering=filtering), ASKED)
-    for axes in drawn.figure.axes:
+def test_the_floors_are_lines_with_names(drawn: Figure) -> None:
+    for axes in drawn.axes:
         heights = {line.get_ydata()[0] for line in axes.get_lines() if line.get_marker() == "None"}
         assert sorted(heights) == pytest.approx(sorted(synthetic.FLOORS))
-    (legend,) = drawn.figure.legends
+    (legend,) = drawn.legends
     texts = [text.get_text() for text in legend.get_texts()]
     assert {"all tokens", "tokens permuted", "pixels, or points", "one seed"} <= set(texts)
     assert {"vanilla", "inserted", CONTROLS["random"].title} <= set(texts)
     assert legend.get_title().get_text() == "n = 2 seeds"
 
 
-def test_a_run_has_the_colour_of_its_variant_or_control(filtering: DataFrame) -> None:
-    magnitude = figure(results_of(filtering=filtering), ASKED).figure.axes[0]
+def test_a_run_has_the_colour_of_its_variant_or_control(drawn: Figure) -> None:
+    magnitude = drawn.axes[0]
     colours = [bar.get_facecolor() for bar in magnitude.patches[:3]]
     expected = {VARIANTS["vanilla"].colour, VARIANTS["insert"].colour, CONTROLS["random"].colour}
-    from matplotlib.colors import to_rgba
-
     assert set(colours) == {to_rgba(colour) for colour in expected}
 
 
