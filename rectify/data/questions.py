@@ -15,20 +15,15 @@ from pathlib import Path
 import torch
 from jaxtyping import Float32, Int32, Int64, UInt8
 from pandas import DataFrame
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from rectify.data import answers
-from rectify.data.manifests import CLASSES, LISTING, manifest, read_listing, write_listing
-from rectify.data.sets import ARRAYS, FileSet
-from rectify.results.files import atomic_path
+from rectify.data.manifests import CLASSES, manifest
+from rectify.data.sets import FileSet
+from rectify.data.texts import filled_up, load_texts, save_texts
 
 KINDS = ("yes/no", "number", "other")
 """Kinds of answers: ``answer_type`` of VQA's files."""
-PADDING = 1
-"""The token that stands where a question has none: RoBERTa's."""
-IMAGES = "images"
 FIELDS = ("words", "numbers", "kinds", "pictures", "given", "targets", "accuracies", "counts")
 
 
@@ -64,7 +59,7 @@ class QuestionSet:
     """One split."""
 
     words: Int32[Tensor, "questions longest"]
-    """Numbers of tokens, ``PADDING`` after the end."""
+    """Numbers of tokens: see ``rectify.data.texts``."""
     numbers: Int64[Tensor, " questions"]
     kinds: UInt8[Tensor, " questions"]
     """Places in ``KINDS``."""
@@ -125,9 +120,8 @@ def gathered(
         targets += [soft.get(number, 0.0) for number in either]
         right += [own.get(number, 0.0) for number in either]
         counts.append(len(either))
-    rows = [torch.tensor(row, dtype=torch.int32) for row in tokens]
     return QuestionSet(
-        words=torch.nn.utils.rnn.pad_sequence(rows, True, PADDING),
+        words=filled_up(tokens),
         numbers=torch.tensor([question.number for question in asked.questions]),
         kinds=torch.tensor([KINDS.index(q.kind) for q in asked.questions], dtype=torch.uint8),
         pictures=torch.tensor([question.picture for question in asked.questions]),
@@ -167,18 +161,10 @@ def save_questions(
         files: Folder that the images are named from, where they stay in their files.
         provenance: What ``rectify.results.provenance.provenance`` returned.
     """
-    names = FIELDS if files is not None else (*FIELDS, IMAGES)
-    tensors = {
-        f"{split}.{name}": getattr(one, name).contiguous()
-        for split, one in sets.items()
-        for name in names
-    }
     spoken = json.dumps(next(iter(sets.values())).answers, ensure_ascii=False)
-    with atomic_path(Path(folder) / ARRAYS) as temporary:
-        save_file(tensors, temporary, {"answers": spoken})
     facts = {**provenance["facts"], CLASSES: hashlib.sha256(spoken.encode()).hexdigest()}
-    facts |= {} if files is None else {"files": f"{files}"}
-    write_listing(folder, listing, {**provenance, "facts": facts})
+    provenance = {**provenance, "facts": facts}
+    save_texts(folder, sets, FIELDS, listing, files, provenance, {"answers": spoken})
 
 
 def load_questions(folder: Path, split: str) -> QuestionSet:
@@ -187,25 +173,5 @@ def load_questions(folder: Path, split: str) -> QuestionSet:
     Raises:
         ValueError: If the split does not exist, or the files are damaged or don't belong together.
     """
-    listing, facts = read_listing(folder)
-    path, in_files = Path(folder) / ARRAYS, "files" in facts
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = FIELDS if in_files else (*FIELDS, IMAGES)
-            tensors = {name: file.get_tensor(f"{split}.{name}") for name in names}
-            may_be_given = tuple(json.loads(file.metadata()["answers"]))
-    except (SafetensorError, FileNotFoundError) as error:
-        raise ValueError(
-            f"{path}: must be an intact safetensors file with split {split}, got "
-            f"{str(error).splitlines()[0]}. Prepare the data set again."
-        ) from None
-    rows = listing[listing["split"] == split]
-    if len(tensors["numbers"]) != len(rows):
-        raise ValueError(
-            f"{folder}: {LISTING} and {ARRAYS} must list the same items of {split}, got "
-            f"{len(rows)} and {len(tensors['numbers'])}. Prepare the data set again."
-        )
-    if in_files:
-        once = rows.drop_duplicates("source")
-        tensors[IMAGES] = FileSet(Path(facts["files"]), once, split)
-    return QuestionSet(**tensors, answers=may_be_given)
+    tensors, notes = load_texts(folder, split, FIELDS)
+    return QuestionSet(**tensors, answers=tuple(json.loads(notes["answers"])))

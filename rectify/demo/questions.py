@@ -88,7 +88,7 @@ def _split(split: str, count: int, image_size: int, seed: int) -> Asked:
     for scene in range(count):
         wanted = NAMES[int(random.integers(len(NAMES)))]
         signs = _signs(random, wanted, is_there=scene % 2 == 0)
-        images.append(_drawn(signs, image_size, random))
+        images.append(drawn(signs, image_size, random))
         for number, posed in enumerate(_posed(signs, wanted, random)):
             said = _said(posed, random)
             most = Counter(said).most_common(1)[0][0]
@@ -111,7 +111,7 @@ def _signs(random: np.random.Generator, wanted: str, is_there: bool) -> dict[str
     return {place: Sign(*one) for place, *one in zip(places, names, shades, strict=True)}
 
 
-def _drawn(
+def drawn(
     signs: dict[str, Sign], image_size: int, random: np.random.Generator
 ) -> UInt8[Array, "size size"]:
     half = image_size // 2

@@ -1,7 +1,9 @@
 """What a task is: data, trunk, losses and scores, behind one contract.
 
 A batch is a mapping of tensors: ``inputs`` is what the model is called with, and the rest is
-whatever the task's losses and scores need (``labels``, ...). Where samples of a training batch
+whatever the task's losses and scores need (``labels``, ...). At test ``inputs`` may be a list, a
+part of what each item is compared with in each: the model is called with each, and the outputs are
+joined along their second axis. Where samples of a training batch
 share something, as the partners of Mixup do, ``origins`` has the numbers of what each was made
 from, so that GSNR does not take them for independent. Training, evaluation and GSNR know nothing
 else about a task, but whether it keeps its answers (`Answering`). To add one, give these methods to
@@ -23,7 +25,7 @@ from rectify.runtime import own_threads
 from rectify.tasks.entry import Entry, Metric
 from rectify.trunks.trunk import Inputs, Outputs
 
-Batch = Mapping[str, Inputs]
+Batch = Mapping[str, Inputs | list[Inputs]]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from rectify.runtime import autocast, process, summed
 from rectify.tasks.contract import Batch, Metric, Source, Task
-from rectify.trunks.trunk import Outputs
+from rectify.trunks.trunk import Inputs, Outputs
 
 Scores = dict[str, Float64[Tensor, " items"]]
 """By metric, ``<name>`` or ``<name>@<k>``: one value for each item."""
@@ -64,12 +64,19 @@ def item_values(
         batches = source.read(shared, size)
         for items, batch in zip(shared.split(size), batches, strict=True):
             with autocast(device, precision):
-                outputs = model(batch["inputs"])
+                outputs = _joined(model, batch["inputs"])
             for name, values in values_of(outputs, batch).items():
                 shape = (len(source), *values.shape[1:])
                 pooled = found.setdefault(name, torch.zeros(shape, dtype=torch.float64))
                 pooled[items] = values.double().cpu()
     return {name: summed(values.to(device)).cpu() for name, values in found.items()}
+
+
+def _joined(model: nn.Module, inputs: Inputs | list[Inputs]) -> Outputs:
+    """Return the outputs, of inputs that come in parts next to each other."""
+    if isinstance(inputs, list):
+        return torch.cat([model(part) for part in inputs], 1)
+    return model(inputs)
 
 
 def means(scores: Mapping[str, Float[Tensor, " items"]]) -> dict[str, float]:

@@ -24,7 +24,7 @@ from torch.nn.functional import pad
 from transformers import BertConfig, RobertaConfig, RobertaModel
 from transformers.models.bert.modeling_bert import BertLayer
 
-from rectify.data.questions import PADDING
+from rectify.data.texts import PADDING
 from rectify.language.block import padding_mask
 from rectify.language.families import without_causal_mask
 from rectify.trunks.trunk import Tokens, permuted_
@@ -67,11 +67,13 @@ class Streams(NamedTuple):
         image: Its tokens.
         words: The question's tokens.
         padding: True where the question has no token.
+        candidates: Pairs of each sample, one after the other along the batch.
     """
 
     image: Float[Tensor, "batch tokens dim"]
     words: Float[Tensor, "batch words dim"]
     padding: Bool[Tensor, "batch words"]
+    candidates: int = 1
 
 
 class Meter(nn.Module):
@@ -128,10 +130,18 @@ class Meter(nn.Module):
         self.image_transform = nn.Linear(sizes.image_dim, sizes.dim)
         self.text_transform = nn.Linear(sizes.text_dim, sizes.dim)
         self.types = nn.Embedding(2, sizes.dim)
-        self.layers = nn.ModuleList(CoAttention(sizes) for _ in range(sizes.depth))
-        self.head = Head(sizes.dim, answers, sizes.stream)
+        self.layers = nn.ModuleList(self.new_block(sizes) for _ in range(sizes.depth))
+        self.head = self.new_head(sizes, answers)
         for part in (self.image_transform, self.text_transform, self.types, self.layers, self.head):
             part.apply(_initialise)
+
+    def new_block(self, sizes: Sizes) -> nn.Module:
+        """Return one block."""
+        return CoAttention(sizes)
+
+    def new_head(self, sizes: Sizes, answers: int) -> "Pooler":
+        """Return what both streams are judged by."""
+        return Head(sizes.dim, answers, sizes.stream)
 
     @property
     def blocks(self) -> dict[str, nn.Module]:
@@ -148,27 +158,41 @@ class Meter(nn.Module):
         Raises:
             ValueError: If a question has more tokens than there are positions for.
         """
-        words: Int64[Tensor, "batch words"] = inputs["words"]
+        question, padding = self.heard(inputs["words"])
+        return packed(Streams(self.seen(inputs["images"]), question, padding), self.stream)
+
+    def seen(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Return the tokens of images as they enter the first block."""
+        return self.image_transform(self.image.forward_features(images)) + self.types.weight[IMAGE]
+
+    def heard(
+        self, words: Int64[Tensor, "batch words"]
+    ) -> tuple[Float[Tensor, "batch words dim"], Bool[Tensor, "batch words"]]:
+        """Return the tokens of texts as they enter the first block, and where there is none.
+
+        Raises:
+            ValueError: If a text has more tokens than there are positions for.
+        """
         most = self.text.config.max_position_embeddings - 2
         if words.shape[1] > most:
             raise ValueError(
-                f"vision: a question must have at most {most} tokens, got {words.shape[1]}. Cut "
-                "it, or raise positions in overrides."
+                f"vision: a text must have at most {most} tokens, got {words.shape[1]}. Cut it, or "
+                "raise positions in overrides."
             )
         padding = words == PADDING
         heard = self.text(words, attention_mask=(~padding).long()).last_hidden_state
-        question = self.text_transform(heard) + self.types.weight[TEXT]
-        seen = self.image.forward_features(inputs["images"])
-        image = self.image_transform(seen) + self.types.weight[IMAGE]
-        return packed(Streams(image, question, padding), self.stream)
+        return self.text_transform(heard) + self.types.weight[TEXT], padding
 
     def run(self, tokens: Tokens, start: int, stop: int) -> Tokens:
         """Return the tokens after the blocks ``start`` ... ``stop - 1``."""
-        image, words, padding = unpacked(tokens, self.stream)
-        hidden = padding_mask(padding, image.dtype)
+        streams = unpacked(tokens, self.stream)
+        image, words = streams.image, streams.words
+        hidden = padding_mask(streams.padding, image.dtype)
         for block in self.layers[start:stop]:
             image, words = block(image, words, hidden)
-        return packed(Streams(image, words, padding), self.stream)
+        return packed(streams._replace(image=image, words=words), self.stream)
 
     def decode(self, tokens: Tokens) -> Float[Tensor, "batch answers"]:
         """Return a logit for each answer."""
@@ -181,14 +205,14 @@ class Meter(nn.Module):
     def forward(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "batch answers"]:
         return self.decode(self.run(self.embed(inputs), 0, len(self.layers)))
 
-    def second_head(self, generator: torch.Generator) -> "Head":
+    def second_head(self, generator: torch.Generator) -> "Pooler":
         """Return another pair of poolers with a head, of the same distribution as this one's."""
         return permuted_(copy.deepcopy(self.head), generator)
 
 
 def packed(streams: Streams, stream: str) -> Tokens:
     """Return what a frozen layer sees as the tokens, and the rest as their context."""
-    image, words, padding = streams
+    image, words, padding = streams.image, streams.words, streams.padding
     if stream == "image":
         return Tokens(image, context=streams)
     if stream == "text":
@@ -205,7 +229,7 @@ def packed(streams: Streams, stream: str) -> Tokens:
 
 def unpacked(tokens: Tokens, stream: str) -> Streams:
     """Return both streams, from what `packed` returned, though the tokens have changed."""
-    image, words, _ = tokens.context
+    image, words = tokens.context.image, tokens.context.words
     values = tokens.values
     if stream == "image":
         image = values
@@ -255,20 +279,28 @@ class CoAttention(nn.Module):
         return self.image(image, None, words, hidden), self.text(words, hidden, image, None)
 
 
-class Head(nn.Module):
-    """A pooler for each stream's first token, and two linears."""
+class Pooler(nn.Module):
+    """A linear for each stream's first token."""
 
-    def __init__(self, dim: int, answers: int, stream: str):
+    def __init__(self, dim: int, stream: str):
         super().__init__()
         self.stream = stream
         self.text_pooler, self.image_pooler = nn.Linear(dim, dim), nn.Linear(dim, dim)
-        self.hidden, self.norm = nn.Linear(2 * dim, 2 * dim), nn.LayerNorm(2 * dim)
-        self.output = nn.Linear(2 * dim, answers)
 
     def pooled(self, tokens: Tokens) -> Float[Tensor, "batch features"]:
-        image, words, _ = unpacked(tokens, self.stream)
-        text = self.text_pooler(words[:, 0]).tanh()
-        return torch.cat([text, self.image_pooler(image[:, 0]).tanh()], 1)
+        """Return both first tokens, the text's in front."""
+        streams = unpacked(tokens, self.stream)
+        text = self.text_pooler(streams.words[:, 0]).tanh()
+        return torch.cat([text, self.image_pooler(streams.image[:, 0]).tanh()], 1)
+
+
+class Head(Pooler):
+    """Two linears behind the poolers, to a logit for each answer."""
+
+    def __init__(self, dim: int, answers: int, stream: str):
+        super().__init__(dim, stream)
+        self.hidden, self.norm = nn.Linear(2 * dim, 2 * dim), nn.LayerNorm(2 * dim)
+        self.output = nn.Linear(2 * dim, answers)
 
     def forward(self, tokens: Tokens) -> Float[Tensor, "batch answers"]:
         hidden = self.norm(self.hidden(self.pooled(tokens)))

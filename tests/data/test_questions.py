@@ -10,7 +10,6 @@ from rectify.data.answers import accuracies, normalised, numbered, soft_targets,
 from rectify.data.manifests import label_order, read_listing
 from rectify.data.questions import (
     KINDS,
-    PADDING,
     Asked,
     Question,
     QuestionSet,
@@ -20,6 +19,7 @@ from rectify.data.questions import (
     save_questions,
 )
 from rectify.data.sets import FileSet
+from rectify.data.texts import PADDING
 from rectify.demo.questions import questions
 from rectify.results.provenance import provenance
 

@@ -48,11 +48,16 @@ ENTRIES = {
         "task": "visual_question_answering", "reader": "questions", "image_size": 28,
         "answers": 8, "words": 64, "sizes": {"train_scenes": 30, "test_scenes": 9},
     },
+    "image_text_retrieval": {
+        "task": "image_text_retrieval", "reader": "captions", "image_size": 28, "words": 64,
+        "false_texts": 2, "sizes": {"train_items": 6, "test_items": 7},
+    },
     "pairs": {"task": "pairs", "reader": "pairs", "sizes": {"items": 16}},
     TOY: {"task": TOY, "reader": "none", "points": 24},
 }  # fmt: skip
 """A tiny set for each task: a new folder of tasks needs one here."""
 TRAINED = [name for name in ENTRIES if name != "pairs"]  # nothing is trained on pairs
+WITH_METER = ("visual_question_answering", "image_text_retrieval")
 SHORT = {"epochs": 2, "batch_size": 8, "warmup_epochs": 1, "lr": 1e-2, "drop_path": 0.0}
 PICTURES = {"lr_batch_size": None, "crop": "padded", "auto_augment": None}
 
@@ -63,7 +68,7 @@ def recipe_of(name):
         return recipe("point-bert", **SHORT)
     if name == "motion_forecasting":
         return recipe("pang-vectornet", **SHORT)
-    if name == "visual_question_answering":
+    if name in WITH_METER:
         return recipe("meter", **SHORT, crop="none", auto_augment=None)
     return recipe("paper", **SHORT, **PICTURES)
 
@@ -82,7 +87,7 @@ def vision_of(name):
     if name == "motion_forecasting":
         sizes = {"width": 4, "layers": 2, "modes": 3}
         vit = SimpleNamespace(name="net", timm="none", overrides=sizes, family=None, start=None)
-    if name == "visual_question_answering":
+    if name in WITH_METER:
         sizes = {**question_trees.SIZES, "patch_size": 14, "dropout": 0.0}
         vit = SimpleNamespace(name="meter", timm="none", overrides=sizes, family=None, start=None)
     return toy_task.VISION if name == TOY else vit
@@ -225,6 +230,7 @@ def test_the_moments_of_its_gradients_are_those_of_single_samples(prepared):
         batch,
         task.losses,
         trunk.blocks,
+        whole=getattr(trunk, "whole", ()),
     )
     gradients = {key: [] for key in moments}
     named = {
@@ -255,7 +261,7 @@ def test_every_variant_trains_and_is_measured(prepared, block, variant):
     if variant == "auxiliary":
         model = auxiliary(model, block, generator=generator(0))
     trunk = model if variant == "vanilla" else model.trunk
-    observer = GsnrObserver(trunk.blocks, batches=1)
+    observer = GsnrObserver(trunk.blocks, batches=1, whole=getattr(trunk, "whole", ()))
     training = task.training_source(entry, folder, recipe_of(name), Machine(CPU))
     loop = Loop(
         model,

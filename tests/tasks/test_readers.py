@@ -11,6 +11,7 @@ from pandas import DataFrame
 from timm.data import ImageNetInfo
 
 from rectify.demo import (
+    captions,
     glyph_solids,
     glyphs,
     lanes,
@@ -32,10 +33,11 @@ CLIPS = "rectify.tasks.video_classification.readers"
 PAIRS = "rectify.tasks.pairs.readers"
 POINTS = "rectify.tasks.point_classification.readers"
 TRAFFIC = "rectify.tasks.motion_forecasting.readers"
+CAPTIONS = "rectify.tasks.image_text_retrieval.readers"
 QUESTIONS = "rectify.tasks.visual_question_answering.readers"
 ALL = [
     (package, name)
-    for package in (IMAGES, CLIPS, PAIRS, POINTS, TRAFFIC, QUESTIONS)
+    for package in (IMAGES, CLIPS, PAIRS, POINTS, TRAFFIC, QUESTIONS, CAPTIONS)
     for name in readers.names(package)
 ]
 TOY = {"classes": 6, "image_size": 28}
@@ -63,6 +65,7 @@ def test_every_folder_of_readers_belongs_to_a_task():
         POINTS,
         TRAFFIC,
         QUESTIONS,
+        CAPTIONS,
     }
 
 
@@ -99,6 +102,7 @@ def test_all_readers_are_known_without_torch():
         (POINTS, "glyph_solids", glyph_solids.glyph_solids),
         (TRAFFIC, "lanes", lanes.lanes),
         (QUESTIONS, "questions", questions.questions),
+        (CAPTIONS, "captions", captions.captions),
     ],
 )
 def test_an_embedded_set_has_all_arguments_of_its_drawing_each_with_a_default(package, name, draw):

@@ -15,7 +15,7 @@ from transformers import (
     RobertaForMaskedLM,
 )
 
-from rectify.data.questions import PADDING
+from rectify.data.texts import PADDING
 from rectify.gsnr.moments import GradientMoments
 from rectify.language.block import empty_block
 from rectify.rectified import auxiliary, insert

@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rectify.data.questions import PADDING, QuestionSet
+from rectify.data.questions import QuestionSet
+from rectify.data.texts import PADDING
 
 
 def alone(asked: QuestionSet, known: QuestionSet) -> Float[Tensor, " questions"]:

@@ -6,32 +6,22 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int64
-from timm.data.auto_augment import rand_augment_transform
-from timm.data.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
-from torchvision.transforms import Compose
 
 from rectify.data.batches import Prepare, Reader
 from rectify.data.draws import Draws, seeds
-from rectify.data.questions import KINDS, PADDING, QuestionSet, load_questions
-from rectify.data.sets import FileSet
-from rectify.tasks import unchanged
+from rectify.data.questions import KINDS, QuestionSet, load_questions
+from rectify.data.texts import PADDING
 from rectify.tasks.contract import Batch, Machine, Recipe, TestSet, Vision
-from rectify.tasks.image_classification.augment import evaluation_transform, normalise
+from rectify.tasks.meters import normalised, starts_of, test_prepare, training_prepare, trunk_of
 from rectify.tasks.visual_question_answering.measures import alone
 from rectify.tasks.visual_question_answering.settings import METRICS, Settings
 from rectify.trunks.meter import Meter
-from rectify.trunks.meter_starts import load_start, start_files
 
-NO_TIMM = "none"
+NAME = "visual_question_answering"
 SETS = {kind: kind.replace("/", "-") for kind in KINDS}
 """Names of the test sets of one kind of answers each."""
-OPERATIONS = (
-    *("AutoContrast", "Equalize", "Rotate", "Posterize", "Solarize", "SolarizeAdd", "Color"),
-    *("Contrast", "Brightness", "Sharpness", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel"),
-)
-"""METER's, of timm's: an inverted picture has other colours than those that are asked for."""
 
 
 class QuestionSource:
@@ -85,7 +75,7 @@ class QuestionSource:
             shared = drawn is not None and len(pictures.unique()) < len(pictures)
             yield {
                 "inputs": {
-                    "images": _normalised(pixels),
+                    "images": normalised(pixels),
                     "words": words[:, :longest].to(self._device),
                 },
                 **{name: one.to(self._device) for name, one in made.items()},
@@ -102,13 +92,8 @@ class VisualQuestionAnswering:
         self, entry: Settings, folder: Path, recipe: Recipe, machine: Machine
     ) -> QuestionSource:
         """Return the training questions that have an answer which may be given."""
-        questions, values = load_questions(folder, "train"), dict(unchanged.OF_IMAGES)
-        prepare = None
-        if isinstance(questions.images, FileSet):
-            values["crop"] = "centre"
-            del values["auto_augment"]
-            prepare = training_transform(entry.image_size, recipe.auto_augment)
-        unchanged.check("visual_question_answering", recipe, "meter", values)
+        questions = load_questions(folder, "train")
+        prepare = training_prepare(NAME, recipe, questions.images, entry.image_size)
         return QuestionSource(questions, questions.learnable, machine, prepare)
 
     def test_sets(
@@ -117,8 +102,7 @@ class VisualQuestionAnswering:
         """Give all test questions, then those of each kind of answers."""
         questions = load_questions(folder, "test")
         floor = alone(questions, load_questions(folder, "train"))
-        in_files = isinstance(questions.images, FileSet)
-        prepare = evaluation_transform(entry.image_size, 1.0) if in_files else None
+        prepare = test_prepare(questions.images, entry.image_size)
         everything = torch.arange(len(questions))
         parts = {"test": everything} | {
             name: everything[questions.kinds == KINDS.index(kind)] for kind, name in SETS.items()
@@ -129,22 +113,11 @@ class VisualQuestionAnswering:
 
     def trunk(self, entry: Settings, vision: Vision, recipe: Recipe | None) -> nn.Module:
         """Return a METER, and where it starts from."""
-        if vision.timm != NO_TIMM or vision.family is not None:
-            raise ValueError(
-                f"visual_question_answering: {vision.name} must have timm: {NO_TIMM} and no "
-                f"family, since the trunk is METER, got {vision.timm} and "
-                f"{vision.family or 'none'}. Correct it."
-            )
-        trunk = Meter.of(
-            vision.overrides, answers=entry.answers, words=entry.words, image_size=entry.image_size
-        )
-        if recipe is not None and vision.start is not None:
-            load_start(trunk, Path(vision.start))
-        return trunk
+        return trunk_of(NAME, Meter, entry, vision, recipe, entry.answers)
 
     def starts(self, vision: Vision) -> list[Path]:
         """Return the files of CLIP and RoBERTa, if training starts from them."""
-        return [] if vision.start is None else start_files(Path(vision.start))
+        return starts_of(vision)
 
     def losses(self, outputs: Float[Tensor, "batch answers"], batch: Batch) -> Tensor:
         """Return the sum over the answers of the binary cross entropy, of each question."""
@@ -160,21 +133,6 @@ class VisualQuestionAnswering:
             "question_alone": batch["floor"],
             "loss": self.losses(outputs, batch),
         }
-
-
-def training_transform(image_size: int, operations: str | None) -> Compose:
-    """Return what a training image goes through: RandAugment, then what test images do."""
-    test = evaluation_transform(image_size, 1.0)
-    if operations is None:
-        return test
-    return Compose([rand_augment_transform(operations, {}, list(OPERATIONS)), *test.transforms])
-
-
-def _normalised(pixels: Tensor) -> Float[Tensor, "batch 3 height width"]:
-    """Return images as the model takes them: colours as CLIP's, drawn greys three times."""
-    if pixels.shape[1] == 3:
-        return normalise(pixels, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
-    return normalise(pixels).expand(-1, 3, -1, -1)
 
 
 TASK = VisualQuestionAnswering()

@@ -10,14 +10,16 @@ from timm.data.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from tokenizers import Tokenizer
 from transformers import CLIPModel, RobertaForMaskedLM
 
-from rectify.data.questions import PADDING, load_questions
+from rectify.data.questions import load_questions
+from rectify.data.texts import PADDING
 from rectify.demo.questions import questions
 from rectify.results.provenance import provenance
 from rectify.runtime import generator
 from rectify.tasks.contract import Machine
+from rectify.tasks.meters import OPERATIONS, training_transform
 from rectify.tasks.visual_question_answering.prepare import prepare
 from rectify.tasks.visual_question_answering.settings import Settings
-from rectify.tasks.visual_question_answering.task import OPERATIONS, TASK, training_transform
+from rectify.tasks.visual_question_answering.task import TASK
 from rectify.training.recipes import Recipe, recipe
 from tests.helpers import question_trees
 

@@ -1,0 +1,1 @@
+"""Image-text retrieval: see README.md next to this file."""
