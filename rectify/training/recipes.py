@@ -19,6 +19,8 @@ streaming-vectornet  the same author's released training of VectorNet (Pang et a
 meter     Dou et al. 2022, fine-tuning of METER on VQAv2; the rectifier learns at ten times the rate
           of the encoders, as Pang et al. 2024 have it, App. C.5. Theirs is the rate, twice as high
           in Shi et al. 2023, whom Pang et al. follow as well
+meter-retrieval    the same on Flickr30k and COCO: METER's list of heads has not the one that ranks,
+          so it learns at the encoders' rate
 
 DeiT and Pang et al. also keep a moving average of the weights, but report the weights
 themselves; there is none here. DeiT's colour jitter has no effect next to RandAugment.
@@ -229,6 +231,27 @@ SMALL = r"(\.bias|norm\d?\.weight|token)$"  # biases, norms, the class token
 HEAD = r"(^|\.)head\.(hidden|norm|output)\."
 FUSION = r"^(trunk\.)?(layers|image_transform|text_transform)\.|(^|\.)head\.\w+_pooler\."
 ENCODERS = r"^(trunk\.)?(image|text|types)\."
+RANK = r"(^|\.)head\.rank\."
+METER = UNCHANGED.model_copy(
+    update={
+        "epochs": 10,
+        "batch_size": 512,
+        "lr": 5e-6,
+        "lr_factors": ((RECTIFIER, 10.0), (HEAD, 50.0), (FUSION, 5.0), (ENCODERS, 1.0)),
+        "weight_decay": 0.01,
+        "betas": (0.9, 0.98),
+        "schedule": "linear",
+        "warmup_epochs": 1,
+        "warmup_prefix": True,
+        "warmup_lr": 0.0,
+        "min_lr": 0.0,
+        "lr_per_step": True,
+        "drop_path": 0.0,
+        "adapter_init": "trunc_normal",
+        "auto_augment": "rand-m3-n2-p1",
+        "crop": "centre",
+    }
+)
 
 RECIPES: dict[str, Recipe] = {
     "deit": Recipe(),
@@ -286,25 +309,9 @@ RECIPES: dict[str, Recipe] = {
             "clip_gradient": 0.1,
         }
     ),
-    "meter": UNCHANGED.model_copy(
-        update={
-            "epochs": 10,
-            "batch_size": 512,
-            "lr": 5e-6,
-            "lr_factors": ((RECTIFIER, 10.0), (HEAD, 50.0), (FUSION, 5.0), (ENCODERS, 1.0)),
-            "weight_decay": 0.01,
-            "betas": (0.9, 0.98),
-            "schedule": "linear",
-            "warmup_epochs": 1,
-            "warmup_prefix": True,
-            "warmup_lr": 0.0,
-            "min_lr": 0.0,
-            "lr_per_step": True,
-            "drop_path": 0.0,
-            "adapter_init": "trunc_normal",
-            "auto_augment": "rand-m3-n2-p1",
-            "crop": "centre",
-        }
+    "meter": METER,
+    "meter-retrieval": METER.model_copy(
+        update={"lr_factors": ((RECTIFIER, 10.0), (FUSION, 5.0), (f"{ENCODERS}|{RANK}", 1.0))}
     ),
 }
 

@@ -142,6 +142,34 @@ MOTION_WRITTEN = {
     "cloud_shift": 0.2,
 }
 
+CROSS_MODAL = r"^(trunk\.)?(layers|image_transform|text_transform)\.|(^|\.)head\.\w+_pooler\."
+"""lr_mult_cross_modal: what has cross_modal in its name."""
+METER_ARGUMENTS = {
+    "epochs": 10,  # max_epoch
+    "opt": "adamw",
+    "lr": 5e-6,
+    "weight_decay": 0.01,
+    "min_lr": 0,  # end_lr
+}
+METER_WRITTEN = {
+    **POINT_WRITTEN,
+    "batch_size": 512,
+    "betas": (0.9, 0.98),
+    "schedule": "linear",  # get_polynomial_decay_schedule_with_warmup, decay_power 1
+    "warmup_epochs": 1,  # warmup_steps 0.1 of ten epochs
+    "warmup_prefix": True,
+    "warmup_lr": 0.0,
+    "lr_per_step": True,
+    "clip_gradient": None,
+    "drop_path": 0.0,
+    "label_smoothing": 0,
+    "adapter_init": "trunc_normal",  # objectives.init_weights: normal, 0.02
+    "auto_augment": "rand-m3-n2-p1",  # RandAugment(2, 9) of 30; timm counts to 10
+    "crop": "centre",  # Resize and CenterCrop
+    "cloud_scale": 1.5,  # without effect, as the next
+    "cloud_shift": 0.2,
+}
+
 PUBLISHED = {
     "pang-vectornet": Published(
         "Pang et al. 2024, App. C.4: AdamW, 5e-4, cosine, 60 epochs, batches of 32; torch's "
@@ -200,40 +228,29 @@ PUBLISHED = {
     "meter": Published(
         "zdou0830/METER, meter/config.py (task_finetune_vqa_clip_bert, clip32, clip_randaug) and "
         "meter/modules/meter_utils.py at 14a23be",
+        METER_ARGUMENTS,
         {
-            "epochs": 10,  # max_epoch
-            "opt": "adamw",
-            "lr": 5e-6,
-            "weight_decay": 0.01,
-            "min_lr": 0,  # end_lr
-        },
-        {
-            **POINT_WRITTEN,
-            "batch_size": 512,
+            **METER_WRITTEN,
             "lr_factors": (
                 (BRIDGE, 10.0),  # Pang et al. 2024, App. C.5
                 (r"(^|\.)head\.(hidden|norm|output)\.", 50.0),  # lr_mult_head: vqa_classifier
-                (
-                    r"^(trunk\.)?(layers|image_transform|text_transform)\."
-                    r"|(^|\.)head\.\w+_pooler\.",
-                    5.0,  # lr_mult_cross_modal: what has cross_modal in its name
-                ),
+                (CROSS_MODAL, 5.0),
                 (r"^(trunk\.)?(image|text|types)\.", 1.0),
             ),
-            "betas": (0.9, 0.98),
-            "schedule": "linear",  # get_polynomial_decay_schedule_with_warmup, decay_power 1
-            "warmup_epochs": 1,  # warmup_steps 0.1 of ten epochs
-            "warmup_prefix": True,
-            "warmup_lr": 0.0,
-            "lr_per_step": True,
-            "clip_gradient": None,
-            "drop_path": 0.0,
-            "label_smoothing": 0,
-            "adapter_init": "trunc_normal",  # objectives.init_weights: normal, 0.02
-            "auto_augment": "rand-m3-n2-p1",  # RandAugment(2, 9) of 30; timm counts to 10
-            "crop": "centre",  # Resize and CenterCrop
-            "cloud_scale": 1.5,  # without effect, as the next
-            "cloud_shift": 0.2,
+        },
+    ),
+    "meter-retrieval": Published(
+        "zdou0830/METER, meter/config.py (task_finetune_irtr_f30k_clip_bert, clip32, clip_randaug) "
+        "and meter/modules/meter_utils.py at 14a23be",
+        METER_ARGUMENTS,
+        {
+            **METER_WRITTEN,
+            "lr_factors": (
+                (BRIDGE, 10.0),
+                (CROSS_MODAL, 5.0),
+                # rank_output is not among head_names; itm_score is, and with 0.5 not trained
+                (r"^(trunk\.)?(image|text|types)\.|(^|\.)head\.rank\.", 1.0),
+            ),
         },
     ),
     "point-bert": Published(

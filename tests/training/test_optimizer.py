@@ -1,3 +1,4 @@
+import copy
 import math
 import re
 
@@ -5,8 +6,9 @@ import pytest
 import torch
 from transformers import get_polynomial_decay_schedule_with_warmup
 
-from rectify.rectified import auxiliary, insert
+from rectify.rectified import AuxiliaryModel, auxiliary, insert
 from rectify.runtime import generator
+from rectify.tasks.image_text_retrieval.trunk import PairMeter
 from rectify.training.optimizer import optimizer_and_schedule
 from rectify.training.recipes import Recipe, recipe
 from rectify.trunks.meter import Meter
@@ -161,30 +163,43 @@ def test_the_learning_rate_falls_in_a_straight_line_as_meters_does(vit, last):
     assert rates[:6] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
 
 
-@pytest.mark.parametrize("wrapped", ["vanilla", "insert", "auxiliary"])
-def test_each_tensor_of_meter_learns_at_the_rate_of_its_part(block, wrapped):
+PARTS = {"image": 1, "text": 1, "types": 1, "layers": 5}
+PARTS |= {f"{one}_{kind}": 5 for one in ("image", "text") for kind in ("transform", "pooler")}
+
+
+@pytest.mark.parametrize("wrapped", ["vanilla", "insert", "auxiliary", "head"])
+@pytest.mark.parametrize(
+    ("kind", "name", "head"),
+    [
+        (Meter, "meter", {"hidden": 50, "norm": 50, "output": 50}),
+        (PairMeter, "meter-retrieval", {"rank": 1}),
+    ],
+)
+def test_each_tensor_of_meter_learns_at_the_rate_of_its_part(block, wrapped, kind, name, head):
     """Written out for the published model: which parts METER's code multiplies the rate of."""
     with torch.device("meta"):
-        model = Meter.of({}, answers=3129)
+        model = kind.of({}, answers=3129)
     if wrapped == "insert":
         model = insert(model, block, "end", generator=generator(0))
     if wrapped == "auxiliary":
         model = auxiliary(model, block, generator=generator(0))
-    optimizer, _ = optimizer_and_schedule(model, recipe("meter"), 1)
+    if wrapped == "head":
+        model = AuxiliaryModel(model, None, copy.deepcopy(model.head))
+    optimizer, _ = optimizer_and_schedule(model, recipe(name), 1)
     assert {group["betas"] for group in optimizer.param_groups} == {(0.9, 0.98)}
-    found = by_name(model, recipe("meter"), "lr_scale")
-    assert found.keys() == {name for name, one in model.named_parameters() if one.requires_grad}
-    parts = {"image": 1, "text": 1, "types": 1, "layers": 5}
-    parts |= {f"{one}_{kind}": 5 for one in ("image", "text") for kind in ("transform", "pooler")}
-    parts |= {"hidden": 50, "norm": 50, "output": 50}
-    for name, factor in found.items():
-        path = name.removeprefix("trunk.").removeprefix("head.").split(".")
-        expected = 10 if name.startswith("bridge.") else parts[path[0]]
-        assert factor == expected, name
-    decays = by_name(model, recipe("meter"), "weight_decay")
-    for name, one in model.named_parameters():
-        if one.requires_grad:
-            assert decays[name] == (0.0 if one.ndim == 1 else 0.01), name
+    grouped = [one for group in optimizer.param_groups for one in group["params"]]
+    trained = {key: one for key, one in model.named_parameters() if one.requires_grad}
+    assert len(grouped) == len(trained)
+    assert {id(one) for one in grouped} == {id(one) for one in trained.values()}
+    found = by_name(model, recipe(name), "lr_scale")
+    assert found.keys() == trained.keys()
+    for key, factor in found.items():
+        path = key.removeprefix("trunk.").removeprefix("head.").split(".")
+        expected = 10 if key.startswith("bridge.") else {**PARTS, **head}[path[0]]
+        assert factor == expected, key
+    decays = by_name(model, recipe(name), "weight_decay")
+    for key, one in trained.items():
+        assert decays[key] == (0.0 if one.ndim == 1 else 0.01), key
 
 
 @pytest.mark.parametrize("wrapped", ["vanilla", "insert", "auxiliary"])
