@@ -28,6 +28,8 @@ CALTECH = Model("caltech256", "Caltech 256", 0)
 BAR = Model("bar", "BAR", 0)
 ARGOVERSE = Model("argoverse", "Argoverse", 0)
 MMTRANSFORMER = Model("mmtransformer", "mmTransformer", 2_208_989)
+FLICKR30K = Model("flickr30k", "Flickr30k", 0)
+METER = Model("meter", "METER", 320_209_921)
 FORECASTS = {"minADE": "min_ade", "minFDE": "min_fde", "MR": "miss_rate"}
 UNPRINTED = {("min_ade", 1): 9.0, ("min_fde", 1): 9.0, ("miss_rate", 1): 0.9}
 INSERTED = {"variant": "insert", "language": LLAMA, "layer": 31, "position": "end"}
@@ -183,6 +185,20 @@ def forecasting(table: str, row: str, model: Model, **settings: object) -> Run:
     )  # fmt: skip
 
 
+def retrieving(table: str, row: str, **settings: object) -> Run:
+    """Return a run on Flickr30k that finds what a row prints, and half of the texts."""
+    shares = {
+        int(cell.column.name.partition("@")[2]): cell.value / 100
+        for cell in printed(table).cells
+        if cell.row == Label(row) and cell.column.group.startswith(FLICKR30K.title)
+    }
+    return Run(
+        FLICKR30K, METER, lambda *_: 0.0, lambda *_: 1e-3, task="image_text_retrieval",
+        scores={(f"recall_at_{k}", 0): share for k, share in shares.items()},
+        parts={"texts": {(f"recall_at_{k}", 0): 0.5 for k in shares}}, **settings,
+    )  # fmt: skip
+
+
 def pang(table: str) -> list[Run]:
     """Return the runs of a table of Pang et al., from its printed rows and column heads."""
     theirs, runs = printed(table), []
@@ -191,6 +207,9 @@ def pang(table: str) -> list[Run]:
         for group in dict.fromkeys(column.group for column in theirs.columns):
             if group.startswith(ARGOVERSE.title):
                 runs.append(forecasting(table, row.name, MMTRANSFORMER, **_inserted(added)))
+                continue
+            if group.startswith(FLICKR30K.title):
+                runs.append(retrieving(table, row.name, **_inserted(added)))
                 continue
             percent = {
                 PANG_NAMES[cell.column.name]: cell.value

@@ -140,7 +140,10 @@ def write_run(root: Path, run: Run, seeds: Sequence[int]) -> Path:
         write_table(GSNR, gsnr, place / "gsnr.csv", SOURCE)
         write_table(SCORES, _scores(run, seed), place / "scores.csv", SOURCE)
         scored = (
-            DataFrame({"item": range(100), **{f"{m}@{k}": v for (m, k), v in run.scores.items()}})
+            DataFrame(
+                {"item": range(100)}
+                | {f"{m}@{k}" if k else m: v for (m, k), v in run.scores.items()}
+            )
             if run.scores
             else items(run.accuracy(seed, "test"), run.accuracy(seed, "k"), run.k)
         )
@@ -151,7 +154,7 @@ def write_run(root: Path, run: Run, seeds: Sequence[int]) -> Path:
 def _followed(run: Run, seed: int) -> list[tuple[str, float]]:
     """Return the metrics that a history has of each epoch."""
     if run.scores:
-        return [(metric, value) for (metric, k), value in run.scores.items() if k == 1]
+        return [(metric, value) for (metric, k), value in run.scores.items() if k < 2]
     return [("accuracy", run.accuracy(seed, "test"))]
 
 

@@ -17,7 +17,9 @@ from tests.helpers import printed, synthetic
 from tests.helpers.printed import INSERTED, LONG, SHORT, SSV2, exactly, pang
 from tests.helpers.synthetic import LLAMA, VITS, Model, Run
 
-TABLES = [f"pang_table{name}" for name in ("1", "2", "3", "6", "_a", "_b", "_c", "_d")]
+TABLES = [
+    f"pang_table{name}" for name in ("1", "2", "3", "5a_retrieval", "6", "_a", "_b", "_c", "_d")
+]
 OTHER = Model("llama-13b", "LLaMA-13B", 1.3e10)
 
 

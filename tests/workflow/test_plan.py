@@ -41,18 +41,18 @@ def test_the_grid_of_pang_et_al_is_a_page_of_its_own(project: Path) -> None:
         "table 2": 6 * 2,  # six sets of clouds, with and without
         "table 4": 2 * 2,  # two models
         "forecasts": 1,  # the second path
-        "table 5a": 2,
+        "table 5a": 2 + 2,  # questions, and retrieval
         "table 3": 6,  # two ViTs, two layers
         "tables 6 and A": 2 + 4,  # MLP and tuned; the same and vanilla, frozen with 100 epochs
-        "table B": 1 + 2 + 3 * 2 + 2,  # the random block; it and the MLP for all but images
+        "table B": 1 + 2 + 3 * 2 + 2 + 2,  # the random block; it and the MLP for all but images
         "table C": 5,
         "table D": 3,  # head, middle, and two layers
         "filtering of clouds": 2,  # on a second path; all else is in tables 2 and B
         "figure 2": 4 + 4,  # its last layers are those of tables D and C
     }
     assert jobs["train"] == jobs["evaluate"] == 3 * sum(runs.values())
-    assert (jobs["table"], jobs["figure"], jobs["page"]) == (10, 8, 1)
-    sets = 3 + 6 + 1 + 1 + 1  # images and clips, clouds, traffic, questions, pairs
+    assert (jobs["table"], jobs["figure"], jobs["page"]) == (11, 8, 1)
+    sets = 3 + 6 + 1 + 2 + 1  # images and clips, clouds, traffic, questions and captions, pairs
     assert (jobs["prepare_data"], jobs["prepare_shift"]) == (sets, 4)
     both = planned(project, "all", "pang")
     shared = 5  # Table 2 is a part of Table C

@@ -1,4 +1,4 @@
-"""Table 5a of Pang et al. through the reader of VQAv2, on generated files; and drawn questions."""
+"""Table 5a of Pang et al. through its readers, on generated files; and drawn questions."""
 
 import json
 from pathlib import Path
@@ -7,17 +7,19 @@ import pandas as pd
 import pytest
 from safetensors import safe_open
 
+from rectify.demo.captions import captions
 from rectify.demo.questions import questions
 from rectify.results.declared import GSNR, SCORES
 from rectify.results.tables import read_note, read_table
 from rectify.tasks.visual_question_answering.prepare import prepare
 from rectify.tasks.visual_question_answering.settings import Settings
-from tests.helpers import question_trees
+from tests.helpers import caption_trees, question_trees
 from tests.workflow.project import ROOT, copy_project, warm
 
 CONFIG = ("demo-pang.yaml", "tests/questions.yaml")
 RESULTS = Path("results") / "questions"
 SIZES = {"train_scenes": 30, "test_scenes": 9}
+RETRIEVAL = ("pang_table5a_retrieval", "retrieval")
 VARIANTS = {
     "vanilla": "vanilla",
     "insert": "insert_llama-m_layer-3_end",
@@ -32,6 +34,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     overlay = ROOT / "tests" / "questions.yaml"
     (project / "tests" / "questions.yaml").write_bytes(overlay.read_bytes())
     question_trees.write(project / "data" / "vqav2", questions(**SIZES))
+    drawn = captions(image_size=56, train_items=8, test_items=6)
+    caption_trees.write(project / "data" / "flickr30k", "flickr30k", drawn)
     start = question_trees.write_starts(
         project / "models" / "meter", image_size=56, patch_size=28, words=64
     )
@@ -39,7 +43,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prepare("toy", Settings.model_validate(keys), None, 1).words.save(
         f"{start / 'roberta' / 'tokenizer.json'}"
     )
-    said = warm(project, "--configfile", *CONFIG, "--", "pang_table5a", "questions")
+    said = warm(project, "--configfile", *CONFIG, "--", "pang_table5a", "questions", *RETRIEVAL)
     assert said.returncode == 0, said.stdout[-4000:]
     return project
 
@@ -102,3 +106,35 @@ def test_files_and_drawings_are_the_same_questions(finished: Path) -> None:
     )
     assert files.drop(columns="source").equals(drawn.drop(columns="source"))
     assert files["source"].iloc[5] == "train2014/COCO_train2014_000000000007.jpg"
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_caption_finds_its_image_among_all_and_every_image_its_captions(
+    finished: Path, variant: str
+) -> None:
+    place = place_of(finished, "flickr30k", variant)
+    scores = read_table(SCORES, place / "scores.csv").set_index(["set", "metric"])
+    items = pd.read_parquet(place / "predictions.parquet")
+    assert len(items) == 30
+    for name, count in (("test", 30), ("texts", 6)):
+        recalls = [scores.loc[(name, f"recall_at_{k}")] for k in (1, 5, 10)]
+        assert {row["items"] for row in recalls} == {count}
+        shares = [row["value"] for row in recalls]
+        assert shares == sorted(shares)
+        assert all(round(count * share) == pytest.approx(count * share) for share in shares)
+        if name == "test":
+            means = [items[f"recall_at_{k}"].mean() for k in (1, 5, 10)]
+            assert shares == pytest.approx(means, rel=1e-6)
+            assert shares[2] == 1  # there are six
+    gsnr = read_table(GSNR, place / "gsnr.csv")
+    assert set(gsnr["block"]) == {0, 1}
+    assert (gsnr["noise"] > 0).all()
+
+
+def test_recall_is_next_to_the_printed_one(finished: Path) -> None:
+    cells = pd.read_csv(finished / RESULTS / "tables" / "pang_table5a_retrieval.csv")
+    kinds = cells["kind"].value_counts().to_dict()
+    assert kinds["value"] == 2 * 6 + 3
+    assert kinds["gain"] == 6
+    assert kinds["item test"] == 3  # scores of single images are not kept
+    assert set(cells["group"]) == {"Flickr30k"}
