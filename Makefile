@@ -16,6 +16,9 @@ LOCKING := pip compile --universal --python-version 3.11 --fork-strategy fewest 
 # Rules call `python`; it must be the one that holds the package. (Not for `setup`: .venv has no pip.)
 WITH_ENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
 
+# Where it is set, every process compiles our modules and tests anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup packages demo demo-pang test test-fast check smoke bench bench-test lock clean

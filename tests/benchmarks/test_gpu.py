@@ -6,6 +6,7 @@ import torch
 from benchmarks import gpu, gpu_checks
 from benchmarks.paired import Options
 from rectify.gsnr.moments import GradientMoments
+from tests.helpers.processes import spawn_forks
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +43,8 @@ def test_a_wrong_sum_does_not_hold(monkeypatch):
     assert gpu_checks._verdict(error, most) == "NO"
 
 
-def test_a_resumed_training_and_one_of_two_processes_hold():
+def test_a_resumed_training_and_one_of_two_processes_hold(monkeypatch):
+    monkeypatch.setattr(gpu_checks.multiprocessing, "spawn", spawn_forks)
     rows = {what: (error, most) for what, error, most in gpu_checks._training(torch.device("cpu"))}
     assert rows["a resumed training's weights"] == (0, 0)
     error, most = rows["two processes' weights"]

@@ -13,18 +13,22 @@ import pytest
 
 from rectify.cluster import warm
 from rectify.cluster.warm import server
-from rectify.commands.warm import SERVER
 from tests.helpers.records import resolve
 
 pytestmark = pytest.mark.slow
 
 HANGS_SECONDS = 600
+# A server that imports nothing beforehand: it is there at once.
+SERVE = (
+    "from rectify.__main__ import run; from rectify.cluster import warm\n"
+    "warm.PRELOADED = (); warm.serve(run)"
+)
 
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """Return the address of a server that runs during the tests of this file."""
-    with server(SERVER) as socket:
+    with server((sys.executable, "-c", SERVE)) as socket:
         yield socket
 
 
@@ -133,11 +137,7 @@ def test_without_a_server_the_caller_says_so(tmp_path: Path) -> None:
     assert said.stderr.count("\n") == 1
 
 
-# `rectify warm` whose server imports nothing beforehand: it is there at once.
-SERVE = (
-    "from rectify.__main__ import run; from rectify.cluster import warm\n"
-    "warm.PRELOADED = (); warm.serve(run)"
-)
+# `rectify warm` with that server
 BARE = (
     "import sys; from rectify.__main__ import main; from rectify.commands import warm\n"
     f"warm.SERVER = (sys.executable, '-c', {SERVE!r})\n"

@@ -73,9 +73,10 @@ def test_the_papers_numbers_as_a_table(capsys):
     assert [cell[:6] for cell in cells["flops"]] == ["8,501,", "90,112", "90,112", "8,501,"]
 
 
-def test_speed_is_measured_where_it_is_asked_for(capsys):
-    small = (*SMALL, "--image-size", "32", "--classes", "10", "--threads", "1", "--time")
-    assert main(["cost", *small, "--json"]) == 0
+def test_speed_is_measured_where_it_is_asked_for(folder, capsys):
+    models = ("--vision", "vit_tiny_patch16_224", "--language", f"{folder}", "--position", "6")
+    small = ("--image-size", "32", "--classes", "10", "--threads", "1", "--time")
+    assert main(["cost", *models, *small, "--json"]) == 0
     variants = json.loads(capsys.readouterr().out)["variants"]
     assert [list(row) for row in variants] == [COST.names] * len(VARIANTS)
     assert all(row["training_images_per_second"] > 0 for row in variants)

@@ -99,9 +99,8 @@ def test_each_corruption_has_five_severities_of_the_same_items(sets):
     assert set(sets["test-c/jpeg/1"].sources) <= set(sets["test"].sources)
 
 
-def test_fewer_corrupted_images_are_some_of_all():
-    few = glyphs_reader.read(train_drawings=1, corrupted=25)
-    every = glyphs_reader.read(train_drawings=1)
+def test_fewer_corrupted_images_are_some_of_all(sets):
+    few, every = glyphs_reader.read(train_drawings=1, corrupted=25), sets
     for name in ("test-c/jpeg/1", "test-c/pixelate/5"):
         assert few[name].labels.tolist() == list(range(0, 100, 4))
         assert few[name].sources == every[name].sources[::4]

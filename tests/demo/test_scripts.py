@@ -49,6 +49,7 @@ def test_the_test_shows_characters_that_training_does_not(sets: dict[str, ImageS
     assert len(test) == pytest.approx(0.05 * (len(train) + len(test)), abs=1)
 
 
+@pytest.mark.slow
 def test_the_seed_decides_every_pixel(sets: dict[str, ImageSet]) -> None:
     again, other = read(faces=1), read(faces=1, seed=1)
     for split, images in sets.items():

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from rectify import rectified
 from rectify.controls import CONTROLS
 from rectify.gsnr.moments import GradientMoments
+from rectify.results.declared import GSNR_MODES
 from rectify.runtime import generator
 from rectify.trunks.kinds import as_trunk
 from tests.helpers.moments import BOTH_MODES, assert_close, batch, loop, per_sample, vit
@@ -56,14 +57,16 @@ def exact_norm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LlamaRMSNorm, "forward", forward)
 
 
-@BOTH_MODES
 @pytest.mark.usefixtures("exact_norm")
 @pytest.mark.parametrize(
-    ("variant", "control", "position"),
+    ("variant", "control", "position", "mode"),
     [
-        ("vanilla", "frozen", "end"),
-        ("insert", "frozen", "middle"),
-        *(pytest.param(*place, marks=pytest.mark.slow) for place in OTHERS),
+        *(("vanilla", "frozen", "end", mode) for mode in GSNR_MODES),
+        *(("insert", "frozen", "middle", mode) for mode in GSNR_MODES),
+        *(
+            pytest.param(*place, mode, marks=pytest.mark.slow)
+            for place, mode in zip(OTHERS, itertools.cycle(GSNR_MODES), strict=False)
+        ),
     ],
 )
 def test_the_moments_of_every_variant_and_position(

@@ -1,24 +1,28 @@
 """`rectify` command lines and scripts in processes of their own, without the seconds of imports.
 
 Each is a fork of one process that has imported everything, so it computes what a fresh process
-would, and it has a process id that signals can be sent to.
+would, and it has a process id that signals can be sent to. Another fork is a warm process, of
+which the `rectify` jobs of a workflow are forks.
 """
 
+import atexit
 import functools
 import multiprocessing
 import os
+import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import connection, context, forkserver
 from pathlib import Path
 
 import pytest
 
 from rectify.__main__ import run
-from rectify.cluster.warm import PRELOADED
+from rectify.cluster.warm import LISTENER, PRELOADED, serve
 
 HANGS_SECONDS = 600
 KEPT_OUT = ("RECTIFY_WARM", "RECTIFY_TRACEBACK")
@@ -75,6 +79,30 @@ def run_scripts(script: str, arguments: Sequence[Sequence[str]]) -> list[str]:
         return [output.read_text() for output in outputs]
 
 
+def spawn_forks(function: Callable, args: Sequence[object], nprocs: int) -> None:
+    """Be ``torch.multiprocessing.spawn``, whose processes take seconds to import torch."""
+    from torch import multiprocessing as processes
+
+    _forks()
+    processes.start_processes(function, args, nprocs, start_method="forkserver")
+
+
+@functools.cache
+def warm_address() -> str:
+    """Return the address of a warm process, for RECTIFY_WARM; it ends with this process."""
+    folder = Path(tempfile.mkdtemp(prefix="rectify-"))
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(f"{folder / 'warm'}")
+    listener.listen()
+    reader, writer = _forks().Pipe(duplex=False)
+    _forks().Process(target=_serve, args=(listener, reader), daemon=True).start()
+    listener.close()
+    reader.close()
+    atexit.register(shutil.rmtree, folder)
+    atexit.register(writer.close)  # which it waits for, and which is referred to here until then
+    return f"{folder / 'warm'}"
+
+
 @functools.cache
 def _forks() -> context.ForkServerContext:
     """Start the process that imports everything, once."""
@@ -112,6 +140,15 @@ def _run(
     os.environ.clear()
     os.environ.update(environment)
     sys.exit(run(words))
+
+
+def _serve(listener: socket.socket, life: connection.Connection) -> None:
+    """Become the warm process, which lives as long as the other end of ``life``."""
+    os.dup2(life.fileno(), 0)
+    life.close()
+    sys.stdin = os.fdopen(0)
+    os.environ[LISTENER] = f"{listener.detach()}"
+    serve(run)
 
 
 def _run_script(script: str, arguments: list[str], output: str) -> None:

@@ -63,7 +63,9 @@ def _forks() -> subprocess.Popen:
     program = (sys.executable, str(Path(__file__).resolve()))
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     process = subprocess.Popen(program, cwd="/", start_new_session=True, **pipes)
-    atexit.register(_end, process)
+    for pipe in (process.stdin, process.stdout):
+        atexit.register(pipe.close)
+    atexit.register(_end, process)  # before them: the last one is called first
     return process
 
 

@@ -1,7 +1,9 @@
 """The helper that runs command lines as forks: the same answers as fresh processes."""
 
+import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 from rectify.cluster.presence import lease
 from tests.helpers.processes import run_rectify
 from tests.helpers.records import resolve
+from tests.slurm.cluster import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 RESOLVE = resolve("glyphs_vit-s_vanilla")
@@ -46,3 +49,20 @@ def test_a_signal_that_nobody_handles_ends_the_fork(tmp_path: Path) -> None:
         done = run_rectify(words, tmp_path, signal_after=("waiting for", signal.SIGKILL))
     assert done.returncode == -signal.SIGKILL
     assert f"waiting for process {os.getpid()} on" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_warm_process_runs_a_command_and_ends_with_the_process_that_asked(
+    tmp_path: Path,
+) -> None:
+    asked = "from tests.helpers.processes import warm_address; print(warm_address()); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", asked], cwd=ROOT, **pipes) as asking:
+        address = asking.stdout.readline().strip()
+        words = [sys.executable, "-m", "rectify", *RESOLVE]
+        warm = os.environ | {"RECTIFY_WARM": address}
+        subprocess.run(words, cwd=tmp_path, env=warm, check=True)
+        assert (tmp_path / "config.json").exists()
+        asking.kill()
+    with socket.socket(socket.AF_UNIX) as client:
+        wait_until(lambda: client.connect_ex(address) == errno.ECONNREFUSED, "its end")

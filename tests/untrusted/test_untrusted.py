@@ -17,7 +17,7 @@ from rectify.commands import prepare_data
 from rectify.language.files import tensor_shapes
 from rectify.tensors import load_pickle, mapped_tensors
 from rectify.trunks.videomae import IGNORED
-from tests.workflow.project import BIN, ROOT, call, copy_project
+from tests.workflow.project import BIN, ROOT, call, copy_project, warm
 
 PLACEHOLDER = re.compile(r"\{([a-z_.]+)(:q)?\}")
 NUMBERS = {"threads", "wildcards.layer", "wildcards.seed", "params.seeds", "params.k"}
@@ -151,10 +151,7 @@ def test_paths_and_titles_reach_no_shell(tmp_path):
         f"{results}/data/digits/manifest.csv",
         f"{results}/runs/digits_vit-64_vanilla/config.json",
     )
-    done = call(
-        project,
-        *("snakemake", "--cores", "1", "--configfile", "demo.yaml", "mine.yaml", "--", *targets),
-    )
+    done = warm(project, "--configfile", "demo.yaml", "mine.yaml", "--", *targets)
     assert done.returncode == 0, done.stdout[-3000:]
     assert all((project / target).is_file() for target in targets)
     assert not list(project.rglob("pwned"))
@@ -177,7 +174,7 @@ def test_paths_reach_no_shell_of_a_cluster(tmp_path):
     made = ("data/digits/manifest.csv", "runs/digits_vit-64_vanilla/config.json")
     configs = ("--configfile", "demo.yaml", "mine.yaml", "--")
     wanted = [f"{results}/{one}" for one in made]
-    done = call(project, "snakemake", "--cores", "1", *configs, *wanted)
+    done = warm(project, *configs, *wanted)
     assert done.returncode == 0, done.stdout[-3000:]
     wanted = f"{results}/runs/digits_vit-64_vanilla/seed-0/history.csv"
     path = ("env", f"PATH={tools}:{BIN}:{os.environ['PATH']}")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.helpers.processes import warm_address
 from tests.helpers.snakemakes import run_snakemake
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,14 +70,20 @@ def call(project: Path, *command: str, seconds: int = 600) -> subprocess.Complet
 
 
 def warm(project: Path, *options: str, seconds: int = 900) -> subprocess.CompletedProcess:
-    """Run snakemake in the copy, its jobs as forks of one process."""
-    words = ("python", "-m", "rectify", "warm", "snakemake", "--cores", "2")
-    return call(project, *words, *options, seconds=seconds)
+    """Run snakemake in the copy, whose modules are those of the tests; its jobs are forks."""
+    words = ("--cores", "2", "--scheduler", "greedy", *options)  # the other one starts a solver
+    variables = environment(project) | {"RECTIFY_WARM": warm_address()}
+    return run_snakemake(words, project, variables, seconds)
 
 
 def planned(project: Path, *options: str) -> dict[str, int]:
     """Return the number of jobs by rule in a dry run, without the rules that only gather."""
     said = call(project, "snakemake", "-n", "--quiet", "rules", "--cores", "1", *options)
     assert said.returncode == 0, said.stdout
-    rows = re.findall(r"^(\S+) +(\d+)$", said.stdout.partition("Job stats:")[2], re.MULTILINE)
+    return counted(said.stdout)
+
+
+def counted(said: str) -> dict[str, int]:
+    """Return the number of jobs by rule that a dry run has said, likewise."""
+    rows = re.findall(r"^(\S+) +(\d+)$", said.partition("Job stats:")[2], re.MULTILINE)
     return {rule: int(count) for rule, count in rows if rule not in ("total", "all")}
