@@ -10,8 +10,8 @@ from tests.slurm.workflow import TINY, copy_workflow, finish, said, start
 from tests.workflow.project import call
 
 RESULTS = Path("results") / "tiny"
-TABLES = [f"table{number}" for number in range(1, 7)]
-FIGURES = [f"figure{number}" for number in range(2, 6)]
+TABLES = ("table1", "table3", "table6", "controls", "cost")
+FIGURES = ("table3", "figure2", "figure4", "figure5", "pang_figure4")
 RUN = "scenes_vit-64-patch7_vanilla"
 
 
@@ -40,9 +40,9 @@ def row_of(cluster: Cluster, project: Path, comment: str) -> list[str]:
 
 
 def test_every_table_figure_and_the_page_are_there(finished: Path) -> None:
-    for table in (*TABLES, "controls"):
+    for table in TABLES:
         assert (finished / RESULTS / "tables" / f"{table}.csv").stat().st_size > 0
-    for figure in ("table3", *FIGURES):
+    for figure in FIGURES:
         assert (finished / RESULTS / "figures" / f"{figure}.png").stat().st_size > 0
     assert (finished / RESULTS / "report" / "index.html").stat().st_size > 100_000
 
