@@ -36,8 +36,8 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
 def start(threads: int, gpus: int = 0) -> torch.device:
     """Fix the number of threads, make torch deterministic, and return the device to use.
 
-    A process that torchrun started joins the others and takes a device of its own; the threads
-    are divided among them.
+    A process that torchrun or srun started joins the others and takes a device of its own; the
+    threads are divided among those of a machine.
 
     Args:
         threads: CPU threads of this job.
@@ -96,6 +96,11 @@ def summed(values: Tensor) -> Tensor:
     if process()[1] > 1:
         torch.distributed.all_reduce(values)
     return values
+
+
+def wait_for_all(device: torch.device) -> None:
+    """Wait until every process that trains together is here."""
+    summed(torch.zeros(1, device=device)).item()
 
 
 @contextlib.contextmanager

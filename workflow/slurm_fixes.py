@@ -43,6 +43,7 @@ def apply() -> None:
     keep_jobs_on_controller_outage(plugin)
     see_jobs_that_ended(plugin)
     warn_every_training(plugin)
+    divide_gpus_evenly(plugin)
     report_groups_that_were_refused(plugin.Executor)
     cancel_every_job(plugin.Executor)
     submit_only_while_slurm_answers(plugin.Executor)  # outside of it: the wait ends by Ctrl-C
@@ -130,6 +131,24 @@ def warn_every_training(plugin: ModuleType) -> None:
         return f"{call} {slurm.SIGNAL}" if is_training and "--signal" not in call else call
 
     plugin.get_submit_command = get_submit_command
+
+
+def divide_gpus_evenly(plugin: ModuleType) -> None:
+    """Ask for as many GPUs on each of a job's nodes.
+
+    The plugin asks for their sum alone, which SLURM divides as GPUs are free.
+    """
+    original = plugin.set_gres_string
+
+    @functools.wraps(original)
+    def set_gres_string(job: AnyJob) -> str:
+        asked, nodes, gpus = original(job), job.resources.get("nodes"), job.resources.get("gpu")
+        if not gpus or nodes in (None, 1):
+            return asked
+        model = f"{job.resources.gpu_model}:" if job.resources.get("gpu_model") else ""
+        return f"{asked} --gpus-per-node={model}{gpus // nodes}"
+
+    plugin.set_gres_string = set_gres_string
 
 
 def keep_jobs_on_controller_outage(plugin: ModuleType) -> None:

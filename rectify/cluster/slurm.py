@@ -49,6 +49,16 @@ def training_minutes(gpus: int) -> int:
     return 2_880 if gpus else 60
 
 
+def tasks(nodes: int) -> dict[str, int | str]:
+    """Return the resources by which a training starts the processes of several nodes itself.
+
+    With ``mpi`` the plugin starts the command on the first node, outside of a step, so that its
+    own srun has all that the job was given. ``tasks`` is then one for each node, and none for
+    each GPU.
+    """
+    return {"mpi": "srun", "tasks": nodes, "tasks_per_gpu": 0} if nodes > 1 else {}
+
+
 def begin(folder: Path, results: str, is_alone: bool) -> list[Job]:
     """Prepare a run that submits jobs from ``folder``; return the leftovers that it cancelled.
 

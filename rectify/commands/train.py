@@ -17,7 +17,7 @@ import argparse
 import os
 from pathlib import Path
 
-from rectify.arguments import add_machine, natural
+from rectify.arguments import add_machine, natural, positive
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--masks", type=Path)
     parser.add_argument("--seed", type=natural, required=True)
     parser.add_argument("--processes", type=natural, default=1, help="that share each batch: GPUs")
+    parser.add_argument("--nodes", type=positive, default=1, help="of this SLURM job, that do")
     add_machine(parser)
     parser.add_argument("--states", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
@@ -48,7 +49,10 @@ def run(args: argparse.Namespace) -> int:
     if processes.is_launched():  # the process that launched this one has the lease
         return _train(args)
     with lease(args.states / "lease"):
-        status = _train(args) if args.processes <= 1 else processes.launch("train", args)
+        if args.nodes > 1:
+            status = processes.launch_on_nodes("train", args)
+        else:
+            status = _train(args) if args.processes <= 1 else processes.launch("train", args)
     if status == os.EX_TEMPFAIL:
         slurm.try_requeue()
     return status
@@ -58,7 +62,7 @@ def _train(args: argparse.Namespace) -> int:
     from rectify.cluster.presence import PROGRESS
     from rectify.experiment.outlined import outlining
     from rectify.experiment.run import read_run
-    from rectify.runtime import start
+    from rectify.runtime import start, wait_for_all
     from rectify.training.run import Files, Training, complete
 
     settings = read_run(args.config)
@@ -66,4 +70,6 @@ def _train(args: argparse.Namespace) -> int:
     device = start(args.threads, args.gpus)
     options = outlining(settings, args.data, args.masks)
     options |= {"threads": args.threads, "events": args.tensorboard}
-    return complete(Training(settings, args.seed, files, device=device, **options))
+    status = complete(Training(settings, args.seed, files, device=device, **options))
+    wait_for_all(device)  # else the end of one ends the first while it still writes
+    return status

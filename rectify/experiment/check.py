@@ -56,13 +56,13 @@ def check_run(config: Config, run: Run, recipe: Recipe) -> None:
         ValueError: One line that names the key, what must hold and what was got.
     """
     samples = recipe.batch_size * recipe.augment_repeats
-    processes = max(1, config.device_gpus)
-    if samples % (processes * recipe.accumulate * (1 + recipe.mixes)):
+    nodes = f"device_nodes {config.device_nodes} times " if config.device_nodes > 1 else ""
+    if samples % (config.processes * recipe.accumulate * (1 + recipe.mixes)):
         mixed = ", each even for Mixup" if recipe.mixes else ""
         raise ValueError(
-            f"config: training.batch_size: a batch of {run.name} must divide into device_gpus "
-            f"{processes} times accumulate {recipe.accumulate} parts{mixed}, got {samples} "
-            "samples. Change one of them."
+            f"config: training.batch_size: a batch of {run.name} must divide into {nodes}"
+            f"device_gpus {max(1, config.device_gpus)} times accumulate {recipe.accumulate} parts"
+            f"{mixed}, got {samples} samples. Change one of them."
         )
 
 

@@ -130,7 +130,7 @@ def forecast(
     trained = [words for rule, words in jobs if rule == TRAIN]
     trainings = [clock.expected(Run.parse(one["run"]), int(one["seed"])) for one in trained]
     others = Counter(rule for rule, _ in jobs if rule != TRAIN)
-    return Forecast(trainings, others, card, max(1, plan.config.device_gpus))
+    return Forecast(trainings, others, card, plan.config.processes)
 
 
 class Clock:
@@ -164,7 +164,7 @@ class Clock:
         if speed is None and modelled is None:
             return unknown._replace(note=note)
         samples = recipe.batch_size * recipe.augment_repeats
-        steps, gpus = items // recipe.batch_size, max(1, config.device_gpus)
+        steps, gpus = items // recipe.batch_size, config.processes
         if speed is not None:
             seconds = steps * samples / speed
         else:
@@ -198,7 +198,7 @@ class Clock:
             return own, "own run"
         for pattern, speed in self.speeds.items_per_second.items():
             if fnmatchcase(run.name, pattern):
-                return speed * max(1, self.plan.config.device_gpus), "given"
+                return speed * self.plan.config.processes, "given"
         return None, "unknown"
 
     @cached_property

@@ -294,7 +294,10 @@ class Config(Closed):
     seeds: Several[Annotated[int, Field(ge=0)]] = Field(description="Training seeds.")
     threads: PositiveInt = Field(1, description="CPU threads of a training job.")
     device_gpus: Annotated[int, Field(ge=0)] = Field(
-        0, description="GPUs of a training job, all on one node; 0 trains on the CPU."
+        0, description="GPUs of a training job, on each of its nodes; 0 trains on the CPU."
+    )
+    device_nodes: PositiveInt = Field(
+        1, description="Nodes that share a training; several need SLURM."
     )
     data: dict[Name, SerializeAsAny[Entry]] = Field(description="Data sets by name.")
     visions: dict[Name, Vision] = Field(description="Vision models by name.")
@@ -324,6 +327,11 @@ class Config(Closed):
         {}, description="Pages beside that of `all`, whose tables and figures are not in it."
     )
 
+    @property
+    def processes(self) -> int:
+        """Processes that share a training: one for each GPU, or one on each node without."""
+        return self.device_nodes * max(1, self.device_gpus)
+
     @field_validator("data", mode="before")
     @classmethod
     def _by_task(cls, value: object) -> object:
@@ -345,6 +353,13 @@ class Config(Closed):
     def _is_a_recipe(cls, value: dict[str, object]) -> dict[str, object]:
         recipe_from(value)
         return value
+
+    @model_validator(mode="after")
+    def _gives_each_process_a_thread(self) -> "Config":
+        if self.device_nodes > 1 and self.threads < self.device_gpus:
+            least = f"device_gpus, {self.device_gpus}, on several device_nodes"
+            raise ValueError(f"threads must be at least {least}, got {self.threads}")
+        return self
 
 
 def _entry(name: object, entry: object) -> object:

@@ -459,6 +459,34 @@ def test_every_training_is_warned(rule: str, call: str, expected: str) -> None:
     assert own.get_submit_command(job, {}, settings=None) == expected
 
 
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        ({"gpu": 8, "nodes": 2}, " --gpus=8 --gpus-per-node=4"),
+        ({"gpu": 8, "nodes": 2, "gpu_model": "a100"}, " --gpus=a100:8 --gpus-per-node=a100:4"),
+        ({"gpu": 8, "nodes": 1}, " --gpus=8"),
+        ({"gpu": 1}, " --gpus=1"),
+        ({"gpu": 0, "nodes": 2}, ""),
+    ],
+)
+def test_each_node_of_a_job_has_as_many_gpus(resources: dict, expected: str) -> None:
+    own = types.SimpleNamespace(set_gres_string=plugin.set_gres_string)
+    slurm_fixes.divide_gpus_evenly(own)
+    job = types.SimpleNamespace(resources=Resources(resources))
+    assert own.set_gres_string(job) == expected
+
+
+def test_the_plugin_still_asks_for_the_sum_of_gpus_alone() -> None:
+    job = types.SimpleNamespace(resources=Resources({"gpu": 8, "nodes": 2}))
+    assert plugin.set_gres_string(job) == " --gpus=8"
+
+
+class Resources(dict):
+    """Resources as Snakemake's: by ``get``, or as attributes."""
+
+    __getattr__ = dict.__getitem__
+
+
 def wait_for(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + 10
     while not condition():
@@ -473,7 +501,7 @@ def test_all_fixes_are_applied_once() -> None:
         "from snakemake.scheduling.job_scheduler import JobScheduler\n"
         "from workflow import slurm_fixes\n"
         "places = lambda: (JobScheduler._schedule_reevalutation, JobScheduler._handle_error,"
-        " p.get_submit_command,"
+        " p.get_submit_command, p.set_gres_string,"
         " p.query_job_status, p.Executor.run_job, p.Executor.cancel,"
         " p.Executor.next_seconds_between_status_checks, j.Executor.format_job_exec)\n"
         "before = places(); slurm_fixes.apply(); once = places(); slurm_fixes.apply()\n"

@@ -113,7 +113,8 @@ def test_a_training_takes_its_items_its_tests_and_its_measured_steps() -> None:
 
 @pytest.mark.parametrize(("gpus", "slices"), [(1, 1), (2, 1), (4, 2), (2, 8)])
 def test_small_passes_wait_for_the_processor(gpus: int, slices: int) -> None:
-    how = plan(gsnr__batches=1, device_gpus=gpus, data__cifar100__training__accumulate=slices)
+    nodes = {"device_gpus": gpus // 2, "device_nodes": 2} if gpus > 1 else {"device_gpus": gpus}
+    how = plan(gsnr__batches=1, **nodes, data__cifar100__training__accumulate=slices)
     rates = Clock(how, load(None), "H100", invented).rates
     item, trunk = (rates.seconds(flops, False).training for flops in (LAYER, TRUNK))
     now, least, passed = 0.0, 256 / 7645, 256 // (gpus * slices)

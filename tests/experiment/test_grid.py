@@ -544,6 +544,7 @@ PATCHES = (
         ),
         ("training.accumulate", 3, "must divide into device_gpus 1 times accumulate 3 parts, each"),
         ("device_gpus", 7, "must divide into device_gpus 7 times accumulate"),
+        ("device_nodes", 7, "must divide into device_nodes 7 times device_gpus 1 times accumulate"),
         ("training.warmup_epochs", 10**4, "warmup_epochs must be below epochs"),
         ("training.batch_size", 129, "batch_size must be even with Mixup"),
         ("similarity.pairs", "cifar100", "must be a data set of task pairs, got cifar100"),

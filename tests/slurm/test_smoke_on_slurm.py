@@ -1,5 +1,8 @@
 """`snakemake --profile slurm all` on a real SLURM."""
 
+import json
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,7 +10,7 @@ import pytest
 from rectify.cluster import slurm
 from tests.slurm.cluster import Cluster, wait_until
 from tests.slurm.workflow import TINY, copy_workflow, finish, said, start
-from tests.workflow.project import call
+from tests.workflow.project import ROOT, call
 
 RESULTS = Path("results") / "tiny"
 TABLES = ("table1", "table3", "table6", "controls", "cost")
@@ -60,22 +63,53 @@ def test_a_training_has_a_gpu_and_its_name_says_what_it_is(
     assert len(list(logs.glob("*.log"))) == 1
 
 
-def test_a_training_on_two_gpus_is_two_processes_on_one_node(
+def test_two_gpus_are_two_processes_on_one_node_or_on_two_bit_by_bit(
     finished: Path, cluster: Cluster
 ) -> None:
-    (finished / "two.json").write_text('{"device_gpus": 2}')
-    folder = RESULTS / "runs" / RUN / "seed-1"
-    options, configs = ("--printshellcmds",), (*TINY, "two.json")
-    target = str(folder / "summary.json")
-    head = start(finished, cluster, target, configs=configs, options=options)
-    assert finish(head, finished) == 0, said(finished)[-4000:]
-    training = f"rule_train_wildcards_{RUN}_1"
-    resources, *_ = row_of(cluster, finished, training)
-    assert "gres/gpu=2" in resources
-    assert "node=1" in resources.split(",")
-    assert "rectify train" in said(finished)
-    assert "--processes 2 " in said(finished)
-    assert (finished / folder / "gsnr.csv").stat().st_size > 0
+    target, weights = RESULTS / "runs" / RUN / "seed-1" / "summary.json", []
+    for gpus, nodes in ((2, 1), (1, 2)):
+        shutil.rmtree(finished / target.parent, ignore_errors=True)
+        asked = {"device_gpus": gpus, "device_nodes": nodes}
+        (finished / "asked.json").write_text(json.dumps(asked))
+        options, configs = ("--printshellcmds",), (*TINY, "asked.json")
+        head = start(finished, cluster, f"{target}", configs=configs, options=options)
+        assert finish(head, finished) == 0, said(finished)[-4000:]
+        assert f"--processes 2 --gpus 2 --nodes {nodes} " in said(finished)
+        files = (finished / target.with_name(name) for name in ("gsnr.csv", "model.safetensors"))
+        weights.append([file.read_bytes() for file in files])
+    assert weights[0] == weights[1]
+    chosen = ("-nP", "-S", "now-1hours", "-o", "comment,alloctres,nnodes,ntasks,jobname")
+    jobs = wait_until(lambda: _with_steps(cluster.run("sacct", *chosen), RUN + "_1"), "both jobs")
+    (first, *_), (second, *steps) = jobs
+    for resources, nodes in ((first, 1), (second, 2)):
+        assert {"gres/gpu=2", f"node={nodes}"} < set(resources[1].split(","))
+    assert [step[2:4] for step in steps if step[4] == "sh"] == [["2", "2"]]
+
+
+def _with_steps(text: str, wildcards: str) -> list[list[list[str]]] | None:
+    """Return a training's two jobs, once both have ended: its row, and those of its steps."""
+    rows = [row.split("|") for row in text.splitlines()]
+    first = [number for number, row in enumerate(rows) if row[4].startswith(slurm.PREFIX)]
+    spans = zip(first, [*first[1:], len(rows)], strict=True)
+    jobs = [rows[start:stop] for start, stop in spans if rows[start][0].endswith(wildcards)]
+    return jobs if len(jobs) == 2 else None
+
+
+def test_a_process_that_fails_on_one_of_two_nodes_ends_the_job_in_one_line(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    failing = "import os, time\nif rank := os.environ.get('RANK'):\n    "
+    failing += "os._exit(3) if rank == '1' else time.sleep(600)\n"
+    (tmp_path / "sitecustomize.py").write_text(failing)
+    words = {name: tmp_path / name for name in ("config", "data", "states", "output")}
+    words |= {"seed": 0, "threads": 1, "processes": 2, "nodes": 2}
+    options = " ".join(f"--{name} {value}" for name, value in words.items())
+    command = f"PYTHONPATH={tmp_path}:{ROOT} exec {sys.executable} -m rectify train {options}"
+    (tmp_path / "job").write_text(f"#!/bin/sh\n{command}\n")
+    asked = ("--nodes=2", "--ntasks=2", "--mem=1000", f"--output={tmp_path}/log")
+    cluster.run("sbatch", "--wait", *asked, f"{tmp_path}/job", check=False)
+    *_, last = (tmp_path / "log").read_text().splitlines()
+    assert last == "rectify.processes process 1 on node n2 ended first, with status 3"
 
 
 def test_tables_figures_and_settings_never_wait_in_the_queue(

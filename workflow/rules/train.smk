@@ -69,10 +69,11 @@ rule train:
         "../../envs/rectify.yaml"
     threads: THREADS
     resources:
+        **slurm.tasks(NODES),
         mem_mb=memory(32_000 if GPUS else 3_000),
         runtime=slurm.training_minutes(GPUS),  # it resumes, so more is not asked for
-        gpu=GPUS,
-        nodes=1,
+        gpu=GPUS * NODES,
+        nodes=NODES,
         slurm_extra=slurm.SIGNAL,
     params:
         folder=subpath(output.history, parent=True),
@@ -85,8 +86,8 @@ rule train:
     shell:
         "exec python -m rectify train --config {input.config:q} --data {params.data:q}"
         " {params.layer:q} {params.masks:q} --seed {wildcards.seed} --threads {threads}"
-        " --processes {resources.gpu} --gpus {resources.gpu} --states {params.states:q}"
-        " {params.events:q} --output {params.folder:q} > {log:q} 2>&1"
+        " --processes {resources.gpu} --gpus {resources.gpu} --nodes {resources.nodes}"
+        " --states {params.states:q} {params.events:q} --output {params.folder:q} > {log:q} 2>&1"
 
 
 rule evaluate:
