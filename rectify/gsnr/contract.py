@@ -193,11 +193,19 @@ def sums_of_tokens(
 
 
 def norms_of_products(
-    inputs: Float[Tensor, "samples *tokens dim_in"], delta: Float[Tensor, "samples *tokens dim_out"]
+    inputs: Float[Tensor, "samples *tokens dim_in"],
+    delta: Float[Tensor, "samples *tokens dim_out"],
+    has_bias: bool = False,
 ) -> Float[Tensor, " samples"]:
-    """Return the squared norms of a weight's gradients that is multiplied with each token."""
+    """Return the squared norms of a weight's gradients that is multiplied with each token.
+
+    Args:
+        inputs: What went into the layer.
+        delta: Gradient by what came out.
+        has_bias: Whether they are those of the weight and the bias together.
+    """
     by_token = (values.reshape(len(delta), -1, values.shape[-1]) for values in (inputs, delta))
-    return squared_norms(*by_token)
+    return squared_norms(*by_token, has_bias)
 
 
 def norms_of_tokens(

@@ -130,29 +130,33 @@ def chunked_sums(
 def squared_norms(
     inputs: Float[Tensor, "samples tokens dim_in"],
     delta: Float[Tensor, "samples tokens dim_out"],
+    has_bias: bool = False,
 ) -> Float[Tensor, " samples"]:
     """Return the squared norm of each ``G_i``, by the cheaper of two exact ways.
 
     It is the sum over pairs of tokens ``t, s`` of ``(a_t . a_s) (delta_t . delta_s)``, which takes
     ``tokens^2 (dim_in + dim_out)`` multiplications where ``G_i`` itself takes
-    ``tokens dim_in dim_out``.
+    ``tokens dim_in dim_out``. A bias is one more input, which is 1: it adds 1 to each
+    ``a_t . a_s``.
 
     Args:
         inputs: What went into the layer; taken to the precision of ``delta``.
         delta: Gradient of the loss by what came out. A float16 one is multiplied in float32.
+        has_bias: Whether the gradient of a bias belongs to ``G_i``.
     """
     inputs, delta = _same_precision(inputs, delta)
     if not delta.is_cuda:
         inputs, delta = _without_idle_tokens(inputs, delta)
     (dim_out, dim_in), chunk, wide = _plan(inputs, delta, None)
     if delta.shape[1] * (dim_in + dim_out) <= dim_in * dim_out:
-        products = torch.bmm(inputs, inputs.mT).mul_(torch.bmm(delta, delta.mT))
-        return products.sum((1, 2), dtype=wide)
+        products = torch.bmm(inputs, inputs.mT).add_(int(has_bias))
+        return products.mul_(torch.bmm(delta, delta.mT)).sum((1, 2), dtype=wide)
     parts = [
         torch.linalg.vector_norm(torch.bmm(of_delta.mT, of_inputs), dim=(1, 2), dtype=wide)
         for of_inputs, of_delta in zip(inputs.split(chunk), delta.split(chunk), strict=True)
     ]
-    return torch.cat(parts).square()
+    norms = torch.cat(parts).square()
+    return norms + delta.sum(1, dtype=wide).square().sum(1) if has_bias else norms
 
 
 def partition_sums(

@@ -149,6 +149,10 @@ def test_both_ways_to_the_norms_of_a_product_give_the_same(sizes: tuple[int, int
     inputs, delta = numbers(tokens, dim_in), numbers(tokens, dim_out) + 1
     expected = [(own.T @ seen).square().sum() for own, seen in zip(delta, inputs, strict=True)]
     assert torch.allclose(squared_norms(inputs, delta), torch.stack(expected), rtol=1e-12)
+    ones = torch.cat([inputs, torch.ones_like(inputs[..., :1])], 2)
+    expected = [(own.T @ seen).square().sum() for own, seen in zip(delta, ones, strict=True)]
+    of_both = squared_norms(inputs, delta, has_bias=True)
+    assert torch.allclose(of_both, torch.stack(expected), rtol=1e-12)
 
 
 @pytest.mark.parametrize("small", [1, 2, 3])

@@ -52,9 +52,9 @@ class Linear(LayerType):
         inputs: Float[Tensor, "samples *tokens dim_in"],
         delta: Float[Tensor, "samples *tokens dim_out"],
     ) -> Float[Tensor, " samples"]:
-        of_weight = norms_of_products(inputs, delta) if "weight" in names else 0
-        of_bias = norms_of_tokens(delta, module.bias) if "bias" in names else 0
-        return of_weight + of_bias
+        if "weight" in names:
+            return norms_of_products(inputs, delta, has_bias="bias" in names)
+        return norms_of_tokens(delta, module.bias)
 
     @contextlib.contextmanager
     def tap(self, module: nn.Linear, gather: Gather) -> Iterator[None]:
