@@ -56,3 +56,13 @@ def test_as_many_jobs_run_at_once_as_there_are_gpus(
     if together == 1:
         ordered = sorted(spans)
         assert all(one[1] <= other[0] for one, other in itertools.pairwise(ordered))
+
+
+def test_several_nodes_are_refused_without_a_cluster(project: Path) -> None:
+    (project / "three.smk").write_text(RULES)
+    (project / "mine.yaml").write_text("device_nodes: 2\n")
+    words = ("--snakefile", "three.smk", "--cores", "1", "--configfile", "demo.yaml", "mine.yaml")
+    said = call(project, "snakemake", *words, "--", "three")
+    assert said.returncode == 1
+    assert "config: device_nodes must be 1 on one machine, got 2. Use `snakemake" in said.stdout
+    assert not (project / "0.txt").exists()

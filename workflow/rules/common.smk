@@ -105,6 +105,11 @@ def begin():
             for job in cancelled:
                 logger.info(f"Cancelled SLURM job {job.number} of an earlier run: {job.what}")
     elif workflow.local_exec:
+        if NODES > 1:
+            raise WorkflowError(
+                f"config: device_nodes must be 1 on one machine, got {NODES}. "
+                "Use `snakemake --profile slurm`."
+            )
         share_gpus()
 
 
