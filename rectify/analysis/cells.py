@@ -25,6 +25,7 @@ from rectify.analysis.published import (
 from rectify.analysis.statistics import holm, interval, summary
 from rectify.results.declared import CELLS
 
+NO_RUN = "-"
 BEST = "best"  # key of a frame's attributes: places of the best numbers
 Value = str | float | int
 Cell = dict[str, Value]
@@ -117,7 +118,7 @@ def _cells(spec: TableSpec, frame: DataFrame) -> Iterator[Cell]:
         of_row = chosen(frame, row.where)
         for column_index, column in enumerate(spec.columns):
             runs = chosen(of_row, column.where)
-            _check_one_run(spec.name, runs)
+            run = _only_run(spec.name, runs)
             for metric in column.shows:
                 if row.shows is not None and metric not in row.shows:
                     continue
@@ -126,7 +127,8 @@ def _cells(spec: TableSpec, frame: DataFrame) -> Iterator[Cell]:
                     place = {"row_index": row_index, "column_index": column_index}
                     labels = {"row": row.label, "group": column.group, "column": column.label}
                     theirs = _comparable(spec.printed, row, column, metric)
-                    yield {**place, **labels, **_numbers(metric, values, theirs)}
+                    numbers = _numbers(metric, values, theirs)
+                    yield {**place, **labels, **numbers, "run": run}
 
 
 def _best(spec: TableSpec, frame: DataFrame) -> list[list[int]]:
@@ -195,10 +197,12 @@ def _is_treated(runs: DataFrame) -> bool:
     return "variant" not in runs or bool((runs["variant"] != "vanilla").all())
 
 
-def _check_one_run(table: str, runs: DataFrame) -> None:
+def _only_run(table: str, runs: DataFrame) -> str:
+    """Return the name of the run that a cell shows; - of rows that are no runs."""
     names = list(runs["run"].unique()) if "run" in runs else []
     if len(names) > 1:
         raise ValueError(
             f"{table}: a cell must show one run, got {' and '.join(names)}. "
             "Leave one of them out, or name the factor in which they differ."
         )
+    return names[0] if names else NO_RUN

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pandas as pd
 from pandas import DataFrame, Series
 
-from rectify.analysis.cells import ColumnSpec, RowSpec, TableSpec, fill
+from rectify.analysis.cells import NO_RUN, ColumnSpec, RowSpec, TableSpec, fill
 from rectify.analysis.checks import check_some
 from rectify.analysis.collect import Results
 from rectify.analysis.factors import FROZEN, title, titles, values
@@ -127,6 +127,7 @@ def _with_quoted(cells: DataFrame, quoted: Printed) -> DataFrame:
                 "paper_column": f"{cell.column}",
                 "seeds": 0,
                 "text": NO_CELL,
+                "run": NO_RUN,
                 **dict.fromkeys(("mean", "std", "low", "high", "difference"), math.nan),
             }
             for label, cell in found.items()

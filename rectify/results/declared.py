@@ -276,5 +276,6 @@ CELLS = Table(
         Column("difference", "float64", "scale x unit", "mean minus paper", True),
         Column("paper_row", "str", "-", "row of the paper's table that it is compared with"),
         Column("paper_column", "str", "-", "column of the paper's table"),
+        Column("run", "str", "-", "run that the number is of, or - of several"),
     ),
 )

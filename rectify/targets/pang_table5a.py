@@ -6,6 +6,7 @@ from typing import Literal
 import pandas as pd
 from pandas import DataFrame
 
+from rectify.analysis.cells import NO_RUN
 from rectify.analysis.collect import Results
 from rectify.analysis.findings import Finding, count_gains
 from rectify.analysis.inserted import inserted_table, of_frozen
@@ -52,7 +53,7 @@ def _with_floor(cells: DataFrame, results: Results) -> DataFrame:
     floors = [100 * runs.loc[head["group"], names[head["column"]]] for _, head in heads.iterrows()]
     nothing = dict.fromkeys(("std", "low", "high", "paper", "difference"), math.nan)
     row = {"row_index": cells["row_index"].max() + 1, "row": FLOOR, "mean": floors, **nothing}
-    floor = heads.assign(**row, paper_row="-", paper_column="-")
+    floor = heads.assign(**row, paper_row="-", paper_column="-", run=NO_RUN)
     return pd.concat([cells, floor], ignore_index=True)
 
 

@@ -120,3 +120,12 @@ def test_several_tests_over_items_are_corrected_for_their_number() -> None:
     texts = [ours_text([row for _, row in cells[cells["row"] == name].iterrows()]) for name in "ac"]
     assert texts == ["p = 0.020 (Holm p = 0.040)", "p = 0.010 (Holm p = 0.030)"]
     assert "Holm p: corrected for the 3 tests of the table" in note(cells)
+
+
+def test_a_cell_names_its_run_and_rows_that_are_no_runs_have_none() -> None:
+    frame = runs(late=[0.7, 0.72], early=[0.1])
+    rows = RowSpec("late", {"place": "late"}), RowSpec("early", {"place": "early"})
+    cells = fill(spec(*rows), frame)
+    assert list(cells["run"]) == [*["late"] * 2, *["early"] * 2]
+    nameless = fill(spec(*rows), frame.drop(columns="run"))
+    assert set(nameless["run"]) == {"-"}

@@ -22,7 +22,7 @@ def cells(*rows: tuple) -> DataFrame:
     full = [
         (names.index(row), columns.index((group, column)), row, group, column, kind,
          units.get(kind, "-"), 1.0, mean, math.nan, low, high, 3, "too few runs", math.nan,
-         math.nan, "-", "-")
+         math.nan, "-", "-", "-")
         for row, group, column, kind, mean, low, high in rows
     ]  # fmt: skip
     return DataFrame(full, columns=CELLS.names)

@@ -25,12 +25,12 @@ HEAD = (0, 0, "zeta", "Set", "acc@1", "value", "%", 1.0)
 NONE = (math.nan, math.nan)  # no interval
 ROWS = [
     (1, 0, "alpha & <b>", "Set", "acc@1", "value", "%", 1.0, 64.0, math.nan, *NONE, 1, "-",
-     math.nan, math.nan, "-", "-"),
-    (*HEAD, 63.456, 0.314, *NONE, 2, "-", 71.62, -8.164, "ViT-S", "CIFAR-100: acc@1"),
+     math.nan, math.nan, "-", "-", "-"),
+    (*HEAD, 63.456, 0.314, *NONE, 2, "-", 71.62, -8.164, "ViT-S", "CIFAR-100: acc@1", "-"),
     (0, 0, "zeta", "Set", "acc@1", "gain", "points", 1.0, -1.5, 0.2, *NONE, 2, "-", 0.5, -2.0,
-     "ViT-S", "-"),
+     "ViT-S", "-", "-"),
     (0, 1, "zeta", "Set", "GSNR", "value", "1", 1e-2, 2.5, 0.1, *NONE, 2, "-", 0.00128, 2.49872,
-     "ViT-S", "CIFAR-100: GSNR"),
+     "ViT-S", "CIFAR-100: GSNR", "-"),
 ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ def cells(*rows: tuple) -> DataFrame:
     columns = list(dict.fromkeys(row[1] for row in rows))
     full = [
         (names.index(row), columns.index(column), row, *column, *kind, mean, std,
-         math.nan, math.nan, seeds, "-", paper, mean - paper, "r", "c")
+         math.nan, math.nan, seeds, "-", paper, mean - paper, "r", "c", "-")
         for row, column, *kind, mean, std, seeds, paper in rows
     ]  # fmt: skip
     return DataFrame(full, columns=CELLS.names)
