@@ -7,7 +7,7 @@ losses of the last epoch and the best of all epochs from ``history.csv``, and GS
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -124,7 +124,7 @@ class Results:
                 **_last_losses(history),
                 **_mean_gsnr(place),
             }
-            for settings, place, history in self._places()
+            for settings, place, history in self._places
         ]
         return DataFrame(rows) if rows else DataFrame(columns=list(SETTINGS))
 
@@ -142,7 +142,7 @@ class Results:
             read_table(GSNR, place / "gsnr.csv")
             .join(_main_loss(history), "epoch")
             .assign(**settings)
-            for settings, place, history in self._places()
+            for settings, place, history in self._places
         ]
         return _stacked(parts, [*SETTINGS, *columns])
 
@@ -153,7 +153,7 @@ class Results:
         Raises:
             ValueError: If a file is missing, or a run has not reached its last epoch.
         """
-        parts = [history.assign(**settings) for settings, _, history in self._places()]
+        parts = [history.assign(**settings) for settings, _, history in self._places]
         return _stacked(parts, [*SETTINGS, *HISTORY.names])
 
     def items(self, run: str, seed: int) -> DataFrame:
@@ -190,7 +190,7 @@ class Results:
         """
         parts = [
             read_table(FILTERING, place / "filtering.csv").assign(**settings)
-            for settings, place, _ in self._places()
+            for settings, place, _ in self._places
         ]
         return _stacked(parts, [*SETTINGS, *FILTERING.names])
 
@@ -203,7 +203,7 @@ class Results:
         """
         return [
             Maps(Series(settings), _arrays(place / "maps.safetensors"))
-            for settings, place, _ in self._places()
+            for settings, place, _ in self._places
             if settings["seed"] == self.seeds[0]
         ]
 
@@ -273,15 +273,18 @@ class Results:
         both = {f"{first.name}_{LAST}": scores[first.name], f"{first.name}_{BEST}": best}
         return {**scores, **both, first.name: both[f"{first.name}_{self.report}"]}
 
-    def _places(self) -> Iterator[tuple[dict[str, Value], Path, DataFrame]]:
-        """Yield settings, folder and history of each run and seed, all of them finished."""
+    @cached_property
+    def _places(self) -> list[tuple[dict[str, Value], Path, DataFrame]]:
+        """Settings, folder and history of each run and seed, all of them finished."""
+        places = []
         for folder in map(Path, self.folders):
-            settings, epochs = _settings(folder)
+            settings, epochs = settings_of(folder)
             for seed in self.seeds:
                 place = folder / f"seed-{seed}"
                 history = read_table(HISTORY, place / "history.csv")
                 _check_finished(history, epochs, place)
-                yield {**settings, "seed": seed}, place, history
+                places.append(({**settings, "seed": seed}, place, history))
+        return places
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
@@ -298,7 +301,7 @@ def _stacked(parts: list[DataFrame], columns: list[str]) -> DataFrame:
     return pd.concat(parts, ignore_index=True)[columns] if parts else DataFrame(columns=columns)
 
 
-def _settings(folder: Path) -> tuple[dict[str, Value], int]:
+def settings_of(folder: Path) -> tuple[dict[str, Value], int]:
     """Return what distinguishes a run and how it is called, and its number of epochs."""
     config, labels = read_json(folder / "config.json"), read_json(folder / "labels.json")
     data, vision, language = labels["data"], labels["vision"], labels["language"] or {}

@@ -1,11 +1,13 @@
 """Curves of trainings: one for each run, through the means of its seeds."""
 
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pandas import DataFrame, Series
 
-from rectify.analysis import drawing, style
+from rectify.analysis import charts, drawing, style
+from rectify.analysis.charts import Shown, Spec
 from rectify.analysis.checks import check_some, only
 from rectify.analysis.collect import Results
 from rectify.analysis.drawing import Drawn
@@ -26,6 +28,9 @@ COLUMNS = (
     Column("main_loss", "float64", "nats", "loss of the plain path, mean over the epoch"),
 )
 DASHES = ("-", "--", ":", "-.")
+LENGTHS: tuple[list[int], ...] = ([1, 0], [6, 3], [2, 2], [6, 2, 2, 2])  # the same, of a chart
+OVER = ("epoch", "main_loss")
+AT_EPOCH = "over == 'epoch'"
 
 
 def gsnr_curves(results: Results, target: str, over: str) -> Drawn:
@@ -54,17 +59,93 @@ def gsnr_curves(results: Results, target: str, over: str) -> Drawn:
     values.insert(1, "label", values["run"].map(labels))
     with style.look():
         drawn, (axes,) = drawing.panels(style.COLUMN, 2.6)
-        curves: dict[str, int] = defaultdict(int)
-        for run, settings in runs.iterrows():
-            colour = colour_of(settings)
-            dashes = DASHES[curves[colour] % len(DASHES)]
-            curves[colour] += 1
+        for run, (colour, dashes) in zip(runs.index, looks_of(runs), strict=True):
             rows = values[(values["run"] == run) & (values["estimator"] == results.estimator)]
-            curve(axes, rows, (over, "gsnr"), {"color": colour, "linestyle": dashes}, labels[run])
+            look = {"color": colour, "linestyle": DASHES[dashes]}
+            curve(axes, rows, (over, "gsnr"), look, labels[run])
         axes.set_ylabel(f"GSNR ({results.estimator})")
         axes.set_title(f"{gsnr['data_title'].iloc[0]}, {drawing.seeds(gsnr)}")
         drawn.legend(*axes.get_legend_handles_labels(), loc="outside lower center")
     return Drawn(drawn, values)
+
+
+def gsnr_chart(shown: Shown, over: str) -> Spec:
+    """Return the curves of `gsnr_curves` for a reader, who chooses the estimator and the abscissa.
+
+    A curve leads to the page of its run.
+
+    Args:
+        shown: The values of the figure, and their runs.
+        over: What is to the right at first: ``epoch`` or ``main_loss``.
+    """
+    curves = shown.runs.loc[shown.values["run"].unique()]
+    curves = curves.iloc[(curves["variant"] != "vanilla").argsort(kind="stable")]
+    estimators = list(shown.values["estimator"].unique())
+    hover = {"label": "run", "epoch": "epoch", "gsnr": "GSNR", "main_loss": "training loss (nats)"}
+    layers = charts.seeds_and_means(
+        keys=("run", "label", "page", "epoch"),
+        numbers=("gsnr", "main_loss"),
+        encoding=_channels(curves),
+        before=[{"filter": "datum.estimator == estimator"}, charts.looked_up(curves, "run")],
+        after=[{"calculate": f"{AT_EPOCH} ? datum.epoch : datum.main_loss", "as": "place"}],
+        shown=charts.hover({**hover, "count": "seeds"}, {"gsnr": ".4g", "main_loss": ".4f"}),
+        further={"href": {"field": "page"}},
+    )
+    pick = {"name": "pick", "select": {"type": "point", "fields": ["label"]}, "bind": "legend"}
+    layers[1]["params"] = [pick]
+    return charts.chart(
+        shown.values.drop(columns="label"),
+        layers,
+        params=[
+            charts.select("estimator", estimators, shown.estimator, "estimator", estimators),
+            charts.select(
+                "over", OVER, over, "compared at", ("equal epoch", "equal training loss")
+            ),
+            charts.tick("seeds", "each seed"),
+        ],
+        title={
+            "text": {"expr": f"{AT_EPOCH} ? 'epoch' : 'training loss (nats)'"},
+            "orient": "bottom",
+            "anchor": "middle",
+        },
+    )
+
+
+def _channels(curves: DataFrame) -> Spec:
+    """Return the channels of curves: labels as in the figure, with its colours and dashes."""
+    colours, dashes = zip(*looks_of(curves), strict=True)
+    seen = [charts.SOFT if colour == VARIANTS["vanilla"].colour else colour for colour in colours]
+    lengths, labels = [LENGTHS[place] for place in dashes], list(curves["label"])
+    return {
+        "x": charts.measured(
+            "place",
+            None,
+            scale={"reverse": {"expr": f"!({AT_EPOCH})"}},
+            axis={"tickMinStep": {"expr": f"{AT_EPOCH} ? 1 : 0"}},
+        ),
+        "y": charts.measured("gsnr", "GSNR"),
+        "color": {
+            "field": "label",
+            "title": None,
+            "scale": {"domain": labels, "range": seen},
+            "legend": {"columns": 1},
+        },
+        "strokeDash": {
+            "field": "label",
+            "title": None,
+            "scale": {"domain": labels, "range": lengths},
+        },
+        "opacity": {"condition": {"param": "pick", "value": 1}, "value": 0.15},
+    }
+
+
+def looks_of(runs: DataFrame) -> Iterator[tuple[str, int]]:
+    """Yield colour and dashes, a place in `DASHES`, of each run: dashes tell colours apart."""
+    seen: dict[str, int] = defaultdict(int)
+    for _, run in runs.iterrows():
+        colour = colour_of(run)
+        yield colour, seen[colour] % len(DASHES)
+        seen[colour] += 1
 
 
 def label_of(run: Series) -> str:

@@ -49,15 +49,16 @@ def family(path: Path, suffixes: Sequence[str]) -> list[Path]:
     return paths
 
 
-def downloads(paths: Sequence[Path], folder: Path) -> dict[Path, Download]:
+def downloads(paths: Sequence[Path], folder: Path, taken: int = 0) -> dict[Path, Download]:
     """Return a link to each file.
 
     Args:
         paths: Files, pictures (PNG) among them, which take their room whether linked or not.
         folder: Of the page.
+        taken: Characters of the page that others of its large parts take.
     """
     sizes = {path: path.stat().st_size for path in paths}
-    taken = sum(_coded(size) for path, size in sizes.items() if path.suffix == ".png")
+    taken += sum(_coded(size) for path, size in sizes.items() if path.suffix == ".png")
     links = {}
     for path in sorted(sizes, key=lambda path: (path.suffix == ".png", sizes[path])):
         taken += _coded(sizes[path])

@@ -6,7 +6,7 @@ network, prints, and follows the reader's light or dark setting; so are the file
 as long as they fit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,9 @@ import jinja2
 import pandas as pd
 from pandas import DataFrame, Series
 
-from rectify.analysis import printing
+from rectify.analysis import charts, printing
+from rectify.analysis.cells import NO_RUN
+from rectify.analysis.charts import Spec
 from rectify.analysis.downloads import (
     FIGURE_SUFFIXES,
     TABLE_SUFFIXES,
@@ -26,6 +28,7 @@ from rectify.analysis.downloads import (
 )
 from rectify.analysis.findings import Finding
 from rectify.analysis.overview import jobs, overview, times_of_rules
+from rectify.analysis.runs import Link, Runs, embedded
 from rectify.results.declared import CELLS, LAST
 from rectify.results.tables import read_note, read_table
 
@@ -39,6 +42,9 @@ ABOUT = (
 
 LEAD = ("untrained", "coherence", "table3", "table4", "controls", "selection")
 """Kinds of targets whose first finding is on the first screen: similarity, GSNR, accuracy."""
+
+
+NO_RUNS = Runs()
 
 
 class Entry(NamedTuple):
@@ -56,6 +62,19 @@ class Entry(NamedTuple):
     """What it says of the papers' claims."""
     kind: str = ""
     """Of the target."""
+    chart: Spec | None = None
+    """The figure as one that answers the reader, in the place of the picture."""
+
+    @property
+    def tables(self) -> list[Path]:
+        """The tables behind it: its cells, the values of its figure."""
+        values = [self.picture.with_suffix(".csv")] if self.picture else []
+        return [*([self.table] if self.table else []), *values]
+
+    @property
+    def runs(self) -> list[str]:
+        """The names of the runs that it reads."""
+        return read_note(self.tables[0])["provenance"]["facts"].get("runs", [])
 
 
 class Place(NamedTuple):
@@ -68,6 +87,8 @@ class Place(NamedTuple):
     theirs: str
     difference: str
     compared_with: str
+    run: Link | None
+    """Of the number."""
 
 
 class Row(NamedTuple):
@@ -104,8 +125,11 @@ class Section(NamedTuple):
     caption: str
     table: TableView | None
     picture: Picture | None
+    chart: str
+    """JSON, or nothing."""
     files: dict[str, list[Download]]
     """Of the table and of the figure."""
+    runs: list[Link]
     provenance: dict[str, str]
 
 
@@ -117,6 +141,7 @@ def page(
     credits: Sequence[str] = (),
     folder: Path = Path(),
     command: str = "",
+    runs: Runs = NO_RUNS,
 ) -> str:
     """Return the page.
 
@@ -128,23 +153,28 @@ def page(
         credits: Whose pictures and models are used.
         folder: Where the page will be: links to files that do not fit in it start there.
         command: The words that made the results.
+        runs: Those that have a page of their own.
 
     Raises:
         ValueError: If one of the files is missing.
     """
     finished = jobs(benchmarks)
-    notes = [read_note(path)["provenance"] for entry in entries for path in _tables(entry)]
+    notes = [read_note(path)["provenance"] for entry in entries for path in entry.tables]
     paths = [path for entry in entries for files in _files(entry).values() for path in files]
-    links = downloads(paths, folder)
+    specs = {entry.anchor: embedded(entry.chart) for entry in entries if entry.chart}
+    library = charts.library() if specs else ""
+    links = downloads(paths, folder, taken=len(library) + sum(map(len, specs.values())))
+    pages = {name: Link(*of_run) for name, *of_run in runs.settings[["label", "page"]].itertuples()}
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.from_string(_packaged("page.html.j2")).render(
         title=title,
         about=ABOUT if any(map(_is_compared, entries)) else "",
         style=_packaged("page.css"),
         script=_packaged("page.js"),
+        library=library,
         summary=[(entry, finding) for entry in entries for finding in entry.findings],
         lead=_lead(entries),
-        sections=[_section(entry, links) for entry in entries],
+        sections=[_section(entry, links, pages, specs.get(entry.anchor, "")) for entry in entries],
         overview=overview(notes, finished, command),
         times=list(times_of_rules(finished).itertuples(index=False)),
         jobs=len(finished),
@@ -172,12 +202,6 @@ def _packaged(name: str) -> str:
     return (resources.files("rectify.analysis") / name).read_text(encoding="utf-8")
 
 
-def _tables(entry: Entry) -> list[Path]:
-    """Return the tables behind an entry: its cells, the values of its figure."""
-    values = [entry.picture.with_suffix(".csv")] if entry.picture else []
-    return [*([entry.table] if entry.table else []), *values]
-
-
 def _files(entry: Entry) -> dict[str, list[Path]]:
     """Return the files behind an entry that a reader may want, of its table and its figure."""
     kinds = (
@@ -187,33 +211,38 @@ def _files(entry: Entry) -> dict[str, list[Path]]:
     return {kind: family(path, suffixes) for kind, path, suffixes in kinds if path}
 
 
-def _section(entry: Entry, links: dict[Path, Download]) -> Section:
-    report = read_note(_tables(entry)[0])["provenance"]["facts"].get("report", LAST)
+def _section(
+    entry: Entry, links: dict[Path, Download], pages: Mapping[str, Link], chart: str
+) -> Section:
+    report = read_note(entry.tables[0])["provenance"]["facts"].get("report", LAST)
     first_sentence = f"{entry.caption.partition('. ')[0].rstrip('.')}."
     return Section(
         entry.anchor,
         entry.name,
         entry.title,
         entry.caption,
-        _view(read_table(CELLS, entry.table), report) if entry.table else None,
+        _view(read_table(CELLS, entry.table), report, pages) if entry.table else None,
         _picture(entry.picture, first_sentence) if entry.picture else None,
+        chart,
         {kind: [links[path] for path in paths] for kind, paths in _files(entry).items()},
-        _provenance(_tables(entry)[0]),
+        [pages[name] for name in entry.runs if name in pages],
+        _provenance(entry.tables[0]),
     )
 
 
-def _view(cells: DataFrame, report: str) -> TableView:
+def _view(cells: DataFrame, report: str, pages: Mapping[str, Link]) -> TableView:
     groups = printing.groups(printing.headings(cells))
     is_compared = cells["paper"].notna().any()
     below = "; below: the paper's number and, after Δ, ours less the paper's"
     rows = [
-        Row(line.label, [_place(place) for place in line.places]) for line in printing.lines(cells)
+        Row(line.label, [_place(place, pages) for place in line.places])
+        for line in printing.lines(cells)
     ]
     note = f"{printing.note(cells, report)}{below if is_compared else ''}"
     return TableView(groups, any(group for group, _ in groups), rows, note)
 
 
-def _place(place: list[Series]) -> Place:
+def _place(place: list[Series], pages: Mapping[str, Link]) -> Place:
     compared = [f"{cell['paper_row']}, {cell['paper_column']}" for cell in place]
     value = f"{place[0]['mean']:.9g}" if place and pd.notna(place[0]["mean"]) else ""
     return Place(
@@ -223,6 +252,7 @@ def _place(place: list[Series]) -> Place:
         printing.paper_text(place),
         printing.difference_text(place),
         compared[0] if compared else "",
+        pages.get(place[0]["run"] if place else NO_RUN),
     )
 
 

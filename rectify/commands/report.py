@@ -5,21 +5,26 @@ Reads
     --figures     pictures, <target>.png, with their .pdf, .csv and .csv.json
     --benchmarks  folder of Snakemake's benchmark files
     --config      configuration files to show
+    --runs        run folders: config.json, labels.json and seed-<s>/{history,gsnr,scores}.csv
+    --logs        folder of logs, <rule>/<run>--<seed>.log
     RECTIFY_COMMAND  (a variable) the command line to show, if there is one
 Writes
     --output      the page, one .html file that needs nothing else but files that do not fit in it
+                  next to it, <its name>-runs/ with a page for each run, and their scripts
 """
 
 import argparse
 import logging
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rectify.arguments import COMMAND, picture_path, table_path
+from rectify.arguments import COMMAND, natural, picture_path, table_path
 
 if TYPE_CHECKING:
     from rectify.analysis.page import Entry
+    from rectify.analysis.runs import Runs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,12 +36,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--figures", type=picture_path, nargs="*", default=[], metavar="FILE")
     parser.add_argument("--benchmarks", type=Path, required=True, metavar="DIR")
     parser.add_argument("--config", type=Path, nargs="*", default=[], metavar="FILE")
+    parser.add_argument("--runs", type=Path, nargs="*", default=[], metavar="DIR")
+    parser.add_argument("--seeds", type=natural, nargs="*", default=[], help="of the runs")
+    parser.add_argument("--logs", type=Path, default=Path("logs"), metavar="DIR")
     parser.add_argument("--output", type=Path, required=True)
 
 
 def run(args: argparse.Namespace) -> None:
     """Write the page."""
     from rectify.analysis.page import page
+    from rectify.analysis.runs import Runs
     from rectify.results.files import atomic_path
 
     tables, figures = ({path.stem: path for path in paths} for paths in (args.tables, args.figures))
@@ -45,15 +54,22 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(
             f"report: each file must belong to one of --targets, got {strange[0]}. Name it there."
         )
-    entries = [_entry(name, tables.get(name), figures.get(name)) for name in args.targets]
+    folder, stem = args.output.parent, args.output.stem
+    runs = Runs(args.runs, args.seeds, args.logs, folder / f"{stem}-runs")
+    entries = [_entry(name, tables.get(name), figures.get(name), runs) for name in args.targets]
     given = (args.title, entries, args.benchmarks, args.config, args.credits)
-    text = page(*given, folder=args.output.parent, command=os.environ.get(COMMAND, ""))
-    with atomic_path(args.output) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    text = page(*given, folder=folder, command=os.environ.get(COMMAND, ""), runs=runs)
+    texts = {args.output: text, **dict(runs.files(args.title, args.output.name, entries))}
+    shutil.rmtree(runs.pages, ignore_errors=True)  # those of runs that are no more
+    runs.pages.mkdir(parents=True)
+    for path, content in texts.items():
+        with atomic_path(path) as temporary:
+            temporary.write_text(content, encoding="utf-8")
     logging.getLogger(__name__).info("wrote %s: %d characters", args.output, len(text))
 
 
-def _entry(name: str, table: Path | None, picture: Path | None) -> "Entry":
+def _entry(name: str, table: Path | None, picture: Path | None, runs: "Runs") -> "Entry":
+    from rectify.analysis.charts import Shown
     from rectify.analysis.page import Entry
     from rectify.results.declared import CELLS
     from rectify.results.tables import read_note, read_table
@@ -67,4 +83,8 @@ def _entry(name: str, table: Path | None, picture: Path | None) -> "Entry":
     text, (title, short) = caption(kind, facts.get("note")), titles(name, kind)
     cells = table and read_table(CELLS, table)
     values = picture and read_table(target.VALUES, picture.with_suffix(".csv"))
-    return Entry(name, short, title, text, table, picture, target.findings(cells, values), kind)
+    entry = Entry(name, short, title, text, table, picture, target.findings(cells, values), kind)
+    if values is None or target.chart is None or not set(entry.runs) <= set(runs.settings.index):
+        return entry
+    shown = Shown(values, runs.settings.loc[entry.runs], facts["estimator"])
+    return entry._replace(chart=target.chart(shown))

@@ -30,6 +30,8 @@ CODE = {
         "rectify/analysis/page.html.j2",
         "rectify/analysis/page.css",
         "rectify/analysis/page.js",
+        "rectify/analysis/run.html.j2",
+        "rectify/analysis/charts.js",
     ),
 }
 """By rule: the modules whose code, with what they import, decides what its jobs write."""

@@ -1,7 +1,7 @@
 """From the configuration to the runs: which trainings an experiment, a table or a figure needs."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rectify.controls import CONTROLS, INSERTED
@@ -26,6 +26,7 @@ from rectify.typed import check_known, merge, parse
 
 MAIN_PAGE = "index"  # its file, as web servers expect it
 MAIN_NAMES = ("all", "report")  # what asks for it
+RUN_FILES = ("history.csv", "gsnr.csv", "scores.csv")
 NAMED = ("data", "visions", "languages", "experiments", "targets", "pages")
 """Sections of names, of which one that is null is removed."""
 INPUTS = ("channels", "image_size", "frames", "points")
@@ -133,6 +134,22 @@ def targets(config: Config) -> dict[str, TargetSettings]:
         for suffix, derived in module_of(target.kind).derived(target).items():
             every[f"{name}-{suffix}"] = derived
     return every
+
+
+def run_files(
+    folders: Iterable[str], seeds: Iterable[int], further: Iterable[str] = ()
+) -> Iterator[str]:
+    """Yield what tables, figures and the pages of runs read of runs.
+
+    Args:
+        folders: Of the runs.
+        seeds: Of each.
+        further: Names of further files of each seed.
+    """
+    names = (*RUN_FILES, *further)
+    of_seeds = [f"seed-{seed}/{name}" for seed in seeds for name in names]
+    for folder in folders:
+        yield from (f"{folder}/{name}" for name in ("config.json", "labels.json", *of_seeds))
 
 
 def pages(config: Config) -> dict[str, list[str]]:

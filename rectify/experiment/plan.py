@@ -260,6 +260,15 @@ class Plan:
         """Return the names of the targets of a page, in its order."""
         return self.pages[wildcards.page]
 
+    def page_runs(self, wildcards: OfPage) -> list[str]:
+        """Return the folders of the runs that the targets of a page read."""
+        read = [self.targets[name] for name in self.pages[wildcards.page]]
+        return list(dict.fromkeys(run for one in read for run in self._run_folders(one)))
+
+    def page_run_files(self, wildcards: OfPage) -> list[str]:
+        """Return what the pages of runs are made of."""
+        return list(grid.run_files(self.page_runs(wildcards), self.config.seeds))
+
     def page_title(self, wildcards: OfPage) -> str:
         """Return the title of a page."""
         page = self.config.pages.get(wildcards.page)
@@ -295,16 +304,8 @@ class Plan:
         """Return everything that a table or figure reads."""
         target = self.targets[wildcards.target]
         further = targets.module_of(target.kind).files
-        names = ("history.csv", "gsnr.csv", "scores.csv", "predictions.parquet", *further)
-        runs = [
-            file
-            for folder in self._run_folders(target)
-            for file in (
-                f"{folder}/config.json",
-                f"{folder}/labels.json",
-                *(f"{folder}/seed-{seed}/{name}" for seed in self.config.seeds for name in names),
-            )
-        ]
+        names = ("predictions.parquet", *further)
+        runs = grid.run_files(self._run_folders(target), self.config.seeds, names)
         sets = [self.prepared(name) for name in self._sets(target)]
         return [*runs, *self._similarities(target), *self._costs(target), *sets]
 

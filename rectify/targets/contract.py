@@ -10,7 +10,8 @@ A target is a module of this folder, named as in a configuration, with
     VALUES      the declared table of the values that its figure shows
 
 and, where the defaults of `Target` do not hold, ``needs``, ``similarities``, ``costs``, ``check``,
-``files``, ``draws_items``, ``derived`` and ``findings``. Its caption is ``captions/<name>.rst``.
+``files``, ``draws_items``, ``derived``, ``findings`` and ``chart``. Its caption is
+``captions/<name>.rst``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from typing import Annotated, Literal, Protocol, TypeVar, runtime_checkable
 from pandas import DataFrame
 from pydantic import Field, StringConstraints
 
+from rectify.analysis.charts import Shown, Spec
 from rectify.analysis.collect import Results
 from rectify.analysis.drawing import Drawn
 from rectify.analysis.findings import Finding
@@ -233,3 +235,5 @@ class Target:
     """Further targets that come with it, by what is put behind its name and a hyphen."""
     findings: Callable[[DataFrame | None, DataFrame | None], list[Finding]] = _no_findings
     """What its cells, and the values of its figure, say of the papers' claims."""
+    chart: Callable[[Shown], Spec] | None = None
+    """The figure for a reader of the page, from its values, where it gains by that."""

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 from rectify.analysis import drawing
+from rectify.analysis.charts import Shown, Spec
 from rectify.analysis.collect import Results
-from rectify.analysis.curves import COLUMNS, gsnr_curves
+from rectify.analysis.curves import COLUMNS, gsnr_chart, gsnr_curves
 from rectify.analysis.drawing import Drawn
 from rectify.results.tables import Table
 from rectify.targets.contract import Run, TargetSettings, last_layer, one_each
@@ -48,3 +49,8 @@ def figure(results: Results, _settings: Settings) -> Drawn:
     drawing.whole_numbers(axes, "x")
     axes.set_xlabel("epoch")
     return drawn
+
+
+def chart(shown: Shown) -> Spec:
+    """Return the same for a reader."""
+    return gsnr_chart(shown, "epoch")

@@ -2,8 +2,9 @@
 
 from typing import Literal
 
+from rectify.analysis.charts import Shown, Spec
 from rectify.analysis.collect import Results
-from rectify.analysis.curves import COLUMNS, gsnr_curves
+from rectify.analysis.curves import COLUMNS, gsnr_chart, gsnr_curves
 from rectify.analysis.drawing import Drawn
 from rectify.results.tables import Table
 from rectify.targets import figure2
@@ -41,3 +42,8 @@ def figure(results: Results, _settings: Settings) -> Drawn:
     axes.invert_xaxis()
     axes.set_xlabel("training loss (nats)")
     return drawn
+
+
+def chart(shown: Shown) -> Spec:
+    """Return the same for a reader."""
+    return gsnr_chart(shown, "main_loss")

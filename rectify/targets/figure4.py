@@ -1,9 +1,11 @@
 """Figure 4: similarity of each layer of a language model with each block of a ViT."""
 
+import json
 import textwrap
 from typing import Literal
 
-from rectify.analysis import drawing, style
+from rectify.analysis import charts, drawing, style
+from rectify.analysis.charts import Shown, Spec
 from rectify.analysis.checks import check_some, only
 from rectify.analysis.collect import Results
 from rectify.analysis.drawing import Drawn
@@ -117,3 +119,40 @@ def figure(results: Results, settings: Settings) -> Drawn:
         drawn.colorbar(image, ax=panels, pad=0.02, label=label)
         drawn.suptitle(drawing.seeds(similarity), fontsize=8.5)
     return Drawn(drawn, values[VALUES.names])
+
+
+def chart(shown: Shown) -> Spec:
+    """Return the grid of one language model for a reader, who chooses model and score.
+
+    All models have the same colours for the same values of a score.
+    """
+    values, scores = shown.values, [*SCORES_OF_LAYERS]
+    models = list(values["language"].unique())
+    ends = {name: [values[name].min(), values[name].max()] for name in scores}
+    shades = {"domain": {"expr": f"({json.dumps(ends)})[score]"}}
+    layer = {"field": "language_layer", "type": "ordinal", "title": "layer", "sort": "descending"}
+    names = {"language_layer": "layer", "vision_block": "block", **SCORES_OF_LAYERS}
+    return charts.heat_map(
+        values,
+        {
+            "field": "vision_block",
+            "type": "ordinal",
+            "title": "ViT block",
+            "axis": {"labelAngle": 0},
+        },
+        layer,
+        {"field": "shown", "title": None, "scale": shades},
+        charts.hover(
+            {"language": "model", **names, "chance": "chance of Mutual-KNN", "seeds": "seeds"},
+            dict.fromkeys((*scores, "chance"), ".4f"),
+        ),
+        step=16,
+        transform=[
+            {"filter": "datum.language == language"},
+            {"calculate": "datum[score]", "as": "shown"},
+        ],
+        params=[
+            charts.select("language", models, models[0], "model", models),
+            charts.select("score", scores, scores[0], "score", [*SCORES_OF_LAYERS.values()]),
+        ],
+    )

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pandas import DataFrame
 
-from rectify.analysis import drawing, factors, style
+from rectify.analysis import charts, drawing, factors, style
+from rectify.analysis.charts import Shown, Spec
 from rectify.analysis.collect import Results
 from rectify.analysis.drawing import Drawn
 from rectify.analysis.findings import Finding
@@ -181,3 +182,39 @@ def findings(_cells: DataFrame | None, values: DataFrame) -> list[Finding]:
     texts = [_correlation(one, len(values)) for one in (overall, within)]
     claim = "The more alike a layer is to the adjacent ViT blocks, the more it helps there"
     return [Finding(claim, f"all placements: {texts[0]}; within positions: {texts[1]}.")]
+
+
+def chart(shown: Shown) -> Spec:
+    """Return the same for a reader: layer, position and numbers of the point below the pointer."""
+    places = factors.values(shown.runs, "position")
+    looks = [style.of_position(f"{place}", index) for index, place in enumerate(places)]
+    scale = {"domain": places, "range": [colour for colour, _ in looks]}
+    across = charts.measured("similarity", "similarity with the adjacent ViT blocks")
+    position = {"field": "position", "title": None, "scale": scale}
+    sides = {"x": across, "color": position}
+    names = {"layer": "layer", "position": "position", "similarity": "similarity", "gain": "gain"}
+    numbers = {"least": "least of a seed", "most": "most of a seed"}
+    tooltip = charts.hover(
+        {**names, **numbers, "seeds": "seeds"},
+        {"similarity": ".4f", **dict.fromkeys(("gain", *numbers), "+.3f")},
+    )
+    line = {"type": "rule", "color": charts.SOFT, "aria": False}
+    zero = {"mark": line, "encoding": {"y": {"datum": 0}}}
+    span = {"y": charts.measured("least", "gain over vanilla"), "y2": {"field": "most"}}
+    gain = {"y": charts.measured("gain", "gain over vanilla")}
+    text = {"text": {"field": "layer"}, "color": {"value": charts.INK}}
+    return charts.chart(
+        shown.values,
+        [
+            zero,
+            {"mark": {"type": "rule"}, "encoding": {**sides, **span}},
+            {
+                "mark": {"type": "point", "filled": True, "size": 80, "opacity": 1},
+                "encoding": {**sides, **gain, "tooltip": tooltip},
+            },
+            {
+                "mark": {"type": "text", "dx": 9, "dy": -8, "fontSize": 11},
+                "encoding": {"x": across, **gain, **text},
+            },
+        ],
+    )

@@ -54,6 +54,7 @@ def _errors(cells: DataFrame, results: Results) -> list[DataFrame]:
             error = 100 * math.sqrt(share * (1 - share) / captions)
             nothing = dict.fromkeys(("std", "low", "high", "paper", "difference"), math.nan)
             row = {"row": ERROR, "row_index": cells["row_index"].max() + 1, "mean": error}
+            row["run"] = first["run"]
             own = {**head.to_dict(), **row, **nothing, "paper_row": "-", "paper_column": "-"}
             found.append(DataFrame([own], columns=cells.columns))
     return found

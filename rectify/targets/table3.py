@@ -5,8 +5,9 @@ from typing import Literal
 import pandas as pd
 from pandas import DataFrame
 
-from rectify.analysis import drawing, style
+from rectify.analysis import charts, drawing, style
 from rectify.analysis.cells import ColumnSpec, RowSpec, TableSpec, fill
+from rectify.analysis.charts import Shown, Spec
 from rectify.analysis.checks import only, with_layer, with_one_layer
 from rectify.analysis.collect import Results
 from rectify.analysis.drawing import Drawn
@@ -16,6 +17,7 @@ from rectify.analysis.items import with_comparisons
 from rectify.analysis.layout import name_of
 from rectify.analysis.metrics import ACCURACY
 from rectify.analysis.published import LANGUAGE, Label, labels, match_names, printed_for
+from rectify.analysis.statistics import format_spread
 from rectify.results.tables import Column, Table
 from rectify.targets.contract import TargetSettings, one_each
 from rectify.typed import Name, Several
@@ -105,6 +107,24 @@ def figure(results: Results, _settings: Settings) -> Drawn:
         axes.set_title(f"{drawing.setting(runs)}{baseline}, {drawing.seeds(runs)}")
         drawn.colorbar(image, ax=axes, pad=0.02, label="acc@1 (%)")
     return Drawn(drawn, shown)
+
+
+def chart(shown: Shown) -> Spec:
+    """Return the heat map for a reader: what the table says of the cell below the pointer."""
+    places = {name: text.capitalize() for name, text in titles(shown.runs, "position").items()}
+    values = shown.values
+    texts = [format_spread(*cell, 2) for cell in zip(values["mean"], values["std"], strict=True)]
+    cells = values.assign(place=values["position"].map(places), text=texts)
+    names = {"place": "position", "layer": "layer", "text": "acc@1 (%) over seeds"}
+    return charts.heat_map(
+        cells,
+        {"field": "layer", "type": "ordinal", "title": "layer", "axis": {"labelAngle": 0}},
+        {"field": "place", "type": "nominal", "title": "position", "sort": [*places.values()]},
+        {"field": "mean", "title": "acc@1 (%)"},
+        charts.hover({**names, "seeds": "seeds"}),
+        step=44,
+        text=charts.written("text", "mean", values["mean"]),
+    )
 
 
 def findings(cells: DataFrame, _values: DataFrame | None) -> list[Finding]:

@@ -2,6 +2,7 @@
 
 import base64
 import html.parser
+import json
 import math
 import re
 from pathlib import Path
@@ -9,10 +10,13 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
+from rectify.analysis.charts import library
 from rectify.analysis.findings import Finding
 from rectify.analysis.page import Entry, page
+from rectify.analysis.runs import Runs
 from rectify.results.declared import CELLS
 from rectify.results.tables import write_table
+from tests.helpers import synthetic
 
 SOURCE = {
     "commit": "0123456789ab",
@@ -244,3 +248,37 @@ def test_a_missing_file_is_named_in_one_line(
         page(**inputs)
     assert name in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_numbers_and_figures_lead_to_the_pages_of_their_runs(
+    inputs: dict[str, object], tmp_path: Path
+) -> None:
+    accuracy = {"accuracy": lambda seed, test: 0.5, "gsnr": lambda *place: 0.1}
+    run = synthetic.Run(synthetic.Model("a", "A", 1), synthetic.VITS["ViT-S"], **accuracy)
+    folder = synthetic.write_run(tmp_path, run, [0])
+    rows = [(*row[:-1], folder.name if row[5] == "value" else "-") for row in ROWS]
+    source = {**SOURCE, "facts": {"seeds": [0], "runs": [folder.name, "of another page"]}}
+    for name in ("table5", "figure2"):
+        write_table(CELLS, rows, tmp_path / f"{name}.csv", source)
+    runs = Runs([folder], [0], pages=tmp_path / "report" / "index-runs")
+    parts = Parts(page(**inputs, folder=tmp_path / "report", runs=runs))
+    address = f"index-runs/{folder.name}.html"
+    led = [attributes for tag, attributes in parts.tags if attributes.get("href") == address]
+    assert [link.get("class") for link in led] == ["run"] * 3 + [
+        None
+    ] * 2  # three cells with a number
+    assert parts.words.count("Its 1 runs") == 2
+    assert "of another page" not in [a.get("title") for _, a in parts.tags]
+
+
+def test_a_chart_is_in_the_page_with_what_draws_it_and_its_picture(
+    inputs: dict[str, object],
+) -> None:
+    first, second = inputs["entries"]
+    spec = {"title": "a </script> & b", "data": {"values": "x\n1\n"}}
+    text = page(**{**inputs, "entries": [first, second._replace(chart=spec)]})
+    (found,) = re.findall(r'<script type="application/json">(.*?)</script>', text)
+    assert json.loads(found) == spec
+    assert text.count(library()) == 1
+    assert text.count("<img") == 2
+    assert library() not in page(**inputs)

@@ -21,6 +21,7 @@ FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
     *("--enable-logging=stderr", "--host-resolver-rules=MAP * ~NOTFOUND"),
+    "--virtual-time-budget=20000",
 )
 WATCH = """<script>
 const seen = [];
@@ -42,7 +43,41 @@ const contrast = element => {
 const written = element => [...element.childNodes].some(
   node => node.nodeType === 3 && node.data.trim()) && element.checkVisibility();
 addEventListener("error", event => seen.push(String(event.message || event.target.src)), true);
-addEventListener("load", () => {
+const later = milliseconds => new Promise(resolve => setTimeout(resolve, milliseconds));
+const marks = (place, kind) =>
+  [...place.querySelectorAll(`svg [aria-roledescription^="${kind}"][aria-label]`)];
+const thick = place =>
+  marks(place, "line mark").filter(line => parseFloat(getComputedStyle(line).strokeWidth)).length;
+const looked = async place => {
+  const [spot] = [...marks(place, "point"), ...marks(place, "rect mark")];
+  const box = spot.getBoundingClientRect();
+  const where = {bubbles: true, clientX: box.x + box.width / 2, clientY: box.y + box.height / 2};
+  for (const kind of ["pointerover", "pointermove"])
+    spot.dispatchEvent(new PointerEvent(kind, where));
+  await later(50);
+  const hover = document.getElementById("vg-tooltip-element");
+  const text = hover?.classList.contains("visible") ? hover.textContent : "";
+  const shown = text ? contrast(hover.querySelector("td")) : 0;
+  spot.dispatchEvent(new PointerEvent("pointerout", where));
+  const asked = [];
+  HTMLAnchorElement.prototype.dispatchEvent = function () {
+    asked.push(this.getAttribute("href"));
+  };
+  spot.dispatchEvent(new PointerEvent("click", where));
+  const lines = [thick(place)];
+  const input = place.querySelector("input[type=checkbox]");
+  if (input) {
+    input.click();
+    await later(50);
+    lines.push(thick(place));
+  }
+  const unnamed = [...place.querySelectorAll("input, select")].filter(one => !one.labels.length);
+  return {section: place.closest("section").id, text, shown, lines, unnamed: unnamed.length,
+    width: place.scrollWidth - place.clientWidth, asked};
+};
+addEventListener("load", async () => {
+  for (let tries = 0; tries < 100 && document.querySelector(".chart:not(.drawn)"); tries++)
+    await later(20);
   const images = [...document.images].map(image => [image.naturalWidth, image.alt]);
   const fetched = performance.getEntriesByType("resource").map(entry => entry.name)
     .filter(name => !name.startsWith("data:"));
@@ -57,7 +92,7 @@ addEventListener("load", () => {
     .map(part => document.getElementById(part.getAttribute("aria-labelledby"))?.textContent);
   const landmarks = ["header", "nav", "main", "footer"]
     .map(name => document.querySelectorAll(`body > ${name}`).length);
-  const folded = !document.querySelector("nav details").open;
+  const folded = !document.querySelector("nav details")?.open;
   const boxes = [...document.querySelectorAll("section .wide:has(table)")].map(box => {
     box.scrollLeft = box.scrollWidth;
     const first = box.querySelector("tbody th").getBoundingClientRect().left;
@@ -79,11 +114,14 @@ addEventListener("load", () => {
   Object.defineProperty(navigator, "clipboard", {value: {
     writeText: async text => copied.push(text)}});
   document.querySelectorAll("button.copy").forEach(button => button.hidden || button.click());
+  const charts = [];
+  for (const place of document.querySelectorAll(".chart.drawn"))
+    if (place.checkVisibility()) charts.push(await looked(place));
   const wide = document.documentElement.scrollWidth > innerWidth;
   const probe = document.createElement("pre");
   probe.id = "probe";
   probe.textContent = JSON.stringify(
-    {images, fetched, seen, lost, wide, links, copied, tables, access});
+    {images, fetched, seen, lost, wide, links, copied, tables, access, charts});
   document.body.append(probe);
 });
 </script>"""
@@ -112,7 +150,7 @@ def made(demo: synthetic.Made, tmp_path_factory: pytest.TempPathFactory) -> Path
     runs = ["--runs", *chosen, "--seeds", "0", "1"]
     scores = ["--similarity", *(str(f) for f in demo.similarity if "llama-xl--vit-s" in f.name)]
     models = {"vision": "vit-s", "languages": ["llama-xl"]}
-    targets = {"table3": {}, "figure4": models, "figure5": {}, "grid": {}}
+    targets = {"table3": {}, "figure4": models, "figure5": {}, "grid": {}, "figure2": {}}
     pictures, tables = [], []
     for name, keys in targets.items():
         asked = json.dumps({"kind": name, "settings": keys or {"reads": "any"}})
@@ -123,7 +161,7 @@ def made(demo: synthetic.Made, tmp_path_factory: pytest.TempPathFactory) -> Path
             assert run(["table", *command, "--output", str(root / "tables" / name)]) == 0
             tables.append(f"{root}/tables/{name}.csv")
     output = root / "index.html"
-    files = ["--tables", *tables, "--figures", *pictures, "--benchmarks", str(root)]
+    files = [*runs, "--tables", *tables, "--figures", *pictures, "--benchmarks", str(root)]
     command = ["report", "--title", "Demo", "--targets", *targets, *files]
     assert run([*command, "--output", str(output)]) == 0
     return output
@@ -135,10 +173,20 @@ def page(made: Path) -> str:
     return made.read_text(encoding="utf-8")
 
 
-def look(browser: str, text: str, folder: Path, width: int, dark: bool = False) -> tuple[dict, str]:
-    """Open a page with the watching script, and return what it saw and what the browser logged."""
+def look(
+    browser: str,
+    text: str,
+    folder: Path,
+    width: int,
+    dark: bool = False,
+    beside: Path | None = None,
+) -> tuple[dict, str]:
+    """Open a page with the watching script, and return what it saw and what the browser logged.
+
+    A page that needs files next to it is opened ``beside`` them.
+    """
     scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
-    watched = folder / "watched.html"
+    watched = (beside or folder) / "watched.html"
     watched.write_text(text.replace("<head>", f"<head>{WATCH}", 1), encoding="utf-8")
     flags = [*FLAGS, f"--user-data-dir={folder / 'profile'}", f"--window-size={width},900", scheme]
     command = [browser, *flags, "--dump-dom", watched.as_uri()]
@@ -165,7 +213,7 @@ def test_the_page_opens_without_an_error_and_with_all_pictures(
     views: dict[str, tuple[dict, str]], name: str
 ) -> None:
     seen, log = views[name]
-    assert [size > 0 for size, _ in seen["images"]] == [True] * 4
+    assert [size > 0 for size, _ in seen["images"]] == [True] * 5
     assert all(alt for _, alt in seen["images"])
     assert (seen["seen"], seen["fetched"], seen["lost"]) == ([], [], [])
     assert not seen["wide"]  # a wide table scrolls in its own box
@@ -179,7 +227,7 @@ def test_every_file_is_saved_from_the_page_and_latex_is_copied(
     names = [f"{name}.{end}" for name in ("table3", "grid") for end in ("csv", "md", "tex")]
     pictures = [
         f"{name}.{end}"
-        for name in ("table3", "figure4", "figure5", "grid")
+        for name in ("table3", "figure4", "figure5", "grid", "figure2")
         for end in ("csv", "pdf", "png")
     ]
     assert sorted(name for name, *_ in seen["links"]) == sorted([*names, *pictures])
@@ -209,6 +257,43 @@ def test_a_click_on_a_head_sorts_by_its_numbers(
             ["descending", falling + without],
             [None, before],
         ]
+
+
+@pytest.mark.parametrize("name", ["desktop", "phone"])
+def test_charts_answer_the_pointer_and_their_switches(
+    views: dict[str, tuple[dict, str]], made: Path, name: str
+) -> None:
+    seen = {one["section"]: one for one in views[name][0]["charts"]}
+    assert set(seen) == {"table3", "figure2", "figure4", "figure5"}
+    for one in seen.values():
+        assert one["text"]
+        assert one["shown"] >= 4.5  # contrast
+        assert (one["width"], one["unnamed"]) == (0, 0)
+    means, without = seen["figure2"]["lines"]
+    assert means == 3 * without > 0  # a line for each of two seeds
+    assert "GSNR" in seen["figure2"]["text"]
+    assert "layer" in seen["figure4"]["text"]
+    (asked,) = seen["figure2"]["asked"]  # by a click on a point
+    assert (made.parent / asked).is_file()
+
+
+def test_on_paper_pictures_are_in_the_place_of_charts(views: dict[str, tuple[dict, str]]) -> None:
+    assert views["paper"][0]["charts"] == []
+
+
+def test_each_number_leads_to_a_page_of_its_run_that_draws_its_curves(
+    browser: str, page: str, made: Path, tmp_path: Path
+) -> None:
+    led = set(re.findall(r'class="run" href="([^"]*)"', page))
+    assert len(led) > 10
+    assert all((made.parent / address).is_file() for address in led)
+    run = made.parent / min(led)
+    seen, log = look(browser, run.read_text(), tmp_path, 500, True, beside=run.parent)
+    assert [one["section"] for one in seen["charts"]] == ["curves"] * 3
+    assert all(one["text"] for one in seen["charts"])
+    assert (seen["seen"], seen["lost"], seen["wide"], seen["access"]["pale"]) == ([], [], False, [])
+    assert [Path(name).name for name in seen["fetched"]] == ["charts.js"]
+    assert "CONSOLE" not in log
 
 
 @pytest.mark.parametrize("name", ["desktop", "phone"])

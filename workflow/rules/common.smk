@@ -65,6 +65,7 @@ if workflow.is_main_process:
     logger.addHandler(jobs.Head(PLAN, planned_jobs, logger.info))
 
 CONFIG, RESULTS, BENCHMARKS = PLAN.config, PLAN.results, f"{PLAN.results}/benchmarks"
+LOGS = f"{PLAN.results}/logs"
 GPUS, NODES, THREADS = CONFIG.device_gpus, CONFIG.device_nodes, CONFIG.threads
 ONE_GPU = min(1, GPUS)  # of jobs that are one process
 TO_FETCH = [folder for folder in PLAN.repositories if not is_filled_by_hand(Path(folder))]
