@@ -1,8 +1,9 @@
 """A table of cells for a paper: a float that ``\\input`` brings into one column or into two.
 
 A cell is a stack: its number, and below it in small type its gain, its interval and its p values.
-So columns are narrow, and what remains too wide is split into panels, one below the other. LaTeX
-then takes the largest type in which the table fits the line. It needs booktabs, nothing else.
+So columns are narrow, and what remains too wide is split into panels, one below the other. What is
+then too high for a page is continued in further floats with the same number. LaTeX takes the
+largest type in which the table fits the line. It needs booktabs, nothing else.
 """
 
 import itertools
@@ -30,6 +31,7 @@ from rectify.results.declared import LAST
 LABEL, HEAD = 20, 14  # letters of a line of a row's label, and of a column's head
 GAP = 1.5  # letters between two columns
 COLUMN, PANEL = 56, 100  # letters across a column of two, in small type, and across a panel
+HEIGHT = 56  # lines of a float
 SIZES = r"\small\scriptsize", r"\footnotesize\scriptsize", r"\scriptsize\tiny", r"\tiny\tiny"
 """Type of numbers and of what is below them, from the largest."""
 BELOW = 0.86  # width of a letter of the second, in those of the first
@@ -84,13 +86,48 @@ def to_latex(cells: DataFrame, *, caption: str, name: str, report: str = LAST) -
     panels = _panels(columns, rows)
     width = max(_width(panel, columns, rows) for panel in panels)
     kind = "table" if width <= COLUMN else "table*"
-    body = "\\\\\\addlinespace[8pt]\n".join(_tabular(panel, columns, rows) for panel in panels)
+    floats = _floats([
+        _tabular(panel, columns, part)
+        for panel in panels
+        for part in _parts(_tabular(panel, columns, rows), rows)
+    ])  # fmt: skip
+    captions = [rf"\caption{{{escape(caption)}}}\label{{tab:{name}}}"]
+    captions += [r"\addtocounter{table}{-1}\caption{Continued.}"] * (len(floats) - 1)
+    notes = [""] * (len(floats) - 1)
+    notes += [rf"{{\footnotesize\raggedright {escape(note(cells, report))}.\par}}"]
+    return "\n".join(_float(kind, *one) for one in zip(floats, captions, notes, strict=True))
+
+
+def _parts(tabular: str, rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """Yield the rows of a panel, in equal parts if it has too many for one float."""
+    count = math.ceil(_height(tabular) / HEIGHT)
+    size = math.ceil(len(rows) / count)
+    yield from (rows[start : start + size] for start in range(0, len(rows), size))
+
+
+def _floats(tabulars: Sequence[str]) -> list[list[str]]:
+    """Return what goes into each float: as much as fits below each other."""
+    floats: list[list[str]] = [[]]
+    for tabular in tabulars:
+        if floats[-1] and sum(map(_height, floats[-1])) + _height(tabular) > HEIGHT:
+            floats.append([])
+        floats[-1].append(tabular)
+    return floats
+
+
+def _height(tabular: str) -> int:
+    """Return how many lines a table has."""
+    return tabular.count(r"\\")
+
+
+def _float(kind: str, tabulars: Sequence[str], caption: str, below: str) -> str:
+    body = "\\\\\\addlinespace[8pt]\n".join(tabulars)
     first, *smaller = SIZES
     return "\n".join(
         [
             rf"\begin{{{kind}}}[tb]",
             r"\centering\small\setlength{\tabcolsep}{3pt}\setlength{\emergencystretch}{3em}",
-            rf"\caption{{{escape(caption)}}}\label{{tab:{name}}}\medskip",
+            rf"{caption}\medskip",
             rf"\def\panels{{\begin{{tabular}}{{@{{}}l@{{}}}}{body}\end{{tabular}}}}",
             r"\def\fitted#1#2{#1\let\below#2\setbox0\hbox{\panels}}",
             r"\def\fits{\ifdim\wd0>\linewidth 0\else"
@@ -98,7 +135,7 @@ def to_latex(cells: DataFrame, *, caption: str, name: str, report: str = LAST) -
             rf"\fitted{first}",
             *(rf"\ifnum\fits=0 \fitted{size}\fi" for size in smaller),
             r"\leavevmode\box0\par\smallskip",
-            rf"{{\footnotesize\raggedright {escape(note(cells, report))}.\par}}",
+            *([below] if below else []),
             rf"\end{{{kind}}}",
             "",
         ]

@@ -24,7 +24,7 @@ from rectify.analysis.latex import escape, to_latex
 from rectify.analysis.metrics import Metric
 from rectify.analysis.published import GAINS as GAIN_KINDS
 from rectify.analysis.published import HOLM, ITEM_TEST, REGRET
-from tests.helpers import synthetic
+from tests.helpers import printed, synthetic
 from tests.helpers.cells import CORRELATIONS, GAINS, GROUPS, cells
 
 SEEDS = (0, 1)
@@ -130,6 +130,17 @@ def test_wide_tables_are_split_into_panels_at_common_heads(
     assert text.startswith(r"\begin{table}[" if groups * columns < 3 else r"\begin{table*}[")
 
 
+@pytest.mark.parametrize(("count", "floats"), [(40, 1), (90, 2), (150, 3)])
+def test_a_table_that_is_higher_than_a_page_is_continued(count: int, floats: int) -> None:
+    names = [f"row {number}" for number in range(count)]
+    text = latex(cells(*((name, ("", "one"), *VALUE) for name in names)))
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == floats
+    assert text.count(r"\caption{Continued.}") == text.count(r"\addtocounter") == floats - 1
+    assert text.count(r"\label{tab:mine}") == text.count(r"\toprule") / floats == 1
+    assert text.count("Mean") == 1  # what the numbers are, below the last one
+    assert re.findall(r"row \d+", text) == names
+
+
 RUNS = {
     "table2": r"glyphs_vit-s_(vanilla|insert_opt.*)",
     **dict.fromkeys(("table3", "grid", "coherence", "selection"),
@@ -140,17 +151,27 @@ RUNS = {
     "table6": r".*_vit-s_(vanilla|auxiliary.*)",
 }  # fmt: skip
 """Runs by the kind of table that shows them."""
+PANG = [f"pang_table{name}" for name in ("1", "2", "3", "6", "_a", "_b", "_c", "_d")]
+"""Whose runs have the printed numbers."""
 
 
 @pytest.fixture(scope="module")
-def tables(demo: synthetic.Made) -> dict[str, DataFrame]:
-    """Return the cells of tables of a made-up results tree, gains with intervals as of 3 seeds."""
+def tables(demo: synthetic.Made, tmp_path_factory: pytest.TempPathFactory) -> dict[str, DataFrame]:
+    """Return the cells of tables of made-up results, gains with intervals as of 3 seeds."""
+    root = tmp_path_factory.mktemp("pang")
     similar = [file for file in demo.similarity if "llama-xl--vit-s" in file.name]
     found = {}
     for kind, pattern in RUNS.items():
         folders = [folder for folder in demo.runs if re.fullmatch(pattern, folder.name)]
         target = targets.module_of(kind)
         found[kind] = target.table(Results(folders, SEEDS, similar), target.Settings(reads="any"))
+    for kind in PANG:
+        target, made = targets.module_of(kind), root / kind
+        results = synthetic.collected(made, printed.pang(kind), SEEDS)
+        found[kind] = target.table(results, target.Settings(reads="any"))
+    target = targets.module_of("cost")
+    asked = target.Settings(data="any", visions="any", languages="any")
+    found["cost"] = target.table(synthetic.results_of(costs=synthetic.costs()), asked)
     target = targets.module_of("table1")
     models = {"visions": ["vit-t", "vit-s", "vit-b"], "languages": ["llama-s", "llama-xl"]}
     found["table1"] = target.table(Results((), SEEDS, demo.similarity), target.Settings(**models))

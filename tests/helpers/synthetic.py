@@ -15,7 +15,7 @@ from pandas import DataFrame
 from rectify.analysis.collect import SETTINGS, Maps, Results
 from rectify.analysis.scenes import Forecasts, Scenes
 from rectify.controls import VARIANTS
-from rectify.results.declared import ESTIMATORS, FILTERING, GSNR, HISTORY, SCORES, SIMILARITY
+from rectify.results.declared import COST, ESTIMATORS, FILTERING, GSNR, HISTORY, SCORES, SIMILARITY
 from rectify.results.files import write_json
 from rectify.results.tables import read_note, write_table
 
@@ -226,6 +226,18 @@ def results_of(**frames: DataFrame) -> Results:
 PLACES = ("F_E", "F_L1", "F_A", "F_F", "F_L2")
 FLOORS = (0.14, 0.29, 0.12)  # permuted, pixels, share
 DEPTH = 6
+
+
+def costs(**changes: float) -> DataFrame:
+    """Return a cost frame of two ViTs and two language models, each with four variants."""
+    numbers = dict.fromkeys(COST.names[1:], 2e6)
+    rows = [
+        {"vision_title": vision, "language_title": language, "variant": variant, **numbers}
+        for vision in ("ViT-S", "ViT-B")
+        for language in ("LLaMA", "OPT")
+        for variant in ("auxiliary", "insert", "residual", "vanilla")  # as sorted in a file
+    ]
+    return DataFrame(rows).assign(**changes)
 
 
 def filtering_of(runs: DataFrame) -> DataFrame:

@@ -1,27 +1,13 @@
 """The cost table: each plain ViT once, the paper's numbers next to its own model only."""
 
 import pytest
-from pandas import DataFrame
 
 from rectify.experiment.grid import cost_settings, read
-from rectify.results.declared import COST
 from rectify.targets.cost import Settings, table
 from tests.helpers.configs import PAPER
-from tests.helpers.synthetic import results_of
+from tests.helpers.synthetic import costs, results_of
 
 ASKED = Settings(data="a", visions="v", languages="l")
-
-
-def costs(**changes: float) -> DataFrame:
-    """Return a cost frame of two ViTs and two language models, each with four variants."""
-    numbers = dict.fromkeys(COST.names[1:], 2e6)
-    rows = [
-        {"vision_title": vision, "language_title": language, "variant": variant, **numbers}
-        for vision in ("ViT-S", "ViT-B")
-        for language in ("LLaMA", "OPT")
-        for variant in ("auxiliary", "insert", "residual", "vanilla")  # as sorted in a file
-    ]
-    return DataFrame(rows).assign(**changes)
 
 
 def test_the_table_has_each_plain_vit_once_and_then_its_blocks() -> None:
