@@ -7,6 +7,7 @@ of fp64 at the cost of fp32, and equal items are taken in order of their index.
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import SupportsIndex
 
 import torch
@@ -23,8 +24,12 @@ from rectify.similarity.features import (
 )
 
 CHUNK_ENTRIES = 2**24  # of a matrix (rows, items), 64 MiB in fp32
+LEAST_ROWS = 64  # of a part of a symmetric product: products of fewer are slower
 ROUNDING = 64  # units of the last place by which two rounded cosines may differ, or lie apart
 TIE = 1e-13  # cosines that agree so far are equal
+CROWDED = 0.5  # mean cosine from which on u - m is formed in fp64
+MEAN_ITEMS = 128  # of whom the mean is taken: it need not be that of all
+LEAST_LENGTH = 1e-12  # of a feature that is scaled to 1, as in ``normalize``
 UNDECIDED = 0.05  # of the items: so many ties may be on both sides
 
 
@@ -64,6 +69,8 @@ def decided_neighbours(
 ) -> tuple[list[Int[Tensor, "items_left reach"]], list[Int[Tensor, "items_right reach"]]]:
     """Return the ``neighbours`` of both sides, of whom the features and not their order decide.
 
+    They are nearest first where ``reach`` is above ``k``, and else in any order.
+
     Where the k-th and the next are equally near, the lower index is taken: on both sides, so that
     spaces agree that have nothing in common. Copies of items make such ties, and features of few
     different values. Ties of one side alone do no harm: the other side knows no index.
@@ -78,7 +85,9 @@ def decided_neighbours(
     Raises:
         ValueError: If more than a few items have such ties on both sides.
     """
-    left, right = ([_neighbours(one, reach, k) for one in side] for side in (lefts, rights))
+    left, right = (
+        [_neighbours(one, reach, k, in_order=reach > k) for one in side] for side in (lefts, rights)
+    )
     items = len(lefts[0])
     for i, (_, tied) in enumerate(left):
         for j, (_, also) in enumerate(right):
@@ -93,46 +102,69 @@ def decided_neighbours(
 
 
 def _neighbours(
-    features: Tensor, k: int, at: int, chunk: int | None = None
+    features: Tensor, k: int, at: int, chunk: int | None = None, *, in_order: bool = True
 ) -> tuple[Int[Tensor, "items k"], Bool[Tensor, " items"]]:
     """Return lists of neighbours, and for which items those at ``at`` and behind it tie."""
     items = len(features)
     with _full_precision(features.device):
-        centred, shift = _centred(features)
-        length = torch.linalg.vector_norm(centred, dim=1)
-        reach = length.max() * length.clamp(min=length.max() / 100)  # bounds products and shift
+        centred, length, shift = _centred(features)
+        reach = length.max() * length.clamp(min=length.max() / 32)  # bounds products and shift
         doubt = ROUNDING * torch.finfo(centred.dtype).eps * reach + 2 * TIE
         chunk = chunk or max(1, CHUNK_ENTRIES // items)
+        search = partial(_nearest, features, centred, shift, doubt, k=k, at=at, in_order=in_order)
         nearest = [
-            _nearest(
-                features, centred, shift, doubt, range(start, min(start + chunk, items)), k, at
-            )
-            for start in range(0, items, chunk)
+            search(range(start, min(start + chunk, items))) for start in range(0, items, chunk)
         ]
     lists, tied = (torch.cat(parts) for parts in zip(*nearest, strict=True))
     return lists.int(), tied
 
 
-def _centred(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the unit vectors u less their mean m, and m (u - m) of each.
+def _centred(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the unit vectors u less the mean m of some, their lengths, and (u^2 - (u - m)^2) / 2.
 
-    ``u_i u_j`` is ``(u_i - m) (u_j - m) + m (u_j - m)`` and a constant of row i. Features of
-    language models crowd around one direction; less that, fp32 resolves what tells them apart.
+    ``u_i u_j`` is ``(u_i - m) (u_j - m) + (u_j^2 - (u_j - m)^2) / 2`` and a constant of row i, for
+    any m. Features of language models crowd around one direction; less that, fp32 resolves what
+    tells them apart, if the difference is formed in fp64. Where they do not crowd, rounding u is
+    no more than rounding the product.
     """
-    dtype = torch.promote_types(features.dtype, torch.float32)
+    some = features[:: max(1, len(features) // MEAN_ITEMS)]
+    mean = normalize(some.double()).mean(0)
+    if mean.square().sum() < CROWDED:
+        less = _less(features, mean.to(torch.promote_types(features.dtype, torch.float32)))
+        if not less[-1].isnan().any():
+            return less
+    return _less(features, mean)
+
+
+def _less(features: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Form what ``_centred`` returns in the precision of ``mean``; NaN where that holds no length.
+
+    A constant 1/2 is left out, so that a length of 1 adds nothing.
+    """
+    centred = torch.empty_like(features, dtype=torch.promote_types(features.dtype, torch.float32))
+    length, shift = (torch.empty_like(centred[:, 0]) for _ in range(2))
     stripe = max(1, STRIPE_ENTRIES // features.shape[1])
-    mean = sum(normalize(rows.double()).sum(0) for rows in features.split(stripe)) / len(features)
-    centred = torch.empty_like(features, dtype=dtype)
-    shift = torch.empty_like(features[:, 0], dtype=dtype)
     for start in range(0, len(features), stripe):
         rows = slice(start, start + stripe)
-        rest = normalize(features[rows].double()).sub_(mean)
-        centred[rows], shift[rows] = rest, rest @ mean
-    return centred, shift
+        wide = features[rows].to(mean.dtype)
+        own = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
+        rest = torch.addcmul(-mean, wide, own.clamp(min=LEAST_LENGTH).reciprocal_())
+        square, own = rest.square().sum(1), own[:, 0]
+        shorter = (own / LEAST_LENGTH).clamp(max=1).square() - 1 + 0 * own
+        centred[rows], length[rows], shift[rows] = rest, square.sqrt(), (shorter - square) / 2
+    return centred, length, shift
 
 
 def _nearest(
-    features: Tensor, centred: Tensor, shift: Tensor, doubt: Tensor, chunk: range, k: int, at: int
+    features: Tensor,
+    centred: Tensor,
+    shift: Tensor,
+    doubt: Tensor,
+    chunk: range,
+    *,
+    k: int,
+    at: int,
+    in_order: bool,
 ) -> tuple[Tensor, Tensor]:
     """Return neighbours and ties of a chunk; two cosines less than ``doubt`` apart may tie."""
     rows = torch.arange(chunk.start, chunk.stop, device=centred.device)
@@ -140,7 +172,8 @@ def _nearest(
     cosine.scatter_(1, rows[:, None], -torch.inf)
     values, nearest = cosine.topk(k + 1)
     least = values[:, k - 1] - doubt[rows]
-    unsure = (values.diff(dim=1) > -doubt[rows, None]).any(1).nonzero()[:, 0]
+    gaps = values.diff(dim=1)[:, 0 if in_order else k - 1 :]
+    unsure = (gaps > -doubt[rows, None]).any(1).nonzero()[:, 0]
     tied = torch.zeros_like(rows, dtype=torch.bool)
     step = max(1, CHUNK_ENTRIES // 8 // len(features))
     for start in range(0, len(unsure), step):
@@ -156,12 +189,20 @@ def _products(centred: Tensor, start: int, stop: int) -> Tensor:
     if stop - start < items:
         return centred[start:stop] @ centred.T
     products = centred.new_empty(items, items)
-    step = max(1, items // 8)
-    for first in range(0, items, step):
-        last = min(first + step, items)
-        torch.mm(centred[first:last], centred[first:].T, out=products[first:last, first:])
-        products[last:, first:last] = products[first:last, last:].T
+    _fill(centred, products)
     return products
+
+
+def _fill(centred: Tensor, products: Tensor) -> None:
+    """Write ``centred @ centred.T`` into ``products``: what is below the diagonal is copied."""
+    items, half = len(centred), len(centred) // 2
+    if items < 2 * LEAST_ROWS:
+        torch.mm(centred, centred.T, out=products)
+        return
+    _fill(centred[:half], products[:half, :half])
+    _fill(centred[half:], products[half:, half:])
+    torch.mm(centred[:half], centred[half:].T, out=products[:half, half:])
+    products[half:, :half] = products[:half, half:].T
 
 
 def _settled(

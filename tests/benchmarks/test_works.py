@@ -14,6 +14,7 @@ def test_one_call_per_pair_gives_the_scores_of_all_pairs():
     for i, left in enumerate(lefts):
         for j, right in enumerate(rights):
             assert similarity.pair_score(left, right) == scores[i, j].item()
+    assert similarity.plain_matrix(lefts, rights).tolist() == scores.tolist()
 
 
 def test_one_forward_pass_gives_the_gradient_of_two(make_vit, block):

@@ -59,6 +59,7 @@ KINDS = {
     "an outlying dimension": outlying_dimension(),
     "an outlying dimension of each": outlying_dimension_of_each(),
     "one opposite": one_opposite(),
+    "huge": features(150, 48) * 1e30,
     "of all sizes": features(150, 48) * 10 ** (4 * features(150, 1, seed=1)),
     "repeated": features(50, 48).repeat(3, 1),
     "blank": blank_items(),
