@@ -18,13 +18,8 @@ import logging
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rectify.arguments import COMMAND, natural, picture_path, table_path
-
-if TYPE_CHECKING:
-    from rectify.analysis.page import Entry
-    from rectify.analysis.runs import Runs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +42,7 @@ def run(args: argparse.Namespace) -> None:
     from rectify.analysis.page import page
     from rectify.analysis.runs import Runs
     from rectify.results.files import atomic_path
+    from rectify.targets.entries import entry
 
     tables, figures = ({path.stem: path for path in paths} for paths in (args.tables, args.figures))
     strange = [name for name in (*tables, *figures) if name not in args.targets]
@@ -56,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
         )
     folder, stem = args.output.parent, args.output.stem
     runs = Runs(args.runs, args.seeds, args.logs, folder / f"{stem}-runs")
-    entries = [_entry(name, tables.get(name), figures.get(name), runs) for name in args.targets]
+    entries = [entry(name, tables.get(name), figures.get(name), runs) for name in args.targets]
     given = (args.title, entries, args.benchmarks, args.config, args.credits)
     text = page(*given, folder=folder, command=os.environ.get(COMMAND, ""), runs=runs)
     texts = {args.output: text, **dict(runs.files(args.title, args.output.name, entries))}
@@ -66,25 +62,3 @@ def run(args: argparse.Namespace) -> None:
         with atomic_path(path) as temporary:
             temporary.write_text(content, encoding="utf-8")
     logging.getLogger(__name__).info("wrote %s: %d characters", args.output, len(text))
-
-
-def _entry(name: str, table: Path | None, picture: Path | None, runs: "Runs") -> "Entry":
-    from rectify.analysis.charts import Shown
-    from rectify.analysis.page import Entry
-    from rectify.results.declared import CELLS
-    from rectify.results.tables import read_note, read_table
-    from rectify.targets import caption, module_of, titles
-
-    path = table or (picture and picture.with_suffix(".csv"))
-    if path is None:
-        raise ValueError(f"report: {name} must have a file, got none. Pass its table or figure.")
-    facts = read_note(path)["provenance"]["facts"]
-    kind, target = facts["kind"], module_of(facts["kind"])
-    text, (title, short) = caption(kind, facts.get("note")), titles(name, kind)
-    cells = table and read_table(CELLS, table)
-    values = picture and read_table(target.VALUES, picture.with_suffix(".csv"))
-    entry = Entry(name, short, title, text, table, picture, target.findings(cells, values), kind)
-    if values is None or target.chart is None or not set(entry.runs) <= set(runs.settings.index):
-        return entry
-    shown = Shown(values, runs.settings.loc[entry.runs], facts["estimator"])
-    return entry._replace(chart=target.chart(shown))

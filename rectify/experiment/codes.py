@@ -26,6 +26,7 @@ CODE = {
     ),
     "cost": ("rectify.speed", "rectify/language/sizes.yaml", "rectify.runtime"),
     "page": (
+        "rectify.targets.entries",
         "rectify.analysis.page",
         "rectify/analysis/page.html.j2",
         "rectify/analysis/page.css",

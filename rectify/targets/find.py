@@ -16,7 +16,7 @@ from rectify.tasks import metrics_module
 from rectify.typed import Closed, check_known, one_line, parse
 
 PACKAGE = "rectify.targets"
-HELPERS = ("contract", "find")  # modules of this folder that are no target
+HELPERS = ("contract", "entries", "find")  # modules of this folder that are no target
 GENERIC = "grid"
 
 

@@ -190,7 +190,8 @@ def test_the_report_is_one_file_in_the_order_of_the_targets(results: Path, tmp_p
     output = tmp_path / "report" / "index.html"
     more = ["--config", str(tmp_path / "demo.yaml"), "--output", str(output)]
     assert run([*report(results, "mine", "table3"), *more]) == 0
-    assert [path.name for path in output.parent.iterdir()] == ["index.html"]
+    assert {path.name for path in output.parent.iterdir()} == {"index.html", "index-runs"}
+    assert not any((output.parent / "index-runs").iterdir())  # no run was given
     text = output.read_text()
     assert text.count("data:image/png;base64,") == 2
     headings = ["Runs of an experiment (mine)", "Table 3: position and layer"]
