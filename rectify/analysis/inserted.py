@@ -138,9 +138,15 @@ def _with_quoted(cells: DataFrame, quoted: Printed) -> DataFrame:
 
 
 def of_frozen(cells: DataFrame) -> DataFrame:
-    """Return the cells of a table of insertions but those with a control in the layer's place."""
+    """Return the cells of a table of insertions, or of controls, with the layer in its place."""
     alone = {row for row in cells["row"] if ADDED not in row}
-    return cells[[row.partition(ADDED)[0] in alone and ADDED in row for row in cells["row"]]]
+    frozen = CONTROLS[FROZEN].title
+    return cells[
+        [
+            row.removesuffix(SKIP) == frozen or (ADDED in row and row.partition(ADDED)[0] in alone)
+            for row in cells["row"]
+        ]
+    ]
 
 
 def controls_table(target: str, results: Results, vanilla: str) -> DataFrame:

@@ -6,7 +6,7 @@ from pandas import DataFrame
 
 from rectify.analysis.collect import Results
 from rectify.analysis.findings import Finding, count_gains
-from rectify.analysis.inserted import controls_table
+from rectify.analysis.inserted import controls_table, of_frozen
 from rectify.targets.contract import TargetSettings
 from rectify.typed import Name, Several
 
@@ -31,6 +31,6 @@ def table(results: Results, _settings: Settings) -> DataFrame:
 
 
 def findings(cells: DataFrame, _values: DataFrame | None) -> list[Finding]:
-    """Return how many controls and tasks gain."""
+    """Return on how many tasks the pretrained layer gains."""
     claim = "The pretrained weights help on every task"
-    return [Finding(claim, count_gains(cells))]
+    return [Finding(claim, count_gains(of_frozen(cells)))]

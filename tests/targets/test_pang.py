@@ -168,6 +168,21 @@ def test_table_b_has_columns_for_each_task(tmp_path: Path) -> None:
     ]
 
 
+def test_table_b_counts_what_the_frozen_layer_gains_and_no_control(tmp_path: Path) -> None:
+    cells = table("pang_table_b", tmp_path, pang("pang_table_b"))
+    points = [
+        value
+        for (row, column), value in gained("pang_table_b").items()
+        if row.endswith("+LLaMA") and "acc@1" in column
+    ]
+    assert (len(points), min(points) > 0) == (5, True)
+    assert cells["row"].nunique() == 4
+    (found,) = targets.module_of("pang_table_b").findings(cells, None)
+    assert found.found.startswith("5 of 6 gain")  # the sixth, of the most likely forecast, is 0
+    assert f"{min(points):+.2f} (frozen layer, " in found.found
+    assert f"{max(points):+.2f} (frozen layer, " in found.found
+
+
 def test_table_2_ends_with_what_public_models_reach(tmp_path: Path) -> None:
     runs = pang("pang_table2")
     cells = table("pang_table2", tmp_path / "all", runs)
