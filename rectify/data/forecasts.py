@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from scipy.spatial import KDTree
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from rectify.data.manifests import ARRAYS, LISTING, manifest, read_listing, write_listing
 from rectify.results.files import atomic_path
@@ -129,12 +130,10 @@ def turn(angles: Float64[Tensor, " batch"]) -> Float64[Tensor, "batch 2 2"]:
 
 def _padded(parts: Sequence[Tensor]) -> tuple[Tensor, Bool[Tensor, "batch most"]]:
     """Return parts one above the other, 0 behind the shorter ones, and where something is."""
-    most = max(1, *(len(part) for part in parts)) if parts else 1
-    whole = parts[0].new_zeros(len(parts), most, *parts[0].shape[1:])
-    there = torch.zeros(len(parts), most, dtype=torch.bool)
-    for row, part in enumerate(parts):
-        whole[row, : len(part)], there[row, : len(part)] = part, True
-    return whole, there
+    least = parts[0].new_zeros(1, *parts[0].shape[1:])
+    whole = pad_sequence([*parts, least], batch_first=True)[:-1]
+    counts = torch.tensor([len(part) for part in parts])
+    return whole, torch.arange(whole.shape[1]) < counts[:, None]
 
 
 def gathered(

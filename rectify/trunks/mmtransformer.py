@@ -14,7 +14,6 @@ flags count from 0; agents with gaps in their track are kept; a displacement fro
 not seen is 0; and scores are before softmax.
 """
 
-import copy
 import math
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -24,9 +23,10 @@ from jaxtyping import Bool, Float
 from pydantic import PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from rectify.data.forecasts import FLAGS, FUTURE, OBSERVED, POINTS
-from rectify.trunks.trunk import Tokens, permuted_
-from rectify.typed import Closed, parse
+from rectify.data.forecasts import FLAGS, POINTS
+from rectify.trunks.forecaster import Forecaster, padded_to
+from rectify.trunks.trunk import Tokens
+from rectify.typed import Closed
 
 MOVE, PIECE = 4, 4 + FLAGS
 """Features of an agent's move: displacement, time, whether seen; of a lane's piece."""
@@ -71,24 +71,10 @@ class Place(NamedTuple):
     """From the second block on."""
 
 
-class MmTransformer(nn.Module):
+class MmTransformer(Forecaster):
     """mmTransformer as a trunk: see ``rectify.trunks.trunk``."""
 
-    @classmethod
-    def of(
-        cls, overrides: Mapping[str, object], observed: int = OBSERVED, future: int = FUTURE
-    ) -> "MmTransformer":
-        """Return an mmTransformer with random weights.
-
-        Args:
-            overrides: Of ``Sizes``.
-            observed: Steps that it sees.
-            future: Steps that it forecasts.
-
-        Raises:
-            ValueError: If a size is unknown or cannot be right.
-        """
-        return cls(parse(Sizes, dict(overrides), "visions.overrides"), observed, future)
+    sizes = Sizes
 
     def __init__(self, sizes: Sizes, observed: int, future: int):
         super().__init__()
@@ -118,11 +104,10 @@ class MmTransformer(nn.Module):
         """
         agents = moves_of(inputs["tracks"] / self.unit, inputs["seen"])
         lanes = pieces_of(inputs["lanes"] / self.unit, inputs["flags"])
-        flat = [padded_to(self.flat, one.flatten(2)) for one in (agents, lanes)]
         padding = torch.cat([inputs["no_agent"], inputs["no_lane"]], 1)
         centres = inputs["tracks"][:, :, -1]
         place = Place(centres, inputs["no_agent"], inputs["no_lane"])
-        return Tokens(torch.cat(flat, 1), padding, place)
+        return Tokens(self.lines(agents, lanes), padding, place)
 
     def run(self, tokens: Tokens, start: int, stop: int) -> Tokens:
         """Return the tokens after the blocks ``start`` ... ``stop - 1``."""
@@ -138,17 +123,6 @@ class MmTransformer(nn.Module):
         if start <= 2 < stop:
             tokens = tokens._replace(values=self.social(tokens.values, place.no_agent))
         return tokens
-
-    def decode(self, tokens: Tokens) -> dict[str, Tensor]:
-        """Return what ``Decoder`` does."""
-        return self.decoder(tokens)
-
-    def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return self.decode(self.run(self.embed(inputs), 0, 3))
-
-    def second_head(self, generator: torch.Generator) -> "Decoder":
-        """Return another decoder, of the same distribution as this trunk's."""
-        return permuted_(copy.deepcopy(self.decoder), generator)
 
 
 def moves_of(
@@ -169,11 +143,6 @@ def pieces_of(
     return torch.cat([points[:, :, :-1], points[:, :, 1:], own], 3)
 
 
-def padded_to(width: int, values: Float[Tensor, "*batch own"]) -> Float[Tensor, "*batch width"]:
-    """Return values with zeros behind them."""
-    return nn.functional.pad(values, (0, width - values.shape[-1]))
-
-
 def fused(features: int, dim: int) -> nn.Sequential:
     """Return two linears with a norm between them."""
     return nn.Sequential(
@@ -192,8 +161,8 @@ class Attention(nn.Module):
     def forward(
         self,
         values: Float[Tensor, "*batch tokens dim"],
-        memory: Float[Tensor, "*batch others dim"],
-        padding: Bool[Tensor, "*batch others"] | None,
+        memory: Float[Tensor, "*#batch others dim"],
+        padding: Bool[Tensor, "*#batch others"] | None,
     ) -> Float[Tensor, "*batch tokens dim"]:
         query, key, heard = (
             linear(given).unflatten(-1, (self.heads, -1)).transpose(-3, -2)
@@ -227,7 +196,7 @@ class Layer(nn.Module):
     def forward(
         self,
         values: Float[Tensor, "*batch tokens dim"],
-        memory: Float[Tensor, "*batch others dim"] | None,
+        memory: Float[Tensor, "*#batch others dim"] | None,
         padding: Tensor | None,
     ) -> Float[Tensor, "*batch tokens dim"]:
         own = self.own_norm(values)
@@ -251,7 +220,7 @@ class Layers(nn.Module):
     def forward(
         self,
         values: Float[Tensor, "*batch tokens dim"],
-        memory: Float[Tensor, "*batch others dim"] | None = None,
+        memory: Float[Tensor, "*#batch others dim"] | None = None,
         padding: Tensor | None = None,
     ) -> Float[Tensor, "*batch tokens dim"]:
         for layer in self.layers:
@@ -326,8 +295,7 @@ class LanesAndProposals(nn.Module):
         lanes = self.lane(pieces.amax(2)) * self.dim**0.5
         memory = self.encoder(lanes, padding=no_lane)
         proposals = values[:, :agents, : self.modes * self.dim].unflatten(2, (self.modes, -1))
-        everywhere = [one[:, None].expand(-1, agents, *one.shape[1:]) for one in (memory, no_lane)]
-        proposals = self.decoder(proposals, *everywhere)
+        proposals = self.decoder(proposals, memory[:, None], no_lane[:, None])
         token = self.joint(torch.cat([where, self.together(proposals.flatten(2))], 2))
         return torch.cat([token, memory], 1), proposals
 

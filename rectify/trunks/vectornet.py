@@ -11,7 +11,6 @@ seen is 0, not a jump from the origin; steps without an agent are no part of a s
 and trajectories are not sorted, which the metrics do.
 """
 
-import copy
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -20,9 +19,10 @@ from jaxtyping import Bool, Float
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from rectify.data.forecasts import FLAGS, FUTURE, OBSERVED, POINTS
-from rectify.trunks.trunk import Tokens, permuted_
-from rectify.typed import Closed, parse
+from rectify.data.forecasts import FLAGS, POINTS
+from rectify.trunks.forecaster import Forecaster
+from rectify.trunks.trunk import Tokens
+from rectify.typed import Closed
 
 AGENT, LANE = 6, 4 + FLAGS
 """Features of an agent's step: place, displacement, whether seen, time; of a lane's piece."""
@@ -51,24 +51,10 @@ class Place(NamedTuple):
     """Last observed positions."""
 
 
-class VectorNet(nn.Module):
+class VectorNet(Forecaster):
     """VectorNet as a trunk: see ``rectify.trunks.trunk``."""
 
-    @classmethod
-    def of(
-        cls, overrides: Mapping[str, object], observed: int = OBSERVED, future: int = FUTURE
-    ) -> "VectorNet":
-        """Return a VectorNet with random weights.
-
-        Args:
-            overrides: Of ``Sizes``.
-            observed: Steps that it sees.
-            future: Steps that it forecasts.
-
-        Raises:
-            ValueError: If a size is unknown or cannot be right.
-        """
-        return cls(parse(Sizes, dict(overrides), "visions.overrides"), observed, future)
+    sizes = Sizes
 
     def __init__(self, sizes: Sizes, observed: int, future: int):
         super().__init__()
@@ -93,11 +79,9 @@ class VectorNet(nn.Module):
         """
         agents, seen = steps_of(inputs["tracks"] / self.unit, inputs["seen"])
         lanes = pieces_of(inputs["lanes"] / self.unit, inputs["flags"])
-        flat = [nn.functional.pad(one.flatten(2), (0, self.flat - one[0, 0].numel()))
-                for one in (agents, lanes)]  # fmt: skip
         padding = torch.cat([inputs["no_agent"], inputs["no_lane"]], 1)
         centres = inputs["tracks"][:, :, -1]
-        return Tokens(torch.cat(flat, 1), padding, Place(seen, centres))
+        return Tokens(self.lines(agents, lanes), padding, Place(seen, centres))
 
     def run(self, tokens: Tokens, start: int, stop: int) -> Tokens:
         """Return the tokens after the blocks ``start`` ... ``stop - 1``."""
@@ -106,17 +90,6 @@ class VectorNet(nn.Module):
         if start <= 1 < stop:
             tokens = tokens._replace(values=self.graph(tokens.values, tokens.padding))
         return tokens
-
-    def decode(self, tokens: Tokens) -> dict[str, Tensor]:
-        """Return what ``Decoder`` does."""
-        return self.decoder(tokens)
-
-    def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return self.decode(self.run(self.embed(inputs), 0, 2))
-
-    def second_head(self, generator: torch.Generator) -> "Decoder":
-        """Return another decoder, of the same distribution as this trunk's."""
-        return permuted_(copy.deepcopy(self.decoder), generator)
 
 
 def steps_of(
