@@ -46,7 +46,8 @@ class Sizes(Closed, strict=True):
     modes: PositiveInt = 6
     """Trajectories of an agent."""
     unit: PositiveFloat = 1.0
-    """Metres that are 1 in features and in what the decoder returns; published: 1."""
+    """Metres that are 1 in places, those of agents and of lanes; published: 1. Moves are in metres:
+    in a step, an agent moves about one."""
 
     @model_validator(mode="after")
     def _has_heads_of_equal_width(self) -> "Sizes":
@@ -102,7 +103,7 @@ class MmTransformer(Forecaster):
         Args:
             inputs: As ``rectify.data.forecasts.ForecastSet.batch`` has them, observed steps alone.
         """
-        agents = moves_of(inputs["tracks"] / self.unit, inputs["seen"])
+        agents = moves_of(inputs["tracks"], inputs["seen"])
         lanes = pieces_of(inputs["lanes"] / self.unit, inputs["flags"])
         padding = torch.cat([inputs["no_agent"], inputs["no_lane"]], 1)
         centres = inputs["tracks"][:, :, -1]
@@ -320,7 +321,7 @@ class Decoder(nn.Module):
 
     def __init__(self, sizes: Sizes, future: int):
         super().__init__()
-        dim, self.unit, self.future = sizes.dim, sizes.unit, future
+        dim, self.future = sizes.dim, future
         self.steps = nn.Sequential(
             nn.Linear(2 * dim, 2 * dim), nn.LayerNorm(2 * dim), nn.ReLU(),
             nn.Linear(2 * dim, dim), nn.Linear(dim, 2 * future),
@@ -340,5 +341,5 @@ class Decoder(nn.Module):
         agents = tokens.values[:, : centres.shape[1], None].expand_as(proposals)
         both = torch.cat([agents, proposals], 3)
         steps = self.steps(both).unflatten(3, (self.future, 2))
-        ways = self.unit * steps.cumsum(3) + centres[:, :, None, None]
+        ways = steps.cumsum(3) + centres[:, :, None, None]
         return {"trajectories": ways, "scores": self.score(both)[..., 0]}

@@ -198,17 +198,15 @@ def test_a_scene_without_lanes_is_forecast(inputs: dict[str, Tensor]) -> None:
         assert torch.equal(values[:, 0], model(junk)[name][:, 0])
 
 
-def test_an_agent_s_unit_changes_what_goes_in_and_what_comes_out(
-    inputs: dict[str, Tensor],
-) -> None:
-    """In tens of metres, a scene ten times as large is the same scene."""
+def test_places_are_in_the_unit_and_moves_in_metres(inputs: dict[str, Tensor]) -> None:
+    """In tens of metres, agents that move as before at places ten times as far are the same."""
     small, large = (MmTransformer.of({**SIZES, "unit": unit}) for unit in (1.0, 10.0))
     large.load_state_dict(small.state_dict())
-    scaled = {**inputs, **{name: 10 * inputs[name] for name in ("tracks", "lanes")}}
-    one, other = small(inputs), large(scaled)
-    torch.testing.assert_close(
-        10 * one["trajectories"], other["trajectories"], rtol=1e-3, atol=1e-3
-    )
+    centres = inputs["tracks"][:, :, -1:]
+    further = {"tracks": inputs["tracks"] + 9 * centres, "lanes": 10 * inputs["lanes"]}
+    one, other = small(inputs), large({**inputs, **further})
+    ways = one["trajectories"] + 9 * centres[:, :, None]
+    torch.testing.assert_close(ways, other["trajectories"], rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(one["scores"], other["scores"], rtol=1e-3, atol=1e-3)
 
 
