@@ -13,12 +13,14 @@ from pandas import DataFrame, Series
 
 from rectify.analysis.cells import NO_RUN, ColumnSpec, RowSpec, TableSpec, fill
 from rectify.analysis.checks import check_some
+from rectify.analysis.coherence import with_gsnr_gains
 from rectify.analysis.collect import Results
 from rectify.analysis.factors import FROZEN, title, titles, values
 from rectify.analysis.items import with_comparisons
-from rectify.analysis.metrics import Metric, scores
+from rectify.analysis.metrics import Metric, coherence_gains, gsnr, scores
 from rectify.analysis.printing import NO_CELL
 from rectify.analysis.published import (
+    GSNR,
     LANGUAGE,
     Label,
     Printed,
@@ -71,6 +73,7 @@ def inserted_table(
     named: Named = of_llama,
     scores_of: Scores = scores,
     quoted: str | None = None,
+    has_gsnr: bool = False,
 ) -> DataFrame:
     """Return the scores of each ViT alone and with each insertion, and the gains of these.
 
@@ -81,6 +84,7 @@ def inserted_table(
         scores_of: Returns the scores that are shown of the runs of one data set.
         quoted: A table of ``published.csv`` whose rows are added at the end: numbers that others
             have published, and none of ours.
+        has_gsnr: Whether GSNR is shown of each set, with its gains at equal epoch and equal loss.
 
     Raises:
         ValueError: If there are no insertions, or two of them share a row.
@@ -89,7 +93,10 @@ def inserted_table(
     columns = [
         column
         for name, label in shown.sets.items()
-        for column in _columns(shown, name, label, {"data": name})
+        for column in (
+            *_columns(shown, name, label, {"data": name}),
+            *(_coherence(shown, name, label) if has_gsnr else ()),
+        )
     ]
     rows = []
     for vision, label in titles(shown.treated, "vision", results.order).items():
@@ -135,6 +142,23 @@ def _with_quoted(cells: DataFrame, quoted: Printed) -> DataFrame:
         ]
     types = cells.dtypes.to_dict()
     return pd.concat([cells, DataFrame(added, columns=cells.columns).astype(types)])
+
+
+def with_floor(cells: DataFrame, row: str, floor: Callable[[Series], float | None]) -> DataFrame:
+    """Return a table with a last row of what can be had without a model.
+
+    Args:
+        cells: Of ``inserted_table``.
+        row: Its label.
+        floor: From a cell of a column to the number of the row, in the same unit; None without.
+    """
+    heads = cells[cells["kind"] == "value"].drop_duplicates("column_index")
+    found = heads.assign(mean=[floor(head) for _, head in heads.iterrows()]).dropna(subset="mean")
+    nothing = dict.fromkeys(("std", "low", "high", "paper", "difference"), math.nan)
+    place = {"row_index": cells["row_index"].max() + 1, "row": row}
+    found["mean"] /= found["scale"]
+    last = found.assign(**place, **nothing, paper_row="-", paper_column="-", run=NO_RUN)
+    return pd.concat([cells, last], ignore_index=True)
 
 
 def of_frozen(cells: DataFrame) -> DataFrame:
@@ -213,6 +237,17 @@ def _columns(shown: _Shown, data: str, group: str, where: Mapping[str, str]) -> 
     ]
 
 
+def _coherence(shown: _Shown, data: str, group: str) -> list[ColumnSpec]:
+    """Return the columns of GSNR, which Pang et al. do not have."""
+    estimator = shown.results.estimator
+    at_epoch, at_loss = coherence_gains(estimator)
+    plain = gsnr(shown.runs[shown.runs["data"] == data], estimator)
+    return [
+        ColumnSpec(label, metrics, {"data": data}, group)
+        for label, metrics in ((GSNR, (plain, at_epoch)), (at_loss.label, (at_loss,)))
+    ]
+
+
 def _insertions(treated: DataFrame, order: Mapping[str, Sequence[str]]) -> list[Series]:
     """Return one run for each insertion in a ViT, in the order of the factors."""
     distinct = treated.drop_duplicates(PLACE)
@@ -236,5 +271,8 @@ def _added(run: Series, treated: DataFrame) -> str:
 def _filled(shown: _Shown, rows: Sequence[RowSpec], columns: Sequence[ColumnSpec]) -> DataFrame:
     metrics = list(dict.fromkeys(metric for of_set in shown.metrics.values() for metric in of_set))
     compared = with_comparisons(shown.runs, shown.results, metrics)
+    if any(column.label == GSNR for column in columns):
+        gradients = shown.results.gsnr
+        compared = with_gsnr_gains(compared, gradients[gradients["run"].isin(compared["run"])])
     theirs = _with_gains(shown.theirs, columns)
     return fill(TableSpec(shown.target, rows, columns, theirs), compared)

@@ -72,17 +72,30 @@ class Scenes:
     def from_easy_to_hard(self, observed: int) -> np.ndarray:
         """Return the numbers of the scenes, ordered by how little constant velocity explains them.
 
-        It is the velocity of the last second that was observed, and what counts is how far off its
-        last position is. No model has a part in this.
+        What counts is how far off its last position is. No model has a part in this.
 
         Args:
             observed: Steps that a model sees.
         """
+        return np.argsort(self.from_constant_velocity(observed)[:, -1], kind="stable")
+
+    def from_constant_velocity(self, observed: int) -> np.ndarray:
+        """Return how far scored agents are from where constant velocity leads, in metres.
+
+        It is the mean velocity of the last second that was observed, since one step has the noise
+        of two positions.
+
+        Args:
+            observed: Steps that a model sees.
+
+        Returns:
+            (scenes, steps), after each further step.
+        """
         scored = self._arrays["tracks"][self._agents[:-1]].astype(np.float64)
-        now, future = scored[:, observed - 1], scored.shape[1] - observed
-        velocity = (now - scored[:, observed - 1 - SECOND]) / SECOND
-        apart = np.linalg.norm(now + future * velocity - scored[:, -1], axis=1)
-        return np.argsort(apart, kind="stable")
+        now, future = scored[:, observed - 1 : observed], scored[:, observed:]
+        step = (now - scored[:, [observed - 1 - SECOND]]) / SECOND
+        ahead = np.arange(1, future.shape[1] + 1)[:, None]
+        return np.linalg.norm(now + step * ahead - future, axis=2)
 
 
 class Forecasts(NamedTuple):

@@ -5,6 +5,7 @@ Reads
                       predictions.parquet
     --similarity  similarity tables (.csv, with their .csv.json)
     --costs       cost tables (.csv, with their .csv.json)
+    --data        folders of prepared data sets, for tables with numbers of their items
 Writes
     --output      this path with .csv (and .csv.json), .md and .tex behind it
 """
@@ -23,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=Path, nargs="*", default=[], metavar="DIR")
     parser.add_argument("--similarity", type=Path, nargs="*", default=[], metavar="FILE")
     parser.add_argument("--costs", type=Path, nargs="*", default=[], metavar="FILE")
+    parser.add_argument("--data", type=Path, nargs="*", default=[], metavar="DIR")
     parser.add_argument("--seeds", type=natural, nargs="+", required=True)
     parser.add_argument("--output", type=Path, required=True, help="path without suffix")
 
@@ -40,7 +42,8 @@ def run(args: argparse.Namespace) -> None:
     from rectify.targets import caption, requested
 
     request, target, settings = requested(args.settings, args.target, "table")
-    results = Results(args.runs, args.seeds, args.similarity, args.costs, **request.labels)
+    files = (args.similarity, args.costs, args.data)
+    results = Results(args.runs, args.seeds, *files, **request.labels)
     cells = target.table(results, settings)
     cells = cells if request.paper else without_paper(cells)
     float_ = {"caption": caption(request.kind, settings.note), "name": args.target}

@@ -230,7 +230,7 @@ class Target:
     files: tuple[str, ...] = ()
     """Further files of each run and seed that it reads."""
     draws_items: bool = False
-    """Whether its figure shows items of the prepared sets of its runs."""
+    """Whether it shows items of the prepared sets of its runs, or numbers of them."""
     derived: Callable[[TargetSettings], dict[str, TargetSettings]] = _none_derived
     """Further targets that come with it, by what is put behind its name and a hyphen."""
     findings: Callable[[DataFrame | None, DataFrame | None], list[Finding]] = _no_findings

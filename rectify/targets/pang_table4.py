@@ -1,19 +1,25 @@
-"""Table 4 of Pang et al.: forecasts without and with a frozen block, and what others reach."""
+"""Table 4 of Pang et al.: forecasts without and with a frozen block, and what others reach.
+
+The last row is what needs no model: constant velocity.
+"""
 
 from typing import Literal
 
-from pandas import DataFrame
+from pandas import DataFrame, Series
 
 from rectify.analysis.collect import Results
 from rectify.analysis.findings import Finding, count_gains
-from rectify.analysis.inserted import inserted_table, of_frozen
+from rectify.analysis.inserted import inserted_table, of_frozen, with_floor
 from rectify.targets.contract import TargetSettings
+from rectify.tasks.motion_forecasting.settings import MISSED
 from rectify.typed import Name, Several
 
 TITLE = "Pang, Table 4: motion forecasting"
 SHOWS = ("table",)
 PUBLIC = "pang_table4_public"
 """Of ``published.csv``: numbers of public codes."""
+FLOOR = "constant velocity"
+draws_items = True  # its errors are those of the test scenes
 
 
 class Settings(TargetSettings):
@@ -24,8 +30,29 @@ class Settings(TargetSettings):
 
 
 def table(results: Results, _settings: Settings) -> DataFrame:
-    """Return the benchmark's metrics; public models without a frozen block are the last rows."""
-    return inserted_table("pang_table4", results, quoted=PUBLIC)
+    """Return the benchmark's metrics, and GSNR; behind ours are public models without a block.
+
+    Constant velocity is shown where the prepared sets are given.
+    """
+    cells = inserted_table("pang_table4", results, quoted=PUBLIC, has_gsnr=True)
+    if not results.sets:
+        return cells
+    runs = results.runs.drop_duplicates("data").set_index("data_title")
+    floors = {title: _floor(results, run) for title, run in runs.iterrows()}
+    return with_floor(cells, FLOOR, lambda c: floors[c["group"]].get(c["column"].split(",")[0]))
+
+
+def _floor(results: Results, run: Series) -> dict[str, float]:
+    """Return the metrics of constant velocity on the test scenes of a run, by their titles.
+
+    It is a single trajectory, which is sure, however many may be right.
+    """
+    future = results.forecasts(run["run"], run["seed"]).trajectories.shape[2]
+    scenes = results.scenes(run["data"])
+    apart = scenes.from_constant_velocity(scenes[0].tracks.shape[1] - future)
+    final = apart[:, -1].mean()
+    missed = 100 * (apart[:, -1] > MISSED).mean()
+    return {"minADE": apart.mean(), "minFDE": final, "MR": missed, "brier-minFDE": final}
 
 
 def findings(cells: DataFrame, _values: DataFrame | None) -> list[Finding]:

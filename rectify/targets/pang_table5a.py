@@ -1,15 +1,12 @@
 """Table 5a of Pang et al.: answers to questions about images, without and with a frozen block."""
 
-import math
 from typing import Literal
 
-import pandas as pd
 from pandas import DataFrame
 
-from rectify.analysis.cells import NO_RUN
 from rectify.analysis.collect import Results
 from rectify.analysis.findings import Finding, count_gains
-from rectify.analysis.inserted import inserted_table, of_frozen
+from rectify.analysis.inserted import inserted_table, of_frozen, with_floor
 from rectify.analysis.metrics import Metric
 from rectify.targets.contract import TargetSettings
 from rectify.typed import Name, Several
@@ -38,23 +35,14 @@ def table(results: Results, _settings: Settings) -> DataFrame:
 
     The printed numbers are of a test set whose answers are not public: rows of their own.
     """
-    return _with_floor(inserted_table(NAME, results, scores_of=_kinds, quoted=NAME), results)
+    cells = inserted_table(NAME, results, scores_of=_kinds, quoted=NAME)
+    runs = results.runs.drop_duplicates("data").set_index("data_title")
+    names = {one.label: one.name.replace("vqa", "question_alone") for one in KINDS}
+    return with_floor(cells, FLOOR, lambda c: 100 * runs.loc[c["group"], names[c["column"]]])
 
 
 def _kinds(runs: DataFrame) -> list[Metric]:
     return [metric for metric in KINDS if metric.name in runs and runs[metric.name].notna().any()]
-
-
-def _with_floor(cells: DataFrame, results: Results) -> DataFrame:
-    """Return the table with a row for the best answer to each question's words alone."""
-    heads = cells[cells["kind"] == "value"].drop_duplicates("column_index")
-    runs = results.runs.drop_duplicates("data").set_index("data_title")
-    names = {one.label: one.name.replace("vqa", "question_alone") for one in KINDS}
-    floors = [100 * runs.loc[head["group"], names[head["column"]]] for _, head in heads.iterrows()]
-    nothing = dict.fromkeys(("std", "low", "high", "paper", "difference"), math.nan)
-    row = {"row_index": cells["row_index"].max() + 1, "row": FLOOR, "mean": floors, **nothing}
-    floor = heads.assign(**row, paper_row="-", paper_column="-", run=NO_RUN)
-    return pd.concat([cells, floor], ignore_index=True)
 
 
 def findings(cells: DataFrame, _values: DataFrame | None) -> list[Finding]:

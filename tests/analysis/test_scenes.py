@@ -13,8 +13,8 @@ from rectify.data.forecasts import OBSERVED, ForecastSet, save_scenes
 from rectify.demo.lanes import lanes
 from rectify.results.provenance import provenance
 from rectify.runtime import generator
-from rectify.tasks.motion_forecasting.measures import constant_velocity
 from rectify.training.scoring import write_predictions
+from tests.helpers.forecasters import constant_velocity
 
 
 @pytest.fixture(scope="module")

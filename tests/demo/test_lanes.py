@@ -8,6 +8,7 @@ from rectify.data.forecasts import OBSERVED, Lanes, Scene
 from rectify.demo import lanes as drawing
 from rectify.demo.lanes import drawn, lanes
 from rectify.tasks.motion_forecasting import measures
+from tests.helpers.forecasters import constant_velocity
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def test_the_same_seed_gives_the_same_scenes() -> None:
 def test_who_goes_straight_on_is_far_off() -> None:
     """Constant velocity misses most scenes: there is something to learn."""
     batch = lanes(train_items=1, test_items=300)["test"].batch(torch.arange(300))
-    way = measures.constant_velocity(batch["tracks"])[:, :, None]
+    way = constant_velocity(batch["tracks"])[:, :, None]
     outputs = {"trajectories": way, "scores": torch.zeros(way.shape[:3])}
     found = measures.scores(outputs, batch["tracks"][:, 0, OBSERVED:], 1)
     assert found["min_fde@1"].mean() > 4

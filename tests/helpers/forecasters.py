@@ -5,6 +5,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from rectify.data.forecasts import OBSERVED
 from rectify.demo.lanes import lanes
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -24,3 +25,11 @@ def observed() -> dict[str, Tensor]:
     batch["tracks"], batch["seen"] = batch["tracks"][:, :, :20], batch["seen"][:, :, :20].clone()
     batch["seen"][0, 0, 11] = False
     return batch
+
+
+def constant_velocity(tracks: Tensor, observed: int = OBSERVED) -> Tensor:
+    """Return where agents (batch, agents, steps, 2) are at the mean speed of their last second."""
+    now = tracks[:, :, observed - 1]
+    step = (now - tracks[:, :, observed - 11]) / 10
+    ahead = torch.arange(1, tracks.shape[2] - observed + 1)
+    return now[:, :, None] + step[:, :, None] * ahead[:, None]

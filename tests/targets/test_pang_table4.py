@@ -4,13 +4,20 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 from pandas import DataFrame
 
 from rectify.analysis.latex import to_latex
 from rectify.analysis.printing import to_markdown
 from rectify.analysis.published import printed
+from rectify.data.forecasts import FUTURE, OBSERVED, save_scenes
+from rectify.demo.lanes import lanes
+from rectify.results.provenance import provenance
 from rectify.targets import pang_table4
+from rectify.tasks.motion_forecasting import measures
+from rectify.training.scoring import write_predictions
 from tests.helpers import synthetic
+from tests.helpers.forecasters import constant_velocity
 from tests.helpers.printed import ARGOVERSE, INSERTED, UNPRINTED, forecasting
 from tests.helpers.synthetic import Model, Run
 
@@ -71,6 +78,51 @@ def test_gains_in_metres_and_in_points_are_counted_apart(tmp_path: Path) -> None
     )
     assert ") m and from +0.00 (" in found.found
     assert "+0.50 (VectorNet +LLaMA-7B, Argoverse, MR, 6 best) points" in found.found
+
+
+def test_the_last_row_is_constant_velocity_on_the_same_scenes(tmp_path: Path) -> None:
+    sets = lanes(train_items=1, test_items=7)
+    save_scenes(tmp_path / "lanes", sets, provenance(0))
+    run = dataclasses.replace(runs()[1], data=Model("lanes", "Lanes", 0))
+    alone = dataclasses.replace(runs()[0], data=run.data)
+    results = synthetic.collected(tmp_path, [alone, run])
+    said = {"trajectories": torch.zeros(100, 2 * FUTURE), "probabilities": torch.ones(100, 1)}
+    scored = {f"{name}@{k}": torch.zeros(100) for name, k in run.scores}
+    for folder in results.folders:
+        values = {name: one.double() for name, one in {**scored, **said}.items()}
+        write_predictions(values, folder / "seed-0" / "predictions.parquet")
+    asked = pang_table4.Settings(reads="any")
+    cells = pang_table4.table(dataclasses.replace(results, sets=[tmp_path / "lanes"]), asked)
+    floor = cells[cells["row"] == "constant velocity"].set_index("column")["mean"]
+    assert cells["row"].iloc[-1] == "constant velocity"
+    batch = sets["test"].batch(torch.arange(7))
+    way = constant_velocity(batch["tracks"])[:, :1, None]
+    outputs = {"trajectories": way, "scores": torch.zeros(7, 1, 1)}
+    expected = measures.scores(outputs, batch["tracks"][:, 0, OBSERVED:], 6)
+    for name, title, factor in (
+        ("min_ade", "minADE", 1), ("min_fde", "minFDE", 1), ("miss_rate", "MR", 100),
+    ):  # fmt: skip
+        mean = factor * expected[f"{name}@6"].mean().item()
+        assert floor[title] == floor[f"{title}, 6 best"] == pytest.approx(mean, rel=1e-4)
+    assert len(floor) == 6  # it has no gradient
+    (found,), (without,) = (
+        pang_table4.findings(one, None) for one in (cells, pang_table4.table(results, asked))
+    )
+    assert found == without
+
+
+def test_gsnr_has_its_gain_at_equal_epoch_and_at_equal_loss(tmp_path: Path) -> None:
+    alone, block = runs()[:2]
+    block = dataclasses.replace(block, gsnr=lambda seed, *_: (1.5 + 0.25 * seed) * 1e-3)
+    results = synthetic.collected(tmp_path, [alone, block], seeds=(0, 1))
+    cells = pang_table4.table(results, pang_table4.Settings(reads="any"))
+    cells = cells.set_index(["row", "column", "kind"])["mean"]
+    row = "VectorNet +LLaMA-7B"
+    assert cells[row, "GSNR", "value"] == pytest.approx(1.625)
+    assert cells["VectorNet", "GSNR", "value"] == pytest.approx(1)
+    at_loss = cells[row, "GSNR gain at equal loss", "relative gain"]
+    for gain in (cells[row, "GSNR", "relative gain"], at_loss):
+        assert gain == pytest.approx((50 + 75) / 2)  # paired by seed
 
 
 def test_public_models_are_the_last_rows_on_their_own_data_alone(tmp_path: Path) -> None:

@@ -151,10 +151,13 @@ def test_forecasts_are_scored_in_metres_beside_public_models(finished: Path) -> 
     ours = cells[cells["seeds"] > 0]
     names = ("minADE", "minFDE", "MR", "brier-minFDE")
     columns = [name for one in names for name in (one, f"{one}, 6 best")]
-    assert ours.drop_duplicates("column_index")["column"].tolist() == columns
-    assert ours["row"].nunique() == 4  # two models, without and with
-    kinds = {"value": 32, "gain": 16, "item test": 16, "item test, Holm": 16}
-    assert ours["kind"].value_counts().to_dict() == kinds
+    heads = cells.drop_duplicates("column_index").sort_values("column_index")["column"].tolist()
+    assert heads == [*columns, "GSNR", "GSNR gain at equal loss"]
+    assert ours["row"].nunique() == 5  # two models, without and with, and constant velocity
+    kinds = ours["kind"].value_counts().to_dict()
+    assert kinds.pop("relative gain") >= 2
+    values = 4 * (len(columns) + 1) + len(columns)
+    assert kinds == {"value": values, "gain": 16, "item test": 16, "item test, Holm": 16}
     for vanilla in (True, False):
         name = "vanilla" if vanilla else "insert_llama-m_layer-3_end"
         place = finished / RESULTS / "runs" / f"traffic_{NET}_{name}" / "seed-0"

@@ -7,10 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, smooth_l1_loss
 
-from rectify.data.forecasts import OBSERVED
-
-MISSED = 2.0
-"""Metres: a scene is missed if no trajectory ends within."""
+from rectify.tasks.motion_forecasting.settings import MISSED
 
 
 def losses(
@@ -126,20 +123,6 @@ def ranked(
     order = likely.argsort(dim=1, descending=True, stable=True)
     found = found.gather(1, order[..., None, None].expand(-1, -1, *found.shape[2:]))
     return found, likely.gather(1, order)
-
-
-def constant_velocity(
-    tracks: Float[Tensor, "batch agents steps 2"],
-    observed: int = OBSERVED,
-) -> Float[Tensor, "batch agents future 2"]:
-    """Return how agents go on with the mean velocity of the last second: the least that one asks.
-
-    The mean is over ten steps, since one step has the noise of two positions.
-    """
-    now = tracks[:, :, observed - 1]
-    step = (now - tracks[:, :, observed - 11]) / 10
-    ahead = torch.arange(1, tracks.shape[2] - observed + 1, device=tracks.device)
-    return now[:, :, None] + step[:, :, None] * ahead[:, None]
 
 
 def _distances(

@@ -15,6 +15,8 @@ METRICS = (
     Metric("brier_min_fde", "m", "lower", "brier-minFDE"),
     Metric("loss", "1", "lower", "test loss"),
 )
+MISSED = 2.0
+"""Metres: a scene is missed if no trajectory ends within."""
 
 
 class Settings(Entry):

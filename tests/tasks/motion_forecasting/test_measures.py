@@ -146,9 +146,3 @@ def test_min_ade_is_not_the_least_of_all_but_that_of_the_trajectory_that_ends_cl
     assert one["min_ade@1"].item() == pytest.approx(2 / 30)
     assert one["miss_rate@1"].item() == 0
     assert one["brier_min_fde@1"].item() == pytest.approx(2.0)
-
-
-def test_constant_velocity_goes_on_as_in_the_last_second() -> None:
-    steps = torch.arange(50.0)
-    line = torch.stack([3 * steps, 1 - 2 * steps], 1)[None, None]
-    torch.testing.assert_close(measures.constant_velocity(line), line[:, :, 20:])
