@@ -1,7 +1,7 @@
-"""Farthest point sampling and nearest neighbours of point clouds, in plain torch.
+"""Farthest point sampling, nearest neighbours and balls of point clouds, in plain torch.
 
-Both give indices, so no gradient goes through them, and neither is computed in half precision: a
-cloud must be grouped the same way whatever autocast is on.
+All give indices, so no gradient goes through them, and none is computed in half precision: a cloud
+must be grouped the same way whatever autocast is on.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ from torch import Tensor
 
 ORIGIN = 1e-3
 """Squared norm up to which the CUDA kernel of PointNet++, and so of Point-BERT, takes no point."""
+EXACT = "donot_use_mm_for_euclid_dist"  # a product of matrices loses near points
 
 
 @torch.no_grad()
@@ -64,9 +65,54 @@ def nearest_points(
     """
     check_count(count, clouds.shape[1])
     with _without_autocast(clouds.device):
-        exact = "donot_use_mm_for_euclid_dist"  # a product of matrices loses near points
-        distances = torch.cdist(centres.float(), clouds.float(), compute_mode=exact)
+        distances = torch.cdist(centres.float(), clouds.float(), compute_mode=EXACT)
     return distances.topk(count, largest=False).indices
+
+
+@torch.no_grad()
+def points_within(
+    clouds: Float[Tensor, "batch points 3"],
+    centres: Float[Tensor, "batch centres 3"],
+    radius: float,
+    count: int,
+) -> Int64[Tensor, "batch centres count"]:
+    """Return the indices of the first ``count`` points nearer to each centre than ``radius``.
+
+    The first in the order of the cloud, as the CUDA kernel of PointNet++ takes them. Where there
+    are fewer, the first one fills the places that are left; where there is none, point 0 does.
+
+    Raises:
+        ValueError: If a cloud has fewer points.
+    """
+    points = clouds.shape[1]
+    check_count(count, points)
+    order = torch.arange(points, dtype=torch.int32, device=clouds.device)
+    chosen = []
+    with _without_autocast(clouds.device):
+        for cloud, own in zip(clouds.float(), centres.float(), strict=True):  # memory of one cloud
+            is_far = torch.cdist(own, cloud, compute_mode=EXACT) >= radius
+            numbers = order.expand_as(is_far).masked_fill(is_far, points)
+            chosen.append(numbers.topk(count, largest=False, sorted=True).values)
+    near = torch.stack(chosen).long()
+    first = near[:, :, :1] % points  # none at all: 0
+    return torch.where(near < points, near, first)
+
+
+def interpolated(
+    values: Float[Tensor, "batch known channels"],
+    known: Float[Tensor, "batch known 3"],
+    wanted: Float[Tensor, "batch wanted 3"],
+) -> Float[Tensor, "batch wanted channels"]:
+    """Return values at other points: of the three nearest known ones, by inverse distance.
+
+    Raises:
+        ValueError: If fewer than three points are known.
+    """
+    near = nearest_points(known, wanted, 3)
+    distances = (taken(known, near) - wanted[:, :, None]).norm(dim=3)
+    weights = 1 / (distances + 1e-8)
+    weights = weights / weights.sum(2, keepdim=True)
+    return (taken(values, near) * weights[..., None]).sum(2)
 
 
 def _without_autocast(device: torch.device) -> contextlib.AbstractContextManager:
@@ -77,9 +123,9 @@ def _without_autocast(device: torch.device) -> contextlib.AbstractContextManager
 
 
 def taken(
-    clouds: Float[Tensor, "batch points 3"], indices: Int64[Tensor, " batch *chosen"]
-) -> Float[Tensor, " batch *chosen 3"]:
-    """Return the points of each cloud that have the indices."""
+    clouds: Float[Tensor, "batch points channels"], indices: Int64[Tensor, " batch *chosen"]
+) -> Float[Tensor, " batch *chosen channels"]:
+    """Return the points of each cloud, or what is known of each, that have the indices."""
     rows = torch.arange(len(clouds), device=clouds.device)
     return clouds[rows.view(-1, *[1] * (indices.ndim - 1)), indices]
 

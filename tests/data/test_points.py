@@ -1,11 +1,17 @@
-"""Farthest points and nearest neighbours: against loops that only compare distances."""
+"""Farthest points, nearest neighbours and balls: against loops that only compare distances."""
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from rectify.data.points import farthest_points, nearest_points, taken
+from rectify.data.points import (
+    farthest_points,
+    interpolated,
+    nearest_points,
+    points_within,
+    taken,
+)
 from rectify.runtime import generator
 
 
@@ -76,17 +82,52 @@ def test_copies_of_a_point_are_all_as_near() -> None:
     assert torch.equal(near, made[:, :4, None].expand(-1, -1, 3, -1))
 
 
+@pytest.mark.parametrize("radius", [0.7, 1.5])
+def test_a_ball_has_the_first_points_of_the_cloud_that_are_near(radius: float) -> None:
+    made = clouds()
+    centres = torch.cat([made[:, :5], torch.full((3, 1, 3), 50.0)], 1)  # nothing is near the last
+    found = points_within(made, centres, radius, 6)
+    sizes = set()
+    for cloud, middle, balls in zip(made.double(), centres.double(), found, strict=True):
+        for centre, ball in zip(middle, balls.tolist(), strict=True):
+            near = [n for n, point in enumerate(cloud) if (point - centre).norm() < radius]
+            first = near[0] if near else 0
+            assert ball == (near[:6] + [first] * 6)[:6]
+            sizes.add(min(len(near), 6))
+    assert {0, 6} < sizes  # empty, full, and between
+
+
+def test_interpolation_is_by_inverse_distance_to_three() -> None:
+    made, values = clouds(2), torch.randn(2, 10, 4, generator=generator(1))
+    known, wanted = made[:, :10], made[:, 8:13]  # two of these are known
+    found = interpolated(values, known, wanted)
+    for batch in range(2):
+        for place, point in enumerate(wanted[batch]):
+            gaps = [(point - other).norm().item() for other in known[batch]]
+            near = sorted(range(10), key=gaps.__getitem__)[:3]
+            weights = [1 / (gaps[n] + 1e-8) for n in near]
+            mixed = sum(w * values[batch, n] for w, n in zip(weights, near, strict=True))
+            torch.testing.assert_close(found[batch, place], mixed / sum(weights))
+    torch.testing.assert_close(found[:, :2], values[:, 8:])
+
+
 def test_half_precision_around_it_changes_nothing() -> None:
     made = clouds(scale=0.01) + 3  # bfloat16 cannot tell these points apart
     with torch.autocast("cpu", torch.bfloat16):
         centres = farthest_points(made, 8)
         near = nearest_points(made, taken(made, centres), 4)
+        within = points_within(made, taken(made, centres), 0.01, 4)
     assert torch.equal(centres, farthest_points(made, 8))
     assert torch.equal(near, nearest_points(made, taken(made, centres), 4))
+    assert torch.equal(within, points_within(made, taken(made, centres), 0.01, 4))
 
 
 @pytest.mark.parametrize("count", [0, 41])
 def test_more_points_than_there_are_is_one_line(count: int) -> None:
-    for ask in (farthest_points, lambda made, n: nearest_points(made, made[:, :2], n)):
+    for ask in (
+        farthest_points,
+        lambda made, n: nearest_points(made, made[:, :2], n),
+        lambda made, n: points_within(made, made[:, :2], 1.0, n),
+    ):
         with pytest.raises(ValueError, match=f"all 40 points of a cloud can be taken, got {count}"):
             ask(clouds(), count)
