@@ -24,6 +24,7 @@ from rectify.analysis import charts
 from rectify.analysis.charts import Spec
 from rectify.analysis.collect import SETTINGS, Results, settings_of
 from rectify.analysis.curves import label_of
+from rectify.analysis.factors import layer_text
 from rectify.results.declared import GSNR, HISTORY
 from rectify.results.files import read_json
 from rectify.results.tables import Table, read_note, read_table
@@ -163,7 +164,7 @@ class Runs:
             "variant": run["variant"],
             "in the layer's place": run["control"],
             "language model": run["language_title"],
-            "layer": run["layer"],
+            "layer": layer_text(run["layer"]) if pd.notna(run["layer"]) else None,
             "position": run["position"],
             "λ at the start": run["lambda"] if run["variant"] == "auxiliary" else None,
             "seeds": ", ".join(map(str, self.seeds)),

@@ -56,7 +56,8 @@ def run(args: argparse.Namespace) -> None:
     given = (args.title, entries, args.benchmarks, args.config, args.credits)
     text = page(*given, folder=folder, command=os.environ.get(COMMAND, ""), runs=runs)
     texts = {args.output: text, **dict(runs.files(args.title, args.output.name, entries))}
-    shutil.rmtree(runs.pages, ignore_errors=True)  # those of runs that are no more
+    if runs.pages.is_dir():
+        shutil.rmtree(runs.pages)  # also pages of runs that are no more
     runs.pages.mkdir(parents=True)
     for path, content in texts.items():
         with atomic_path(path) as temporary:

@@ -115,6 +115,8 @@ def test_a_page_leads_back_to_its_readers_and_to_the_vanilla_run(
     name = runs.folders[0].name
     assert f'<dt>compared with</dt><dd><a href="{name}.html">{name}</a></dd>' in inserted
     assert "compared with" not in vanilla
+    assert "<dt>layer</dt><dd>31</dd>" in inserted
+    assert "<dt>layer</dt>" not in vanilla
     assert "ViT-S + LLaMA-7B layer 31, end" in html.unescape(inserted)
 
 
