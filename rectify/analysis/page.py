@@ -175,6 +175,7 @@ def page(
         summary=[(entry, finding) for entry in entries for finding in entry.findings],
         lead=_lead(entries),
         sections=[_section(entry, links, pages, specs.get(entry.anchor, "")) for entry in entries],
+        runs=_by_data(runs, pages),
         overview=overview(notes, finished, command),
         times=list(times_of_rules(finished).itertuples(index=False)),
         jobs=len(finished),
@@ -196,6 +197,13 @@ def _lead(entries: Sequence[Entry]) -> list[tuple[Entry, Finding]]:
         if entry.findings:
             found.setdefault(entry.kind, (entry, entry.findings[0]))
     return [found[kind] for kind in LEAD if kind in found]
+
+
+def _by_data(runs: Runs, pages: Mapping[str, Link]) -> dict[str, list[Link]]:
+    """Return the pages of all runs by the title of the data set that they learn."""
+    titles = runs.settings["data_title"]
+    names = {title: titles.index[titles == title] for title in titles.unique()}
+    return {title: [pages[name] for name in of_data] for title, of_data in names.items()}
 
 
 def _packaged(name: str) -> str:

@@ -53,3 +53,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     (path, *_) = written(tmp_path, {"tables/one.csv": 3, "tables/one.tex": 3})
     with pytest.raises(ValueError, match=r"one\.md: must exist, got no file\. Make the table"):
         family(path, TABLE_SUFFIXES)
+
+
+def test_what_a_page_has_already_leaves_less_room(tmp_path: Path) -> None:
+    (path,) = written(tmp_path, {"tables/one.csv": 3000})
+    assert downloads([path], tmp_path, taken=LIMIT - 4000)[path].is_inside
+    assert not downloads([path], tmp_path, taken=LIMIT - 3999)[path].is_inside

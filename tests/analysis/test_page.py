@@ -264,10 +264,11 @@ def test_numbers_and_figures_lead_to_the_pages_of_their_runs(
     parts = Parts(page(**inputs, folder=tmp_path / "report", runs=runs))
     address = f"index-runs/{folder.name}.html"
     led = [attributes for tag, attributes in parts.tags if attributes.get("href") == address]
-    assert [link.get("class") for link in led] == ["run"] * 3 + [
-        None
-    ] * 2  # three cells with a number
+    classes = [link.get("class") for link in led]
+    assert classes == [*["run"] * 3, None, None, None]  # below two entries, and in the list
     assert parts.words.count("Its 1 runs") == 2
+    listed = parts.words[max(i for i, word in enumerate(parts.words) if word == "Runs") :]
+    assert [word for word in listed if word][2:4] == ["A", "ViT-S"]
     assert "of another page" not in [a.get("title") for _, a in parts.tags]
 
 
