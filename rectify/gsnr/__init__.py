@@ -1,4 +1,4 @@
-"""Gradient signal-to-noise ratio of layers, measured during ordinary training steps.
+"""Gradient signal-to-noise ratio of layers, measured during ordinary training steps::
 
     moments = gradient_moments(model, inputs, targets, criterion, ["blocks"])
     float(gsnr(moments))

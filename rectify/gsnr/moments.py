@@ -149,7 +149,7 @@ class GradientMoments:
 
     @property
     def generic(self) -> list[str]:
-        """Names of the layers that are run again sample by sample: exact, but slower."""
+        """Names of the layers that are run again sample by sample, which is exact and slower."""
         return [one.layer.name for one in self._records if one.layer.kind is GENERIC]
 
     @property
