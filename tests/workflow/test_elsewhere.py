@@ -28,16 +28,17 @@ use rule * from rectify
 READ = """
 import sys
 from pathlib import Path
+import yaml
 import rectify
 from rectify.analysis.page import page
-from rectify.cost import language_config
 from rectify.experiment.grid import all_runs, load
 from rectify.targets import caption, kinds
 assert Path(rectify.__file__).is_relative_to(sys.argv[1]), rectify.__file__
 print(len(all_runs(load([Path(sys.argv[2])]))))
 assert all(len(caption(kind)) > 40 for kind in kinds())
 assert "<html" in page("Title", [], Path(sys.argv[1]), [])
-assert language_config("llama-7b").hidden_size == 4096
+sizes = Path(rectify.__file__).parent / "language" / "sizes.yaml"
+assert yaml.safe_load(sizes.read_text())["llama-7b"]["hidden_size"] == 4096
 """
 MODULE = """
 configfile: "values.yaml"

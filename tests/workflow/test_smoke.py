@@ -4,7 +4,7 @@ import json
 import signal
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -120,40 +120,39 @@ def test_a_touch_a_comment_or_a_docstring_runs_nothing_again(finished: Path) -> 
         assert planned(finished, *ALL) == {}
 
 
-EDITS = {
-    "similarity/scores.py": ({"similarity"}, {"train", "evaluate", "language_features"}),
-    "gsnr/estimators.py": ({"train", "evaluate"}, {"pretrain", "prepare_data", "extract_block"}),
-    "gsnr/layers/linear.py": ({"train"}, {"prepare_data", "extract_block"}),
-    "tasks/classification.py": ({"train", "evaluate"}, {"language_features", "measure"}),
-    "tasks/shifts.py": ({"evaluate"}, {"measure"}),
-    "controls.py": ({"train", "evaluate"}, {"pretrain", "prepare_data"}),
-    "training/evaluation.py": ({"train"}, {"prepare_data", "measure"}),
-    "training/scoring.py": ({"evaluate"}, {"train", "prepare_data", "measure"}),
+EDITS = {  # of several modules at once where the same jobs do not depend on any of them
+    "similarity/scores.py targets/figure5.py cost.py": (
+        {"similarity", "figure", "page", "measure"},
+        {"train", "evaluate", "language_features"},
+    ),
+    "training/scoring.py analysis/statistics.py": (
+        {"evaluate", "table", "figure"},
+        {"train", "prepare_data", "measure", "similarity"},
+    ),
+    "gsnr/estimators.py gsnr/layers/linear.py tasks/classification.py tasks/shifts.py": (
+        {"train", "evaluate"},
+        {"pretrain", "prepare_data", "extract_block", "language_features", "measure"},
+    ),
+    "controls.py training/evaluation.py": ({"train", "evaluate"}, {"pretrain", "prepare_data"}),
     "filtering/overlap.py": ({"filtering", "train"}, {"prepare_masks", "measure", "similarity"}),
     "tasks/image_classification/prepare_masks.py": (
         {"prepare_masks", "train"},
         {"prepare_data", "measure", "similarity"},
     ),
     "demo/fonts.py": ({"prepare_data", "pretrain"}, {"resolve", "label"}),
-    "analysis/statistics.py": ({"table", "figure"}, {"train", "evaluate", "similarity"}),
-    "targets/figure5.py": ({"figure", "page"}, {"train", "similarity"}),
-    "cost.py": ({"measure"}, {"train", "evaluate"}),
 }
 
 
-@pytest.mark.parametrize("module", EDITS)
-def test_an_edit_of_a_module_runs_again_the_jobs_that_depend_on_it(
-    module: str, finished: Path
+@pytest.mark.parametrize("modules", EDITS)
+def test_an_edit_of_modules_runs_again_the_jobs_that_depend_on_them(
+    modules: str, finished: Path
 ) -> None:
-    path = finished / "rectify" / module
-    assert path.is_file()
-    before = path.read_text()
-    path.write_text(before + "\nANOTHER = 1\n")
-    try:
+    with ExitStack() as edits:
+        for module in modules.split():
+            path = finished / "rectify" / module
+            edits.enter_context(edited(path, path.read_text(), f"{path.read_text()}\nNEW = 1\n"))
         jobs = planned(finished, *ALL)
-    finally:
-        path.write_text(before)
-    runs, kept = EDITS[module]
+    runs, kept = EDITS[modules]
     assert runs <= set(jobs)
     assert not kept & set(jobs)
     if runs & {"filtering", "prepare_masks"}:  # only trainings that compare activations with masks

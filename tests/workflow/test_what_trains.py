@@ -13,23 +13,34 @@ from tests.workflow.project import SMOKE, planned
 
 LOCAL = {"label", "table", "figure", "page"}
 LABELS = {
-    "data.glyphs.title": ("Other", LOCAL),
-    "visions.vit-64.title": ("Other", LOCAL),
-    "languages.llama-m.title": ("Other", LOCAL),
-    "gsnr.estimator": ("debiased", LOCAL),
-    "report": ("best", LOCAL),
-    "title": ("Other", {"page"}),
-    "data.glyphs.top_k": (3, {"evaluate", *LOCAL}),
-    "threads": (2, {"page"}),  # which lists the configuration's files
-    "tensorboard": (True, {"page"}),
+    "titles, what is shown": (
+        {
+            "data.glyphs.title": "Other",
+            "visions.vit-64.title": "Other",
+            "languages.llama-m.title": "Other",
+            "gsnr.estimator": "debiased",
+            "report": "best",
+        },
+        LOCAL,
+    ),
+    "of the page alone": (
+        {"title": "Other", "threads": 2, "tensorboard": True},  # it lists the configuration's files
+        {"page"},
+    ),
 }
-WEIGHTS = {
+WEIGHTS = {  # more of them, one by one: tests/experiment/test_grid.py
     "data.digits.training.lr": (0.001, lambda run: run.data == "digits"),
     "visions.vit-48.overrides.num_heads": (3, lambda run: run.vision == "vit-48"),
-    "auxiliary.lambda_floor": (0.05, lambda run: True),
-    "gsnr.batches": (1, lambda run: True),
     "filtering.cover": (0.5, lambda run: run.data == "scenes"),  # compared after every epoch
 }
+
+
+def overlay_of(changes: dict[str, object]) -> dict:
+    """Return a configuration that has nothing but these values, by their dotted paths."""
+    overlay: dict = {}
+    for path, value in changes.items():
+        overlay = changed(overlay, path, value)
+    return overlay
 
 
 def plan(project: Path, overlay: dict) -> dict[str, int]:
@@ -38,20 +49,21 @@ def plan(project: Path, overlay: dict) -> dict[str, int]:
     return planned(project, "--configfile", *SMOKE, "mine.yaml", "--", "all")
 
 
-@pytest.mark.parametrize("path", LABELS)
-def test_what_is_only_shown_or_scored_trains_nothing(path: str, finished: Path) -> None:
-    value, allowed = LABELS[path]
-    assert set(plan(finished, changed({}, path, value))) <= allowed
+@pytest.mark.parametrize("name", LABELS)
+def test_what_is_only_shown_trains_and_scores_nothing(name: str, finished: Path) -> None:
+    changes, expected = LABELS[name]
+    assert set(plan(finished, overlay_of(changes))) == expected
 
 
-def test_views_and_k_are_scored_again(finished: Path) -> None:
+def test_views_and_k_are_scored_again_and_train_nothing(finished: Path) -> None:
     again = plan(finished, changed({}, "data.glyphs.top_k", 3))
+    assert set(again) <= {"evaluate", *LOCAL}
     assert again["evaluate"] == sum(run.data == "glyphs" for run in all_runs(read(VALUES)))
 
 
-@pytest.mark.parametrize("path", WEIGHTS)
-def test_what_decides_weights_trains_exactly_its_runs(path: str, finished: Path) -> None:
-    value, concerns = WEIGHTS[path]
-    overlay = changed({}, path, value)
+def test_what_decides_weights_trains_exactly_its_runs(finished: Path) -> None:
+    overlay = overlay_of({path: value for path, (value, _) in WEIGHTS.items()})
     runs = all_runs(read(merge(VALUES, overlay)))
-    assert plan(finished, overlay)["train"] == sum(map(concerns, runs))
+    concerned = [run for run in runs if any(concerns(run) for _, concerns in WEIGHTS.values())]
+    assert 0 < len(concerned) < len(runs)
+    assert plan(finished, overlay)["train"] == len(concerned)
