@@ -98,11 +98,6 @@ def summed(values: Tensor) -> Tensor:
     return values
 
 
-def wait_for_all(device: torch.device) -> None:
-    """Wait until every process that trains together is here."""
-    summed(torch.zeros(1, device=device)).item()
-
-
 @contextlib.contextmanager
 def stop_asked() -> Iterator[Callable[[], bool]]:
     """Give a function that says whether a signal asked this process to stop.

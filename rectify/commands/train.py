@@ -47,12 +47,10 @@ def run(args: argparse.Namespace) -> int:
     from rectify.training import processes
 
     if processes.is_launched():  # the process that launched this one has the lease
-        return _train(args)
+        return processes.end_together(_train(args))
     with lease(args.states / "lease"):
-        if args.nodes > 1:
-            status = processes.launch_on_nodes("train", args)
-        else:
-            status = _train(args) if args.processes <= 1 else processes.launch("train", args)
+        is_alone = max(args.nodes, args.processes) <= 1
+        status = _train(args) if is_alone else processes.launch("train", args)
     if status == os.EX_TEMPFAIL:
         slurm.try_requeue()
     return status
@@ -62,14 +60,11 @@ def _train(args: argparse.Namespace) -> int:
     from rectify.cluster.presence import PROGRESS
     from rectify.experiment.outlined import outlining
     from rectify.experiment.run import read_run
-    from rectify.runtime import start, wait_for_all
+    from rectify.runtime import start
     from rectify.training.run import Files, Training, complete
 
     settings = read_run(args.config)
     files = Files(args.data, args.block, args.states, args.states / PROGRESS, args.output)
-    device = start(args.threads, args.gpus)
-    options = outlining(settings, args.data, args.masks)
-    options |= {"threads": args.threads, "events": args.tensorboard}
-    status = complete(Training(settings, args.seed, files, device=device, **options))
-    wait_for_all(device)  # else the end of one ends the first while it still writes
-    return status
+    options = {"device": start(args.threads, args.gpus), "threads": args.threads}
+    options |= outlining(settings, args.data, args.masks) | {"events": args.tensorboard}
+    return complete(Training(settings, args.seed, files, **options))

@@ -25,6 +25,14 @@ def is_launched() -> bool:
     return "LOCAL_RANK" in os.environ
 
 
+def end_together(status: int) -> int:
+    """Return ``status`` once all are here: the end of one would end the first while it writes."""
+    import torch.distributed
+
+    torch.distributed.barrier()
+    return status
+
+
 def launch_on_nodes(command: str, args: argparse.Namespace) -> int:
     """Run a command as ``args.processes`` processes on the ``args.nodes`` nodes of a SLURM job.
 
@@ -85,9 +93,12 @@ def _run(step: tuple[str, ...], environment: dict[str, str]) -> int:
 def launch(command: str, args: argparse.Namespace) -> int:
     """Run a command ``args.processes`` times at once; return the exit status of the first to fail.
 
-    SIGTERM reaches each process; the warning before a time limit, SIGUSR2, comes to all of a
-    SLURM job's processes by itself and must not end this one.
+    With several ``args.nodes`` as ``launch_on_nodes`` does, else on this machine. SIGTERM reaches
+    each process; the warning before a time limit, SIGUSR2, comes to all of a SLURM job's
+    processes by itself and must not end this one.
     """
+    if args.nodes > 1:
+        return launch_on_nodes(command, args)
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
