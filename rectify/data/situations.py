@@ -234,7 +234,7 @@ def gathered(
         boxes=joined("boxes"),
         box_kinds=torch.from_numpy(kind_of(np.concatenate([room.box_kinds for room in rooms]))),
         counts=torch.tensor([len(room.boxes) for room in rooms]),
-        vectors=vectors,
+        vectors=vectors.clone(),  # a file holds no tensor twice
         possible=tuple(possible),
         words=tuple(words),
     )
@@ -267,10 +267,12 @@ def save_situations(
         for name in FIELDS
     }
     any_of_them = next(iter(sets.values()))
-    names = {name: json.dumps(getattr(any_of_them, name), ensure_ascii=False) for name in NAMED}
+    names = {name: getattr(any_of_them, name) for name in NAMED}
+    spoken_names = json.dumps(names, ensure_ascii=False)  # one text: several have no fixed order
     with atomic_path(Path(folder) / ARRAYS) as temporary:
-        save_file(tensors, temporary, names)
-    digest = hashlib.sha256(names["possible"].encode()).hexdigest()
+        save_file(tensors, temporary, {"names": spoken_names})
+    possible = json.dumps(any_of_them.possible, ensure_ascii=False)
+    digest = hashlib.sha256(possible.encode()).hexdigest()
     facts = {**provenance["facts"], CLASSES: digest}
     write_listing(folder, listing, {**provenance, "facts": facts})
 
@@ -286,7 +288,8 @@ def load_situations(folder: Path, split: str) -> SituationSet:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(f"{split}.{name}") for name in FIELDS}
-            names = {name: tuple(json.loads(file.metadata()[name])) for name in NAMED}
+            stored = json.loads(file.metadata()["names"])
+            names = {name: tuple(stored[name]) for name in NAMED}
     except (SafetensorError, FileNotFoundError) as error:
         raise ValueError(
             f"{path}: must be an intact safetensors file with split {split}, got "
