@@ -21,6 +21,10 @@ meter     Dou et al. 2022, fine-tuning of METER on VQAv2; the rectifier learns a
           in Shi et al. 2023, whom Pang et al. follow as well
 meter-retrieval    the same on Flickr30k and COCO: METER's list of heads has not the one that ranks,
           so it learns at the encoders' rate
+sqa3d     Ma et al. 2023, SQA3D; its weight decay was Adam's, it clipped single values of gradients,
+          and the momentum of its norms fell, all of which is not done here
+pang-rooms  Pang et al. 2024, App. C: the same on batches of 32 for 30 epochs, by AdamW; the rate
+          is not printed, and its authors' is taken
 
 DeiT and Pang et al. also keep a moving average of the weights, but report the weights
 themselves; there is none here. DeiT's colour jitter has no effect next to RandAugment.
@@ -225,6 +229,19 @@ VECTORNET = UNCHANGED.model_copy(
         "drop_path": 0.0,
     }
 )
+ROOMS = UNCHANGED.model_copy(
+    update={
+        "epochs": 50,
+        "batch_size": 16,
+        "schedule": "linear",
+        "min_lr": 5e-4,
+        "weight_decay": 1e-5,
+        "warmup_epochs": 0,
+        "drop_path": 0.0,
+        "cloud_scale": 1.0,
+        "cloud_shift": 0.5,
+    }
+)
 RECTIFIER = r"^bridge\."
 SMALL = r"(\.bias|norm\d?\.weight|token)$"  # biases, norms, the class token
 
@@ -312,6 +329,18 @@ RECIPES: dict[str, Recipe] = {
     "meter": METER,
     "meter-retrieval": METER.model_copy(
         update={"lr_factors": ((RECTIFIER, 10.0), (FUSION, 5.0), (f"{ENCODERS}|{RANK}", 1.0))}
+    ),
+    "sqa3d": ROOMS,
+    "pang-rooms": ROOMS.model_copy(
+        update={
+            "epochs": 30,
+            "batch_size": 32,
+            "schedule": "step",
+            "min_lr": 0.0,
+            "milestones": (10, 15, 20),
+            "gamma": 0.1,
+            "weight_decay": 0.01,
+        }
     ),
 }
 

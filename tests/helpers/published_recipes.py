@@ -169,6 +169,18 @@ METER_WRITTEN = {
     "cloud_scale": 1.5,  # without effect, as the next
     "cloud_shift": 0.2,
 }
+ROOMS_WRITTEN = {
+    **POINT_WRITTEN,
+    "batch_size": 16,
+    "label_smoothing": 0,
+    "drop_path": 0.0,
+    "warmup_epochs": 0,
+    "warmup_lr": 1e-6,  # without effect
+    "schedule": "linear",
+    "min_lr": 5e-4,  # lr_decay_step is 100 and 200, which no training reaches
+    "cloud_scale": 1.0,
+    "cloud_shift": 0.5,  # _translate
+}
 
 PUBLISHED = {
     "pang-vectornet": Published(
@@ -223,6 +235,41 @@ PUBLISHED = {
             "schedule": "step",
             "milestones": (16, 20),
             "gamma": 0.25,
+        },
+    ),
+    "sqa3d": Published(
+        "SilongYong/SQA3D, ScanQA/scripts/train.py and auxi.sh at a98da8f; Adam's weight decay is "
+        "in its gradient there, single values of gradients are clipped at 1, and the momentum of "
+        "the norms is halved every 20 epochs",
+        {
+            "batch_size": 16,
+            "opt": "adam",
+            "lr": 5e-4,
+            "weight_decay": 1e-5,  # wd
+            "epochs": 50,
+            "clip_grad": None,  # not by norm
+        },
+        ROOMS_WRITTEN,
+    ),
+    "pang-rooms": Published(
+        "Pang et al. 2024, App. C: AdamW, 30 epochs, batches of 32, a rate of a tenth from "
+        "epochs 10, 15 and 20 on; the rate itself is that of SQA3D, the weight decay torch's "
+        "default, since none is named",
+        {
+            "batch_size": 32,
+            "opt": "adamw",
+            "lr": 5e-4,
+            "weight_decay": 0.01,
+            "epochs": 30,
+            "clip_grad": None,
+        },
+        {
+            **ROOMS_WRITTEN,
+            "batch_size": 32,
+            "schedule": "step",
+            "min_lr": 0.0,  # without effect
+            "milestones": (10, 15, 20),
+            "gamma": 0.1,
         },
     ),
     "meter": Published(

@@ -21,7 +21,7 @@ from rectify.training.loop import Hooks, Loop
 from rectify.training.recipes import recipe
 from rectify.trunks.kinds import as_trunk
 from rectify.trunks.trunk import Trunk
-from tests.helpers import question_trees, toy_task
+from tests.helpers import question_trees, room_trees, toy_task
 from tests.helpers.moments import assert_close
 
 CPU = torch.device("cpu")
@@ -52,6 +52,11 @@ ENTRIES = {
         "task": "image_text_retrieval", "reader": "captions", "image_size": 28, "words": 64,
         "false_texts": 2, "sizes": {"train_items": 6, "test_items": 7},
     },
+    "situated_question_answering": {
+        "task": "situated_question_answering", "reader": "rooms", "answers": 11, "words": 64,
+        "points": 48, "top_k": 3,
+        "sizes": {"seed": 2, "train_rooms": 8, "test_rooms": 3, "stored": 64},
+    },
     "pairs": {"task": "pairs", "reader": "pairs", "sizes": {"items": 16}},
     TOY: {"task": TOY, "reader": "none", "points": 24},
 }  # fmt: skip
@@ -71,6 +76,10 @@ def recipe_of(name):
     if name in WITH_METER:
         own = "meter" if name == "visual_question_answering" else "meter-retrieval"
         return recipe(own, **SHORT, crop="none", auto_augment=None)
+    if name == "visual_question_answering":
+        return recipe("meter", **SHORT, crop="none", auto_augment=None)
+    if name == "situated_question_answering":
+        return recipe("sqa3d", **SHORT)
     return recipe("paper", **SHORT, **PICTURES)
 
 
@@ -91,6 +100,9 @@ def vision_of(name):
     if name in WITH_METER:
         sizes = {**question_trees.SIZES, "patch_size": 14, "dropout": 0.0}
         vit = SimpleNamespace(name="meter", timm="none", overrides=sizes, family=None, start=None)
+    if name == "situated_question_answering":
+        sizes = room_trees.SIZES
+        vit = SimpleNamespace(name="sqa3d", timm="none", overrides=sizes, family=None, start=None)
     return toy_task.VISION if name == TOY else vit
 
 

@@ -21,7 +21,8 @@ def test_a_task_is_a_folder_or_a_module():
     kinds = ("image", "point", "video")
     assert tasks.names() == sorted(
         [
-            *("image_text_retrieval", "motion_forecasting", "pairs", "visual_question_answering"),
+            *("image_text_retrieval", "motion_forecasting", "pairs"),
+            *("situated_question_answering", "visual_question_answering"),
             *(f"{kind}_classification" for kind in kinds),
         ]
     )

@@ -18,6 +18,7 @@ from rectify.demo import (
     motions,
     pairs,
     questions,
+    rooms,
     scenes,
     scripts,
     solids,
@@ -35,9 +36,10 @@ POINTS = "rectify.tasks.point_classification.readers"
 TRAFFIC = "rectify.tasks.motion_forecasting.readers"
 CAPTIONS = "rectify.tasks.image_text_retrieval.readers"
 QUESTIONS = "rectify.tasks.visual_question_answering.readers"
+ROOMS = "rectify.tasks.situated_question_answering.readers"
 ALL = [
     (package, name)
-    for package in (IMAGES, CLIPS, PAIRS, POINTS, TRAFFIC, QUESTIONS, CAPTIONS)
+    for package in (IMAGES, CLIPS, PAIRS, POINTS, TRAFFIC, QUESTIONS, CAPTIONS, ROOMS)
     for name in readers.names(package)
 ]
 TOY = {"classes": 6, "image_size": 28}
@@ -66,6 +68,7 @@ def test_every_folder_of_readers_belongs_to_a_task():
         TRAFFIC,
         QUESTIONS,
         CAPTIONS,
+        ROOMS,
     }
 
 
@@ -103,6 +106,7 @@ def test_all_readers_are_known_without_torch():
         (TRAFFIC, "lanes", lanes.lanes),
         (QUESTIONS, "questions", questions.questions),
         (CAPTIONS, "captions", captions.captions),
+        (ROOMS, "rooms", rooms.rooms),
     ],
 )
 def test_an_embedded_set_has_all_arguments_of_its_drawing_each_with_a_default(package, name, draw):

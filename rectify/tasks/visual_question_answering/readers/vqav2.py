@@ -8,11 +8,10 @@ The answers to the test questions are not public, so the test split is the valid
 question of it is left out. METER trains on its larger part as well, which is not done here.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rectify.results.files import read_json
+from rectify.tasks.entries import entries
 from rectify.tasks.image_classification.folders import check_present
 
 if TYPE_CHECKING:
@@ -58,10 +57,11 @@ def _asked(folder: Path, place: str) -> "Asked":
     from rectify.data.questions import Asked
 
     path = folder / _annotations(place)
-    answered = {entry["question_id"]: entry for entry in _entries(path, "annotations", ANSWERED)}
+    annotations = entries(path, "annotations", ANSWERED, _wrong)
+    answered = {entry["question_id"]: entry for entry in annotations}
     pictures: dict[str, int] = {}
     questions = []
-    for asked in _entries(folder / _questions(place), "questions", ASKED):
+    for asked in entries(folder / _questions(place), "questions", ASKED, _wrong):
         name = f"{place}/COCO_{place}_{asked['image_id']:012}.jpg"
         picture = pictures.setdefault(name, len(pictures))
         number = asked["question_id"]
@@ -90,26 +90,6 @@ def _question(path: Path, asked: dict, answered: dict, picture: int) -> "Questio
         raise _wrong(path, f"a question must have {PEOPLE} answers", got)
     most = answered["multiple_choice_answer"]
     return Question(number, asked["question"], picture, kind, most, tuple(said))
-
-
-def _entries(path: Path, key: str, fields: dict[str, type]) -> Iterator[dict]:
-    """Give the entries of a file, each checked: it has the fields, and its number is its own."""
-    content = read_json(path)
-    entries = content.get(key) if isinstance(content, dict) else None
-    if not isinstance(entries, list) or not entries:
-        raise _wrong(path, f"it must have a list of {key}", "none")
-    seen = set()
-    for place, entry in enumerate(entries):
-        if not isinstance(entry, dict):
-            raise _wrong(path, f"each of its {key} must be a mapping", f"{entry!r:.40}")
-        for name, kind in fields.items():
-            if type(entry.get(name)) is not kind:
-                got = f"{entry.get(name)!r:.40} of entry {place}"
-                raise _wrong(path, f"{name} must be a {kind.__name__}", got)
-        if entry["question_id"] in seen:
-            raise _wrong(path, "a question_id must be there once", f"{entry['question_id']} twice")
-        seen.add(entry["question_id"])
-        yield entry
 
 
 def _wrong(path: Path, rule: str, got: str) -> ValueError:

@@ -1,0 +1,46 @@
+"""Entries of a published JSON file: each is a mapping with certain fields and a number of its own.
+
+Used by readers of questions, whose files hold one list of questions or of annotations.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rectify.results.files import read_json
+
+NUMBER = "question_id"
+Wrong = Callable[[Path, str, str], ValueError]
+"""From a file, what must hold and what was got to the error."""
+
+
+def entries(
+    path: Path, key: str, fields: Mapping[str, type], wrong: Wrong
+) -> Iterator[dict[str, Any]]:
+    """Give the entries of a list in a file, each checked.
+
+    Args:
+        path: The file.
+        key: Of its list.
+        fields: Those that each entry has, and their types; ``question_id`` is among them.
+        wrong: Makes an error.
+
+    Raises:
+        ValueError: If the file is damaged, has no such list, or an entry is not as it must be.
+    """
+    content = read_json(path)
+    listed = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(listed, list) or not listed:
+        raise wrong(path, f"it must have a list of {key}", "none")
+    seen = set()
+    for place, entry in enumerate(listed):
+        if not isinstance(entry, dict):
+            raise wrong(path, f"each of its {key} must be a mapping", f"{entry!r:.40}")
+        for name, kind in fields.items():
+            if type(entry.get(name)) is not kind:
+                got = f"{entry.get(name)!r:.40} of entry {place}"
+                raise wrong(path, f"{name} must be a {kind.__name__}", got)
+        if entry[NUMBER] in seen:
+            raise wrong(path, f"a {NUMBER} must be there once", f"{entry[NUMBER]} twice")
+        seen.add(entry[NUMBER])
+        yield entry

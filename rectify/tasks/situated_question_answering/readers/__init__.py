@@ -1,0 +1,1 @@
+"""One kind of set each: see ``rectify.tasks.readers``."""
