@@ -331,7 +331,7 @@ def test_the_depth_of_every_run_is_that_of_its_model(values):
     depths = {}
     for name in {run.vision for run in all_runs(config)}:
         vision = config.visions[name]
-        nets = {"vectornet": 2, "mmtransformer": 3, "meter": 6}  # else a Point-BERT
+        nets = {"vectornet": 2, "mmtransformer": 3, "meter": 6, "sqa3d": 4}  # else a Point-BERT
         depths[name] = nets.get(name.partition("-")[0], vision.overrides.get("depth", 12))
         if vision.timm != "none":
             with torch.device("meta"):
