@@ -22,7 +22,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup packages demo demo-pang test test-fast check docs smoke bench bench-test lock clean
+.PHONY: help setup packages demo demo-pang test test-fast check docs dist smoke bench bench-test lock clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -61,6 +61,11 @@ docs: setup $(SPHINX) ## the documentation site, into site/; a warning is an err
 		--conf-dir docs/site --doctree-dir .docs/trees . site
 	@echo "The site: site/index.html (open it in a browser)"
 
+dist: setup ## wheel and sdist, into dist/; with TAG=v<version> only if that is the version
+	test -z "$(TAG)" || grep -qFx '__version__ = "$(TAG:v%=%)"' rectify/__init__.py
+	rm -rf dist
+	$(UV) build --quiet --no-build-isolation --python .venv/bin/python --out-dir dist .
+
 smoke: setup ## the whole workflow at the smallest scale
 	$(WITH_ENV) $(RUN) --configfile demo.yaml tests/smoke.yaml -- all
 
@@ -81,8 +86,8 @@ lock: $(UV) ## resolve pyproject.toml and uv again into envs/
 	sed -i.old '/  - pip:/q' envs/rectify.yaml && rm envs/rectify.yaml.old
 	sed -n "s/^\([a-z0-9].*[^ ]\) *\\\\$$/      - \"\1\"/p" envs/requirements.lock >> envs/rectify.yaml
 
-clean: ## remove .venv, .venv-bench, .demo, .docs, .tools, site, caches and the demos' results (never results/paper)
-	rm -rf .venv .venv-bench .demo .docs .tools site .pytest_cache .ruff_cache .hypothesis rectify.egg-info
+clean: ## remove .venv, .venv-bench, .demo, .docs, .tools, site, dist, caches and the demos' results (never results/paper)
+	rm -rf .venv .venv-bench .demo .docs .tools site dist .pytest_cache .ruff_cache .hypothesis *.egg-info
 	rm -rf results/demo results/demo-pang results/smoke
 	find rectify tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 

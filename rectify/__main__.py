@@ -9,6 +9,7 @@ import errno
 import importlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -43,6 +44,12 @@ COMMANDS = {
 }
 COLD = {"warm", "fetch"}
 """Never run in a warm process. All others never use the network."""
+PACKAGE_OF = {
+    "fontTools": "matplotlib",
+    "sklearn": "scikit-learn",
+    "vl_convert": "vl-convert-python",
+}
+"""What must be installed for imports that are called otherwise, or come with another package."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -61,8 +68,7 @@ def run(arguments: Sequence[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="rectify.%(module)s %(message)s", force=True)
     for library in ("httpx", "httpx2", "timm", "matplotlib", "fontTools"):
         logging.getLogger(library).setLevel(logging.WARNING)
-    module, parsed = _parse(arguments)
-    return _one_line(lambda: _run(module, parsed), is_final=_command(arguments) not in COLD)
+    return _one_line(lambda: _run(*_parse(arguments)), is_final=_command(arguments) not in COLD)
 
 
 def _run(module: ModuleType, parsed: argparse.Namespace) -> int:
@@ -84,12 +90,14 @@ def _one_line(work: Callable[[], int], is_final: bool = False) -> int:
     """Return the exit status of ``work``; what the user can fix becomes one line and status 2."""
     try:
         return work()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         if os.environ.get("RECTIFY_TRACEBACK"):
             raise
         if isinstance(error, OSError) and error.errno not in FULL and error.filename is None:
             raise
-        text = _of_file(error) if isinstance(error, OSError) else f"{error}"
+        if isinstance(error, ModuleNotFoundError) and not _extra(error):
+            raise
+        text = _text(error)
         is_final = is_final and not isinstance(error, PassingError)
         final = f"{FINAL}\n" if is_final and os.environ.get(JOB) else ""
         sys.stderr.write(f"{final}{' '.join(map(str.strip, text.splitlines()))}\n")
@@ -104,6 +112,31 @@ def _of_file(error: OSError) -> str:
             f"{reason}. Make room or set the rights, then give the same command again."
         )
     return f"{place}: must be a path that can be read or written, got {reason}. Correct the path."
+
+
+def _text(error: ValueError | OSError | ModuleNotFoundError) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return _extra(error)
+    return _of_file(error) if isinstance(error, OSError) else f"{error}"
+
+
+def _extra(error: ModuleNotFoundError) -> str:
+    """Return what to install where a package of an extra is missing; else nothing."""
+    import importlib.metadata
+
+    name = (error.name or "").partition(".")[0]
+    package = PACKAGE_OF.get(name, name.replace("_", "-"))
+    try:
+        lines = importlib.metadata.requires("rectify-vit") or []
+    except importlib.metadata.PackageNotFoundError:  # a working tree on the path
+        return ""
+    for line in lines:
+        if found := re.fullmatch(rf"{package}\b(?!-).*extra == ['\"](\w+)['\"]", line):
+            return (
+                f"rectify: this command needs the package {package}, got an environment without "
+                f"it. Install rectify-vit[{found[1]}]."
+            )
+    return ""
 
 
 def _request(arguments: Sequence[str]) -> int:

@@ -1,5 +1,7 @@
 """What the documentation shows works: the README's library example, and links between pages."""
 
+import argparse
+import importlib
 import re
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 import timm
 import torch
 
+from rectify.__main__ import COMMANDS
 from rectify.gsnr import gradient_moments, gsnr
 from tests.helpers.pages import ROOT, blocks_of
 from tests.helpers.tiny_checkpoints import made_checkpoint
@@ -16,6 +19,7 @@ PAGES = [
     *ROOT.glob("docs/**/*.md"),
     *(ROOT / folder / "README.md" for folder in ("config", "results", "envs")),
 ]
+PRESENT = [page for page in PAGES if page.name not in {"CHANGELOG.md", "log.md"}]  # not what was
 
 
 def test_the_readmes_library_example_runs(tmp_path, monkeypatch, capsys):
@@ -101,3 +105,34 @@ def _matching(folder, name):
     while name.startswith("../"):
         folder, name = folder.parent, name[3:]
     return folder.glob(name)
+
+
+def commands_in(page, program):
+    """Return the command lines of a program that a page shows, in blocks and within sentences."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    shown = rf"(?:^ {{4}}|`)(?:\.venv/bin/)?{program} ([^`\n]*)"
+    return [line.partition(" # ")[0].split() for line in re.findall(shown, text, re.MULTILINE)]
+
+
+@pytest.mark.parametrize("page", PRESENT, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_and_their_options_exist(page):
+    """Of this package: each name is a command, and each option one that its parser knows."""
+    for name, *words in commands_in(page, "rectify"):
+        if name.startswith(("-", "<")):
+            continue
+        assert name in COMMANDS
+        if name == "warm":  # the words are another program's
+            continue
+        parser = argparse.ArgumentParser()
+        command = importlib.import_module(f"rectify.commands.{name.replace('-', '_')}")
+        command.add_arguments(parser)
+        options = {word.strip(".,") for word in words if word.startswith("--")}
+        assert options <= set(re.findall(r"--[a-z-]+", parser.format_help()))
+
+
+@pytest.mark.parametrize("page", PRESENT, ids=lambda page: str(page.relative_to(ROOT)))
+def test_verbs_of_make_exist(page):
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    verbs = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
+    words = [word for line in commands_in(page, "make") for word in line]
+    assert {word for word in words if re.fullmatch("[a-z-]+", word)} <= verbs
