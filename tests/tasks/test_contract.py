@@ -63,6 +63,7 @@ ENTRIES = {
 """A tiny set for each task: a new folder of tasks needs one here."""
 TRAINED = [name for name in ENTRIES if name != "pairs"]  # nothing is trained on pairs
 WITH_METER = ("visual_question_answering", "image_text_retrieval")
+ROOMS = "situated_question_answering"
 SHORT = {"epochs": 2, "batch_size": 8, "warmup_epochs": 1, "lr": 1e-2, "drop_path": 0.0}
 PICTURES = {"lr_batch_size": None, "crop": "padded", "auto_augment": None}
 
@@ -78,7 +79,7 @@ def recipe_of(name):
         return recipe(own, **SHORT, crop="none", auto_augment=None)
     if name == "visual_question_answering":
         return recipe("meter", **SHORT, crop="none", auto_augment=None)
-    if name == "situated_question_answering":
+    if name == ROOMS:
         return recipe("sqa3d", **SHORT)
     return recipe("paper", **SHORT, **PICTURES)
 
@@ -100,7 +101,7 @@ def vision_of(name):
     if name in WITH_METER:
         sizes = {**question_trees.SIZES, "patch_size": 14, "dropout": 0.0}
         vit = SimpleNamespace(name="meter", timm="none", overrides=sizes, family=None, start=None)
-    if name == "situated_question_answering":
+    if name == ROOMS:
         sizes = room_trees.SIZES
         vit = SimpleNamespace(name="sqa3d", timm="none", overrides=sizes, family=None, start=None)
     return toy_task.VISION if name == TOY else vit
@@ -237,6 +238,11 @@ def test_the_scores_pool_over_batches_and_processes(prepared, monkeypatch):
 def test_the_moments_of_its_gradients_are_those_of_single_samples(prepared):
     name, task, entry, folder = prepared
     batch, trunk = training_batch(name, task, entry, folder), as_trunk(trunk_of(name)).eval()
+    if name == ROOMS:  # proposals are alike until the detector's norms know its values
+        for norm in (module for module in trunk.modules() if isinstance(module, nn.BatchNorm1d)):
+            norm.momentum = 1.0
+        trunk.train()(batch["inputs"])
+        trunk.eval()
     if name in WITH_METER:  # behind its small first weights gradients are rounding noise
         with torch.no_grad():
             for parameter in trunk.parameters():
