@@ -12,7 +12,9 @@ there are 327,381,561 parameters.
 """
 
 import copy
+import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Literal, NamedTuple
 
 import timm
@@ -32,6 +34,7 @@ from rectify.typed import Closed, parse
 
 CLIP = "vit_base_patch32_clip_quickgelu_224"
 """timm's ViT with OpenAI's activation; the one without ``quickgelu`` computes something else."""
+WIDTH = 768  # as published, of all parts
 IMAGE, TEXT = 1, 0
 """Rows of the types' embedding."""
 
@@ -39,7 +42,7 @@ IMAGE, TEXT = 1, 0
 class Sizes(Closed, strict=True):
     """``overrides`` of a METER; those of the fusion, unless they say otherwise."""
 
-    dim: PositiveInt = 768
+    dim: PositiveInt = WIDTH
     depth: PositiveInt = 6
     """Co-attention blocks."""
     heads: PositiveInt = 12
@@ -49,11 +52,11 @@ class Sizes(Closed, strict=True):
     """Whose tokens a frozen layer sees: the image's, the question's, those of both, one stream
     after the other, or of both as one sequence."""
     patch_size: PositiveInt = 32
-    image_dim: PositiveInt = 768
+    image_dim: PositiveInt = WIDTH
     image_depth: PositiveInt = 11
     """Blocks of the ViT: METER leaves out the last of CLIP's twelve."""
     image_heads: PositiveInt = 12
-    text_dim: PositiveInt = 768
+    text_dim: PositiveInt = WIDTH
     text_depth: PositiveInt = 12
     text_heads: PositiveInt = 12
     positions: PositiveInt = 514
@@ -133,7 +136,7 @@ class Meter(nn.Module):
         self.layers = nn.ModuleList(self.new_block(sizes) for _ in range(sizes.depth))
         self.head = self.new_head(sizes, answers)
         for part in (self.image_transform, self.text_transform, self.types, self.layers, self.head):
-            part.apply(_initialise)
+            part.apply(partial(_initialise, deviation=_deviation(sizes.dim)))
 
     def new_block(self, sizes: Sizes) -> nn.Module:
         """Return one block."""
@@ -320,13 +323,22 @@ def _roberta(sizes: Sizes, words: int) -> RobertaConfig:
         hidden_dropout_prob=sizes.dropout,
         attention_probs_dropout_prob=sizes.dropout,
         pad_token_id=PADDING,
+        initializer_range=_deviation(sizes.text_dim),
         attn_implementation="sdpa",
     )
 
 
-def _initialise(module: nn.Module) -> None:
-    """Draw the new parts as METER: normal with deviation 0.02, biases 0, norms 1."""
+def _deviation(dim: int) -> float:
+    """Return the deviation of first weights: METER's 0.02, larger where fewer terms are summed.
+
+    With 0.02 at any width a narrow model hardly passes on what it is given.
+    """
+    return 0.02 * math.sqrt(WIDTH / dim)
+
+
+def _initialise(module: nn.Module, deviation: float) -> None:
+    """Draw the new parts as METER: normal, biases 0, norms 1."""
     if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)
+        nn.init.normal_(module.weight, std=deviation)
     if isinstance(module, nn.Linear):
         nn.init.zeros_(module.bias)
