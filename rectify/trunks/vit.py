@@ -142,6 +142,11 @@ def check_name(name: str) -> None:
 def _check_sizes(name: str, image_size: int, frames: int, extra: Mapping[str, Any]) -> None:
     named = re.search(r"patch(\d+)", name)
     patch = extra.get("patch_size", int(named[1]) if named else 1)
+    if not isinstance(patch, int) or patch < 1:
+        raise ValueError(
+            f"vision: patch_size must be a whole number from 1 on, got {patch!r}. Correct the "
+            f"overrides of {name}."
+        )
     if image_size % patch:
         raise ValueError(
             f"vision: image_size must be a multiple of patch_size {patch}, got {image_size}. "

@@ -79,11 +79,11 @@ def test_other_data_models_and_layers_are_not_compared(
     cells = table(name, tmp_path, runs)
     if name == "pang_table2":
         cells = cells[cells["seeds"] > 0]
-    alone = ["ViT-T", "ViT-S", "ViT-B", "Point-BERT", "vanilla"]
+    alone = ["ViT-T", "ViT-S", "ViT-B", "Point-BERT", "METER", "vanilla"]
     treated = cells[~cells["row"].isin(alone)]
     assert len(treated)
     assert treated["paper"].isna().all()
-    vanilla = cells[cells["row"].isin(["ViT-S", "Point-BERT", "vanilla"])]
+    vanilla = cells[cells["row"].isin(["ViT-S", "Point-BERT", "METER", "vanilla"])]
     assert vanilla["paper"].isna().all() == ("data" in changed)
 
 

@@ -181,6 +181,14 @@ def test_arguments_that_timm_does_not_take_are_one_line(make_vit, overrides, rea
     assert "\n" not in str(got.value)
 
 
+@pytest.mark.parametrize("patch", [None, 0, 2.5, "4"])
+def test_a_patch_size_that_is_no_size_is_one_line(patch: object) -> None:
+    with pytest.raises(ValueError, match="patch_size must be a whole number from 1 on, got"):
+        create_vit(
+            "vit_tiny_patch16_224", num_classes=3, image_size=16, overrides={"patch_size": patch}
+        )
+
+
 def test_sizes_that_do_not_fit_are_named(make_vit):
     with pytest.raises(ValueError, match="image_size must be a multiple of patch_size 8, got 20"):
         make_vit(image_size=20)

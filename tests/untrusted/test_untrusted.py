@@ -21,7 +21,13 @@ from tests.workflow.project import BIN, ROOT, call, copy_project, warm
 
 PLACEHOLDER = re.compile(r"\{([a-z_.]+)(:q)?\}")
 NUMBERS = {"threads", "wildcards.layer", "wildcards.seed", "params.seeds", "params.k"}
-NUMBERS |= {"resources.gpu", "params.quantile", "params.permutations", "params.batch_size"}
+NUMBERS |= {
+    "resources.gpu",
+    "resources.nodes",
+    "params.quantile",
+    "params.permutations",
+    "params.batch_size",
+}
 LISTED = {"wildcards.table", "wildcards.figure", "params.estimator"}  # by pattern and by schema
 
 
