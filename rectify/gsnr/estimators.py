@@ -192,7 +192,8 @@ def totals(moments: Mapping[str, Moments], xi: float, where: str) -> Totals:
     if varying == 0:
         raise ValueError(
             f"{where}: some gradient must vary over the samples, got none of {int(entries)}. "
-            "Use different samples, or a model whose loss is not yet exactly 0."
+            "Use different samples, or a model whose loss is not yet exactly 0; behind a head that "
+            "starts at 0 the first step has no gradient, so measure fewer batches of an epoch."
         )
     return Totals(samples, int(entries), int(entries - varying), *sums)
 

@@ -73,7 +73,7 @@ def test_a_wheel_reads_configurations_and_has_captions_page_and_sizes(tmp_path: 
         words, cwd=tmp_path, env={"PYTHONPATH": f"{site}"}, capture_output=True, text=True
     )
     assert said.returncode == 0, said.stderr
-    assert said.stdout == "126\n"
+    assert said.stdout == "132\n"
 
 
 def test_the_page_is_made_where_the_workflow_is_a_module_of_another(finished: Path) -> None:
