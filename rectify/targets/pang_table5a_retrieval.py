@@ -3,12 +3,11 @@
 import math
 from typing import Literal
 
-import pandas as pd
-from pandas import DataFrame
+from pandas import DataFrame, Series
 
 from rectify.analysis.collect import Results
 from rectify.analysis.findings import Finding, count_gains
-from rectify.analysis.inserted import inserted_table, of_frozen
+from rectify.analysis.inserted import inserted_table, of_frozen, with_floor
 from rectify.analysis.metrics import Metric
 from rectify.targets.contract import TargetSettings
 from rectify.typed import Name, Several
@@ -33,31 +32,23 @@ class Settings(TargetSettings):
 def table(results: Results, _settings: Settings) -> DataFrame:
     """Return recall both ways, and at last the sampling error of that of images."""
     cells = inserted_table("pang_table5a_retrieval", results, scores_of=_recalls)
-    return pd.concat([cells, *_errors(cells, results)], ignore_index=True)
+    return with_floor(cells, ERROR, lambda cell: _error(cell, results))
 
 
 def _recalls(_runs: DataFrame) -> list[Metric]:
     return [*IMAGES, *TEXTS]
 
 
-def _errors(cells: DataFrame, results: Results) -> list[DataFrame]:
-    """Return the standard error of each recall of images of the model alone, over captions."""
-    heads = cells[cells["kind"] == "value"].drop_duplicates("column_index")
-    runs, found = results.runs, []
-    alone = runs[runs["variant"] == "vanilla"]
-    for metric in IMAGES:
-        for _, head in heads[heads["column"] == metric.label].iterrows():
-            of_set = alone[alone["data_title"] == head["group"]]
-            first = of_set.iloc[0]
-            captions = len(results.items(first["run"], int(first["seed"])))
-            share = of_set[metric.name].mean()
-            error = 100 * math.sqrt(share * (1 - share) / captions)
-            nothing = dict.fromkeys(("std", "low", "high", "paper", "difference"), math.nan)
-            row = {"row": ERROR, "row_index": cells["row_index"].max() + 1, "mean": error}
-            row["run"] = first["run"]
-            own = {**head.to_dict(), **row, **nothing, "paper_row": "-", "paper_column": "-"}
-            found.append(DataFrame([own], columns=cells.columns))
-    return found
+def _error(cell: Series, results: Results) -> float | None:
+    """Return the standard error of a recall of images of the model alone, over captions."""
+    metric = {one.label: one for one in IMAGES}.get(cell["column"])
+    if metric is None:
+        return None
+    runs = results.runs
+    alone = runs[(runs["variant"] == "vanilla") & (runs["data_title"] == cell["group"])]
+    first, share = alone.iloc[0], alone[metric.name].mean()
+    captions = len(results.items(first["run"], int(first["seed"])))
+    return 100 * math.sqrt(share * (1 - share) / captions)
 
 
 def findings(cells: DataFrame, _values: DataFrame | None) -> list[Finding]:

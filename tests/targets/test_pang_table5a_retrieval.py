@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from pandas import DataFrame
 
+from rectify.analysis.cells import NO_RUN
 from rectify.targets import pang_table5a_retrieval as target
 from tests.helpers import synthetic
 from tests.helpers.printed import INSERTED, retrieving
@@ -44,6 +45,7 @@ def test_the_last_row_is_the_standard_error_over_captions(tmp_path: Path) -> Non
     assert last["row_index"].nunique() == 1
     assert (last["row_index"] > cells.loc[cells["row"] != target.ERROR, "row_index"].max()).all()
     assert tuple(last["column"]) == IMAGES
+    assert set(last["run"]) == {NO_RUN}
     for (_, row), percent in zip(last.iterrows(), (49.66, 80.86, 89.48), strict=True):
         share = percent / 100
         items = pd.Series([1.0] * round(10_000 * share) + [0.0] * round(10_000 * (1 - share)))

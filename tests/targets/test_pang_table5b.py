@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from pandas import DataFrame
 
+from rectify.analysis.cells import NO_RUN
 from rectify.analysis.latex import to_latex
 from rectify.analysis.printing import to_markdown
 from rectify.analysis.published import printed
@@ -20,6 +21,7 @@ COLUMNS = ["EM@1", "EM@10", *TYPES]
 PLAIN = (0.47, 0.87, 0.33, 0.66, 0.42, 0.69, 0.43, 0.46)
 BLOCK = (0.48, 0.86, 0.34, 0.67, 0.42, 0.68, 0.44, 0.45)
 FLOORS = {"question_alone": 0.3, "by_type": 0.2, "one_answer": 0.1}
+FLOORS_SHOWN = ("question alone", "one answer per type", "one answer")
 
 
 def run(vision: Model, shares: tuple[float, ...], data: Model = SQA3D, **settings: object) -> Run:
@@ -47,13 +49,13 @@ def test_rows_are_models_with_and_without_the_block_and_three_floors(tmp_path: P
         row: one.sort_values("column_index").set_index("column")["mean"].to_dict()
         for row, one in values.groupby("row", sort=False)
     }
-    rows = ["SQA3D", "SQA3D +LLaMA-7B", "question alone", "one answer per type", "one answer"]
-    assert list(found) == rows
+    assert list(found) == ["SQA3D", "SQA3D +LLaMA-7B", *FLOORS_SHOWN]
     for row, shares in (("SQA3D", PLAIN), ("SQA3D +LLaMA-7B", BLOCK)):
         assert list(found[row]) == COLUMNS
         assert list(found[row].values()) == pytest.approx([100 * share for share in shares])
-    for row, share in zip(rows[2:], FLOORS.values(), strict=True):
+    for row, share in zip(FLOORS_SHOWN, FLOORS.values(), strict=True):
         assert found[row] == pytest.approx(dict.fromkeys(["EM@1", *TYPES], 100 * share))
+    assert set(values.loc[values["row"].isin(FLOORS_SHOWN), "run"]) == {NO_RUN}
     gains = cells[cells["kind"] == "gain"]
     assert set(gains["row"]) == {"SQA3D +LLaMA-7B"}
     assert gains["mean"].tolist() == pytest.approx([1, -1, 1, 1, 0, -1, 1, -1])
