@@ -36,6 +36,7 @@ from rectify.language.families import parse_config
 from rectify.language.weights import read_config
 from rectify.rectified import auxiliary, insert
 from rectify.runtime import generator
+from rectify.tasks.contract import NO_TIMM
 from rectify.trunks.point_bert import PointBert
 from rectify.trunks.videomae import create_videomae
 from rectify.trunks.vit import create_vit
@@ -47,7 +48,6 @@ Row = Mapping[str, str | int | float | None]
 LINEAR = {"mm", "addmm", "convolution"}  # torch's names of the products outside attention
 NORMS = {nn.LayerNorm: 5 * 2, nn.BatchNorm1d: 2 * 2}
 """FLOPs per element: fvcore's "multiply-adds", doubled like the others."""
-NO_TIMM = "none"
 
 
 @dataclass(frozen=True)

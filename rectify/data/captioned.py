@@ -5,6 +5,7 @@ A prepared set is a folder as ``rectify.data.texts`` has it, with a row for each
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -50,7 +51,7 @@ class CaptionSet:
     def __len__(self) -> int:
         return len(self.words)
 
-    @property
+    @cached_property
     def counts(self) -> Int64[Tensor, " pictures"]:
         """How many captions each image has."""
         return self.pictures.bincount()

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from jaxtyping import Int32
+from jaxtyping import Int32, Int64
 from pandas import DataFrame
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -29,6 +29,12 @@ def filled_up(tokens: Sequence[Sequence[int]]) -> Int32[Tensor, "texts longest"]
     """Return the tokens of texts with ``PADDING`` behind the end of each."""
     rows = [torch.tensor(row, dtype=torch.int32) for row in tokens]
     return pad_sequence(rows, True, PADDING)
+
+
+def cut(words: Int32[Tensor, "*batch longest"]) -> Int64[Tensor, "*batch words"]:
+    """Return texts as long as the longest of them."""
+    longest = int((words != PADDING).sum(-1).max())
+    return words[..., :longest].long()
 
 
 def save_texts(

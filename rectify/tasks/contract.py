@@ -45,6 +45,10 @@ class Machine:
         return cls(device, own_threads(threads) if device.type == "cuda" else 0)
 
 
+NO_TIMM = "none"
+"""``Vision.timm`` of a trunk that is not timm's."""
+
+
 @runtime_checkable
 class Vision(Protocol):
     """Which trunk a run trains, as ``config.json`` says it."""

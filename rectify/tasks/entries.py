@@ -44,3 +44,30 @@ def entries(
             raise wrong(path, f"a {NUMBER} must be there once", f"{entry[NUMBER]} twice")
         seen.add(entry[NUMBER])
         yield entry
+
+
+def paired(
+    questions: tuple[Path, Mapping[str, type]],
+    annotations: tuple[Path, Mapping[str, type]],
+    wrong: Wrong,
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Give each question with its annotation, in the order of the file of questions.
+
+    Args:
+        questions: The file, and the fields of an entry: as of ``entries``.
+        annotations: The same of the annotations.
+        wrong: Makes an error.
+
+    Raises:
+        ValueError: If a file is not as it must be, or one has an entry that the other has not.
+    """
+    path, fields = annotations
+    answered = {entry[NUMBER]: entry for entry in entries(path, "annotations", fields, wrong)}
+    for asked in entries(questions[0], "questions", questions[1], wrong):
+        number = asked[NUMBER]
+        if number not in answered:
+            raise wrong(path, "each question must have an annotation", f"none of {number}")
+        yield asked, answered.pop(number)
+    if answered:
+        got = f"one of {next(iter(answered))}"
+        raise wrong(path, "each annotation must be of a question that is asked", got)

@@ -12,13 +12,12 @@ from torchvision.transforms import Compose
 from rectify.data.batches import Prepare
 from rectify.data.sets import FileSet
 from rectify.tasks import unchanged
-from rectify.tasks.contract import Recipe, Vision
+from rectify.tasks.contract import NO_TIMM, Recipe, Vision
 from rectify.tasks.image_classification.augment import evaluation_transform, normalise
 from rectify.tasks.worded import Worded
 from rectify.trunks.meter import Meter
 from rectify.trunks.meter_starts import load_start, start_files
 
-NO_TIMM = "none"
 OPERATIONS = (
     *("AutoContrast", "Equalize", "Rotate", "Posterize", "Solarize", "SolarizeAdd", "Color"),
     *("Contrast", "Brightness", "Sharpness", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel"),

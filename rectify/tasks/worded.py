@@ -6,7 +6,7 @@ from rectify.tasks.entry import Entry, Text, decides
 
 
 class Worded(Entry):
-    """A set of images with texts; its task says what a text is at most, ``longest``."""
+    """A set of images with texts."""
 
     image_size: int = decides(
         "items", "weights", ge=8, description="Height and width of the model's input in pixels."

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Float64, Int32, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
 from rectify.data.batches import Prepare, Reader
 from rectify.data.captioned import CaptionSet, load_captions
 from rectify.data.draws import Draws, seeds
-from rectify.data.texts import PADDING
+from rectify.data.texts import cut
 from rectify.runtime import generator
 from rectify.tasks.contract import Batch, Machine, Recipe, TestSet, Vision
 from rectify.tasks.image_text_retrieval import measures
@@ -121,6 +121,7 @@ class RankedSource:
         """Give the items in their order: see ``rectify.tasks.contract.Source``."""
         captions = self._captions
         parts = torch.arange(self._candidates).split(max(1, AT_ONCE // batch_size))
+        pictures, others = captions.pictures, torch.arange(len(captions.counts))
         if self._finds_texts:
             shared, name = [self._words(part) for part in parts], "texts"
             own = ({"images": normalised(one)} for one in self._reader.read(items, batch_size))
@@ -129,7 +130,6 @@ class RankedSource:
             shared, name = [normalised(one) for one in pixels], "gallery"
             own = ({"words": self._words(batch)} for batch in items.split(batch_size))
         for inputs, batch in zip(own, items.split(batch_size), strict=True):
-            pictures, others = captions.pictures, torch.arange(len(captions.counts))
             is_true = (
                 batch[:, None] == pictures
                 if self._finds_texts
@@ -184,12 +184,6 @@ class ImageTextRetrieval:
         ranks = measures.ranks(outputs.float(), batch["true"])
         found = {f"recall_at_{k}": (ranks < k).float() for k in KS}
         return {**found, "loss": self.losses(outputs, batch)}
-
-
-def cut(words: Int32[Tensor, "*batch longest"]) -> Int64[Tensor, "*batch words"]:
-    """Return texts as long as the longest of them."""
-    longest = int((words != PADDING).sum(-1).max())
-    return words[..., :longest].long()
 
 
 TASK = ImageTextRetrieval()

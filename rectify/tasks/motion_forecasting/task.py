@@ -11,14 +11,13 @@ from torch import Tensor, nn
 from rectify.data.draws import Draws
 from rectify.data.forecasts import ForecastSet, load_scenes
 from rectify.tasks import unchanged
-from rectify.tasks.contract import Batch, Machine, Recipe, TestSet, Vision
+from rectify.tasks.contract import NO_TIMM, Batch, Machine, Recipe, TestSet, Vision
 from rectify.tasks.motion_forecasting import measures
 from rectify.tasks.motion_forecasting.settings import METRICS, Settings
 from rectify.trunks.mmtransformer import MmTransformer
 from rectify.trunks.vectornet import VectorNet
 from rectify.typed import check_known
 
-NO_TIMM = "none"
 FAMILIES = {"vectornet": VectorNet, "mmtransformer": MmTransformer}
 GIVEN = ("no_agent", "lanes", "flags", "no_lane")
 """What the model is called with besides the observed steps of the tracks."""

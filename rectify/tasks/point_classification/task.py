@@ -14,13 +14,11 @@ from rectify.data.draws import Draws, seeds
 from rectify.data.points import taken
 from rectify.runtime import seed_for
 from rectify.tasks import classification, unchanged
-from rectify.tasks.contract import Batch, Machine, Recipe, TestSet, Vision
+from rectify.tasks.contract import NO_TIMM, Batch, Machine, Recipe, TestSet, Vision
 from rectify.tasks.point_classification import augment
 from rectify.tasks.point_classification.masks import Masks
 from rectify.tasks.point_classification.settings import METRICS, Settings
 from rectify.trunks.point_bert import PointBert, load_start
-
-NO_TIMM = "none"
 
 
 class CloudSource:

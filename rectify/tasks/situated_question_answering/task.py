@@ -12,7 +12,7 @@ from rectify.data.draws import Draws, seeds
 from rectify.data.situations import SituationSet, load_situations
 from rectify.runtime import seed_for
 from rectify.tasks import unchanged
-from rectify.tasks.contract import Batch, Machine, Recipe, TestSet, Vision
+from rectify.tasks.contract import NO_TIMM, Batch, Machine, Recipe, TestSet, Vision
 from rectify.tasks.situated_question_answering.losses import losses
 from rectify.tasks.situated_question_answering.measures import (
     OTHERS,
@@ -30,8 +30,6 @@ from rectify.tasks.situated_question_answering.rooms import (
 )
 from rectify.tasks.situated_question_answering.settings import METRICS, Settings
 from rectify.trunks.sqa3d import Sqa3d
-
-NO_TIMM = "none"
 
 
 class SituationSource:

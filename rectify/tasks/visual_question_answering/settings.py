@@ -25,9 +25,6 @@ class Settings(Worded):
     answers: PositiveInt = decides(
         "items", "weights", description="Answers that may be given. Checked when prepared."
     )
-    longest: int = decides(
-        "items", default=50, ge=3, description="Tokens of a question, first and last included."
-    )
 
 
 SETTINGS = Settings

@@ -12,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from rectify.data.batches import Prepare, Reader
 from rectify.data.draws import Draws, seeds
 from rectify.data.questions import KINDS, QuestionSet, load_questions
-from rectify.data.texts import PADDING
+from rectify.data.texts import cut
 from rectify.tasks.contract import Batch, Machine, Recipe, TestSet, Vision
 from rectify.tasks.meters import normalised, starts_of, test_prepare, training_prepare, trunk_of
 from rectify.tasks.visual_question_answering.measures import alone
@@ -65,8 +65,6 @@ class QuestionSource:
         item_seeds = None if draws is None else seeds(draws)
         stored = self._reader.read(asked.pictures[own], batch_size, item_seeds)
         for pixels, batch, drawn in zip(stored, own.split(batch_size), numbers, strict=False):
-            words = asked.words[batch].long()
-            longest = int((words != PADDING).sum(1).max())
             made = {"targets": asked.dense(asked.targets, batch)}
             if self._floor is not None:
                 made["accuracies"] = asked.dense(asked.accuracies, batch)
@@ -76,7 +74,7 @@ class QuestionSource:
             yield {
                 "inputs": {
                     "images": normalised(pixels),
-                    "words": words[:, :longest].to(self._device),
+                    "words": cut(asked.words[batch]).to(self._device),
                 },
                 **{name: one.to(self._device) for name, one in made.items()},
                 **({"origins": pictures[:, None]} if shared else {}),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rectify.results.files import check_no_pointer
-from rectify.tasks.entries import entries
+from rectify.tasks.entries import paired
 from rectify.tasks.image_classification.folders import check_present
 
 if TYPE_CHECKING:
@@ -66,19 +66,12 @@ def _told(folder: Path, split: str) -> "Told":
     from rectify.data.situations import Told
 
     path = folder / _annotations(split)
-    annotations = entries(path, "annotations", ANSWERED, _wrong)
-    answered = {entry["question_id"]: entry for entry in annotations}
+    questions = folder / _questions(split), ASKED
     rooms: dict[str, int] = {}
     situations = []
-    for asked in entries(folder / _questions(split), "questions", ASKED, _wrong):
+    for asked, answered in paired(questions, (path, ANSWERED), _wrong):
         room = rooms.setdefault(asked["scene_id"], len(rooms))
-        number = asked["question_id"]
-        if number not in answered:
-            raise _wrong(path, "each question must have an annotation", f"none of {number}")
-        situations.append(_situation(path, asked, answered.pop(number), room))
-    if answered:
-        got = f"one of {next(iter(answered))}"
-        raise _wrong(path, "each annotation must be of a question that is asked", got)
+        situations.append(_situation(path, asked, answered, room))
     return Told(situations, [_room(folder, name) for name in rooms])
 
 

@@ -11,7 +11,7 @@ question of it is left out. METER trains on its larger part as well, which is no
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rectify.tasks.entries import entries
+from rectify.tasks.entries import paired
 from rectify.tasks.image_classification.folders import check_present
 
 if TYPE_CHECKING:
@@ -57,20 +57,13 @@ def _asked(folder: Path, place: str) -> "Asked":
     from rectify.data.questions import Asked
 
     path = folder / _annotations(place)
-    annotations = entries(path, "annotations", ANSWERED, _wrong)
-    answered = {entry["question_id"]: entry for entry in annotations}
+    file = folder / _questions(place), ASKED
     pictures: dict[str, int] = {}
     questions = []
-    for asked in entries(folder / _questions(place), "questions", ASKED, _wrong):
+    for asked, answered in paired(file, (path, ANSWERED), _wrong):
         name = f"{place}/COCO_{place}_{asked['image_id']:012}.jpg"
         picture = pictures.setdefault(name, len(pictures))
-        number = asked["question_id"]
-        if number not in answered:
-            raise _wrong(path, "each question must have an annotation", f"none of {number}")
-        questions.append(_question(path, asked, answered.pop(number), picture))
-    if answered:
-        got = f"one of {next(iter(answered))}"
-        raise _wrong(path, "each annotation must be of a question that is asked", got)
+        questions.append(_question(path, asked, answered, picture))
     return Asked(questions, list(pictures))
 
 
