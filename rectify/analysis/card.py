@@ -5,7 +5,6 @@ that of the mean is over seeds: the first speaks of further items, the second of
 """
 
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from pandas import DataFrame, Series
 
 from rectify.analysis.collect import TEST, Results
+from rectify.analysis.packaged import packaged
 from rectify.analysis.statistics import interval, summary
 from rectify.controls import CONTROLS, VARIANTS
 from rectify.results.declared import ESTIMATORS, SCORES
@@ -69,7 +69,7 @@ def card(results: Results, *, licence: str, language_licence: str | None) -> str
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
     )
     environment.filters |= {"percent": _percent, "ends": _ends}
-    template = resources.files("rectify.analysis").joinpath("card.md.j2").read_text("utf-8")
+    template = packaged("card.md.j2")
     return environment.from_string(template).render(
         front=data.to_yaml(),
         title=title,

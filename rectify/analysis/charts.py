@@ -7,11 +7,12 @@ file, digit by digit. Its colours follow the page, light or dark; papers take th
 
 import functools
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from typing import Any, NamedTuple
 
 from pandas import DataFrame, Series
 from pandas.api.types import is_numeric_dtype
+
+from rectify.analysis.packaged import packaged
 
 Spec = dict[str, Any]
 """A Vega-Lite specification, or a part of one: JSON, whose keys that language defines."""
@@ -53,8 +54,7 @@ def library() -> str:
     """
     import vl_convert
 
-    own = (resources.files("rectify.analysis") / "charts.js").read_text(encoding="utf-8")
-    return f"{vl_convert.javascript_bundle()}\n{own}"
+    return f"{vl_convert.javascript_bundle()}\n{packaged('charts.js')}"
 
 
 def chart(frame: DataFrame, layers: Sequence[Spec], **parts: object) -> Spec:

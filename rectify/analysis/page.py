@@ -7,7 +7,6 @@ as long as they fit.
 """
 
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +27,7 @@ from rectify.analysis.downloads import (
 )
 from rectify.analysis.findings import Finding
 from rectify.analysis.overview import jobs, overview, times_of_rules
+from rectify.analysis.packaged import packaged
 from rectify.analysis.runs import Link, Runs, embedded
 from rectify.results.declared import CELLS, LAST
 from rectify.results.tables import read_note, read_table
@@ -166,11 +166,11 @@ def page(
     links = downloads(paths, folder, taken=len(library) + sum(map(len, specs.values())))
     pages = {name: Link(*of_run) for name, *of_run in runs.settings[["label", "page"]].itertuples()}
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.from_string(_packaged("page.html.j2")).render(
+    return environment.from_string(packaged("page.html.j2")).render(
         title=title,
         about=ABOUT if any(map(_is_compared, entries)) else "",
-        style=_packaged("page.css"),
-        script=_packaged("page.js"),
+        style=packaged("page.css"),
+        script=packaged("page.js"),
         library=library,
         summary=[(entry, finding) for entry in entries for finding in entry.findings],
         lead=_lead(entries),
@@ -204,10 +204,6 @@ def _by_data(runs: Runs, pages: Mapping[str, Link]) -> dict[str, list[Link]]:
     titles = runs.settings["data_title"]
     names = {title: titles.index[titles == title] for title in titles.unique()}
     return {title: [pages[name] for name in of_data] for title, of_data in names.items()}
-
-
-def _packaged(name: str) -> str:
-    return (resources.files("rectify.analysis") / name).read_text(encoding="utf-8")
 
 
 def _files(entry: Entry) -> dict[str, list[Path]]:

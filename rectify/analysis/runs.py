@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -25,6 +24,7 @@ from rectify.analysis.charts import Spec
 from rectify.analysis.collect import SETTINGS, Results, settings_of
 from rectify.analysis.curves import label_of
 from rectify.analysis.factors import layer_text
+from rectify.analysis.packaged import packaged
 from rectify.results.declared import GSNR, HISTORY
 from rectify.results.files import read_json
 from rectify.results.tables import Table, read_note, read_table
@@ -106,12 +106,9 @@ class Runs:
             ValueError: If a file is missing, or a run is not finished.
         """
         back = Link(title, f"../{page}")
+        reads = {Link(one.name, f"../{page}#{one.anchor}"): {*one.runs} for one in entries}
         for folder in map(Path, self.folders):
-            readers = [
-                Link(entry.name, f"../{page}#{entry.anchor}")
-                for entry in entries
-                if folder.name in entry.runs
-            ]
+            readers = [link for link, runs in reads.items() if folder.name in runs]
             yield self.pages / f"{folder.name}.html", self.page(folder, readers, back)
         if self.folders:
             yield self.pages / SCRIPT, charts.library()
@@ -132,7 +129,7 @@ class Runs:
         return _template().render(
             name=folder.name,
             title=self.settings.loc[folder.name, "label"],
-            style=_packaged("page.css"),
+            style=packaged("page.css"),
             script=SCRIPT,
             back=back,
             readers=readers,
@@ -193,11 +190,7 @@ def embedded(spec: Spec) -> str:
 @functools.cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.from_string(_packaged("run.html.j2"))
-
-
-def _packaged(name: str) -> str:
-    return (resources.files("rectify.analysis") / name).read_text(encoding="utf-8")
+    return environment.from_string(packaged("run.html.j2"))
 
 
 def _scores(runs: DataFrame) -> Iterator[tuple[str, list[str], str]]:

@@ -124,6 +124,25 @@ def gradients(
     return {name: torch.stack(of_samples) for name, of_samples in by_name.items()}
 
 
+def of_single_samples(
+    losses: Callable[[slice], Tensor], layers: nn.Module, samples: int
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """The slow oracle: mean and variance of the gradients of one backward pass per sample.
+
+    Args:
+        losses: From a part of the samples to their losses.
+        layers: Whose parameters are asked for, called ``blocks``.
+        samples: How many there are.
+    """
+    named = {f"blocks.{name}": one for name, one in layers.named_parameters()}
+    alone = [
+        torch.autograd.grad(losses(slice(one, one + 1)).sum(), list(named.values()))
+        for one in range(samples)
+    ]
+    stacks = {name: torch.stack(g) for name, g in zip(named, zip(*alone, strict=True), strict=True)}
+    return {name: (g.mean(0), g.var(0, correction=0)) for name, g in stacks.items()}
+
+
 def agreement(stack: Tensor, origins: Tensor) -> Tensor:
     """The slow oracle: pair by pair, the mean product of samples without a common origin."""
     made_from = [set(numbers) for numbers in origins.tolist()]

@@ -14,7 +14,7 @@ from rectify.runtime import generator
 from rectify.trunks.kinds import as_trunk
 from rectify.trunks.sqa3d import Sqa3d
 from rectify.trunks.trunk import Trunk
-from tests.helpers.moments import assert_close
+from tests.helpers.moments import assert_close, of_single_samples
 
 SIZES = {
     "dim": 8, "depth": 1, "heads": 2, "dropout": 0.0, "word_dropout": 0.0, "answer_dropout": 0.0,
@@ -262,15 +262,7 @@ def test_the_moments_of_its_blocks_are_those_of_single_samples(inputs: dict[str,
     watched = GradientMoments({"blocks": model.layers})
     with watched:
         losses(slice(None)).mean().backward()
-    named = {f"blocks.{name}": one for name, one in model.layers.named_parameters()}
-    samples = [
-        torch.autograd.grad(losses(slice(one, one + 1)).sum(), list(named.values()))
-        for one in range(3)
-    ]
-    stacks = {
-        name: torch.stack(g) for name, g in zip(named, zip(*samples, strict=True), strict=True)
-    }
-    expected = {name: (g.mean(0), g.var(0, correction=0)) for name, g in stacks.items()}
+    expected = of_single_samples(losses, model.layers, 3)
     assert_close(watched.moments(), expected, 1e-7)  # its queries' gradients are tiny
 
 
