@@ -13,6 +13,7 @@ from rectify.tasks.image_text_retrieval.prepare import prepare
 from rectify.tasks.image_text_retrieval.settings import Settings
 from rectify.tasks.readers import check_complete
 from tests.helpers import caption_trees
+from tests.helpers.damages import refused
 
 READERS = sorted(caption_trees.FILES)
 DRAWN = captions(image_size=8, train_items=96, test_items=96)
@@ -79,28 +80,19 @@ def test_each_damage_is_one_line(sources: dict[str, Path], reader: str, damage: 
     before = path.read_text()
     content = json.loads(before)
     change(content["images"])
-    path.write_text(json.dumps(content))
-    assert path.read_text() != before
-    try:
-        with pytest.raises(ValueError, match=message) as caught:
-            module_of(reader).read(sources[reader])
-    finally:
-        path.write_text(before)
-    assert "\n" not in str(caught.value)
-    assert str(caught.value).startswith(f"{path}: ")
+    assert json.dumps(content) != before
+    with refused(path, message):
+        path.write_text(json.dumps(content))
+        module_of(reader).read(sources[reader])
 
 
 def test_coco_says_where_each_image_is(sources: dict[str, Path]) -> None:
     path = sources["coco_captions"] / "dataset_coco.json"
-    before = path.read_text()
-    content = json.loads(before)
+    content = json.loads(path.read_text())
     del content["images"][1]["filepath"]
-    path.write_text(json.dumps(content))
-    try:
-        with pytest.raises(ValueError, match=r"filepath must be a text .* got None of image 1"):
-            module_of("coco_captions").read(sources["coco_captions"])
-    finally:
-        path.write_text(before)
+    with refused(path, r"filepath must be a text .* got None of image 1"):
+        path.write_text(json.dumps(content))
+        module_of("coco_captions").read(sources["coco_captions"])
 
 
 def test_a_file_that_is_cut_off_another_form_and_none_are_one_line(
