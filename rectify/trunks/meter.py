@@ -29,7 +29,7 @@ from transformers.models.bert.modeling_bert import BertLayer
 from rectify.data.texts import PADDING
 from rectify.language.block import padding_mask
 from rectify.language.families import without_causal_mask
-from rectify.trunks.trunk import Tokens, permuted_
+from rectify.trunks.trunk import Tokens, check_heads, permuted_
 from rectify.typed import Closed, parse
 
 CLIP = "vit_base_patch32_clip_quickgelu_224"
@@ -105,11 +105,7 @@ class Meter(nn.Module):
         sizes = parse(Sizes, dict(overrides), "visions.overrides")
         for part in ("", "image_", "text_"):
             dim, heads = (getattr(sizes, f"{part}{name}") for name in ("dim", "heads"))
-            if dim % heads:
-                raise ValueError(
-                    f"vision: {part}dim of a METER must be a multiple of {part}heads {heads}, got "
-                    f"{dim}. Correct overrides."
-                )
+            check_heads("a METER", dim, heads, part)
         if image_size % sizes.patch_size:
             raise ValueError(
                 f"vision: the image size of a METER must be a multiple of patch_size "

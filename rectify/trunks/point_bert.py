@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from rectify.data.points import farthest_points, nearest_points, taken
 from rectify.tensors import Tensors, check_same_tensors, load_pickle
-from rectify.trunks.trunk import Tokens, permuted_
+from rectify.trunks.trunk import Tokens, check_heads, permuted_
 from rectify.typed import Closed, parse
 
 WRAPPED = "base_model"
@@ -90,11 +90,7 @@ class PointBert(nn.Module):
             ValueError: If a size is unknown or cannot be right.
         """
         sizes = parse(Sizes, dict(overrides), "visions.overrides")
-        if sizes.dim % sizes.heads:
-            raise ValueError(
-                f"vision: dim of a Point-BERT must be a multiple of heads {sizes.heads}, got "
-                f"{sizes.dim}. Correct overrides."
-            )
+        check_heads("a Point-BERT", sizes.dim, sizes.heads)
         if sizes.groups is None:
             sizes = sizes.model_copy(update={"groups": max(1, points // 16)})
         if max(sizes.groups, sizes.group_size) > points:

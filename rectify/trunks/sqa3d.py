@@ -21,7 +21,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from rectify.data.situations import PADDING
 from rectify.language.block import padding_mask
-from rectify.trunks.trunk import Tokens, permuted_
+from rectify.trunks.trunk import Tokens, check_heads, permuted_
 from rectify.trunks.votenet import DetectorSizes, VoteNet
 from rectify.typed import parse
 
@@ -97,11 +97,7 @@ class Sqa3d(nn.Module):
             ValueError: If a size is unknown or cannot be right.
         """
         sizes = parse(Sizes, dict(overrides), "visions.overrides")
-        if sizes.dim % sizes.heads:
-            raise ValueError(
-                f"vision: dim of SQA3D's model must be a multiple of heads {sizes.heads}, got "
-                f"{sizes.dim}. Correct overrides."
-            )
+        check_heads("SQA3D's model", sizes.dim, sizes.heads)
         falling = (points, *sizes.sets, SEEDED)
         if list(falling) != sorted(falling, reverse=True):
             raise ValueError(

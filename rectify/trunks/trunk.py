@@ -94,3 +94,22 @@ def groups_within(prefix: str, groups: Groups) -> Groups:
 
     blocks = [(within(pattern), order) for pattern, order in groups["blocks"]]
     return {"stem": within(groups["stem"]), "blocks": blocks}
+
+
+def check_heads(what: str, dim: int, heads: int, part: str = "") -> None:
+    """Check that each head of a trunk's attention gets as much of its width.
+
+    Args:
+        what: The trunk, for messages.
+        dim: The width.
+        heads: How many there are.
+        part: What the names of both begin with in ``overrides``.
+
+    Raises:
+        ValueError: If the heads do not divide the width.
+    """
+    if dim % heads:
+        raise ValueError(
+            f"vision: {part}dim of {what} must be a multiple of {part}heads {heads}, got {dim}. "
+            "Correct overrides."
+        )
