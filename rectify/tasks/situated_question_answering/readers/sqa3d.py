@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rectify.results.files import check_no_pointer
-from rectify.tasks.entries import paired
+from rectify.tasks.annotations import paired
 from rectify.tasks.image_classification.folders import check_present
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ question of it is left out. METER trains on its larger part as well, which is no
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rectify.tasks.entries import paired
+from rectify.tasks.annotations import paired
 from rectify.tasks.image_classification.folders import check_present
 
 if TYPE_CHECKING:

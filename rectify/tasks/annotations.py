@@ -1,7 +1,4 @@
-"""Entries of a published JSON file: each is a mapping with certain fields and a number of its own.
-
-Used by readers of questions, whose files hold one list of questions or of annotations.
-"""
+"""Questions and annotations in published JSON: lists of mappings, each with a number of its own."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
