@@ -14,7 +14,8 @@ import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
-from rectify.arguments import FINAL, GPUS, JOB, Parser, PassingError
+from rectify.arguments import FINAL, GPUS, JOB, Parser
+from rectify.errors import PassingError
 
 COMMANDS = {
     "resolve": "write the settings or the labels of one run",

@@ -19,10 +19,6 @@ FINAL = "rectify.mistake no further attempt can help:"
 """In the log of a job, the line above a mistake that only a user can mend."""
 
 
-class PassingError(ValueError):
-    """A fault of the machine that runs a job, not of its user: another attempt may go well."""
-
-
 class Parser(argparse.ArgumentParser):
     """A parser that tells a mistake in one line, and what to do about it."""
 

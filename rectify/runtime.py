@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rectify.arguments import PassingError
+from rectify.errors import PassingError
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 
