@@ -6,8 +6,9 @@ which lanes are around a scene. The first agent of a scene is the one whose futu
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from rectify.data.manifests import ARRAYS, LISTING, manifest, read_listing, write_listing
+from rectify.data.spool import Spool
 from rectify.results.files import atomic_path
 
 OBSERVED, FUTURE = 20, 30
@@ -31,6 +33,7 @@ FLAGS = 3
 """Of a lane: turn (0 none, 1 left, 2 right), whether in an intersection, whether controlled."""
 REACH = 100.0
 """Metres, ahead, behind and to each side: whoever and whatever is further off is left out."""
+RECENT = 4  # maps in memory: scenes of Argoverse 1 have two, each of Argoverse 2 has its own
 
 Array = np.ndarray
 
@@ -145,7 +148,7 @@ def gathered(
     """Return scenes with those agents and lanes that a model sees.
 
     Agents are kept that are seen at the last observed step, within ``reach`` ahead, behind and to
-    each side; lanes all of whose points are. Scenes are taken one by one.
+    each side; lanes all of whose points are. Scenes are taken one by one, and none stays in memory.
 
     Args:
         scenes: Of one split; the scored agent is seen at every observed step.
@@ -153,50 +156,64 @@ def gathered(
         reach: Metres.
         observed: Steps that a model sees.
     """
-    known: dict[str, _Placed] = {}
-    parts: dict[str, list] = {key: [] for key in ("tracks", "seen", "near")}
-    origins, headings, cities, sources, count = [], [], [], [], 0
-    for scene in scenes:
-        if scene.map not in known:
-            known[scene.map] = _Placed(maps[scene.map], count)
-            count += len(known[scene.map].lanes.points)
-        origin, heading = scene.tracks[0, observed - 1], _heading(scene.tracks[0, :observed])
-        inside = _inside(scene.tracks[:, observed - 1], origin, heading, reach)
-        kept = inside & scene.seen[:, observed - 1]
-        tracks = (scene.tracks[kept] - origin) * scene.seen[kept][..., None]
-        parts["tracks"].append(tracks.astype(np.float32))
-        parts["seen"].append(scene.seen[kept])
-        parts["near"].append(known[scene.map].around(origin, heading, reach))
-        origins.append(origin)
-        headings.append(heading)
-        cities.append(scene.city)
-        sources.append(scene.source)
-    placed = [placed.lanes for placed in known.values()]
-    return ForecastSet(
-        **{key: torch.from_numpy(np.concatenate(part)) for key, part in parts.items()},
-        agents=torch.tensor([len(part) for part in parts["tracks"]]),
-        lanes=torch.tensor([len(part) for part in parts["near"]]),
-        origins=torch.from_numpy(np.stack(origins)),
-        headings=torch.tensor(headings, dtype=torch.float64),
-        points=torch.from_numpy(np.concatenate([lanes.points for lanes in placed])),
-        flags=torch.from_numpy(np.concatenate([lanes.flags for lanes in placed])),
-        cities=tuple(cities),
-        sources=tuple(sources),
-    )
+    agents, lanes, origins, headings, cities, names = [], [], [], [], [], []
+    with Spool() as tracks, Spool() as seen, Spool() as near, _Maps(maps) as placed:
+        for scene in scenes:
+            origin, heading = scene.tracks[0, observed - 1], _heading(scene.tracks[0, :observed])
+            inside = _inside(scene.tracks[:, observed - 1], origin, heading, reach)
+            kept = inside & scene.seen[:, observed - 1]
+            places = (scene.tracks[kept] - origin) * scene.seen[kept][..., None]
+            around = placed.around(scene.map, origin, heading, reach)
+            tracks.add(places.astype(np.float32))
+            seen.add(scene.seen[kept])
+            near.add(around)
+            agents.append(len(places))
+            lanes.append(len(around))
+            origins.append(origin.copy())
+            headings.append(heading)
+            cities.append(scene.city)
+            names.append(scene.source)
+        return ForecastSet(
+            tracks=tracks.tensor(),
+            seen=seen.tensor(),
+            agents=torch.tensor(agents),
+            origins=torch.from_numpy(np.stack(origins)),
+            headings=torch.tensor(headings, dtype=torch.float64),
+            points=placed.points.tensor(),
+            flags=placed.flags.tensor(),
+            near=near.tensor(),
+            lanes=torch.tensor(lanes),
+            cities=tuple(cities),
+            sources=tuple(names),
+        )
 
 
-class _Placed:
-    """A map whose lanes have their places behind those of other maps."""
+class _Maps(ExitStack):
+    """Lanes of maps one behind the other, those of each map from when it is first asked for."""
 
-    def __init__(self, lanes: Lanes, start: int):
-        self.lanes, self._start = lanes, start
-        self._tree = KDTree(lanes.points.mean(1))
+    def __init__(self, maps: Mapping[str, Lanes]):
+        super().__init__()
+        self.points, self.flags = (self.enter_context(Spool()) for _ in range(2))
+        self._maps, self._starts, self._count = maps, dict[str, int](), 0
+        self._lately = lru_cache(RECENT)(self._placed)
 
-    def around(self, origin: Array, heading: float, reach: float) -> Int64[Array, " lanes"]:
+    def around(
+        self, name: str, origin: Array, heading: float, reach: float
+    ) -> Int64[Array, " lanes"]:
         """Return the places of the lanes all of whose points are inside: so is their mean."""
-        close = np.sort(self._tree.query_ball_point(origin, reach * 2**0.5)).astype(np.int64)
-        points = self.lanes.points[close]
-        return close[_inside(points, origin, heading, reach).all(1)] + self._start
+        points, tree = self._lately(name)
+        close = np.sort(tree.query_ball_point(origin, reach * 2**0.5)).astype(np.int64)
+        return close[_inside(points[close], origin, heading, reach).all(1)] + self._starts[name]
+
+    def _placed(self, name: str) -> tuple[Array, KDTree]:
+        """Return a map's points, and their means by place; its lanes are kept the first time."""
+        lanes = self._maps[name]
+        if name not in self._starts:
+            self._starts[name] = self._count
+            self._count += len(lanes.points)
+            self.points.add(lanes.points)
+            self.flags.add(lanes.flags)
+        return lanes.points, KDTree(lanes.points.mean(1))
 
 
 def _heading(observed: Float64[Array, "steps 2"]) -> float:
