@@ -1,6 +1,7 @@
 """The report in a real browser: every picture is decoded, nothing fails, nothing is fetched."""
 
 import html
+import importlib.resources
 import itertools
 import json
 import os
@@ -23,6 +24,8 @@ FLAGS = (
     *("--enable-logging=stderr", "--host-resolver-rules=MAP * ~NOTFOUND"),
     "--virtual-time-budget=20000",
 )
+AXE = importlib.resources.files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8")
+AT_NIGHT = ("desktop, dark", "phone")
 WATCH = """<script>
 const seen = [];
 // WCAG 2.2, relative luminance and contrast ratio
@@ -75,6 +78,12 @@ const looked = async place => {
   return {section: place.closest("section").id, text, shown, lines, unnamed: unnamed.length,
     width: place.scrollWidth - place.clientWidth, asked};
 };
+// axe-core's rules of WCAG 2.2 and of good practice; the contrast that it leaves open is measured
+const judged = async () => {
+  const {violations} = await axe.run(document, {rules: {"target-size": {enabled: true}}});
+  return violations.map(rule => [rule.id, ...rule.nodes.map(
+    node => `${node.target}: ${node.failureSummary}`).slice(0, 3)]);
+};
 addEventListener("load", async () => {
   for (let tries = 0; tries < 100 && document.querySelector(".chart:not(.drawn)"); tries++)
     await later(20);
@@ -84,6 +93,7 @@ addEventListener("load", async () => {
   const lost = [...document.querySelectorAll("nav a")].map(link => link.hash.slice(1))
     .filter(anchor => !document.getElementById(anchor));
   document.querySelectorAll("main details").forEach(part => (part.open = true));
+  const against = await judged();
   const pale = [...document.querySelectorAll("body *")].filter(written)
     .filter(element => contrast(element) < 4.5).map(element => element.textContent.slice(0, 40));
   const back = getComputedStyle(document.body).backgroundColor;
@@ -100,7 +110,7 @@ addEventListener("load", async () => {
     const cut = box.querySelector("table").offsetWidth - box.clientWidth;
     return [cut, first - box.getBoundingClientRect().left, out, box.tabIndex];
   });
-  const access = {pale, back, levels, titled, landmarks, folded, boxes};
+  const access = {against, pale, back, levels, titled, landmarks, folded, boxes};
   const links = [...document.querySelectorAll("a[download]")].map(link => [
     link.download, link.href.startsWith("data:"),
     !link.dataset.picture || link.href === link.closest("section").querySelector("img").src]);
@@ -189,7 +199,8 @@ def look(
     """
     scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
     watched = (beside or folder) / "watched.html"
-    watched.write_text(text.replace("<head>", f"<head>{WATCH}", 1), encoding="utf-8")
+    scripts = f"<script>{AXE}</script>{WATCH}"
+    watched.write_text(text.replace("<head>", f"<head>{scripts}", 1), encoding="utf-8")
     flags = [*FLAGS, f"--user-data-dir={folder / 'profile'}", f"--window-size={width},900", scheme]
     command = [browser, *flags, "--dump-dom", watched.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
@@ -201,8 +212,9 @@ def look(
 def views(
     browser: str, page: str, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, tuple[dict, str]]:
-    """Return what is seen on a desktop, on a phone at night, and on paper."""
+    """Return what is seen on a desktop and a phone, by day and at night, and on paper."""
     asked = {"desktop": (page, 1200, False), "phone": (page, 500, True)}
+    asked |= {"desktop, dark": (page, 1200, True), "phone, light": (page, 500, False)}
     asked["paper"] = (page.replace("@media print", "@media all"), 500, False)
     return {
         name: look(browser, text, tmp_path_factory.mktemp(name), *more)
@@ -293,9 +305,15 @@ def test_each_number_leads_to_a_page_of_its_run_that_draws_its_curves(
     seen, log = look(browser, run.read_text(), tmp_path, 500, True, beside=run.parent)
     assert [one["section"] for one in seen["charts"]] == ["curves"] * 3
     assert all(one["text"] for one in seen["charts"])
-    assert (seen["seen"], seen["lost"], seen["wide"], seen["access"]["pale"]) == ([], [], False, [])
-    assert seen["fetched"] == []
+    assert (seen["seen"], seen["lost"], seen["wide"], seen["fetched"]) == ([], [], False, [])
+    assert (seen["access"]["pale"], seen["access"]["against"]) == ([], [])
     assert "CONSOLE" not in log
+
+
+@pytest.mark.parametrize("name", ["desktop", "desktop, dark", "phone", "phone, light"])
+def test_axe_finds_nothing_against_the_page(views: dict[str, tuple[dict, str]], name: str) -> None:
+    assert views[name][0]["access"]["against"] == []
+    assert (views[name][0]["access"]["back"] == "rgb(255, 255, 255)") is (name not in AT_NIGHT)
 
 
 @pytest.mark.parametrize("name", ["desktop", "phone"])
@@ -303,7 +321,6 @@ def test_text_has_contrast_headings_are_in_order_and_parts_have_names(
     views: dict[str, tuple[dict, str]], name: str
 ) -> None:
     seen = views[name][0]["access"]
-    assert (seen["back"] == "rgb(255, 255, 255)") is (name == "desktop")
     assert seen["pale"] == []
     assert (seen["levels"][0], seen["levels"].count(1)) == (1, 1)
     assert all(below - above <= 1 for above, below in itertools.pairwise(seen["levels"]))
@@ -329,9 +346,12 @@ def test_the_watch_finds_what_is_broken(browser: str, page: str, tmp_path: Path)
     broken = broken.replace("<body>", "<body><script>nothing.here()</script>", 1)
     broken = broken.replace("--soft: #5b6673", "--soft: #8b96a3")
     broken = broken.replace("position: sticky; left: 0;", "")
+    broken = broken.replace('<html lang="en">', "<html>").replace("line-height: 24px", "")
     seen, log = look(browser, broken, tmp_path, 500)
     assert [size > 0 for size, _ in seen["images"]].count(False) == 1
     assert len(seen["seen"]) == 2
     assert "CONSOLE" in log
     assert "Where this comes from" in seen["access"]["pale"]
+    against = {rule for rule, *_ in seen["access"]["against"]}
+    assert against >= {"color-contrast", "html-has-lang", "target-size"}
     assert min(moved for _, moved, *_ in seen["access"]["boxes"]) < -1
