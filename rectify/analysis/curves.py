@@ -1,5 +1,6 @@
 """Curves of trainings: one for each run, through the means of its seeds."""
 
+import textwrap
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from rectify.results.tables import Column
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLUMNS = (
     Column("run", "str", "-", "name of the run"),
@@ -29,6 +31,10 @@ COLUMNS = (
 )
 DASHES = ("-", "--", ":", "-.")
 LENGTHS: tuple[list[int], ...] = ([1, 0], [6, 3], [2, 2], [6, 2, 2, 2])  # the same, of a chart
+PANEL, LINE = 2.2, 0.16
+"""Heights of the panel and of a line of the legend below it, in inches."""
+LETTERS = 52
+"""That such a line has room for."""
 OVER = ("epoch", "main_loss")
 AT_EPOCH = "over == 'epoch'"
 
@@ -58,15 +64,23 @@ def gsnr_curves(results: Results, target: str, over: str) -> Drawn:
     labels = {run: label_of(settings) for run, settings in runs.iterrows()}
     values.insert(1, "label", values["run"].map(labels))
     with style.look():
-        drawn, (axes,) = drawing.panels(style.COLUMN, 2.6)
+        drawn, (axes,) = drawing.panels(style.COLUMN, PANEL)
         for run, (colour, dashes) in zip(runs.index, looks_of(runs), strict=True):
             rows = values[(values["run"] == run) & (values["estimator"] == results.estimator)]
             look = {"color": colour, "linestyle": DASHES[dashes]}
             curve(axes, rows, (over, "gsnr"), look, labels[run])
         axes.set_ylabel(f"GSNR ({results.estimator})")
         axes.set_title(f"{gsnr['data_title'].iloc[0]}, {drawing.seeds(gsnr)}")
-        drawn.legend(*axes.get_legend_handles_labels(), loc="outside lower center")
+        _add_legend(drawn, axes)
     return Drawn(drawn, values)
+
+
+def _add_legend(figure: "Figure", axes: "Axes") -> None:
+    """Name the curves below the panel, in lines that fit, and make the figure as high."""
+    handles, labels = axes.get_legend_handles_labels()
+    names = [textwrap.fill(label, LETTERS) for label in labels]
+    figure.set_figheight(PANEL + LINE * sum(len(name.splitlines()) for name in names))
+    figure.legend(handles, names, loc="outside lower center")
 
 
 def gsnr_chart(shown: Shown, over: str) -> Spec:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from rectify.analysis.collect import Results
-from rectify.controls import VARIANTS
+from rectify.controls import CONTROLS, VARIANTS
 from rectify.targets import figure2b
 from rectify.targets.figure2 import Settings, figure
 from tests.helpers import synthetic
@@ -47,6 +47,26 @@ def test_a_skip_is_in_the_legend_and_has_a_colour(ends: Results) -> None:
     assert len(colours) == 4
     assert colours[plain] == VARIANTS["insert"].colour
     assert colours[f"{plain}, inserted with a skip"] == VARIANTS["residual"].colour
+
+
+def test_the_legend_of_any_number_of_runs_is_below_the_panel_and_inside_the_figure(
+    ends: Results,
+) -> None:
+    vanilla, frozen = (ends.gsnr[ends.gsnr["variant"] == name] for name in ("vanilla", "insert"))
+    frozen = frozen[frozen["control"] == "frozen"]
+    others = [
+        frozen.assign(variant=variant, control=control, run=f"{variant}-{control}")
+        for variant in ("insert", "residual") for control in list(CONTROLS)[:8]
+    ]  # fmt: skip
+    for runs in ([vanilla], [vanilla, *others]):
+        drawn = figure(results_of(gsnr=pd.concat(runs)), ASKED).figure
+        drawn.draw_without_rendering()  # a layout that does not fit is a warning, so an error
+        (axes,), (legend,) = drawn.axes, drawn.legends
+        box, panel = legend.get_window_extent(), axes.get_tightbbox()
+        assert len(legend.get_texts()) == len(runs)
+        assert 0 <= box.x0 < box.x1 <= drawn.bbox.width
+        assert 0 <= box.y0 < box.y1 <= panel.y0
+        assert axes.get_window_extent().height > drawn.dpi  # an inch
 
 
 def test_over_the_loss_each_epoch_is_where_its_loss_is(ends: Results) -> None:
