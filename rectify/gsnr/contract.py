@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from rectify.gsnr.kernels import Sums, gradient_sums, squared_norms
@@ -75,13 +75,34 @@ class LayerType(ABC):
         names: Sequence[str],
         inputs: Any,
         delta: Any,
-    ) -> Float[Tensor, " samples"]:
-        """Return each sample's squared gradient norm, over several parameters; here one by one."""
-        by_sample = [
-            sum(self.sums(module, name, of_sample, of_delta, None).squares.sum() for name in names)
-            for of_sample, of_delta in zip(inputs.split(1), delta.split(1), strict=True)
+        rows: Int64[Tensor, "sets size"],
+    ) -> Float[Tensor, " sets"]:
+        """Return the squared norm of the sum of each set's gradients, over several parameters.
+
+        Args:
+            module: A layer of this type.
+            names: Some of ``parameters``.
+            inputs: What went into the layer.
+            delta: Gradient of the loss by what came out.
+            rows: The samples of each set; of one sample it is that sample's norm.
+        """
+        chosen = (_taken(values, rows.flatten()) for values in (inputs, delta))
+        return self.norms_of_sets(module, names, *chosen, rows.shape[1])
+
+    def norms_of_sets(
+        self,
+        module: nn.Module,
+        names: Sequence[str],
+        inputs: Any,
+        delta: Any,
+        size: int,
+    ) -> Float[Tensor, " sets"]:
+        """Return ``norms`` of sets of ``size`` samples in a row; here one set after the other."""
+        by_set = [
+            sum(self.sums(module, name, *of_set, None).total.square().sum() for name in names)
+            for of_set in zip(inputs.split(size), delta.split(size), strict=True)
         ]
-        return torch.stack(by_sample)
+        return torch.stack(by_set)
 
     def samples(self, inputs: Any, delta: Any) -> int:
         """Return how many samples the layer saw."""
@@ -133,15 +154,18 @@ class TokenWise(LayerType):
         by_token = self.by_token(module, name, inputs, delta)
         return sums_of_tokens(by_token, getattr(module, name), links)
 
-    def norms(
+    def norms_of_sets(
         self,
         module: nn.Module,
         names: Sequence[str],
         inputs: Tensor | None,
         delta: Float[Tensor, " samples *outputs"],
-    ) -> Float[Tensor, " samples"]:
+        size: int,
+    ) -> Float[Tensor, " sets"]:
         by_token = {name: self.by_token(module, name, inputs, delta) for name in names}
-        return sum(norms_of_tokens(own, getattr(module, name)) for name, own in by_token.items())
+        return sum(
+            norms_of_tokens(own, getattr(module, name), size) for name, own in by_token.items()
+        )
 
 
 class ChannelNorm(TokenWise):
@@ -195,24 +219,35 @@ def sums_of_tokens(
 def norms_of_products(
     inputs: Float[Tensor, "samples *tokens dim_in"],
     delta: Float[Tensor, "samples *tokens dim_out"],
+    size: int,
     has_bias: bool = False,
-) -> Float[Tensor, " samples"]:
+) -> Float[Tensor, " sets"]:
     """Return the squared norms of a weight's gradients that is multiplied with each token.
 
     Args:
         inputs: What went into the layer.
         delta: Gradient by what came out.
+        size: Samples in a row whose gradients are added up: as those of one that has all tokens.
         has_bias: Whether they are those of the weight and the bias together.
     """
-    by_token = (values.reshape(len(delta), -1, values.shape[-1]) for values in (inputs, delta))
+    sets = len(delta) // size
+    by_token = (values.reshape(sets, -1, values.shape[-1]) for values in (inputs, delta))
     return squared_norms(*by_token, has_bias)
 
 
 def norms_of_tokens(
-    gradients: Float[Tensor, "samples ..."], parameter: Float[Tensor, "..."]
-) -> Float[Tensor, " samples"]:
+    gradients: Float[Tensor, "samples ..."], parameter: Float[Tensor, "..."], size: int
+) -> Float[Tensor, " sets"]:
     """Return the squared norms of a small parameter's gradients, given token by token."""
-    return _by_sample(gradients, parameter).flatten(1).square().sum(1)
+    of_sets = gradients.reshape(len(gradients) // size, -1)
+    return _by_sample(of_sets, parameter).flatten(1).square().sum(1)
+
+
+def _taken(values: Tensor | None, samples: Int64[Tensor, " samples"]) -> Tensor | None:
+    """Return what is of some samples, without a copy where they are the first ones."""
+    if values is None or torch.equal(samples, torch.arange(len(samples))):
+        return None if values is None else values[: len(samples)]
+    return values[samples.to(values.device)]
 
 
 def _by_sample(

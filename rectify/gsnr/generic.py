@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.autograd.graph import register_multi_grad_hook
 from torch.utils._pytree import tree_leaves
@@ -119,15 +119,21 @@ class Generic(LayerType):
         names: Sequence[str],
         inputs: Call,
         delta: Sequence[Tensor | None],
-    ) -> Float[Tensor, " samples"]:
-        """Return the samples' squared norms, from one more pass of the module.
+        rows: Int64[Tensor, "sets size"],
+    ) -> Float[Tensor, " sets"]:
+        """Return the squared norms of sets of samples, from one more pass of the module.
 
         Raises:
             UnmeasurableError: If the module mixes samples, or gives something else when run again.
         """
-        alone = torch.arange(inputs.samples)[:, None]
         inputs.check(delta)
-        parts = _gradients(module, names, inputs, delta, alone, _chunk(module, names, inputs))
+        chunk = _chunk(module, names, inputs)
+        if inputs.is_random:
+            alone = torch.arange(inputs.samples)[:, None]
+            (gradients,) = _gradients(module, names, inputs, delta, alone, chunk)
+            parts = iter([{name: own[rows].sum(1) for name, own in gradients.items()}])
+        else:
+            parts = _gradients(module, names, inputs, delta, rows, chunk)
         return torch.cat(
             [sum(own.flatten(1).square().sum(1) for own in part.values()) for part in parts]
         )

@@ -7,20 +7,24 @@ latter over the former is the simple noise scale of McCandlish et al. (2018, App
 batches of 1 and of ``B``), and the estimator ``debiased`` of the GSNR is its inverse.
 
 The elementwise moments need each sample's gradient; these norms do not: those of a linear layer
-follow from products of its tokens with each other, and the mean gradient is autograd's own.
+follow from products of its tokens with each other, and the mean gradient is autograd's own. Where
+some samples stand for all, ``m`` is the mean of theirs: ``agreement`` stays unbiased, since it is
+linear in ``m``, and ``error`` says how far ``m`` may be off.
 """
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from rectify.gsnr.calls import UnmeasurableError
+from rectify.gsnr.links import Links
 from rectify.gsnr.moments import GradientMoments
 from rectify.gsnr.tap import Gathered
 
@@ -29,8 +33,6 @@ from rectify.gsnr.tap import Gathered
 class Norms:
     """Squared norms of the gradients of some parameters, taken together, over two samples or more.
 
-    Samples must be independent: not linked by Mixup, no copies of each other.
-
     >>> import torch
     >>> from rectify.gsnr import Norms
     >>> norms = Norms(squares=torch.tensor([5.0, 5.0]), mean=4.0)  # of (2, 1) and (2, -1)
@@ -38,27 +40,51 @@ class Norms:
     (3.0, 2.0, 0.6666666666666666, 1.5)
 
     Attributes:
-        squares: Of each sample's gradient.
-        mean: Of the mean gradient.
+        squares: Of the gradient of each sample that was measured: of all, or of a random part.
+        mean: Of the mean gradient of all samples.
+        samples: How many there are; by default those that were measured.
+        linked: Sum over the ordered pairs of samples that share something, as partners of Mixup
+            do, of the products of their gradients, each sample with itself among them; None where
+            all samples are independent.
+        pairs: How many such pairs there are.
     """
 
-    squares: Float[Tensor, " samples"]
+    squares: Float[Tensor, " measured"]
     mean: float
+    samples: int = 0
+    linked: float | None = None
+    pairs: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "samples", self.samples or len(self.squares))
+        if self.linked is None:
+            object.__setattr__(self, "linked", self.samples * self.square)
+            object.__setattr__(self, "pairs", self.samples)
 
     @property
-    def samples(self) -> int:
-        """Number of samples."""
-        return len(self.squares)
+    def square(self) -> float:
+        """The mean over the samples of their gradients' squared norms."""
+        return float(self.squares.double().mean())
+
+    @property
+    def error(self) -> float:
+        """The standard error of ``square`` as the mean of all samples; 0 where all are measured."""
+        measured = len(self.squares)
+        left = 1 - measured / self.samples
+        return math.sqrt(float(self.squares.double().var()) / measured * left) if left else 0.0
 
     @property
     def agreement(self) -> float:
-        """The mean product of two samples' gradients: the true gradient's square, unbiased."""
-        return (self.samples * self.mean - self._mean_square) / (self.samples - 1)
+        """The mean product of two independent samples' gradients.
+
+        It is the true gradient's square, unbiased.
+        """
+        return (self.samples**2 * self.mean - self.linked) / (self.samples**2 - self.pairs)
 
     @property
     def variance(self) -> float:
         """The trace of the covariance of a sample's gradient, unbiased."""
-        return self.samples * (self._mean_square - self.mean) / (self.samples - 1)
+        return self.square - self.agreement
 
     @property
     def debiased(self) -> float:
@@ -76,11 +102,16 @@ class Norms:
 
         It is ``samples`` if all gradients are equal and 1 if they are orthogonal.
         """
-        return self.samples * self.mean / self._mean_square
+        return self.samples * self.mean / self.square
 
     @property
-    def _mean_square(self) -> float:
-        return float(self.squares.double().mean())
+    def cosine(self) -> float:
+        """Root of the mean product of a sample's gradient with the mean one, over their sizes.
+
+        The sizes are root mean squares, so it is the cosine where all gradients are of one size;
+        ``1 / sqrt(samples)`` if they are orthogonal.
+        """
+        return math.sqrt(self.mean / self.square)
 
 
 class GradientNorms:
@@ -113,6 +144,7 @@ class GradientNorms:
         whole: Iterable[str] = (),
         unsupported: str = "raise",
         scale: float = 1.0,
+        samples: int | None = None,
     ):
         """Find the layers to watch.
 
@@ -123,6 +155,8 @@ class GradientNorms:
             whole: Names of modules, or patterns, that are measured as one in the generic way.
             unsupported: ``raise`` refuses what cannot be measured, ``skip`` leaves it out.
             scale: What the mean loss is multiplied by before ``backward``.
+            samples: How many of a pass's samples are measured, the first ones, which must be a
+                random part of them; at least 2. All by default, and at most.
 
         Raises:
             ValueError: As of ``GradientMoments``.
@@ -130,6 +164,21 @@ class GradientNorms:
         self._blocks = list(modules) if isinstance(modules, Mapping) else [""]
         options = {"only": only, "exclude": exclude, "whole": whole, "unsupported": unsupported}
         self._watched = _Watched(modules, scale=scale, **options)
+        self._watched.measured = samples
+
+    def of_pass(
+        self, scale: float = 1.0, origins: Int64[Tensor, "samples origins"] | None = None
+    ) -> "GradientNorms":
+        """Take note of what the next passes are, and return itself to be entered.
+
+        Args:
+            scale: What the mean loss is multiplied by before ``backward``.
+            origins: Numbers of what each sample was made from: samples that have one in common
+                are linked. None if all are independent.
+        """
+        self._watched.scale = scale
+        self._watched.links = None if origins is None else Links(origins)
+        return self
 
     @property
     def names(self) -> list[str]:
@@ -168,15 +217,28 @@ class GradientNorms:
             block: [own for name, own in by_layer.items() if _is_within(block, name)]
             for block in self._blocks
         }
-        return {block: _summed(block, own) for block, own in by_block.items() if own}
+        links = self._watched.links
+        return {block: _summed(block, own, links) for block, own in by_block.items() if own}
+
+
+class _OfLayer(NamedTuple):
+    """What a pass gave of one layer."""
+
+    samples: int
+    squares: Tensor
+    mean: Tensor
+    linked: Tensor | None
 
 
 class _Watched(GradientMoments):
-    """Gathers norms in the place of moments."""
+    """Gathers norms in the place of moments, of the first ``measured`` samples."""
+
+    measured: int | None = None
 
     def __enter__(self) -> "_Watched":
         super().__enter__()
-        self._squares = dict[str, Tensor]()  # each sample's, by layer
+        self._squares = dict[str, Tensor]()  # each measured sample's, by layer
+        self._linked = dict[str, Tensor]()  # by layer, where samples are linked
         self._means = dict[str, Tensor]()  # by layer
         for record in self._records:
             note = partial(self._note_mean, record.layer.name)
@@ -184,12 +246,12 @@ class _Watched(GradientMoments):
                 self._taps.enter_context(parameter.register_hook(note))
         return self
 
-    def by_layer(self, samples: int | None) -> dict[str, tuple[Tensor, Tensor]]:
-        """Return the samples' squared norms and that of their mean, of layers without a refusal."""
+    def by_layer(self, samples: int | None) -> dict[str, _OfLayer]:
+        """Return what was gathered of layers without a refusal."""
         self.moments(samples)
         return {
-            name: (self._squares[name], self._means[name])
-            for name in (record.layer.name for record in self._records)
+            name: _OfLayer(of, self._squares[name], self._means[name], self._linked.get(name))
+            for name, of in ((record.layer.name, record.samples) for record in self._records)
             if name not in self.skipped
         }
 
@@ -205,16 +267,22 @@ class _Watched(GradientMoments):
         if self._is_paused or not self._gathers:
             return Gathered({})
         samples, device = layer.kind.samples(inputs, delta), layer.parameters[0].device.type
+        measured = min(self.measured or samples, samples)
+        norms = partial(layer.kind.norms, layer.module, layer.trainable, inputs, delta)
         quiet = nullcontext() if self._apart is None else self._apart.paused()
         try:
             with torch.autocast(device, enabled=False), quiet:
-                squares = layer.kind.norms(layer.module, layer.trainable, inputs, delta)
+                squares = norms(torch.arange(measured)[:, None])
+                linked = _linked(norms, self.links, measured / samples)
         except UnmeasurableError as error:
             record.problem = str(error)
             return Gathered({})
         record.runs, record.samples = record.runs + 1, samples
         record.passes.add(torch._C._current_graph_task_id())
-        self._squares[layer.name] = squares * (samples / self.scale) ** 2
+        unit = (samples / self.scale) ** 2
+        self._squares[layer.name] = squares * unit
+        if linked is not None:
+            self._linked[layer.name] = linked * unit
         return Gathered({})
 
     @property
@@ -226,12 +294,41 @@ def _is_within(block: str, layer: str) -> bool:
     return block in ("", layer) or layer.startswith(f"{block}.")
 
 
-def _summed(block: str, layers: list[tuple[Tensor, Tensor]]) -> Norms:
-    squares, means = (torch.stack(values) for values in zip(*layers, strict=True))
-    norms = Norms(squares.sum(0), float(means.double().sum()))
+def _linked(
+    norms: Callable[[Tensor], Tensor], links: Links | None, share: float
+) -> Float[Tensor, ""] | None:
+    """Return the sum of the products of linked samples; None without links.
+
+    Args:
+        norms: Squared norms of the sums of sets of samples.
+        links: Which samples share something.
+        share: Of the sets of each kind that are measured, the first ones, and stand for all.
+    """
+    if links is None:
+        return None
+    parts = [(weight * len(rows), rows[: math.ceil(share * len(rows))])
+             for weight, rows in links.rows()]  # fmt: skip
+    return sum(weight * norms(rows).mean() for weight, rows in parts)
+
+
+def _summed(block: str, layers: list[_OfLayer], links: Links | None) -> Norms:
+    samples, squares, means, linked = zip(*layers, strict=True)
+    squares = torch.stack(squares).sum(0)
     where = f"gradient_norms: {block or 'the module'}"
-    if norms.samples < 2:
-        raise ValueError(f"{where}: at least 2 samples are needed, got {norms.samples}. Use more.")
+    if len(squares) < 2:
+        raise ValueError(f"{where}: at least 2 samples are needed, got {len(squares)}. Use more.")
+    if links is not None and links.pairs == samples[0] ** 2:
+        raise ValueError(
+            f"{where}: some of the {samples[0]} samples must share nothing with each other, got "
+            "all linked by Mixup or as copies. Measure larger batches."
+        )
+    norms = Norms(
+        squares,
+        float(torch.stack(means).double().sum()),
+        samples[0],
+        None if links is None else float(torch.stack(linked).double().sum()),
+        0 if links is None else links.pairs,
+    )
     if not torch.isfinite(norms.squares).all():
         raise ValueError(f"{where}: gradients must be finite, got inf or nan. Lower training.lr.")
     return norms

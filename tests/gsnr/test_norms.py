@@ -41,6 +41,17 @@ def norms_of(
     return watched.norms()
 
 
+def products_of_linked(stacks: Mapping[str, Tensor], origins: Tensor) -> tuple[float, int]:
+    """The slow oracle: each pair of samples with an origin in common, one after the other."""
+    flat = torch.cat([stack.flatten(1) for stack in stacks.values()], 1)
+    linked = [
+        float(flat[i] @ flat[j])
+        for i, j in itertools.product(range(SAMPLES), repeat=2)
+        if set(origins[i].tolist()) & set(origins[j].tolist())
+    ]
+    return sum(linked), len(linked)
+
+
 def assert_norms(norms: Norms, stacks: Mapping[str, Tensor], tolerance: float = 1e-9) -> None:
     """Compare with each sample's gradients, as the slow oracle has them."""
     flat = torch.cat([stack.flatten(1) for stack in stacks.values()], 1)
@@ -82,6 +93,61 @@ def test_debiased_and_parameters_are_those_of_the_moments(scale: float) -> None:
         of_block = {key: own for key, own in moments.items() if key.startswith(f"{name}.")}
         assert norms.debiased == pytest.approx(gsnr(of_block, "debiased").value, rel=1e-9)
         assert norms.debiased == pytest.approx(1 / norms.noise_scale, rel=1e-12)
+
+
+ORIGINS = {
+    "pairs": torch.tensor([[0, 5], [1, 4], [2, 3], [3, 2], [4, 1], [5, 0]]),
+    "pairs and single ones": torch.tensor([[0], [1], [0], [2], [3], [1]]),
+    "chains": torch.tensor([[0, 1], [1, 2], [2, 3], [3, 3], [4, 5], [5, 0]]),
+}
+"""What each sample is made from: partners of Mixup, copies, and sets that overlap."""
+
+
+@pytest.mark.parametrize("kind", ORIGINS)
+def test_linked_samples_are_told_apart_from_independent_ones(kind: str) -> None:
+    model, (images, labels) = vit(), batch()
+    watched = GradientNorms(by_block(model)).of_pass(0.5, ORIGINS[kind])
+    with watched:
+        (0.5 * cross_entropy(model(images), labels)).backward()
+    for name, norms in watched.norms().items():
+        stacks = gradients(model, images, labels, per_sample, part=name)
+        assert_norms(norms, stacks)
+        linked, pairs = products_of_linked(stacks, ORIGINS[kind])
+        assert (norms.linked, norms.pairs) == (pytest.approx(linked, rel=1e-9), pairs)
+        agreement = (SAMPLES**2 * norms.mean - linked) / (SAMPLES**2 - pairs)
+        assert norms.agreement == pytest.approx(agreement, rel=1e-6)
+        assert norms.debiased == pytest.approx(agreement / (norms.square - agreement), rel=1e-6)
+
+
+def test_the_first_samples_stand_for_all_without_bias_and_with_their_standard_error() -> None:
+    """Of every order of the samples, as far as it decides which ones and which pairs are first."""
+    model, inputs, labels = Means(nn.Linear(5, 7)), numbers(3, 5), torch.arange(SAMPLES)
+    partners = torch.tensor([0, 1, 2, 2, 1, 0])
+    stacks = gradients(model, inputs, labels, per_sample, part="")
+    linked, _ = products_of_linked(stacks, partners[:, None])
+    exact = norms_of(model, lambda: cross_entropy(model(inputs), labels))[""]
+    some = GradientNorms(model, samples=2).of_pass(1.0, partners[:, None])
+    drawn = []
+    for pairs in itertools.permutations(range(3)):  # which pair is first, second and last
+        for flips in itertools.product((False, True), repeat=3):
+            first = [5 - pair if flip else pair for pair, flip in zip(pairs, flips, strict=True)]
+            order = torch.tensor([*first, *(5 - sample for sample in reversed(first))])
+            with some:
+                cross_entropy(model(inputs[order]), labels[order]).backward()
+            drawn.append(some.norms()[""])
+            assert torch.allclose(drawn[-1].squares, exact.squares[order[:2]], rtol=1e-9)
+    mean = pytest.approx(sum(norms.square for norms in drawn) / len(drawn), rel=1e-9)
+    assert exact.square == mean
+    assert exact.error == 0
+    assert linked == pytest.approx(sum(norms.linked for norms in drawn) / len(drawn), rel=1e-9)
+    assert {norms.samples for norms in drawn} == {SAMPLES}
+    assert drawn[0].mean == pytest.approx(exact.mean, rel=1e-9)
+    parts = [Norms(exact.squares[list(two)], exact.mean, samples=SAMPLES)
+             for two in itertools.combinations(range(SAMPLES), 2)]  # fmt: skip
+    spread = sum((part.square - exact.square) ** 2 for part in parts) / len(parts)
+    assert spread == pytest.approx(sum(part.error**2 for part in parts) / len(parts), rel=1e-9)
+    agreement = sum(part.agreement for part in parts) / len(parts)
+    assert agreement == pytest.approx(exact.agreement, rel=1e-9)
 
 
 def test_the_training_gradients_stay_as_they_were_bit_by_bit() -> None:
@@ -130,8 +196,14 @@ def test_norms_of_a_layer_are_those_of_a_loop_over_samples(name: str) -> None:
     make, sizes, features = LAYERS[name]
     model, inputs = Means(make(), features), numbers(*sizes)
     labels = torch.arange(SAMPLES) % model(inputs).shape[1]
-    norms = norms_of(model, lambda: cross_entropy(model(inputs), labels))
-    assert_norms(norms[""], gradients(model, inputs, labels, per_sample, part=""))
+    stacks = gradients(model, inputs, labels, per_sample, part="")
+    watched = GradientNorms(model).of_pass(1.0, ORIGINS["pairs and single ones"])
+    with watched:
+        cross_entropy(model(inputs), labels).backward()
+    norms = watched.norms()[""]
+    assert_norms(norms, stacks)
+    linked, _ = products_of_linked(stacks, ORIGINS["pairs and single ones"])
+    assert norms.linked == pytest.approx(linked, rel=1e-9)
 
 
 def test_norms_of_an_embedding_are_those_of_a_loop_over_samples() -> None:
@@ -139,8 +211,13 @@ def test_norms_of_an_embedding_are_those_of_a_loop_over_samples() -> None:
     model.double()
     draws = torch.Generator().manual_seed(0)
     words, labels = torch.randint(9, (SAMPLES, 3), generator=draws), torch.arange(SAMPLES) % 5
-    norms = norms_of(model, lambda: cross_entropy(model(words), labels))
-    assert_norms(norms[""], gradients(model, words, labels, per_sample, part=""))
+    stacks = gradients(model, words, labels, per_sample, part="")
+    watched = GradientNorms(model).of_pass(1.0, ORIGINS["chains"])
+    with watched:
+        cross_entropy(model(words), labels).backward()
+    norms = watched.norms()[""]
+    assert_norms(norms, stacks)
+    assert norms.linked == pytest.approx(products_of_linked(stacks, ORIGINS["chains"])[0], rel=1e-9)
 
 
 @pytest.mark.parametrize("sizes", [(65, 7, 5), (3, 7, 5)])
@@ -179,6 +256,14 @@ def test_coherence_is_1_of_orthogonal_gradients_and_the_number_of_equal_ones() -
     assert values == [1, 4]
 
 
+def test_the_cosine_is_that_to_the_mean_of_gradients_of_one_size() -> None:
+    stack = nn.functional.normalize(numbers(4) + 1)
+    norms = Norms(stack.square().sum(1), float(stack.mean(0).square().sum()))
+    cosines = nn.functional.cosine_similarity(stack, stack.mean(0, keepdim=True))
+    assert norms.cosine == pytest.approx(float(cosines.mean()), rel=1e-12)
+    assert norms.cosine == pytest.approx((norms.coherence / SAMPLES) ** 0.5, rel=1e-12)
+
+
 def test_what_cannot_be_measured_is_refused_or_left_out() -> None:
     norm = nn.Sequential(nn.Linear(5, 5), nn.BatchNorm1d(5), nn.Linear(5, 5)).double()
     with pytest.raises(ValueError, match="must treat each sample separately, got BatchNorm1d"):
@@ -197,5 +282,12 @@ def test_one_sample_and_infinite_gradients_are_refused() -> None:
     model = nn.Linear(5, 5).double()
     with pytest.raises(ValueError, match="the module: at least 2 samples are needed, got 1"):
         norms_of(model, lambda: model(numbers(5)[:1]).square().mean())
+    with pytest.raises(ValueError, match="at least 2 samples are needed, got 1"):
+        norms_of(model, lambda: model(numbers(5)).square().mean(), samples=1)
+    linked = GradientNorms(model).of_pass(1.0, torch.zeros(SAMPLES, 1).long())
+    with linked:
+        model(numbers(5)).square().mean().backward()
+    with pytest.raises(ValueError, match="must share nothing with each other, got all linked"):
+        linked.norms()
     with pytest.raises(ValueError, match="gradients must be finite"):
         norms_of(model, lambda: torch.inf * model(numbers(5)).square().mean())

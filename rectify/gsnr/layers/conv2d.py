@@ -45,19 +45,20 @@ class Conv2d(LayerType):
             return sums_of_products(seen, by_place, module.weight, links)
         return _sums_by_group(module, seen, by_place, links)
 
-    def norms(
+    def norms_of_sets(
         self,
         module: nn.Conv1d | nn.Conv2d | nn.Conv3d,
         names: Sequence[str],
         inputs: Float[Tensor, "samples channels_in *pixels"],
         delta: Float[Tensor, "samples channels_out *places"],
-    ) -> Float[Tensor, " samples"]:
+        size: int,
+    ) -> Float[Tensor, " sets"]:
         by_place = delta.flatten(2).mT
-        norms = norms_of_tokens(by_place, module.bias) if "bias" in names else 0
+        norms = norms_of_tokens(by_place, module.bias, size) if "bias" in names else 0
         if "weight" in names:
             seen = self._seen(module, inputs)
             of_groups = (values.chunk(module.groups, dim=2) for values in (seen, by_place))
-            norms += sum(map(norms_of_products, *of_groups))
+            norms += sum(norms_of_products(*own, size) for own in zip(*of_groups, strict=True))
         return norms
 
     def _seen(

@@ -45,16 +45,17 @@ class Linear(LayerType):
             return sums_of_tokens(delta, module.bias, links)
         return sums_of_products(inputs, delta, module.weight, links)
 
-    def norms(
+    def norms_of_sets(
         self,
         module: nn.Module,
         names: Sequence[str],
         inputs: Float[Tensor, "samples *tokens dim_in"],
         delta: Float[Tensor, "samples *tokens dim_out"],
-    ) -> Float[Tensor, " samples"]:
+        size: int,
+    ) -> Float[Tensor, " sets"]:
         if "weight" in names:
-            return norms_of_products(inputs, delta, has_bias="bias" in names)
-        return norms_of_tokens(delta, module.bias)
+            return norms_of_products(inputs, delta, size, has_bias="bias" in names)
+        return norms_of_tokens(delta, module.bias, size)
 
     @contextlib.contextmanager
     def tap(self, module: nn.Linear, gather: Gather) -> Iterator[None]:

@@ -28,4 +28,4 @@ class TransposedLinear(LayerType):
             return sums_of_tokens(delta, module.bias, links)
         return sums_of_products(delta, inputs.to(delta.dtype), module.weight, links)
 
-    norms = Linear.norms
+    norms_of_sets = Linear.norms_of_sets
