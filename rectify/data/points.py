@@ -12,6 +12,8 @@ from torch import Tensor
 
 ORIGIN = 1e-3
 """Squared norm up to which the CUDA kernel of PointNet++, and so of Point-BERT, takes no point."""
+DISTANCES = 2**22
+"""Most distances that are in memory at once, but for those of one cloud."""
 EXACT = "donot_use_mm_for_euclid_dist"  # a product of matrices loses near points
 
 
@@ -87,13 +89,15 @@ def points_within(
     points = clouds.shape[1]
     check_count(count, points)
     order = torch.arange(points, dtype=torch.int32, device=clouds.device)
+    together = max(1, DISTANCES // (points * centres.shape[1]))  # clouds
+    parts = zip(clouds.float().split(together), centres.float().split(together), strict=True)
     chosen = []
     with _without_autocast(clouds.device):
-        for cloud, own in zip(clouds.float(), centres.float(), strict=True):  # memory of one cloud
-            is_far = torch.cdist(own, cloud, compute_mode=EXACT) >= radius
+        for some, own in parts:
+            is_far = torch.cdist(own, some, compute_mode=EXACT) >= radius
             numbers = order.expand_as(is_far).masked_fill(is_far, points)
             chosen.append(numbers.topk(count, largest=False, sorted=True).values)
-    near = torch.stack(chosen).long()
+    near = torch.cat(chosen).long()
     first = near[:, :, :1] % points  # none at all: 0
     return torch.where(near < points, near, first)
 

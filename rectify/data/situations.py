@@ -45,6 +45,8 @@ NYU40 = {
 NO_OBJECT = (1, 2, 22)
 """Of NYU40's numbers up to 40: wall, floor and ceiling; 0 is nothing that was annotated."""
 KINDS = (*NYU40, "others")
+FLOOR = 0.99 / 100
+"""Share of a room's points below its floor: the published percentile is 0.99, not 99."""
 WORTH = (0.0, 0.3, 0.6, 0.9, 1.0)
 """What an answer is worth that so many questions of the whole set have; four are as good as ten."""
 
@@ -139,6 +141,12 @@ class SituationSet:
     @cached_property
     def _box_ends(self) -> list[int]:
         return [0, *self.counts.cumsum(0).tolist()]
+
+    @cached_property
+    def floors(self) -> list[float]:
+        """Height of each room's floor, metres: hardly any points are lower."""
+        rooms = (self.points[self.points_of(room), 2] for room in range(len(self.sizes)))
+        return [float(np.percentile(heights.numpy(), 100 * FLOOR)) for heights in rooms]
 
     def points_of(self, room: int) -> slice:
         """Return where the points of a room are."""

@@ -82,8 +82,11 @@ def test_copies_of_a_point_are_all_as_near() -> None:
     assert torch.equal(near, made[:, :4, None].expand(-1, -1, 3, -1))
 
 
-@pytest.mark.parametrize("radius", [0.7, 1.5])
-def test_a_ball_has_the_first_points_of_the_cloud_that_are_near(radius: float) -> None:
+@pytest.mark.parametrize(("radius", "together"), [(0.7, 3), (1.5, 2), (1.5, 0)])
+def test_a_ball_has_the_first_points_of_the_cloud_that_are_near(
+    radius: float, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rectify.data.points.DISTANCES", together * 40 * 6)
     made = clouds()
     centres = torch.cat([made[:, :5], torch.full((3, 1, 3), 50.0)], 1)  # nothing is near the last
     found = points_within(made, centres, radius, 6)

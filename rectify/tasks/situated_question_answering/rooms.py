@@ -20,8 +20,6 @@ from rectify.runtime import generator
 
 MEAN_COLOUR = (109.8, 97.2, 83.8)
 COLOUR_SCALE = 256.0
-FLOOR = 0.99 / 100
-"""Share of a room's points below its floor: the published percentile is 0.99, not 99."""
 FEATURES = 4
 """Of a point besides its place: three of its colour, and its height."""
 OBJECTS = torch.tensor([0 < number <= 40 and number not in NO_OBJECT for number in range(256)])
@@ -74,13 +72,11 @@ def seen_points(
         chosen: Which points.
         erased: Whether colours are scaled twice.
     """
-    points = rooms.points[rooms.points_of(room)]
-    floor = float(np.percentile(points[:, 2].numpy(), 100 * FLOOR))
     colours = rooms.colours[rooms.points_of(room)][chosen].float()
     for _ in range(2 if erased else 1):
         colours = (colours - torch.tensor(MEAN_COLOUR)) / COLOUR_SCALE
-    places = points[chosen]
-    return torch.cat([places, colours, places[:, 2:] - floor], 1)
+    places = rooms.points[rooms.points_of(room)][chosen]
+    return torch.cat([places, colours, places[:, 2:] - rooms.floors[room]], 1)
 
 
 def moved(points: Float32[Tensor, "count 3"], move: Move) -> Float32[Tensor, "count 3"]:
