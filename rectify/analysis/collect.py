@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 
 from rectify.analysis.checks import only
 from rectify.analysis.robustness import mean_corruption_error
-from rectify.analysis.scenes import ANSWERS, Forecasts, Scenes, read_forecasts
+from rectify.analysis.scenes import Forecasts, read_forecasts
 from rectify.data.rows import schema
 from rectify.results.declared import (
     BEST,
@@ -162,8 +162,9 @@ class Results:
         Raises:
             ValueError: If there is no such file.
         """
-        path = self._predictions(run, seed)
-        return pd.read_parquet(path, columns=[n for n in schema(path).names if n not in ANSWERS])
+        path = self.predictions(run, seed)
+        scores = [field.name for field in schema(path) if not field.type.num_fields]  # no lists
+        return pd.read_parquet(path, columns=scores)
 
     def forecasts(self, run: str, seed: int) -> Forecasts:
         """Return the forecasts of each scene of the plain test set.
@@ -171,15 +172,7 @@ class Results:
         Raises:
             ValueError: If there is no such file, or it has no forecasts.
         """
-        return read_forecasts(self._predictions(run, seed))
-
-    def scenes(self, data: str) -> Scenes:
-        """Return the test scenes of a set.
-
-        Raises:
-            ValueError: If its files are missing or damaged.
-        """
-        return Scenes(next(folder for folder in map(Path, self.sets) if folder.name == data))
+        return read_forecasts(self.predictions(run, seed))
 
     @cached_property
     def filtering(self) -> DataFrame:
@@ -247,12 +240,21 @@ class Results:
         devices = {read_note(file)["provenance"]["device"] for file in files}
         return {"runs": [folder.name for folder in folders], "devices": sorted(devices)}
 
-    def _predictions(self, run: str, seed: int) -> Path:
+    def predictions(self, run: str, seed: int) -> Path:
+        """Return the file with what is said of each item of the plain test set.
+
+        Raises:
+            ValueError: If there is no such file.
+        """
         folder = next(folder for folder in map(Path, self.folders) if folder.name == run)
         path = folder / f"seed-{seed}" / PREDICTIONS
         if not path.is_file():
             raise ValueError(f"{path}: must exist, got no file. Evaluate the run again.")
         return path
+
+    def prepared(self, data: str) -> Path:
+        """Return the folder of a prepared set."""
+        return next(folder for folder in map(Path, self.sets) if folder.name == data)
 
     def title(self, factor: str, name: str) -> str:
         """Return what is shown in place of a name of ``data``, ``vision`` or ``language``."""

@@ -9,7 +9,7 @@ Reads
 Writes
     --output      a `scores` table (.csv, with its .csv.json), and next to it predictions.parquet:
                   the scores of each item of the plain test set, and of tasks that keep them the
-                  model's answers
+                  model's answers and how active its tokens were
 """
 
 import argparse

@@ -3,7 +3,8 @@
 A prepared set is a folder as one of images (``rectify.data.sets``): ``manifest.csv`` lists every
 question with the most frequent answer and the image; ``arrays.safetensors`` holds the tokens of the
 questions and, of each answer that somebody gave and that a model may give, what it is worth. Drawn
-images are there, too; others stay in their files. A note names the answers in their order.
+images are there, too; others stay in their files. Notes have the answers and, by split, the texts
+of the questions, in their order.
 """
 
 import hashlib
@@ -72,6 +73,8 @@ class QuestionSet:
     """How right each is, 0 .. 1."""
     counts: Int64[Tensor, " questions"]
     """How many answers each question has."""
+    texts: tuple[str, ...]
+    """As they were asked."""
     answers: tuple[str, ...]
     """All that may be given."""
     images: UInt8[Tensor, "pictures 1 height width"] | FileSet | None = None
@@ -129,6 +132,7 @@ def gathered(
         targets=torch.tensor(targets, dtype=torch.float32),
         accuracies=torch.tensor(right, dtype=torch.float32),
         counts=torch.tensor(counts),
+        texts=tuple(question.text for question in asked.questions),
         answers=tuple(may_be_given),
         images=asked.images,
     )
@@ -162,9 +166,11 @@ def save_questions(
         provenance: What ``rectify.results.provenance.provenance`` returned.
     """
     spoken = json.dumps(next(iter(sets.values())).answers, ensure_ascii=False)
+    asked = json.dumps({split: one.texts for split, one in sets.items()}, ensure_ascii=False)
     facts = {**provenance["facts"], CLASSES: hashlib.sha256(spoken.encode()).hexdigest()}
     provenance = {**provenance, "facts": facts}
-    save_texts(folder, sets, FIELDS, listing, files, provenance, {"answers": spoken})
+    notes = {"answers": spoken, "texts": asked}
+    save_texts(folder, sets, FIELDS, listing, files, provenance, notes)
 
 
 def load_questions(folder: Path, split: str) -> QuestionSet:
@@ -174,4 +180,5 @@ def load_questions(folder: Path, split: str) -> QuestionSet:
         ValueError: If the split does not exist, or the files are damaged or don't belong together.
     """
     tensors, notes = load_texts(folder, split, FIELDS)
-    return QuestionSet(**tensors, answers=tuple(json.loads(notes["answers"])))
+    texts, spoken = json.loads(notes["texts"])[split], json.loads(notes["answers"])
+    return QuestionSet(**tensors, texts=tuple(texts), answers=tuple(spoken))

@@ -13,7 +13,6 @@ from jaxtyping import Int64
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rectify.filtering.activations import frequency, magnitude, pixel_tokens, scaled
 from rectify.filtering.layout import layout_of
 from rectify.filtering.overlap import (
     THRESHOLDS,
@@ -29,6 +28,7 @@ from rectify.filtering.settings import Filtering
 from rectify.results.files import atomic_path
 from rectify.runtime import generator
 from rectify.tasks.contract import Batch, Source
+from rectify.trunks.activations import frequency, magnitude, pixel_tokens, scaled
 
 PERMUTATIONS = 10  # of each map: their mean is the floor
 SHOWN = 4  # items of which the maps are kept

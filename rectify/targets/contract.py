@@ -24,7 +24,9 @@ from pydantic import Field, StringConstraints
 from rectify.analysis.charts import Shown, Spec
 from rectify.analysis.collect import Results
 from rectify.analysis.drawing import Drawn
+from rectify.analysis.factors import FROZEN
 from rectify.analysis.findings import Finding
+from rectify.controls import VARIANTS
 from rectify.results.tables import Table
 from rectify.typed import Closed, Listed, Name, check_known, layers_of
 
@@ -144,6 +146,14 @@ def last_layer(runs: Sequence[Run]) -> list[Run]:
     return [run for run in runs if run.layer in (None, last)]
 
 
+def each_variant(_settings: TargetSettings, runs: Sequence[Run]) -> list[Run]:
+    """Return the last run of each variant with a frozen layer, and the vanilla run next to them."""
+    frozen = [run for run in runs if run.variant == "vanilla" or run.control == FROZEN]
+    place = {(run.data, run.vision) for run in frozen[-1:]}
+    beside = {run.variant: run for run in frozen if (run.data, run.vision) in place}
+    return sorted(beside.values(), key=lambda run: list(VARIANTS).index(run.variant))
+
+
 def pairs_of_experiments(settings: TargetSettings, config: View) -> list[Pair]:
     """Return every pair of language model and ViT of the experiments that a target reads."""
     experiments = [config.experiments[name] for name in settings.reads]
@@ -206,6 +216,21 @@ def check_masks(settings: TargetSettings, config: View, where: str) -> None:
                     f"{where}.reads: the sets of {name} must have masks, got {data} without. "
                     f"Name a folder as data.{data}.masks, if it has images, or read another "
                     "experiment."
+                )
+
+
+def check_task(settings: TargetSettings, config: View, where: str, task: str) -> None:
+    """Check that every data set is of a task.
+
+    Raises:
+        ValueError: Names the first that is not.
+    """
+    for name in settings.reads:
+        for data in config.experiments[name].data:
+            if config.data[data].task != task:
+                raise ValueError(
+                    f"{where}.reads: the sets of {name} must be of task {task}, got {data} of "
+                    f"{config.data[data].task}. Read another experiment."
                 )
 
 

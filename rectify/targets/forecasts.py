@@ -8,14 +8,13 @@ import numpy as np
 from pandas import DataFrame, Series
 from pydantic import Field, NonNegativeInt, Strict
 
-from rectify.analysis import activations, drawing, factors, style
+from rectify.analysis import activations, drawing, style
 from rectify.analysis.checks import check_some, only
 from rectify.analysis.collect import Results
 from rectify.analysis.drawing import Drawn
 from rectify.analysis.scenes import Forecasts, Scene, Scenes
-from rectify.controls import VARIANTS
 from rectify.results.tables import Column, Table
-from rectify.targets.contract import Run, TargetSettings, View
+from rectify.targets.contract import TargetSettings, View, check_task, each_variant
 from rectify.typed import Name, Several
 
 if TYPE_CHECKING:
@@ -54,6 +53,7 @@ LOOKS = {
 OTHERS = {"color": "#cc79a7", "linewidth": 0.8, "markersize": 2.5}
 NEUTRAL = "#4d4d4d"  # in the legend, for the colours of the rows
 draws_items = True
+needs = each_variant
 
 
 class Settings(TargetSettings):
@@ -99,26 +99,8 @@ class Line(NamedTuple):
 
 
 def check(settings: TargetSettings, config: View, where: str) -> None:
-    """Check that every data set is one of traffic.
-
-    Raises:
-        ValueError: Names the first that is not.
-    """
-    for name in settings.reads:
-        for data in config.experiments[name].data:
-            if config.data[data].task != TASK:
-                raise ValueError(
-                    f"{where}.reads: the sets of {name} must be of task {TASK}, got {data} of "
-                    f"{config.data[data].task}. Read another experiment."
-                )
-
-
-def needs(_settings: Settings, runs: Sequence[Run]) -> list[Run]:
-    """Return the last run of each variant with a frozen layer, and the vanilla run next to them."""
-    frozen = [run for run in runs if run.variant == "vanilla" or run.control == factors.FROZEN]
-    place = {(run.data, run.vision) for run in frozen[-1:]}
-    beside = {run.variant: run for run in frozen if (run.data, run.vision) in place}
-    return sorted(beside.values(), key=lambda run: list(VARIANTS).index(run.variant))
+    """Check that every data set is one of traffic."""
+    check_task(settings, config, where, TASK)
 
 
 def figure(results: Results, settings: Settings) -> Drawn:
@@ -129,7 +111,7 @@ def figure(results: Results, settings: Settings) -> Drawn:
     """
     runs = results.runs[results.runs["seed"] == results.runs["seed"].min()]
     check_some(runs, "forecasts", "runs on a set of traffic")
-    scenes = results.scenes(only(runs, "data", "forecasts"))
+    scenes = Scenes(results.prepared(only(runs, "data", "forecasts")))
     found = [results.forecasts(run["run"], run["seed"]) for _, run in runs.iterrows()]
     chosen = _chosen(scenes, found[0], settings.items)
     shown = [

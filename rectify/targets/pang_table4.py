@@ -10,6 +10,7 @@ from pandas import DataFrame, Series
 from rectify.analysis.collect import Results
 from rectify.analysis.findings import Finding, count_gains
 from rectify.analysis.inserted import inserted_table, of_frozen, with_floor
+from rectify.analysis.scenes import Scenes
 from rectify.targets.contract import TargetSettings
 from rectify.tasks.motion_forecasting.settings import MISSED
 from rectify.typed import Name, Several
@@ -48,7 +49,7 @@ def _floor(results: Results, run: Series) -> dict[str, float]:
     It is a single trajectory, which is sure, however many may be right.
     """
     future = results.forecasts(run["run"], run["seed"]).trajectories.shape[2]
-    scenes = results.scenes(run["data"])
+    scenes = Scenes(results.prepared(run["data"]))
     apart = scenes.from_constant_velocity(scenes[0].tracks.shape[1] - future)
     final = apart[:, -1].mean()
     missed = 100 * (apart[:, -1] > MISSED).mean()

@@ -11,6 +11,7 @@ a class, and its instance the name ``TASK``: ``rectify.tasks.found``.
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -203,3 +204,13 @@ class Answering(Protocol):
 
     def answers(self, outputs: Outputs, batch: Batch) -> dict[str, Float[Tensor, "items numbers"]]:
         """Return what the model says of each item, as numbers by name."""
+
+
+@runtime_checkable
+class Watching(Answering, Protocol):
+    """A task that keeps what goes on in its models with these answers, too."""
+
+    def watch(
+        self, model: nn.Module
+    ) -> AbstractContextManager[Mapping[str, Float[Tensor, "items numbers"]]]:
+        """Give numbers by name, which are of the items that went through the model last."""

@@ -1,16 +1,17 @@
 """A trained run on all its test sets: the means for the table, the items of the plain set."""
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from pandas import DataFrame
-from torch import Tensor
+from torch import Tensor, nn
 
 from rectify.results.files import atomic_path
 from rectify.tasks import find, module_of
-from rectify.tasks.contract import Answering, Batch, Machine, Task
+from rectify.tasks.contract import Answering, Batch, Machine, Task, Watching
 from rectify.training.evaluation import Scores, Values, item_values, means, metric_and_k
 from rectify.training.models import RunSettings, check_labels, entry_of, trained
 from rectify.trunks.trunk import Outputs
@@ -78,18 +79,26 @@ def score(
     entry, machine = entry_of(settings, task, evaluation), Machine.of(device, threads)
     options = {"batch_size": recipe.batch_size, "device": device, "precision": recipe.precision}
     sets, answers = {}, {}
-    for name, group, source in task.test_sets(entry, data, recipe, machine):
-        values = item_values(model, _scores_and_answers(task), source, **options)
-        sets[name, group] = {key: one for key, one in values.items() if one.ndim == 1}
-        if (name, group) == PLAIN:
-            answers = {key: one for key, one in values.items() if one.ndim > 1}
+    with _scores_and_answers(task, model) as values_of:
+        for name, group, source in task.test_sets(entry, data, recipe, machine):
+            values = item_values(model, values_of, source, **options)
+            sets[name, group] = {key: one for key, one in values.items() if one.ndim == 1}
+            if (name, group) == PLAIN:
+                answers = {key: one for key, one in values.items() if one.ndim > 1}
     return Scored(sets, answers)
 
 
-def _scores_and_answers(task: Task) -> Callable[[Outputs, Batch], dict[str, Tensor]]:
+@contextlib.contextmanager
+def _scores_and_answers(
+    task: Task, model: nn.Module
+) -> Iterator[Callable[[Outputs, Batch], dict[str, Tensor]]]:
+    """Give what returns the scores of items, and whatever the task keeps next to them."""
     if not isinstance(task, Answering):
-        return task.scores
-    return lambda outputs, batch: {**task.scores(outputs, batch), **task.answers(outputs, batch)}
+        yield task.scores
+        return
+    watching = task.watch(model) if isinstance(task, Watching) else contextlib.nullcontext({})
+    with watching as seen:
+        yield lambda *one: {**task.scores(*one), **task.answers(*one), **seen}
 
 
 def write_predictions(values: Values, path: Path) -> None:

@@ -201,6 +201,11 @@ class Meter(nn.Module):
         """Return the pooled first tokens of both streams, the question's first."""
         return self.head.pooled(tokens)
 
+    def patches(self, tokens: Tokens) -> Float[Tensor, "batch rows columns dim"]:
+        """Return the tokens of the image's patches, where these are."""
+        image = unpacked(tokens, self.stream).image[:, self.image.num_prefix_tokens :]
+        return image.unflatten(1, self.image.patch_embed.grid_size)
+
     def forward(self, inputs: Mapping[str, Tensor]) -> Float[Tensor, "batch answers"]:
         return self.decode(self.run(self.embed(inputs), 0, len(self.layers)))
 

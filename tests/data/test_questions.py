@@ -98,6 +98,13 @@ def test_images_in_files_are_those_of_the_questions(tmp_path: Path) -> None:
     assert again.pictures.tolist() == [n // 5 for n in range(15)]
 
 
+def test_texts_are_kept_as_they_were_asked(tmp_path: Path) -> None:
+    folder = write(tmp_path / "set", sets())
+    for split, asked in DRAWN.items():
+        texts = load_questions(folder, split).texts
+        assert texts == tuple(question.text for question in asked.questions)
+
+
 def test_the_order_of_the_answers_is_that_of_the_labels(tmp_path: Path) -> None:
     """Also where the answers that training questions have most keep their numbers."""
     made = sets()

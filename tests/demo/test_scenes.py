@@ -10,8 +10,8 @@ import torch
 from rectify.data.sets import ImageSet
 from rectify.demo.fonts import characters
 from rectify.demo.scenes import CHARACTERS, FOREIGN, INK, SHOWN, classes, masks, scenes
-from rectify.filtering.activations import magnitude, pixel_tokens
 from rectify.filtering.overlap import ious, permuted, shares, token_masks
+from rectify.trunks.activations import magnitude, pixel_tokens
 
 ITEMS = 20
 

@@ -76,7 +76,7 @@ def test_the_demo_of_pang_et_al_has_every_target_of_their_page(paper):
         "pang_table_a": 8, "pang_table_b": 16, "pang_table_c": 3, "pang_table_d": 5,
         "pang_figure2": 7, "pang_figure3": 2, "pang_figure4": 3, "pang_figure_f": 4,
         "points-activations": 5, "points-filtering": 5, "points-similarity": 0,
-        "forecasts": 3, "filtering-epochs": 3, "questions": 3, "retrieval": 3,
+        "forecasts": 3, "answers": 3, "filtering-epochs": 3, "questions": 3, "retrieval": 3,
     }  # fmt: skip
     assert len(all_runs(small)) == 43 + 2 * 3
 
@@ -260,7 +260,7 @@ def test_a_page_holds_its_targets_with_what_comes_with_them():
     assert found["own"] == ["table3", "mine", "mine-similarity"]
     assert sorted(name for names in found.values() for name in names) == sorted(targets(config))
     assert "new" in found["index"]
-    of_pang = ("pang_", "points-", "forecasts")
+    of_pang = ("pang_", "points-", "forecasts", "answers")
     assert all(name.startswith(of_pang) for name in found["pang"])
     assert not any(name.startswith(of_pang) for name in found["index"])
 

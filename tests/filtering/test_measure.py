@@ -8,7 +8,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rectify.data.sets import ImageSet
-from rectify.filtering.activations import frequency, magnitude, pixel_tokens, scaled
 from rectify.filtering.measure import measure, outlines, save_pictures
 from rectify.filtering.overlap import TokenMasks, auc, ious
 from rectify.filtering.places import recording
@@ -20,6 +19,7 @@ from rectify.runtime import generator
 from rectify.tasks.classification import LabelledSource
 from rectify.tasks.contract import Machine
 from rectify.tasks.image_classification.augment import normalise
+from rectify.trunks.activations import frequency, magnitude, pixel_tokens, scaled
 from tests.helpers.training import CPU
 
 NAMES = FILTERING.names

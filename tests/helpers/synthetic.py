@@ -301,7 +301,7 @@ def maps_of(runs: DataFrame, seed: int = 0, grid: int = 4) -> list[Maps]:
 
 
 def traffic(folder: Path, items: int = 9) -> dict[str, Callable]:
-    """Return what `Results.scenes` and `Results.forecasts` have: drawn scenes, made-up forecasts.
+    """Return what `Results.prepared` and `Results.forecasts` have: drawn scenes, made-up forecasts.
 
     The forecasts differ by run; all start along the truth and drift to the side.
     """
@@ -322,7 +322,39 @@ def traffic(folder: Path, items: int = 9) -> dict[str, Callable]:
         ways[:, 5] += 500
         return Forecasts(ways, shares)
 
-    return {"scenes": lambda data: scenes, "forecasts": forecasts}
+    return {"prepared": lambda data: folder, "forecasts": forecasts}
+
+
+def questions(folder: Path, scenes: int = 4) -> dict[str, Callable]:
+    """Return what `Results.prepared` and `Results.predictions` have: drawn questions, and answers.
+
+    The answers differ by run.
+    """
+    import torch
+
+    from rectify.data.answers import vocabulary
+    from rectify.data.questions import gathered, listing_of, save_questions
+    from rectify.demo.questions import questions as drawn
+    from rectify.runtime import generator
+    from rectify.training.scoring import write_predictions
+
+    asked = drawn(train_scenes=9, test_scenes=scenes)
+    known = vocabulary((one.most for part in asked.values() for one in part.questions), least=1)
+    tokens = {split: [[0, 4, 2]] * len(part.questions) for split, part in asked.items()}
+    sets = {split: gathered(part, known, tokens[split]) for split, part in asked.items()}
+    save_questions(folder, sets, listing_of(asked, known), None, {**SOURCE, "facts": {}})
+
+    def predictions(run: str, seed: int) -> Path:
+        path, draws = folder / f"{run}-{seed}.parquet", generator(seed, run)
+        answers = torch.randint(len(known), (5 * scenes, 1), generator=draws)
+        right = sets["test"].dense(sets["test"].accuracies, torch.arange(5 * scenes))
+        answers[::2] = right[::2].argmax(1, keepdim=True)  # every other one is the best
+        values = {"vqa": right.gather(1, answers)[:, 0], "answer": answers}
+        values["activations"] = torch.rand(5 * scenes, 4, generator=draws)
+        write_predictions({name: one.double() for name, one in values.items()}, path)
+        return path
+
+    return {"prepared": lambda data: folder, "predictions": predictions}
 
 
 def write_similarity(

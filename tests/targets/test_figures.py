@@ -34,11 +34,15 @@ def frames(demo: synthetic.Made) -> dict[str, DataFrame]:
 
 
 @pytest.fixture(scope="module")
-def traffic(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Callable]:
-    return synthetic.traffic(tmp_path_factory.mktemp("traffic"))
+def items(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Callable]]:
+    """Items of the sets that some kinds of figures show."""
+    return {
+        "forecasts": synthetic.traffic(tmp_path_factory.mktemp("traffic")),
+        "answers": synthetic.questions(tmp_path_factory.mktemp("questions")),
+    }
 
 
-def draw(kind: str, frames: dict[str, DataFrame], traffic: dict[str, Callable]) -> Drawn:
+def draw(kind: str, frames: dict[str, DataFrame], items: dict[str, dict[str, Callable]]) -> Drawn:
     """Draw a kind of figure from frames that hold what all of them need, and more."""
     gsnr = frames["gsnr"]
     needed = gsnr["layer"].isna() | (gsnr["layer"] == 7) | (kind == "coherence")
@@ -51,11 +55,11 @@ def draw(kind: str, frames: dict[str, DataFrame], traffic: dict[str, Callable]) 
         history = frames["history"]
         history = history[history["run"].isin(chosen["run"])]
         frames = {**frames, "runs": chosen, "history": history}
-    if kind in ("pang_figure3", "pang_figure4", "forecasts"):
+    if kind in ("pang_figure3", "pang_figure4", *items):
         runs = frames["runs"]
         shown = runs[runs["layer"].isna() | ((runs["layer"] == 7) & (runs["position"] == "end"))]
         made = {"filtering": synthetic.filtering_of(shown), "maps": synthetic.maps_of(shown)}
-        made |= {"runs": shown, **traffic}
+        made |= {"runs": shown, **items.get(kind, {})}
         target = targets.module_of(kind)
         return target.figure(results_of(**made), target.Settings(reads="grid"))
     if kind == "filtering_epochs":
@@ -75,7 +79,7 @@ def check_count(kind: str, drawn: Drawn, seeds: int) -> None:
     """Check that a figure shows of how many seeds it is."""
     texts = [text.get_text() for text in drawn.figure.findobj(Text)]
     shown = {"figure5": "n = 15"}  # placements
-    shown |= dict.fromkeys(("pang_figure3", "forecasts"), "seed 0")  # one seed alone
+    shown |= dict.fromkeys(("pang_figure3", "forecasts", "answers"), "seed 0")  # one seed alone
     count = shown.get(kind, f"n = {seeds} seed")
     assert any(count in text for text in texts)
 
@@ -83,10 +87,13 @@ def check_count(kind: str, drawn: Drawn, seeds: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_figure_of_three_seeds_is_the_same_every_time_and_its_values_are_its_declared_table(
-    kind: str, frames: dict[str, DataFrame], traffic: dict[str, Callable], tmp_path: Path
+    kind: str,
+    frames: dict[str, DataFrame],
+    items: dict[str, dict[str, Callable]],
+    tmp_path: Path,
 ) -> None:
     seeded = {name: with_seeds(frame, [0, 1, 2]) for name, frame in frames.items()}
-    drawn, again = (draw(kind, seeded, traffic) for _ in range(2))
+    drawn, again = (draw(kind, seeded, items) for _ in range(2))
     first, second = io.BytesIO(), io.BytesIO()  # PDF has all that is drawn, as text and paths
     with style.look():
         for figure, file in ((drawn.figure, first), (again.figure, second)):
@@ -101,9 +108,9 @@ def test_a_figure_of_three_seeds_is_the_same_every_time_and_its_values_are_its_d
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_figure_is_drawn_for_one_seed(
-    kind: str, frames: dict[str, DataFrame], traffic: dict[str, Callable]
+    kind: str, frames: dict[str, DataFrame], items: dict[str, dict[str, Callable]]
 ) -> None:
     seeded = {name: with_seeds(frame, [0]) for name, frame in frames.items()}
-    drawn = draw(kind, seeded, traffic)
+    drawn = draw(kind, seeded, items)
     drawn.figure.draw_without_rendering()
     check_count(kind, drawn, 1)

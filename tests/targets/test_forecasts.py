@@ -32,7 +32,7 @@ def results(demo: synthetic.Made, tmp_path_factory: pytest.TempPathFactory) -> R
 
 @pytest.fixture(scope="module")
 def scenes(results: Results) -> Scenes:
-    return results.scenes("glyphs")
+    return Scenes(results.prepared("glyphs"))
 
 
 @pytest.fixture(scope="module")
@@ -178,4 +178,4 @@ def test_files_of_a_run_are_read_by_its_name_and_seed(demo: synthetic.Made, tmp_
         results.forecasts(NAMES[0], 1)
     assert list(results.items(NAMES[0], 1)) == ["item", "accuracy@5", "accuracy@1", "loss"]
     with pytest.raises(ValueError, match="must be an intact file of traffic scenes"):
-        Results(sets=[tmp_path / "lanes"]).scenes("lanes")
+        Scenes(Results(sets=[tmp_path / "lanes"]).prepared("lanes"))

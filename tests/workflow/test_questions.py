@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from safetensors import safe_open
 
+from rectify.data.questions import load_questions
 from rectify.demo.captions import captions
 from rectify.demo.questions import questions
 from rectify.results.declared import GSNR, SCORES
 from rectify.results.tables import read_note, read_table
+from rectify.targets.answers import VALUES
 from rectify.tasks.visual_question_answering.prepare import prepare
 from rectify.tasks.visual_question_answering.settings import Settings
 from tests.helpers import caption_trees, question_trees
@@ -43,7 +46,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prepare("toy", Settings.model_validate(keys), None, 1).words.save(
         f"{start / 'roberta' / 'tokenizer.json'}"
     )
-    said = warm(project, "--configfile", *CONFIG, "--", "pang_table5a", "questions", *RETRIEVAL)
+    asked = ("pang_table5a", "questions", "answers", *RETRIEVAL)
+    said = warm(project, "--configfile", *CONFIG, "--", *asked)
     assert said.returncode == 0, said.stdout[-4000:]
     return project
 
@@ -83,6 +87,26 @@ def test_every_run_is_scored_on_every_question_and_measured(
     gsnr = read_table(GSNR, place / "gsnr.csv")
     assert set(gsnr["block"]) == {0, 1}
     assert (gsnr["noise"] > 0).all()
+
+
+def test_a_figure_shows_questions_answers_and_activations(finished: Path) -> None:
+    values = read_table(VALUES, finished / RESULTS / "figures" / "answers.csv")
+    drawn = questions(**SIZES)["test"].questions
+    assert set(values["item"]) == {44, 6}
+    assert len(values) == 2 * len(VARIANTS) * 4
+    scored = load_questions(finished / RESULTS / "data" / "vqav2", "test")
+    right = scored.dense(scored.accuracies, torch.arange(45))
+    for (run, item), rows in values.groupby(["run", "item"]):
+        path = finished / RESULTS / "runs" / run / "seed-0" / "predictions.parquet"
+        kept = pd.read_parquet(path).set_index("item").loc[item]
+        first = rows.iloc[0]
+        assert (first["question"], first["truth"]) == (drawn[item].text, drawn[item].most)
+        answer = scored.answers.index(first["answer"])
+        assert kept["answer"].tolist() == [answer]
+        assert first["accuracy"] == pytest.approx(right[item, answer].item())
+        assert kept["vqa"] == pytest.approx(right[item, answer].item())
+        assert rows["value"].tolist() == pytest.approx(kept["activations"].tolist())
+        assert (rows["value"].min(), rows["value"].max()) == (0, 1)
 
 
 def test_settings_starts_and_answers_are_kept_with_a_run(finished: Path) -> None:

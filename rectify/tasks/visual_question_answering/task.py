@@ -1,6 +1,7 @@
 """Visual question answering: METER on images and questions, as Pang et al. (2024), Sec. 4.5."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Mapping
 from itertools import repeat
 from pathlib import Path
 
@@ -13,11 +14,15 @@ from rectify.data.batches import Prepare, Reader
 from rectify.data.draws import Draws, seeds
 from rectify.data.questions import KINDS, QuestionSet, load_questions
 from rectify.data.texts import cut
+from rectify.rectified import trunk_of
+from rectify.tasks import meters
 from rectify.tasks.contract import Batch, Machine, Recipe, TestSet, Vision
-from rectify.tasks.meters import normalised, starts_of, test_prepare, training_prepare, trunk_of
+from rectify.tasks.meters import normalised, starts_of, test_prepare, training_prepare
 from rectify.tasks.visual_question_answering.measures import alone
 from rectify.tasks.visual_question_answering.settings import METRICS, Settings
+from rectify.trunks.activations import magnitude
 from rectify.trunks.meter import Meter
+from rectify.trunks.trunk import Tokens
 
 NAME = "visual_question_answering"
 SETS = {kind: kind.replace("/", "-") for kind in KINDS}
@@ -111,7 +116,7 @@ class VisualQuestionAnswering:
 
     def trunk(self, entry: Settings, vision: Vision, recipe: Recipe | None) -> nn.Module:
         """Return a METER, and where it starts from."""
-        return trunk_of(NAME, Meter, entry, vision, recipe, entry.answers)
+        return meters.trunk_of(NAME, Meter, entry, vision, recipe, entry.answers)
 
     def starts(self, vision: Vision) -> list[Path]:
         """Return the files of CLIP and RoBERTa, if training starts from them."""
@@ -131,6 +136,24 @@ class VisualQuestionAnswering:
             "question_alone": batch["floor"],
             "loss": self.losses(outputs, batch),
         }
+
+    def answers(self, outputs: Float[Tensor, "items answers"], batch: Batch) -> dict[str, Tensor]:
+        """Return ``answer``, the number of the likeliest one, of each question."""
+        return {"answer": outputs.argmax(1, keepdim=True)}
+
+    @contextlib.contextmanager
+    def watch(self, model: nn.Module) -> Iterator[Mapping[str, Float[Tensor, "items tokens"]]]:
+        """Give ``activations``, how active the tokens of patches are that reach the head."""
+        trunk, seen = trunk_of(model), {}
+
+        def keep(head: nn.Module, inputs: tuple[Tokens]) -> None:
+            seen["activations"] = magnitude(trunk.patches(*inputs).float()).flatten(1)
+
+        hook = trunk.head.register_forward_pre_hook(keep)
+        try:
+            yield seen
+        finally:
+            hook.remove()
 
 
 TASK = VisualQuestionAnswering()

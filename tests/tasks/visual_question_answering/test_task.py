@@ -8,11 +8,13 @@ import torch
 from PIL import Image
 from timm.data.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from tokenizers import Tokenizer
+from torch import nn
 from transformers import CLIPModel, RobertaForMaskedLM
 
 from rectify.data.questions import load_questions
 from rectify.data.texts import PADDING
 from rectify.demo.questions import questions
+from rectify.rectified import insert
 from rectify.results.provenance import provenance
 from rectify.runtime import generator
 from rectify.tasks.contract import Machine
@@ -21,12 +23,17 @@ from rectify.tasks.visual_question_answering.prepare import prepare
 from rectify.tasks.visual_question_answering.settings import Settings
 from rectify.tasks.visual_question_answering.task import TASK
 from rectify.training.recipes import Recipe, recipe
+from rectify.trunks.meter import unpacked
 from tests.helpers import question_trees
 
 CPU = Machine(torch.device("cpu"))
 DRAWN = {"seed": 0, "train_scenes": 30, "test_scenes": 9}
 METER = recipe("meter", batch_size=8)
 IN_MEMORY = recipe("meter", batch_size=8, crop="none", auto_augment=None)
+
+VISION = SimpleNamespace(
+    name="small", timm="none", overrides=question_trees.SIZES, family=None, start=None
+)
 
 
 def entry(**changes: object) -> Settings:
@@ -180,9 +187,31 @@ def test_losses_and_scores_are_those_written_out() -> None:
     torch.testing.assert_close(scores["loss"], own)
 
 
-VISION = SimpleNamespace(
-    name="small", timm="none", overrides=question_trees.SIZES, family=None, start=None
-)
+@pytest.mark.parametrize("stream", ["image", "text", "both", "joint"])
+def test_answers_are_the_likeliest_and_activations_those_of_the_patches_at_the_head(
+    folder: Path, block: nn.Module, stream: str
+) -> None:
+    sizes = {**question_trees.SIZES, "stream": stream}
+    vision = SimpleNamespace(**{**vars(VISION), "overrides": sizes})
+    trunk = TASK.trunk(entry(), vision, None)
+    model = insert(trunk, block, "end", generator=generator(0)).eval()
+    batch = first(sets_of(folder)["test"], [3, 17, 0])
+    some = {name: one[:2] for name, one in batch["inputs"].items()}
+    with torch.inference_mode():
+        fused = trunk.run(trunk.embed(batch["inputs"]), 0, len(trunk.blocks))
+        image = unpacked(model.bridged(fused), stream).image[:, 1:]  # without the class token
+        with TASK.watch(model) as seen:
+            outputs = model(batch["inputs"])
+            found = seen["activations"]
+            model(some)
+    answers = TASK.answers(outputs, batch)["answer"]
+    for row in range(3):
+        lengths = (image[row] - image[row].mean(0)).norm(dim=1)
+        expected = (lengths - lengths.min()) / (lengths.max() - lengths.min())
+        torch.testing.assert_close(found[row], expected, atol=1e-4, rtol=0)
+        assert answers[row].tolist() == [outputs[row].tolist().index(outputs[row].max())]
+    torch.testing.assert_close(seen["activations"], found[:2], atol=1e-3, rtol=0)
+    assert not trunk.head._forward_pre_hooks
 
 
 def test_training_starts_from_clip_and_roberta(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rectify.filtering.activations import frequency, magnitude, pixel_tokens, scaled
+from rectify.trunks.activations import frequency, magnitude, pixel_tokens, scaled
 
 
 @pytest.fixture
