@@ -5,7 +5,7 @@ scene, ``arrays.safetensors`` holds what is ragged end to end: tracks by scene, 
 which lanes are around a scene. The first agent of a scene is the one whose future is scored.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
@@ -19,7 +19,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from scipy.spatial import KDTree
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from rectify.data.manifests import ARRAYS, LISTING, manifest, read_listing, write_listing
 from rectify.data.spool import Spool
@@ -92,20 +91,18 @@ class ForecastSet:
             ``flags``, 0 where there is no agent, step or lane; ``no_agent`` (batch, agents) and
             ``no_lane`` are True there.
         """
-        numbers = items.tolist()
-        agents = [slice(*self._agent_ends[n : n + 2]) for n in numbers]
-        near = [self.near[slice(*self._lane_ends[n : n + 2])] for n in numbers]
-        tracks, seen = _padded([self.tracks[part].double() for part in agents])
-        steps, _ = _padded([self.seen[part] for part in agents])
-        centred = [self.points[own] - self.origins[n] for own, n in zip(near, numbers, strict=True)]
-        lanes, here = _padded(centred)
+        agents, there = _places(self._agents_before[items], self.agents[items])
+        near, here = _places(self._lanes_before[items], self.lanes[items])
+        tracks, seen = self.tracks[agents].double(), self.seen[agents] & there[..., None]
+        near = self.near[near]
+        lanes = self.points[near] - self.origins[items][:, None, None]
         turned = turn(-self.headings[items])[:, None]
         return {
-            "tracks": (tracks @ turned).float() * steps[..., None],
-            "seen": steps,
-            "no_agent": ~seen,
-            "lanes": (lanes @ turned).float(),
-            "flags": _padded([self.flags[own] for own in near])[0].float(),
+            "tracks": (tracks @ turned).float() * seen[..., None],
+            "seen": seen,
+            "no_agent": ~there,
+            "lanes": (lanes @ turned).float() * here[..., None, None],
+            "flags": (self.flags[near] * here[..., None]).float(),
             "no_lane": ~here,
         }
 
@@ -117,12 +114,12 @@ class ForecastSet:
         return turned + self.origins[:, None, None]
 
     @cached_property
-    def _agent_ends(self) -> list[int]:
-        return [0, *self.agents.cumsum(0).tolist()]
+    def _agents_before(self) -> Int64[Tensor, " scenes"]:
+        return self.agents.cumsum(0) - self.agents
 
     @cached_property
-    def _lane_ends(self) -> list[int]:
-        return [0, *self.lanes.cumsum(0).tolist()]
+    def _lanes_before(self) -> Int64[Tensor, " scenes"]:
+        return self.lanes.cumsum(0) - self.lanes
 
 
 def turn(angles: Float64[Tensor, " batch"]) -> Float64[Tensor, "batch 2 2"]:
@@ -131,12 +128,13 @@ def turn(angles: Float64[Tensor, " batch"]) -> Float64[Tensor, "batch 2 2"]:
     return torch.stack([cosine, sine, -sine, cosine], 1).unflatten(1, (2, 2))
 
 
-def _padded(parts: Sequence[Tensor]) -> tuple[Tensor, Bool[Tensor, "batch most"]]:
-    """Return parts one above the other, 0 behind the shorter ones, and where something is."""
-    least = parts[0].new_zeros(1, *parts[0].shape[1:])
-    whole = pad_sequence([*parts, least], batch_first=True)[:-1]
-    counts = torch.tensor([len(part) for part in parts])
-    return whole, torch.arange(whole.shape[1]) < counts[:, None]
+def _places(
+    first: Int64[Tensor, " batch"], counts: Int64[Tensor, " batch"]
+) -> tuple[Int64[Tensor, "batch most"], Bool[Tensor, "batch most"]]:
+    """Return so many places from each first one on, 0 behind the shorter ones, and which count."""
+    order = torch.arange(int(counts.max()))
+    there = order < counts[:, None]
+    return (first[:, None] + order) * there, there
 
 
 def gathered(

@@ -7,21 +7,24 @@
 Blocks are these three steps: motion (0), lanes (1), social (2). Tokens in front of the first are
 moves and lanes, flat; between the first two an agent's token is its proposals end to end; behind
 the second it is one of the model's width, as a lane's is. ``end``, where Pang et al. insert, is in
-front of the decoder: the agents' tokens go on into it. With the published sizes there are 2,208,989
-parameters: the released model's 2,607,197 without a decoder and a linear that it never calls. It
-differs from that in five things: the scene's frame is that of ``rectify.data.forecasts``; a lane's
-flags count from 0; agents with gaps in their track are kept; a displacement from a step that was
-not seen is 0; and scores are before softmax.
+front of the decoder: the agents' tokens go on into it. Which tokens they took is not printed: with
+``tokens: proposals`` it is those that the decoder takes, an agent's token and one of its proposals
+end to end, as many of each agent as it has proposals, and no lanes; alone, the model is the same.
+With the published sizes there are 2,208,989 parameters: the released model's 2,607,197 without a
+decoder and a linear that it never calls. It differs from that in five things: the scene's frame is
+that of ``rectify.data.forecasts``; a lane's flags count from 0; agents with gaps in their track are
+kept; a displacement from a step that was not seen is 0; and scores are before softmax.
 """
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from pydantic import PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 
 from rectify.data.forecasts import FLAGS, POINTS
 from rectify.trunks.forecaster import Forecaster, padded_to
@@ -48,6 +51,8 @@ class Sizes(Closed, strict=True):
     unit: PositiveFloat = 1.0
     """Metres that are 1 in places, those of agents and of lanes; published: 1. Moves are in metres:
     in a step, an agent moves about one."""
+    tokens: Literal["agents+lanes", "proposals"] = "agents+lanes"
+    """What is in front of the decoder."""
 
     @model_validator(mode="after")
     def _has_heads_of_equal_width(self) -> "Sizes":
@@ -79,10 +84,11 @@ class MmTransformer(Forecaster):
 
     def __init__(self, sizes: Sizes, observed: int, future: int):
         super().__init__()
-        self.dim, self.unit = sizes.dim, sizes.unit
+        self.unit, self.has_proposals = sizes.unit, sizes.tokens == "proposals"
+        self.dim = 2 * sizes.dim if self.has_proposals else sizes.dim
         self.flat = max((observed - 1) * MOVE, PIECES * PIECE)
         self.between = max(sizes.modes * sizes.dim, self.flat)
-        self.widths = (self.flat, self.between, self.dim, self.dim)
+        self.widths = (self.flat, self.between, sizes.dim, self.dim)
         self.motion = Motion(sizes, observed - 1, self.between)
         self.lanes = LanesAndProposals(sizes)
         self.social = Social(sizes)
@@ -123,7 +129,17 @@ class MmTransformer(Forecaster):
             tokens = tokens._replace(values=values, context=place)
         if start <= 2 < stop:
             tokens = tokens._replace(values=self.social(tokens.values, place.no_agent))
+            tokens = with_proposals(tokens) if self.has_proposals else tokens
         return tokens
+
+
+def with_proposals(tokens: Tokens) -> Tokens:
+    """Return, in place of agents and lanes, each agent's token with each of its proposals."""
+    proposals, no_agent = tokens.context.proposals, tokens.context.no_agent
+    agents = tokens.values[:, : no_agent.shape[1], None].expand_as(proposals)
+    both = torch.cat([agents, proposals], 3).flatten(1, 2)
+    padding = no_agent.repeat_interleave(proposals.shape[2], 1)
+    return tokens._replace(values=both, padding=padding)
 
 
 def moves_of(
@@ -165,21 +181,25 @@ class Attention(nn.Module):
         memory: Float[Tensor, "*#batch others dim"],
         padding: Bool[Tensor, "*#batch others"] | None,
     ) -> Float[Tensor, "*batch tokens dim"]:
+        shape = values.shape
+        if memory.shape[:-2] != shape[:-2]:  # a scene's agents have one memory: ask it together
+            values, memory = values.flatten(1, 2), memory[:, 0]
+            padding = None if padding is None else padding[:, 0]
         query, key, heard = (
-            linear(given).unflatten(-1, (self.heads, -1)).transpose(-3, -2)
+            linear(given).unflatten(-1, (self.heads, -1)).transpose(-3, -2).flatten(0, -4)
             for linear, given in (
                 (self.query, values),
                 (self.key, memory),
                 (self.value, memory),
             )
         )
-        scores = query @ key.mT / query.shape[-1] ** 0.5
+        mask = None
         if padding is not None:
-            hidden = padding[..., None, None, :]
-            scores = scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
+            hidden = padding.flatten(0, -2)[:, None, None]  # (batch, 1, 1, others)
+            mask = query.new_zeros(hidden.shape).masked_fill(hidden, torch.finfo(query.dtype).min)
             heard = heard.masked_fill(hidden.mT, 0)
-        mixed = scores.softmax(-1).to(heard) @ heard
-        return self.out(mixed.transpose(-3, -2).flatten(-2))
+        mixed = scaled_dot_product_attention(query, key, heard, mask)
+        return self.out(mixed.transpose(1, 2).flatten(2).view(shape))
 
 
 class Layer(nn.Module):
@@ -321,7 +341,8 @@ class Decoder(nn.Module):
 
     def __init__(self, sizes: Sizes, future: int):
         super().__init__()
-        dim, self.future = sizes.dim, future
+        dim, self.future, self.modes = sizes.dim, future, sizes.modes
+        self.has_proposals = sizes.tokens == "proposals"
         self.steps = nn.Sequential(
             nn.Linear(2 * dim, 2 * dim), nn.LayerNorm(2 * dim), nn.ReLU(),
             nn.Linear(2 * dim, dim), nn.Linear(dim, 2 * future),
@@ -337,9 +358,9 @@ class Decoder(nn.Module):
         ``trajectories`` (batch, agents, modes, steps, 2), and their ``scores`` before softmax
         (batch, agents, modes).
         """
-        centres, proposals = tokens.context.centres, tokens.context.proposals
-        agents = tokens.values[:, : centres.shape[1], None].expand_as(proposals)
-        both = torch.cat([agents, proposals], 3)
+        centres = tokens.context.centres
+        both = (tokens if self.has_proposals else with_proposals(tokens)).values
+        both = both.unflatten(1, (centres.shape[1], self.modes))
         steps = self.steps(both).unflatten(3, (self.future, 2))
         ways = steps.cumsum(3) + centres[:, :, None, None]
         return {"trajectories": ways, "scores": self.score(both)[..., 0]}

@@ -1,5 +1,6 @@
 """mmTransformer: against a forward pass written out agent by agent, its counts, its parts."""
 
+import itertools
 import math
 
 import pytest
@@ -18,9 +19,9 @@ HEADS, DIM, MODES = 2, 8, 3
 Weights = dict[str, Tensor]
 
 
-def make() -> MmTransformer:
+def make(**more: object) -> MmTransformer:
     torch.manual_seed(0)
-    return roughened(MmTransformer.of(SIZES).eval())
+    return roughened(MmTransformer.of(SIZES | more).eval())
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +59,29 @@ def test_it_is_a_trunk_and_runs_in_parts(inputs: dict[str, Tensor]) -> None:
     assert tokens.values.shape[2] == width_at(model, 3) == model.dim
     for name, values in model.decode(tokens).items():
         assert torch.equal(values, model(inputs)[name])
+
+
+def test_proposals_are_what_the_decoder_takes_and_alone_change_nothing(
+    inputs: dict[str, Tensor],
+) -> None:
+    plain, other = make(), make(tokens="proposals")
+    assert [tuple(one.shape) for one in plain.state_dict().values()] == [
+        tuple(one.shape) for one in other.state_dict().values()
+    ]
+    for name, values in plain(inputs).items():
+        assert torch.equal(values, other(inputs)[name])
+    expected, found = (model.run(model.embed(inputs), 0, 3) for model in (plain, other))
+    count = inputs["no_agent"].shape[1]
+    assert found.values.shape[1:] == (count * MODES, other.dim) == (count * MODES, 2 * DIM)
+    for scene, agent, mode in itertools.product(range(4), range(count), range(MODES)):
+        parts = expected.values[scene, agent], expected.context.proposals[scene, agent, mode]
+        place = agent * MODES + mode
+        assert torch.equal(found.values[scene, place], torch.cat(parts))
+        assert found.padding[scene, place] == inputs["no_agent"][scene, agent]
+    layer = torch.nn.Identity()
+    layer.hidden = 4
+    bridge = insert(other, layer, "end", generator=torch.Generator()).bridge
+    assert (bridge.up.in_features, bridge.down.out_features) == (2 * DIM, 2 * DIM)
 
 
 def test_moves_are_between_two_steps_that_were_seen(inputs: dict[str, Tensor]) -> None:
