@@ -11,7 +11,7 @@ from rectify.tasks.image_classification.folders import (
 from rectify.tasks.readers import Row
 
 EMBEDDED = IN_MEMORY = False
-COMPLETE = {("train", "test"): 29_780}  # from memory: docs/data.md
+COMPLETE = {("train", "test"): 29_780}
 
 
 def read(folder: Path, *, seed: int = 0, train_share: float = 0.7) -> list[Row]:

@@ -33,7 +33,7 @@ COMPLETE = {
     ("test",): 50_000,
     ("test-c",): 15 * 5 * 50_000,
     ("test-a",): 7_500,
-    ("test-sk",): 50_889,  # from memory: docs/data.md
+    ("test-sk",): 50_889,
     ("test-r",): 30_000,
 }
 SYNSETS = {

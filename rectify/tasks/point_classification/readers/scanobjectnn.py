@@ -42,7 +42,7 @@ BACKGROUND = -1
 SOURCE = "ScanObjectNN's h5_files (https://hkust-vgd.github.io/scanobjectnn)"
 COMPLETE: dict[tuple[str, ...], int] = {}  # by variant: `check`
 COUNTS = {"": (2_309, 581), AUGMENTED: (11_416, 2_882)}
-"""Of training and test, by the end of the files' names; from memory: docs/data.md."""
+"""Of training and test, by the end of the files' names."""
 
 
 def read(folder: Path, *, variant: str = "hardest") -> "dict[str, CloudSet]":

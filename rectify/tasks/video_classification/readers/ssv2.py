@@ -17,7 +17,7 @@ from rectify.results.files import read_json
 from rectify.tasks.readers import Row, few
 
 EMBEDDED = IN_MEMORY = False
-COMPLETE = {("train",): 168_913, ("test",): 24_777}  # the test clips from memory: docs/data.md
+COMPLETE = {("train",): 168_913, ("test",): 24_777}
 
 SOURCE = "Something-Something v2 (https://www.qualcomm.com/developer/software)"
 SPLITS = ("train", "test")
