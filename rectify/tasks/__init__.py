@@ -12,6 +12,7 @@ from rectify.tasks.found import (
     preparation_modules,
     preparation_of,
     settings_of,
+    submission_of,
 )
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "preparation_modules",
     "preparation_of",
     "settings_of",
+    "submission_of",
 ]

@@ -1,9 +1,10 @@
 """Tasks by name: a folder of ``rectify.tasks``, or a module from outside the package.
 
 A folder has ``settings.py`` (``SETTINGS`` and ``METRICS``, without torch), ``prepare.py``
-(``prepare``) and ``task.py`` (``TASK``; not where nothing is trained), and ``prepare_masks.py``
-where test images may have masks. A name with a dot is a module whose attribute ``TASK`` has all but
-the masks.
+(``prepare``) and ``task.py`` (``TASK``; not where nothing is trained), ``prepare_masks.py`` where
+test images may have masks, and ``submission.py`` (``public``) where a benchmark's server scores
+answers to its public test set. A name with a dot is a module whose attribute ``TASK`` has all but
+the last two.
 """
 
 import importlib
@@ -91,6 +92,20 @@ def preparation_modules(name: str, entry: Entry) -> tuple[str, ...]:
     if "." in name:
         return (name,)
     return (_module(name, "prepare"), f"{entry.READERS}.{entry.reader}")
+
+
+def submission_of(name: str) -> ModuleType:
+    """Return the module with ``public``, a benchmark's public test set of a task.
+
+    Raises:
+        ValueError: If there is no such task, or no server for it.
+    """
+    if not (FOLDER / name / "submission.py").is_file():
+        known = sorted(path.parent.name for path in FOLDER.glob("*/submission.py"))
+        raise ValueError(
+            f"submit: the run's task must be one of {', '.join(known)}, got {name}. Name another."
+        )
+    return _import(name, "submission")
 
 
 def masks_preparation_of(name: str) -> Callable[..., "DataFrame"]:

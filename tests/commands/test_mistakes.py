@@ -60,7 +60,8 @@ LINES: dict[str, dict[str, object]] = {
     },
     "submit": {
         "--config": FILES, "--model": FILES, "--reader": WORDS, "--folder": FILES,
-        "--reach": NUMBERS, "--seed": NUMBERS, "--threads": NUMBERS, "--output": FILES,
+        "--data": FILES, "--reach": NUMBERS, "--seed": NUMBERS, "--threads": NUMBERS,
+        "--output": FILES,
     },
     "language-features": {
         "--language": WORDS, "--checkpoint": FILES, "--pairs": FILES, "--batch-size": NUMBERS,

@@ -1,7 +1,13 @@
-"""`rectify submit`: the files of both benchmarks, on the map, from a run that has learned them."""
+"""`rectify submit`: the files of the benchmarks' servers, from a run that has learned their sets.
+
+Trajectories are on the map; answers are those that a model chose among all that it may give.
+"""
 
 import dataclasses
+import json
 import math
+import re
+import shutil
 from pathlib import Path
 
 import h5py
@@ -13,15 +19,19 @@ from torch import Tensor
 
 from rectify.__main__ import main
 from rectify.data.forecasts import Scene, gathered
+from rectify.data.manifests import label_order
+from rectify.data.questions import load_questions
 from rectify.demo.lanes import drawn
+from rectify.demo.questions import questions
 from rectify.experiment.grid import read, run_settings
-from rectify.experiment.run import Run
+from rectify.experiment.run import Run, read_run
 from rectify.results.files import write_json
-from rectify.tasks import find
+from rectify.tasks import find, submission_of
+from rectify.tasks.contract import Machine
 from rectify.tasks.motion_forecasting.readers import argoverse1, argoverse2
 from rectify.training.models import save_model, untrained
 from rectify.typed import merge
-from tests.helpers import traffic_trees
+from tests.helpers import question_trees, traffic_trees
 from tests.helpers.configs import DEMO_PANG
 
 pytestmark = pytest.mark.usefixtures("restored_runtime")
@@ -41,9 +51,9 @@ def run_of(folder: Path, reader: str) -> torch.nn.Module:
     return model.eval()
 
 
-def submit(folder: Path, reader: str, output: str) -> int:
+def submit(folder: Path, reader: str, output: str, *options: str) -> int:
     return main(
-        ["submit", "--config", f"{folder / 'config.json'}", "--reader", reader,
+        ["submit", *options, "--config", f"{folder / 'config.json'}", "--reader", reader,
          "--model", f"{folder / 'model.safetensors'}", "--folder", f"{folder / 'data'}",
          "--seed", "0", "--threads", "1", "--output", f"{folder / output}"]
     )  # fmt: skip
@@ -135,3 +145,78 @@ def test_places_on_the_map_are_what_scored_agents_see_turned_back() -> None:
     seen: Tensor = found.batch(torch.arange(4))["tracks"][:, :1].double()
     truth = np.stack([scene.tracks[:1] for scene in scenes])
     np.testing.assert_allclose(found.on_map(seen), truth, atol=2e-3)
+
+
+def asked(folder: Path) -> tuple[list[dict], torch.nn.Module]:
+    """Write VQAv2 with its public test, prepared, and a run on it; return questions and model."""
+    drawn_questions = questions(train_scenes=30, test_scenes=9)
+    data = question_trees.write(folder / "data", drawn_questions)
+    names = (path.name for path in (data / "val2014").iterdir())
+    (data / "test2015").mkdir()
+    for name in names:
+        place = data / "test2015" / name.replace("val2014", "test2015")
+        shutil.copy(data / "val2014" / name, place)
+    path = data / "v2_OpenEnded_mscoco_val2014_questions.json"
+    public = json.loads(path.read_text())["questions"][::-3]
+    test = path.with_name("v2_OpenEnded_mscoco_test2015_questions.json")
+    test.write_text(json.dumps({"questions": public}))
+    words = {"task": "visual_question_answering", "image_size": 56, "answers": 8, "words": 64}
+    sizes = {"train_scenes": 30, "test_scenes": 9}
+    tokenizer = {**words, "reader": "questions", "sizes": sizes}
+    prepared(folder / "words", tokenizer)
+    files = {**words, "reader": "vqav2", "folder": f"{data}", "tokenizer": f"{folder / 'words'}"}
+    prepared(folder / "set", files)
+    config = read(merge(DEMO_PANG, {"data": {"vqav2": {**files, "training": {"recipe": "meter"}}}}))
+    settings = run_settings(config, Run("vqav2", "meter-64"))
+    write_json(folder / "config.json", settings.model_dump(mode="json"))
+    model = untrained(settings, find(words["task"]), None, 0)
+    facts = {"label_order": label_order(folder / "set")}
+    save_model(model, facts, folder / "model.safetensors")
+    return public, model.eval()
+
+
+def prepared(folder: Path, settings: dict) -> None:
+    words = ["prepare-data", "--data", "vqav2", "--settings", json.dumps(settings)]
+    assert main([*words, "--folder", f"{folder}", "--threads", "1"]) == 0
+
+
+def test_vqav2_takes_an_answer_to_each_question(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    public, model = asked(tmp_path)
+    learned = "--data", f"{tmp_path / 'set'}"
+    assert submit(tmp_path, "vqav2", "mine.json", *learned) == 0
+    rows = json.loads((tmp_path / "mine.json").read_text())
+    assert [row["question_id"] for row in rows] == [one["question_id"] for one in public]
+    assert all(list(row) == ["question_id", "answer"] for row in rows)
+    known = load_questions(tmp_path / "set", "train").answers
+    assert {row["answer"] for row in rows} <= set(known)
+    # the same questions, and images, are the prepared set's test
+    task = find("visual_question_answering")
+    settings = json.loads((tmp_path / "config.json").read_text())["data"]
+    entry = task.settings.for_run({key: one for key, one in settings.items() if key != "name"})
+    machine, numbers = Machine.of(torch.device("cpu"), 1), load_questions(tmp_path / "set", "test")
+    recipe = read_run(tmp_path / "config.json").recipe
+    test = next(task.test_sets(entry, tmp_path / "set", recipe, machine)).source
+    for row in rows:
+        item = numbers.numbers.tolist().index(row["question_id"])
+        (batch,) = test.read(torch.tensor([item]), 1)
+        with torch.inference_mode():
+            logits = model(batch["inputs"])[0].tolist()
+        assert row["answer"] == known[logits.index(max(logits))]
+    for options, said in (
+        ((), "questions need --data, .* got None and None"),
+        ((*learned, "--reach", "50"), "no --reach, got .*/set and 50"),
+    ):
+        capsys.readouterr()
+        assert submit(tmp_path, "vqav2", "other.json", *options) == 2
+        assert re.search(said, capsys.readouterr().err)
+    save_model(model, {"label_order": "other"}, tmp_path / "model.safetensors")
+    assert submit(tmp_path, "vqav2", "other.json", *learned) == 2
+    assert "must have learnt the classes in the order of" in capsys.readouterr().err
+    assert not (tmp_path / "other.json").exists()
+
+
+def test_a_task_without_a_server_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"one of motion_forecasting, visual_.*, got pairs"):
+        submission_of("pairs")

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64
 from torch import Tensor
 
-from rectify.data.forecasts import ForecastSet
+from rectify.data.forecasts import REACH, ForecastSet
 from rectify.tasks import readers
 from rectify.tasks.contract import Machine
 from rectify.tasks.entry import Entry
@@ -37,20 +37,26 @@ class Public(NamedTuple):
         self.reader.write_submission(path, self.scenes.sources, ways, shares)
 
 
-def public(reader: str, folder: Path, reach: int, entry: Entry, machine: Machine) -> Public:
+def public(
+    reader: str, folder: Path, data: Path | None, reach: int | None, entry: Entry, machine: Machine
+) -> Public:
     """Return a benchmark's public test set.
 
     Args:
         reader: That has ``read_unscored``.
         folder: Of the set as unpacked.
-        reach: Metres within which agents and lanes are kept.
+        data: None: it is for questions.
+        reach: Metres within which agents and lanes are kept; ``rectify.data.forecasts.REACH``
+            unless given.
         entry: Of the set that the model has learned.
         machine: Where batches are wanted.
 
     Raises:
-        ValueError: If the model is of another task or of other steps, or a file is not as it must
-            be.
+        ValueError: If the model is of other steps, an option is not for traffic, or a file is not
+            as it must be.
     """
+    if data is not None:
+        raise ValueError(f"submit: scenes of traffic need no --data, got {data}. Leave it out.")
     module = readers.find(Settings.READERS, reader)
     steps = {key: getattr(entry, key, None) for key in module.STEPS}
     if steps != module.STEPS:
@@ -59,7 +65,7 @@ def public(reader: str, folder: Path, reach: int, entry: Entry, machine: Machine
             f"submit: the run must see and forecast {wanted} steps for {reader}, got {got}. Name a "
             "run that has learned such a set."
         )
-    scenes = module.read_unscored(folder, reach=float(reach))
+    scenes = module.read_unscored(folder, reach=float(reach or REACH))
     return Public(module, scenes, SceneSource(scenes, entry, machine))
 
 

@@ -5,13 +5,16 @@
     {train2014,val2014}/COCO_{train2014,val2014}_<image_id in 12 digits>.jpg
 
 The answers to the test questions are not public, so the test split is the validation set, and no
-question of it is left out. METER trains on its larger part as well, which is not done here.
+question of it is left out. METER trains on its larger part as well, which is not done here. For the
+benchmark's server all test questions can be read; test-dev is a part of them.
 """
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rectify.tasks.annotations import paired
+from rectify.tasks.annotations import entries, paired
 from rectify.tasks.image_classification.folders import check_present
 
 if TYPE_CHECKING:
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 EMBEDDED, IN_MEMORY = False, False
 
 SPLITS = {"train": "train2014", "test": "val2014"}
+UNSCORED = "test2015"
 SOURCE = "VQA v2.0 (https://visualqa.org/download.html) and the images of COCO 2014"
 ASKED = {"question_id": int, "image_id": int, "question": str}
 ANSWERED = {
@@ -44,12 +48,48 @@ def read(folder: Path) -> "dict[str, Asked]":
     return {split: _asked(folder, place) for split, place in SPLITS.items()}
 
 
+def read_unscored(folder: Path) -> list[tuple[int, str, str]]:
+    """Return number, text and image file of each public test question, which has no answers.
+
+    Args:
+        folder: Holds ``v2_OpenEnded_mscoco_test2015_questions.json`` and ``test2015``.
+
+    Raises:
+        ValueError: If the file is missing, damaged or not of this format.
+    """
+    path = folder / _questions(UNSCORED)
+    check_present(folder, [path], SOURCE)
+    return [
+        (asked["question_id"], asked["question"], _picture(UNSCORED, asked))
+        for asked in entries(path, "questions", ASKED, _wrong)
+    ]
+
+
+def write_submission(path: Path, numbers: Sequence[int], answers: Sequence[str]) -> None:
+    """Write answers as the benchmark's server takes them: a list of numbers and answers.
+
+    Args:
+        path: Ends in ``.json``.
+        numbers: ``question_id`` of each question.
+        answers: To each.
+    """
+    rows = [
+        {"question_id": number, "answer": answer}
+        for number, answer in zip(numbers, answers, strict=True)
+    ]
+    path.write_text(json.dumps(rows), encoding="utf-8")
+
+
 def _questions(place: str) -> str:
     return f"v2_OpenEnded_mscoco_{place}_questions.json"
 
 
 def _annotations(place: str) -> str:
     return f"v2_mscoco_{place}_annotations.json"
+
+
+def _picture(place: str, asked: dict) -> str:
+    return f"{place}/COCO_{place}_{asked['image_id']:012}.jpg"
 
 
 def _asked(folder: Path, place: str) -> "Asked":
@@ -61,7 +101,7 @@ def _asked(folder: Path, place: str) -> "Asked":
     pictures: dict[str, int] = {}
     questions = []
     for asked, answered in paired(file, (path, ANSWERED), _wrong):
-        name = f"{place}/COCO_{place}_{asked['image_id']:012}.jpg"
+        name = _picture(place, asked)
         picture = pictures.setdefault(name, len(pictures))
         questions.append(_question(path, asked, answered, picture))
     return Asked(questions, list(pictures))
