@@ -44,7 +44,7 @@ demo-pang: setup ## the tables and figures of Pang et al. in miniature, on embed
 test: setup ## all tests
 	$(WITH_ENV) .venv/bin/python -m pytest -n $(TESTERS)
 
-test-fast: setup ## the quick tests: without workflow, SLURM, browser, compilers, simulations
+test-fast: setup ## the quick tests: without workflow, SLURM, browser and what takes a second
 	$(WITH_ENV) .venv/bin/python -m pytest -n $(CORES) -m "not slow" \
 		--ignore tests/workflow --ignore tests/slurm --ignore tests/browser
 

@@ -46,6 +46,7 @@ def test_the_columns_of_the_table_are_counted_or_measured():
     assert ["variant", *Counts._fields, *Speed._fields] == COST.names
 
 
+@pytest.mark.slow
 def test_the_papers_parameters_are_counted_exactly(papers):
     vanilla, inserted, _, auxiliary = papers.values()
     assert vanilla.parameters == vanilla.trained_parameters == auxiliary.test_parameters
@@ -136,6 +137,7 @@ def test_videomae_at_16_frames_is_counted_exactly_and_by_hand(size, dim, count):
 
 
 @pytest.mark.parametrize("points", [1024, 4096])
+@pytest.mark.slow
 def test_point_bert_is_counted_exactly_and_by_hand(points):
     clouds = {"vision": "none", "points": points, "classes": 40, "language": "llama-7b"}
     variants = ("vanilla", "insert", "auxiliary")
@@ -177,6 +179,7 @@ def test_every_family_is_counted_layer_by_layer(language):
     assert extra == [linear + attention + norm, linear, linear + attention]
 
 
+@pytest.mark.slow
 def test_the_position_changes_no_count():
     early = counts(Design(**SMALL, language="opt-125m", position="early"), "insert")
     assert counts(Design(**SMALL, language="opt-125m", position=12), "insert") == early

@@ -153,6 +153,7 @@ def test_points_of_figure_5_are_its_placements(shown: dict[str, Shown]) -> None:
     assert {(p["layer"], p["position"], p["similarity"]) for p in said} == expected
 
 
+@pytest.mark.slow
 def test_what_draws_is_one_text_that_can_be_in_a_page() -> None:
     assert "</script" not in library()
     assert 500_000 < len(library()) < 1_500_000

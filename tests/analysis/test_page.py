@@ -272,6 +272,7 @@ def test_numbers_and_figures_lead_to_the_pages_of_their_runs(
     assert "of another page" not in [a.get("title") for _, a in parts.tags]
 
 
+@pytest.mark.slow
 def test_a_chart_is_in_the_page_with_what_draws_it_and_its_picture(
     inputs: dict[str, object],
 ) -> None:

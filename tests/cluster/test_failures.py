@@ -91,6 +91,7 @@ def error(number: int, rule: str, *logs: Path, message: str | None = None) -> di
     }
 
 
+@pytest.mark.slow
 def test_snakemake_tells_which_jobs_failed_for_good(tmp_path: Path) -> None:
     (tmp_path / "Snakefile").write_text(SNAKEFILE)
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--keep-going", "--quiet", "all"]

@@ -247,6 +247,7 @@ def refused_group(folder: Path) -> subprocess.Popen:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_group_that_the_plugin_refuses_fails_and_says_why(tmp_path: Path) -> None:
     (tmp_path / "Snakefile").write_text(GROUP)
     with refused_group(tmp_path) as snakemake:

@@ -112,6 +112,7 @@ def by_hand(tree, model):
     return best / 6, among / 6, loss / 6
 
 
+@pytest.mark.slow
 def test_other_views_are_scored_without_another_training(tmp_path, tree):
     history = train_it(tmp_path, tree)
     single = evaluate_it(tmp_path, tree, evaluation={"top_k": 2})
@@ -121,6 +122,7 @@ def test_other_views_are_scored_without_another_training(tmp_path, tree):
     assert share(six, "loss", 0) != share(single, "loss", 0)
 
 
+@pytest.mark.slow
 def test_the_training_starts_from_the_checkpoint_with_a_small_head(tmp_path, tree, block_file):
     source = torch.load(tree / "start.pth", weights_only=False)["model"]
     for variant in VARIANTS:

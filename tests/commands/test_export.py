@@ -148,6 +148,7 @@ def wilson(share: float, items: int) -> tuple[float, float]:
     return centre - half, centre + half
 
 
+@pytest.mark.slow
 def test_the_card_has_the_numbers_of_the_files_and_their_intervals(second_path: Path) -> None:
     assert export(second_path, *LANGUAGE, "--seeds", "0", "1", "2", seed=1) == 0
     text = (second_path / "export" / "README.md").read_text()

@@ -86,6 +86,7 @@ def test_a_run_of_any_variant_is_measured(
     assert set(load_file(tmp_path / "run" / "maps.safetensors")) >= {"image", "mask", "items"}
 
 
+@pytest.mark.slow
 def test_activations_are_compared_after_every_epoch(
     tmp_path: Path, prepared: Path, block_file: Path
 ) -> None:

@@ -308,6 +308,7 @@ def configurations(draw: st.DrawFn) -> tuple[dict, bool]:
 
 @HOW
 @given(configurations())
+@pytest.mark.slow
 def test_a_mistake_in_a_configuration_is_one_line(made: tuple[dict, bool]) -> None:
     content, is_refused = made
     try:

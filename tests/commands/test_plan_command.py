@@ -45,6 +45,7 @@ def planned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple]:
     return asked
 
 
+@pytest.mark.slow
 def test_text_and_json_say_the_same(planned: list[tuple], capsys: pytest.CaptureFixture) -> None:
     plan.run(arguments("table6", "--json"))
     record = json.loads(capsys.readouterr().out)

@@ -65,6 +65,7 @@ def test_what_an_entry_says_about_its_preparation_is_what_the_command_takes(tmp_
     assert load_set(tmp_path, "train").images.shape == (20, 4, 1, 20, 20)
 
 
+@pytest.mark.slow
 def test_glyphs_have_their_shifted_sets(tmp_path):
     sizes = {"train_drawings": 1, "test_drawings": 1, "shifted_faces": 1}
     assert prepare(tmp_path, "glyphs", reader="glyphs", classes=100, sizes=sizes) == 0
@@ -73,6 +74,7 @@ def test_glyphs_have_their_shifted_sets(tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_kinds_of_characters_are_prepared(tmp_path):
     assert prepare(tmp_path, "scripts", reader="scripts", classes=50, sizes={"faces": 1}) == 0
     assert splits(tmp_path) == ["train", "test"]

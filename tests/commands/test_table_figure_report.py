@@ -41,6 +41,7 @@ def made(command: str, name: str, output: Path, *arguments: str, kind: str | Non
     return run([*target, "--output", str(output / name)])
 
 
+@pytest.mark.slow
 def test_a_table_is_written_as_csv_markdown_and_latex(demo: synthetic.Made, tmp_path: Path) -> None:
     chosen = runs(demo, "insert_llama")
     assert made("table", "mine", tmp_path / "t", *chosen, kind="table3") == 0
@@ -52,6 +53,7 @@ def test_a_table_is_written_as_csv_markdown_and_latex(demo: synthetic.Made, tmp_
     assert facts == {"kind": "table3", "target": "mine", "seeds": [0, 1], **shown, **behind}
 
 
+@pytest.mark.slow
 def test_paper_off_hides_the_papers_numbers_everywhere(tmp_path: Path) -> None:
     made_up = synthetic.collected(tmp_path / "runs", printed.grid())
     chosen = ["--runs", *map(str, made_up.folders), "--seeds", *map(str, made_up.seeds)]
@@ -75,6 +77,7 @@ def test_paper_off_hides_the_papers_numbers_everywhere(tmp_path: Path) -> None:
     assert "Numbers marked" not in texts[False][0]
 
 
+@pytest.mark.slow
 def test_a_dot_in_the_output_s_name_stays(demo: synthetic.Made, tmp_path: Path) -> None:
     chosen = [*settings("table3"), *runs(demo, "insert_llama")]
     output = ["--output", str(tmp_path / "v1.2")]
@@ -82,6 +85,7 @@ def test_a_dot_in_the_output_s_name_stays(demo: synthetic.Made, tmp_path: Path) 
     assert (tmp_path / "v1.2.md").is_file()
 
 
+@pytest.mark.slow
 def test_table_1_needs_no_runs_and_table_4_takes_an_estimator(
     demo: synthetic.Made, tmp_path: Path
 ) -> None:
@@ -114,6 +118,7 @@ def test_a_figure_is_written_twice_with_the_same_bytes(
     assert contents[0] == contents[1]
 
 
+@pytest.mark.slow
 def test_figure_5_reads_runs_and_similarity(demo: synthetic.Made, tmp_path: Path) -> None:
     chosen = [*runs(demo, "insert_llama"), *similarity(demo)]
     assert made("figure", "mine-similarity", tmp_path, *chosen, kind="figure5") == 0
@@ -165,6 +170,7 @@ def results(demo: synthetic.Made, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder
 
 
+@pytest.mark.slow
 def test_the_report_says_what_was_trained_and_by_which_command(
     results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demo: synthetic.Made
 ) -> None:

@@ -193,6 +193,7 @@ def test_the_weights_of_an_auxiliary_run_are_those_of_a_plain_vit(folder, block_
 
 
 @pytest.mark.parametrize("epochs", [0, 1, 2])
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_result_of_an_undisturbed_one(
     folder, block_file, monkeypatch, epochs
 ):
@@ -242,6 +243,7 @@ def test_the_states_of_trainings_that_have_results_are_removed(tmp_path):
 
 
 @pytest.mark.parametrize("what", ["settings", "data", "seed"])
+@pytest.mark.slow
 def test_a_state_of_other_settings_or_data_is_not_used(folder, images, monkeypatch, what):
     with monkeypatch.context() as patch:
         interrupt_after(patch, 2)
@@ -262,6 +264,7 @@ def test_a_state_of_other_settings_or_data_is_not_used(folder, images, monkeypat
     assert without_times(first) == without_times(again)
 
 
+@pytest.mark.slow
 def test_of_two_states_the_intact_one_is_used(folder, monkeypatch, caplog):
     undisturbed = training(folder, settings_of(), "undisturbed")
     with monkeypatch.context() as patch:
@@ -302,6 +305,7 @@ def test_tensorboard_shows_the_history_and_the_gsnr_of_each_block(folder):
         assert shown[name] == [(step, pytest.approx(value, rel=1e-6)) for step, value in values]
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_a_resumed_or_repeated_training_once(folder, monkeypatch):
     events = folder / "events"
     with monkeypatch.context() as patch:

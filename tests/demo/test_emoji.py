@@ -94,6 +94,7 @@ def test_an_emoji_fills_the_middle_of_its_square(folder):
         assert 0.88 * 40 <= places.max() - places.min() + 1 <= 0.97 * 40
 
 
+@pytest.mark.slow
 def test_pairs_are_colour_pictures_with_their_names(folder):
     pairs = emoji_pairs(folder, image_size=28, seed=0, items=1_024)["pairs"]
     assert len(pairs) == len(set(pairs.captions)) == 1_024

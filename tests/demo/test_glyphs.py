@@ -99,6 +99,7 @@ def test_each_corruption_has_five_severities_of_the_same_items(sets):
     assert set(sets["test-c/jpeg/1"].sources) <= set(sets["test"].sources)
 
 
+@pytest.mark.slow
 def test_fewer_corrupted_images_are_some_of_all(sets):
     few, every = glyphs_reader.read(train_drawings=1, corrupted=25), sets
     for name in ("test-c/jpeg/1", "test-c/pixelate/5"):
@@ -127,12 +128,14 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(reader):
     assert not same(first, reader.read(image_size=20, seed=4))
 
 
+@pytest.mark.slow
 def test_glyphs_are_the_same_twice_and_splits_do_not_depend_on_each_other(sets):
     again = glyphs_reader.read(train_drawings=1)
     assert len(again.pop("train")) == 1200
     assert same(again, {split: images for split, images in sets.items() if split != "train"})
 
 
+@pytest.mark.slow
 def test_sizes_are_arguments():
     small = glyphs_reader.read(image_size=21, train_drawings=1, test_drawings=1, shifted_faces=1)
     assert len(small["train"]) == 1200

@@ -37,6 +37,7 @@ def test_cars_move_as_cars_do(train: tuple) -> None:
             assert (steps < 1.5 + 8 * drawing.NOISE).all()
 
 
+@pytest.mark.slow
 def test_the_scored_car_stays_on_a_lane(train: tuple) -> None:
     scenes, found = train
     for scene in scenes[:60]:

@@ -351,6 +351,7 @@ def test_positions_follow_the_depth_that_overrides_give():
     assert places == {None: None, "early": 0, "middle": 3, "5": 5, "end": 7}
 
 
+@pytest.mark.slow
 def test_a_depth_is_read_once_and_kept(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", f"{tmp_path}")
     config, read_again = read(PAPER), depth._read
@@ -371,6 +372,7 @@ def test_a_depth_is_read_once_and_kept(monkeypatch, tmp_path):
     assert depth.depth_of(other, "cifar100", "vit-s") == 3
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_is_none(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", f"{tmp_path}/file")

@@ -41,6 +41,7 @@ def test_the_families_are_those_that_can_be_read() -> None:
     assert list(families()) == list(FAMILIES)
 
 
+@pytest.mark.slow
 def test_nothing_of_it_takes_torch() -> None:
     plan()  # so that the depths of the models are known, whose first reading does take it
     code = (

@@ -88,6 +88,7 @@ def test_flops_are_those_of_cost(variant: str, block_file: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_layer_that_learns_costs_more_and_two_layers_twice_as_much(block_file: Path) -> None:
     frozen = what(block_file, "insert", "frozen")
     once, twice = count(frozen), count(frozen._replace(layers=2))

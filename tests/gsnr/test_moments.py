@@ -223,6 +223,7 @@ def test_accumulated_batches_are_one_batch(mode: str) -> None:
 
 
 @BOTH_MODES
+@pytest.mark.slow
 def test_an_eager_model_with_a_compiled_twin_is_measured(mode: str) -> None:
     model, (images, labels) = vit(), batch()
     compiled = torch.compile(model, backend="aot_eager")

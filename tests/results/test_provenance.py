@@ -150,6 +150,7 @@ def test_an_import_counts_wherever_it_is(package):
         assert closure("rectify.other") == {"rectify.other", "rectify.bottom"}
 
 
+@pytest.mark.slow
 def test_the_statements_of_a_module_are_those_of_a_walk_through_its_whole_tree():
     for path in module.PACKAGE.rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))

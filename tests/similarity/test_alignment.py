@@ -102,6 +102,7 @@ def test_the_error_of_cknna_is_that_of_halves_with_their_own_neighbours() -> Non
     assert found == pytest.approx(math.sqrt(sum(squares) / 6 / 4))
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_mean_over_samples() -> None:
     scores, errors = {"cka": [], "cknna": []}, {"cka": [], "cknna": []}
     for sample in range(60):

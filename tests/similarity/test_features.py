@@ -288,6 +288,7 @@ def test_the_example_of_each_public_function_is_right(function: Callable) -> Non
     assert runner.failures == 0, "".join(said)
 
 
+@pytest.mark.slow
 def test_it_is_imported_without_what_only_models_and_the_workflow_need() -> None:
     code = (
         "import sys, rectify.similarity\n"

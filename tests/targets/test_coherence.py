@@ -97,6 +97,7 @@ MEASURES = {
 
 
 @pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.slow
 def test_each_correlation_is_that_of_gains_by_loop(
     grid: Results, cells: DataFrame, measure: str
 ) -> None:
@@ -128,6 +129,7 @@ def test_every_correlation_has_its_p_value_and_the_seeds(cells: DataFrame) -> No
     assert (cells["seeds"] == 2).all()
 
 
+@pytest.mark.slow
 def test_the_shown_estimator_is_a_row_once(grid: Results) -> None:
     shown = Results(estimator="debiased")
     shown.__dict__.update(runs=grid.runs, gsnr=grid.gsnr)
@@ -210,6 +212,7 @@ def test_runs_at_as_many_positions_have_no_correlation_within_them(grid: Results
     assert set(cells[cells["mean"].isna()]["text"]) == {"too few runs"}
 
 
+@pytest.mark.slow
 def test_runs_with_a_skip_are_compared_among_themselves_within_positions(grid: Results) -> None:
     def skipped(frame: DataFrame) -> DataFrame:
         chosen = frame["variant"].where(frame["layer"] != 7, "residual")

@@ -37,6 +37,7 @@ def means(cells: DataFrame, kind: str) -> dict[tuple[str, str], float]:
     return chosen.set_index(["row", "column"])["mean"].to_dict()
 
 
+@pytest.mark.slow
 def test_each_share_is_compared_with_vanilla_on_the_same_share(results: Results) -> None:
     cells = table(results, ASKED)
     assert cells["column"].unique().tolist() == ["10 %", "50 %", "100 %"]
@@ -50,6 +51,7 @@ def test_each_share_is_compared_with_vanilla_on_the_same_share(results: Results)
     assert means(cells, "value")["vanilla", "50 %"] == pytest.approx(50.0)
 
 
+@pytest.mark.slow
 def test_the_figure_shows_the_numbers_of_the_table(results: Results) -> None:
     drawn = figure(results, ASKED)
     cells = table(results, ASKED)

@@ -25,6 +25,7 @@ def grid(demo: synthetic.Made) -> Results:
     return synthetic.compared(demo.similarity, folders)
 
 
+@pytest.mark.slow
 def test_it_draws_each_placement_and_rings_the_predicted_one(grid: Results) -> None:
     drawn = figure(grid, ASKED)
     axes, values = drawn.figure.axes[0], drawn.values
@@ -105,6 +106,7 @@ def test_without_the_similarity_of_its_models_it_is_an_error(grid: Results) -> N
         figure(results_of(runs=grid.runs, similarity=other), ASKED)
 
 
+@pytest.mark.slow
 def test_two_language_models_are_an_error(demo: synthetic.Made, grid: Results) -> None:
     folders = [f for f in demo.runs if f.name.startswith("glyphs_vit-s_insert_opt")]
     mixed = synthetic.compared(demo.similarity, [*grid.folders, *folders])

@@ -29,6 +29,7 @@ def iou(results: Results, places: dict[str, str]) -> Series:
     return chosen.groupby(["run", "epoch"])["value"].mean()
 
 
+@pytest.mark.slow
 def test_curves_are_means_over_seeds_of_what_the_files_say(results: Results) -> None:
     drawn = figure(results, ASKED)
     gsnr, output, last = drawn.figure.axes

@@ -33,6 +33,7 @@ def test_table_2_lists_the_gains_by_language_model(tmp_path: Path) -> None:
     assert found == "OPT-350M -3.69; OPT-1.3B +0.37; OPT-2.7B +0.49; OPT-6.7B +1.04 points."
 
 
+@pytest.mark.slow
 def test_table_3_counts_the_placements_that_gain(tmp_path: Path) -> None:
     found = the("table3", synthetic.collected(tmp_path, printed.grid()))
     gains = {
@@ -55,6 +56,7 @@ def test_table_3_counts_the_placements_that_gain(tmp_path: Path) -> None:
         ("table6", printed.weights(), "of 12 gain"),
     ],
 )
+@pytest.mark.slow
 def test_gains_of_the_second_path_are_counted(
     tmp_path: Path, kind: str, runs: list[synthetic.Run], count: str
 ) -> None:
@@ -75,6 +77,7 @@ def test_shares_of_the_training_set_are_compared(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_coherence_counts_runs_and_quotes_correlations_within_positions(
     demo: synthetic.Made,
 ) -> None:

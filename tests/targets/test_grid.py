@@ -43,6 +43,7 @@ def by_hand(demo_results: Results, run: str, column: str) -> tuple[float, float]
     return sum(ours) / 2, sum(a - b for a, b in zip(ours, theirs, strict=True)) / 2
 
 
+@pytest.mark.slow
 def test_each_cell_has_the_value_and_the_gain_of_its_run(grid: Results) -> None:
     cells = table(grid, Settings(reads="grid")).set_index(["row", "column", "kind"])
     assert len(cells) == 4 * 15  # values, gains, tests, and these after Holm
@@ -83,6 +84,7 @@ def test_several_metrics_are_groups_of_columns(demo: synthetic.Made) -> None:
     assert set(shown["kind"]) == {"relative gain"}
 
 
+@pytest.mark.slow
 def test_the_gain_at_equal_loss_can_be_shown_alone(grid: Results) -> None:
     asked = Settings(reads="grid", metric="gsnr_at_equal_loss")
     cells = table(grid, asked)

@@ -40,6 +40,7 @@ def gained(name: str) -> dict[tuple[str, str], float]:
 
 
 @pytest.mark.parametrize("name", TABLES)
+@pytest.mark.slow
 def test_it_prints_the_paper_cell_by_cell(name: str, tmp_path: Path) -> None:
     cells = table(name, tmp_path, pang(name))
     values = cells[(cells["kind"] == "value") & (cells["seeds"] > 0)]
@@ -102,6 +103,7 @@ def test_clips_are_compared_with_either_reading_of_the_layer(tmp_path: Path) -> 
     }
 
 
+@pytest.mark.slow
 def test_rows_say_what_is_inserted_and_where(tmp_path: Path) -> None:
     rows = {name: table(name, tmp_path / name, pang(name))["row"].unique() for name in TABLES}
     assert list(rows["pang_table6"]) == [
@@ -127,6 +129,7 @@ def test_rows_say_what_is_inserted_and_where(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["pang_table6", "pang_table_b", "pang_table_d"])
+@pytest.mark.slow
 def test_a_skip_is_a_row_of_its_own_that_no_paper_has(name: str, tmp_path: Path) -> None:
     runs = pang(name)
     skipped = [
@@ -151,6 +154,7 @@ def test_a_skip_is_a_row_of_its_own_that_no_paper_has(name: str, tmp_path: Path)
     assert one.equals(other)
 
 
+@pytest.mark.slow
 def test_table_b_has_columns_for_each_task(tmp_path: Path) -> None:
     cells = table("pang_table_b", tmp_path, pang("pang_table_b")).drop_duplicates("column_index")
     assert list(zip(cells["group"], cells["column"], strict=True)) == [
@@ -168,6 +172,7 @@ def test_table_b_has_columns_for_each_task(tmp_path: Path) -> None:
     ] + [("Flickr30k, METER", f"recall@{k}") for k in (1, 5, 10)]
 
 
+@pytest.mark.slow
 def test_table_b_counts_what_the_frozen_layer_gains_and_no_control(tmp_path: Path) -> None:
     cells = table("pang_table_b", tmp_path, pang("pang_table_b"))
     points = [
@@ -183,6 +188,7 @@ def test_table_b_counts_what_the_frozen_layer_gains_and_no_control(tmp_path: Pat
     assert f"{max(points):+.2f} (frozen layer, " in found.found
 
 
+@pytest.mark.slow
 def test_table_2_ends_with_what_public_models_reach(tmp_path: Path) -> None:
     runs = pang("pang_table2")
     cells = table("pang_table2", tmp_path / "all", runs)
@@ -270,6 +276,7 @@ def test_figure_2_has_a_line_for_each_language_model(tmp_path: Path) -> None:
     assert values["vanilla"].tolist() == pytest.approx([75, 76] * 6)
 
 
+@pytest.mark.slow
 def test_figure_2_shows_one_place_and_single_layers(tmp_path: Path) -> None:
     runs = layers_runs()
     other = dataclasses.replace(runs[1], position="early")

@@ -44,6 +44,7 @@ def test_rows_are_images_and_activations_and_columns_places(maps: list[Maps]) ->
     assert np.array_equal(shown, inserted.arrays["map/F_L2/magnitude"][2])
 
 
+@pytest.mark.slow
 def test_the_image_has_the_outline_of_its_mask(maps: list[Maps]) -> None:
     first = figure(results_of(maps=maps), ASKED).figure.axes[COLUMNS * 2]  # second image
     (shown,) = pictures(first)

@@ -35,6 +35,7 @@ def bars(axes) -> list[float]:
     return [bar.get_height() for bar in axes.patches]
 
 
+@pytest.mark.slow
 def test_a_bar_is_the_mean_over_seeds_of_one_run_at_one_place(
     filtering: DataFrame, drawn: Figure
 ) -> None:

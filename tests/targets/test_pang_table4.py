@@ -57,6 +57,7 @@ def test_it_prints_the_paper_cell_by_cell_and_less_is_a_gain(tmp_path: Path) -> 
     assert gains["unit"].tolist() == ["m", "m", "points"] * 2
 
 
+@pytest.mark.slow
 def test_what_is_in_the_layer_s_place_is_shown_and_not_counted_as_its_help(tmp_path: Path) -> None:
     frozen = runs()
     controls = [dataclasses.replace(run, control="mlp") for run in frozen if run.language]
@@ -125,6 +126,7 @@ def test_gsnr_has_its_gain_at_equal_epoch_and_at_equal_loss(tmp_path: Path) -> N
         assert gain == pytest.approx((50 + 75) / 2)  # paired by seed
 
 
+@pytest.mark.slow
 def test_public_models_are_the_last_rows_on_their_own_data_alone(tmp_path: Path) -> None:
     cells = table(tmp_path / "theirs")
     public = cells[cells["seeds"] == 0]

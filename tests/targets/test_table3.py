@@ -26,6 +26,7 @@ def grid(demo: synthetic.Made) -> Results:
     return Results(folders, [0, 1])
 
 
+@pytest.mark.slow
 def test_it_prints_the_paper(tmp_path: Path) -> None:
     cells = table(synthetic.collected(tmp_path, printed.grid()), ASKED)
     printed.check_as_printed("table3", cells)
@@ -33,6 +34,7 @@ def test_it_prints_the_paper(tmp_path: Path) -> None:
     assert cells["group"].unique().tolist() == ["acc@1 (%), layer"]
 
 
+@pytest.mark.slow
 def test_the_vanilla_run_is_in_each_column_and_has_no_gain(grid: Results) -> None:
     cells = table(grid, ASKED)
     vanilla = cells[cells["row"] == "Vanilla"]
@@ -86,6 +88,7 @@ def test_another_model_is_not_compared(grid: Results) -> None:
 @pytest.mark.parametrize(
     "changed", [{"vision": VITS["ViT-T"]}, {"data": printed.BAR}, {"language": OTHER}]
 )
+@pytest.mark.slow
 def test_vit_data_and_language_model_must_all_be_the_papers(
     tmp_path: Path, changed: dict[str, synthetic.Model]
 ) -> None:

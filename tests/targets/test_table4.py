@@ -50,6 +50,7 @@ def test_mce_is_next_to_the_papers_mean_accuracy(
     assert theirs.tolist()[1:4] == ["ImageNet-1K: ImageNet-C", "-", "ImageNet-1K: ImageNet-A"]
 
 
+@pytest.mark.slow
 def test_stand_ins_are_shown_in_the_order_of_the_configuration(demo: synthetic.Made) -> None:
     folders = [
         folder for folder in demo.runs

@@ -12,6 +12,7 @@ from tests.helpers.synthetic import VITS, Run
 ASKED = Settings(reads="weights")
 
 
+@pytest.mark.slow
 def test_it_prints_the_paper(tmp_path: Path) -> None:
     cells = table(synthetic.collected(tmp_path, printed.weights()), ASKED)
     printed.check_as_printed("table6", cells)

@@ -275,6 +275,7 @@ def test_the_moments_of_its_gradients_are_those_of_single_samples(prepared):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.slow
 def test_every_variant_trains_and_is_measured(prepared, block, variant):
     name, task, entry, folder = prepared
     model = as_trunk(trunk_of(name))

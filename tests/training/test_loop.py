@@ -178,6 +178,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(
 
 @pytest.mark.parametrize("done", [1, 2, 3])
 @pytest.mark.parametrize("lr_per_step", [False, True])
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     make_vit, block, images, done, lr_per_step
 ):
@@ -410,6 +411,7 @@ def test_bfloat16_trains_close_to_float32(make_vit, images):
     assert rows[0][-1]["train_loss"] == pytest.approx(rows[1][-1]["train_loss"], rel=0.02)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_within_an_epoch_resumes_bit_by_bit(vit, images, make_vit):
     """Also the sums of its losses and its GSNR, of an epoch of five measured steps."""
     values = small(drop_path=0.3)
@@ -452,6 +454,7 @@ def test_a_long_epoch_is_saved_within(vit, images, monkeypatch):
     assert [state["progress"]["step"] for state in states] == [1, 2, 3, 4, 5, 0] * 2
 
 
+@pytest.mark.slow
 def test_accumulated_slices_take_the_steps_of_the_complete_batch(vit, images, make_vit):
     off = {"mixup": 0.0, "cutmix": 0.0, "drop_path": 0.0}
     sliced = make_vit()

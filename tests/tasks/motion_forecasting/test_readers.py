@@ -25,6 +25,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return traffic_trees.write(tmp_path_factory.mktemp("argoverse"), drawn(**SIZES))
 
 
+@pytest.mark.slow
 def test_the_files_give_the_scenes_that_were_written(source: Path) -> None:
     """Bit by bit, but for the first lane, whose last point is missing and so is kept twice."""
     found = read(source)

@@ -46,6 +46,7 @@ def prepared(scans: Path, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_of_any_variant_is_measured(scans: Path, tmp_path: Path, block_file: Path) -> None:
     prepared(scans, tmp_path)
     listing = read_table(MASKS, tmp_path / "masks" / "masks.csv")

@@ -271,6 +271,7 @@ def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.Monke
         train(folder_of(tmp_path), values())
 
 
+@pytest.mark.slow
 def test_a_small_point_bert_learns_the_solids(tmp_path: Path) -> None:
     """In a few seconds, far above chance, which is 1 / 12: the whole path works."""
     save_clouds(tmp_path, drawn(64, "only", train=40, test=20), provenance(0))

@@ -88,6 +88,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_full_set_has_the_published_counts() -> None:
     rows = [("train", n) for n in range(443_757)] + [("test", n) for n in range(214_354)]
     listing = DataFrame(rows, columns=["split", "source"])
