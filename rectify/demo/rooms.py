@@ -4,14 +4,16 @@ In a room are four to six boxes on a grey floor: three kinds once, a fourth one 
 six kinds that differ in size, all of a room in one of four colours. Somebody stands in the middle,
 faces a kind that is there once, and asks one question of each type:
 
-    What color is the furniture?        red, green, blue, yellow
-    Is there a bed in the room?         yes, no: there is in every other room
-    How many chairs are there?          one, two, three
-    Can I see the sofa?                 yes, no: it is before me, or behind
-    Which side of me is the table on?   left, right
+    What color is the furniture?             red, green, blue, white
+    Is the furniture red?                    yes, no: it is in every other room
+    Which of red and blue is the furniture?  one of the two
+    How many chairs are there?               one, two, three
+    Can I see the sofa?                      yes, no: it is before me, or behind
+    On which side of me is the table?        left, right
 
 Left and right are told evenly, before and behind nearly so. The words alone tell nothing more than
-the type.
+the type and, of two colours, which two. Three types ask for what is everywhere in the room, so that
+a small model gets to know it within seconds; the others are for those that find the objects.
 """
 
 from collections.abc import Sequence
@@ -30,8 +32,9 @@ SIZES = {
 }  # fmt: skip
 """Metres, of the kinds of objects."""
 COLOURS = {
-    "red": (200, 40, 40), "green": (40, 170, 60), "blue": (50, 70, 200), "yellow": (220, 200, 50)
+    "red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200), "white": (200, 200, 200)
 }  # fmt: skip
+"""Each as far from each other."""
 GREY = (128, 128, 128)
 NOISE = 12  # of a colour
 CELL = 2.2  # metres; a room has 3 x 3 of them, and somebody in the middle one
@@ -56,7 +59,7 @@ class Box(NamedTuple):
 def rooms(
     *, seed: int = 0, train_rooms: int = 500, test_rooms: int = 150, stored: int = 640
 ) -> dict[str, Told]:
-    """Return train and test, five questions in each room.
+    """Return train and test, six questions in each room.
 
     Args:
         seed: Of every draw.
@@ -163,26 +166,27 @@ def _painted(
 def _asked(
     number: int, room: Room, boxes: Sequence[Box], colour: str, random: np.random.Generator
 ) -> list[Situation]:
-    """Return the five questions of a room, all from one place."""
+    """Return the six questions of a room, all from one place."""
     singles, counted = boxes[:SINGLES], boxes[SINGLES:]
     faced = singles[int(random.integers(SINGLES))]
     sides = [box for box in singles if box is not faced]
     seen, beside = (sides[int(n)] for n in random.integers(len(sides), size=2))
     here = np.array([*random.uniform(-JITTER, JITTER, 2), 0.0])
     yaw = float(np.arctan2(faced.centre[1] - here[1], faced.centre[0] - here[0]))
-    is_there = number % 2 == 0
-    present = {box.kind for box in boxes}
-    wanted = sorted(present) if is_there else sorted(set(SIZES) - present)
-    kind = wanted[int(random.integers(len(wanted)))]
+    is_it = number % 2 == 0
+    others = [name for name in COLOURS if name != colour]
+    named = colour if is_it else others[int(random.integers(len(others)))]
+    two = random.permutation([colour, others[int(random.integers(len(others)))]]).tolist()
     ahead, left = np.array([np.cos(yaw), np.sin(yaw)]), np.array([-np.sin(yaw), np.cos(yaw)])
     is_ahead = ahead @ (np.array(seen.centre) - here)[:2] > 0
     is_left = left @ (np.array(beside.centre) - here)[:2] > 0
     posed = {
         "What color is the furniture?": colour,
-        f"Is there a {kind} in the room?": YES_NO[not is_there],
+        f"Is the furniture {named}?": YES_NO[not is_it],
+        f"Which of {two[0]} and {two[1]} is the furniture?": colour,
         f"How many {counted[0].kind}s are there?": NUMBERS[len(counted) - 1],
         f"Can I see the {seen.kind}?": YES_NO[not is_ahead],
-        f"Which side of me is the {beside.kind} on?": ("left", "right")[not is_left],
+        f"On which side of me is the {beside.kind}?": ("left", "right")[not is_left],
     }
     situation = f"I am standing in the middle of the room and facing the {faced.kind}."
     position, rotation = _published(room, here, yaw)

@@ -89,7 +89,7 @@ def test_a_pose_in_the_frame_of_the_points_faces_what_it_faces() -> None:
 def test_a_split_has_what_its_questions_and_rooms_have() -> None:
     told = TOLD["train"]
     kept = made(told)
-    assert len(kept) == len(told.situations) == 15
+    assert len(kept) == len(told.situations) == 18
     for item, one in enumerate(told.situations):
         for texts, text in ((kept.situations, one.situation), (kept.questions, one.question)):
             numbers = texts[item][texts[item] != PADDING].tolist()
@@ -134,7 +134,7 @@ def shorten(folder: Path) -> None:
     ("damage", "split", "said"),
     [
         (cut, "train", "must be an intact safetensors file with split train, got"),
-        (shorten, "train", "must list the same items of train, got 14 and 15"),
+        (shorten, "train", "must list the same items of train, got 17 and 18"),
         (lambda folder: None, "test", "must be an intact safetensors file with split test, got"),
     ],
 )

@@ -27,7 +27,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_files_give_the_questions_and_rooms_that_were_written(source: Path) -> None:
     found, expected = read(source), rooms(**SIZES)
     assert list(found) == ["train", "val", "test"]
-    assert len(found["val"].situations) == 5
+    assert len(found["val"].situations) == 6
     for split, told in expected.items():
         assert found[split].situations == told.situations
         for room, other in zip(found[split].rooms, told.rooms, strict=True):
