@@ -22,6 +22,7 @@ COMMANDS = {
     "schema": "write the JSON schema of the configuration, for editors",
     "prepare-data": "check, count and freeze a data set",
     "prepare-masks": "list, check or draw the masks of a set's test images",
+    "convert-scans": "ScanNet's scans as the arrays that SQA3D's reader reads",
     "fetch": "get a published model or data set from the hub",
     "pretrain": "pretrain a small language model on Unicode names",
     "extract-block": "take one decoder block out of a checkpoint",

@@ -30,6 +30,7 @@ NOT_IN_THE_CORE = (
     "av",
     "h5py",
     "matplotlib",
+    "plyfile",
     "scipy",
     "seaborn",
     "sklearn",

@@ -40,6 +40,10 @@ LINES: dict[str, dict[str, object]] = {
     "prepare-masks": {
         "--data": WORDS, "--settings": JSONS, "--prepared": FILES, "--folder": FILES,
     },
+    "convert-scans": {
+        "--scans": FILES, "--labels": FILES, "--points": NUMBERS, "--seed": NUMBERS,
+        "--output": FILES,
+    },
     "pretrain": {"--language": WORDS, "--settings": JSONS, "--seed": NUMBERS, "--output": FILES},
     "extract-block": {"--checkpoint": FILES, "--layer": NUMBERS, "--output": FILES},
     "train": {

@@ -138,7 +138,7 @@ def _room(folder: Path, name: str) -> "Room":
         boxes=boxes[:, :6].astype(np.float32),
         box_kinds=boxes[:, 6].astype(np.uint8),
         middle=(plain[:, :3].max(0).astype(float) + plain[:, :3].min(0)) / 2,
-        alignment=_alignment(folder / "scans" / name / f"{name}.txt"),
+        alignment=alignment(folder / "scans" / name / f"{name}.txt"),
     )
 
 
@@ -168,7 +168,7 @@ def _array(path: Path, part: str) -> "np.ndarray":
     return array
 
 
-def _alignment(path: Path) -> "np.ndarray":
+def alignment(path: Path) -> "np.ndarray":
     """Return the matrix of the line ``axisAlignment``; none was needed where it is missing."""
     import numpy as np
 
