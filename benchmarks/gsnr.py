@@ -9,7 +9,7 @@ import statistics
 from functools import partial
 
 from benchmarks.models import BATCH, batch, measured_model, training_step
-from benchmarks.paired import Options, Table, Work, fresh, paired, spread
+from benchmarks.paired import Options, Table, Work, paired, peak_memory, spread
 from benchmarks.rivals import METHODS, norms, plain
 
 CASES = ("tiny", "tiny+block", "small", "small+block", "encoder")
@@ -25,7 +25,7 @@ NOTE = (
     "`debiased`, in place of the moments. `encoder`: four of torch's own encoder layers "
     "of ViT-Ti's size, of which `observe` measures the attention the generic way; `generic`: each "
     "block as one, the generic way. Memory: peak of a fresh process above "
-    "what is resident before the first step, the median of three."
+    "what is resident before the first step, where freed blocks are given back at once."
 )
 
 log = logging.getLogger(__name__)
@@ -49,8 +49,7 @@ def _rows(case: str, options: Options) -> list[tuple[str, ...]]:
     methods = options.chosen(GENERIC if case == "encoder" else OF_VITS)
     memory = {}
     for method in ("plain", *methods):
-        peaks = [fresh(measured_step, case, method, threads=options.threads)[0] for _ in range(3)]
-        memory[method] = statistics.median(peaks)  # the allocator's luck is some per cent
+        memory[method] = peak_memory(measured_step, case, method, threads=options.threads)
         log.info("%s: %s needs %.0f MiB", case, method, memory[method])
     steps = {method: measured_step(case, method) for method in methods}
     timing = paired(measured_step(case, "plain"), steps, options.rounds)

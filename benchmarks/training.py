@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from benchmarks.models import BATCH, SIZES, batch, frozen_block, training_step, vision_transformer
-from benchmarks.paired import Options, Table, Work, fresh, paired, spread
+from benchmarks.paired import Options, Table, Work, paired, peak_memory, spread
 from rectify.rectified import AuxiliaryModel, InsertedModel, auxiliary
 from rectify.training.objective import Objective
 
@@ -76,7 +76,7 @@ def _rows(case: str, methods: list[str], options: Options) -> list[tuple[str, ..
     works = {method: training_work(case, method) for method in methods}
     timing = paired(training_work(case, "parts"), works, options.rounds)
     peaks = {
-        method: fresh(training_work, case, method, threads=options.threads)[0]
+        method: peak_memory(training_work, case, method, threads=options.threads)
         for method in ("parts", *methods)
     }
     seconds = f"{statistics.median(timing.plain):.2f} s"

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from benchmarks import __main__ as command_line
-from benchmarks.paired import Options, Table, fresh, paired, spread
+from benchmarks.paired import Options, Table, fresh, paired, peak_memory, spread
 
 
 class Machine:
@@ -89,3 +89,24 @@ def test_the_peak_of_a_fresh_process_is_what_it_allocates():
     peak, seconds = fresh(allocate, 200, threads=1)
     assert 195 <= peak <= 230
     assert seconds > 0
+
+
+def allocate_after_others(mebibytes: int):
+    """Return work that frees blocks which lie between small ones before it takes a large one."""
+
+    def work() -> None:
+        len(b"x" * (30 * 2**20))  # from now on glibc takes blocks of that size from its heap
+        blocks = [(b"x" * (20 * 2**20 + number), b"x" * (2**16 + number)) for number in range(5)]
+        small = [block for _, block in blocks]
+        del blocks
+        len(b"x" * (mebibytes * 2**20)), len(small)
+
+    return work
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from Linux' /proc")
+def test_a_peak_is_of_what_lives_at_a_time(monkeypatch):
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
+    assert fresh(allocate_after_others, 200, threads=1)[0] >= 290
+    assert 195 <= peak_memory(allocate_after_others, 200, threads=1) <= 215
