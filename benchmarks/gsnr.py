@@ -10,11 +10,12 @@ from functools import partial
 
 from benchmarks.models import BATCH, batch, measured_model, training_step
 from benchmarks.paired import Options, Table, Work, paired, peak_memory, spread
-from benchmarks.rivals import METHODS, norms, plain
+from benchmarks.rivals import METHODS, every_step, norms, plain
 
 CASES = ("tiny", "tiny+block", "small", "small+block", "encoder")
 GENERIC = ("observe", "generic")  # methods that are timed of torch's own layers
-OF_VITS = ("norms", *METHODS)
+NORMS = {"norms": norms, "every-step": every_step}
+OF_VITS = (*NORMS, *METHODS)
 NAMES = (*CASES, *OF_VITS)
 NOTE = (
     f"ViT-Ti and ViT-S (timm) at 32 px, patch 4, batch {BATCH}, fp32; `+block`: a frozen "
@@ -22,7 +23,8 @@ NOTE = (
     "backward, AdamW) with mean and variance of the gradient of every parameter of the ViT "
     "blocks; the loop and vmap differentiate by all trainable parameters, so they need no other "
     "pass; BackPACK measures the linear layers only; `norms` gives squared norms by block, for "
-    "`debiased`, in place of the moments. `encoder`: four of torch's own encoder layers "
+    "`debiased`, in place of the moments; `every-step` those of 8 samples, which stand for all. "
+    "`encoder`: four of torch's own encoder layers "
     "of ViT-Ti's size, of which `observe` measures the attention the generic way; `generic`: each "
     "block as one, the generic way. Memory: peak of a fresh process above "
     "what is resident before the first step, where freed blocks are given back at once."
@@ -41,7 +43,7 @@ def run(options: Options) -> list[Table]:
 def measured_step(case: str, method: str) -> Work:
     """Return a training step on a model of its own, measured by ``method``, or ``plain``."""
     model, blocks = measured_model(case)
-    backward = {**METHODS, "norms": norms}.get(method, plain)(model, blocks)
+    backward = {**METHODS, **NORMS}.get(method, plain)(model, blocks)
     return training_step(model, partial(backward, *batch()))
 
 

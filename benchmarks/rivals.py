@@ -6,6 +6,7 @@ by all trainable parameters and need no further pass; Opacus and BackPACK ride o
 one. BackPACK knows no LayerNorm: its moments are those of the linear layers only.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -57,6 +58,22 @@ def norms(model: nn.Module, blocks: nn.Module) -> Backward:
         with watched:
             cross_entropy(model(images), labels).backward()
         assert len(watched.norms()) == len(blocks)
+        return {}
+
+    return backward
+
+
+def every_step(model: nn.Module, blocks: nn.Module, samples: int = 8) -> Backward:
+    """Measure the noise of the step as a training does, by ``samples`` of its batch."""
+    from rectify.gsnr.noise import NoiseObserver
+
+    named = {str(number): block for number, block in enumerate(blocks)}
+    observer, steps = NoiseObserver(named, samples), itertools.count()
+
+    def backward(images: Tensor, labels: Tensor) -> Moments:
+        with observer.watch():
+            cross_entropy(model(images), labels).backward()
+        observer.record(0, next(steps))
         return {}
 
     return backward

@@ -7,7 +7,8 @@ Reads
     --masks   folder of the set's prepared masks, where the config compares activations with them
     --states  folder of the last two states, to resume from; the last one stays there
 Writes
-    --output  folder: history.csv, gsnr.csv, model.safetensors, summary.json
+    --output  folder: history.csv, gsnr.csv, model.safetensors, summary.json; and noise.csv where
+              the config measures every step
 
 SIGTERM, SIGUSR1 and SIGUSR2 save the state and end with status 75: rerun the same command to
 resume. A SLURM job of a workflow that still runs is put into the queue again instead.

@@ -8,7 +8,7 @@ from rectify.experiment.run import Run, place
 from rectify.experiment.settings import Config, Experiment
 from rectify.targets import module_of
 from rectify.targets.contract import ComparedSettings
-from rectify.training.recipes import Recipe
+from rectify.training.recipes import Recipe, measured_samples
 from rectify.typed import check_known, layers_of, nearest
 
 PAIRS = "pairs"  # the task of sets of image-caption pairs
@@ -50,7 +50,7 @@ def check(config: Config) -> None:
 
 
 def check_run(config: Config, run: Run, recipe: Recipe) -> None:
-    """Check what a run's training would refuse: batches that are not of equal parts.
+    """Check what a run's training would refuse: batches that are not of equal parts, and the like.
 
     Raises:
         ValueError: One line that names the key, what must hold and what was got.
@@ -64,6 +64,8 @@ def check_run(config: Config, run: Run, recipe: Recipe) -> None:
             f"device_gpus {max(1, config.device_gpus)} times accumulate {recipe.accumulate} parts"
             f"{mixed}, got {samples} samples. Change one of them."
         )
+    if config.gsnr.every_step is not None:
+        measured_samples(config.gsnr.every_step.samples, recipe, config.processes)
 
 
 def check_place(config: Config, run: Run, where: str) -> None:

@@ -13,9 +13,9 @@ A run's name can be read back:
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import SerializeAsAny
+from pydantic import Field, PositiveInt, SerializeAsAny
 
 from rectify.controls import CONTROLS, VARIANTS, insert_index
 from rectify.filtering.settings import Filtering
@@ -92,6 +92,19 @@ def place(position: str, depth: int) -> int:
     return insert_index(int(position) if position.isdecimal() else position, depth)
 
 
+class EveryStep(Closed):
+    """How the noise of every step is measured."""
+
+    samples: Annotated[int, Field(ge=2)] = Field(
+        8,
+        description="Of each step, whose gradients' norms stand for all of its batch: a step's "
+        "standard error falls with their root, and is written, too.",
+    )
+    steps: PositiveInt = Field(
+        10, description="In a row, whose mean is one row of each quantity in noise.csv."
+    )
+
+
 class GsnrSettings(Closed):
     """What is measured while training; the shown estimator is a label."""
 
@@ -103,6 +116,7 @@ class GsnrSettings(Closed):
     model: str
     labels: str
     parameters: str
+    every_step: EveryStep | None
 
 
 class TrunkSettings(Closed):

@@ -20,7 +20,7 @@ from pydantic import (
 
 from rectify.controls import CONTROLS, INSERTED, RECTIFIED, VARIANTS
 from rectify.demo.pretraining import Pretraining
-from rectify.experiment.run import FROZEN, POSITIONS
+from rectify.experiment.run import FROZEN, POSITIONS, EveryStep
 from rectify.filtering.settings import FilteringSection
 from rectify.results.declared import (
     ESTIMATORS,
@@ -170,6 +170,9 @@ class Gsnr(Closed):
     parameters: Annotated[str, _named(GSNR_PARAMETERS)] = Field(
         "all", description="All of a block, or its matrices only, without biases and norms."
     )
+    every_step: EveryStep | None = Field(
+        None, description="The noise of every step, into noise.csv; null measures none."
+    )
 
     @model_validator(mode="after")
     def _replaces_what_trains(self) -> "Gsnr":
@@ -180,6 +183,11 @@ class Gsnr(Closed):
                     f"config: gsnr.{key} must be {needed} where gsnr.mode is replace, got {value}. "
                     "Set gsnr.mode to observe."
                 )
+        if self.every_step is not None and self.loss != "total":
+            raise ValueError(
+                "config: gsnr.loss must be total where gsnr.every_step is set, got "
+                f"{self.loss}. Set one of them otherwise."
+            )
         return self
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rectify.gsnr.estimators import ESTIMATORS, Totals, gathered, mean, totals
 from rectify.gsnr.links import Links
 from rectify.gsnr.moments import GradientMoments, Moments, across_ranks, merged
+from rectify.gsnr.noise import NoiseObserver
 from rectify.results.declared import (
     GSNR_GROUPS,
     GSNR_LABELS,
@@ -94,6 +95,7 @@ class GsnrObserver:
         whole: Iterable[str] = (),
         unsupported: str = "raise",
         compiled: bool = False,
+        noise: NoiseObserver | None = None,
     ):
         """Watch ``blocks`` on ``batches`` batches per epoch, T of Eq. 3.
 
@@ -118,6 +120,7 @@ class GsnrObserver:
                 all their parts.
             unsupported: ``raise`` refuses what cannot be measured, ``skip`` leaves it out.
             compiled: Whether a watched pass may run a compiled model where ``is_compiled`` says so.
+            noise: Takes the passes that train and are watched here, of which it sees nothing else.
 
         Raises:
             ValueError: If a choice is unknown, ``mode`` does not go with another one, or a block
@@ -130,7 +133,7 @@ class GsnrObserver:
         self._model, self._labels = model, labels
         self._blocks = _by_name(blocks)
         names = {"exclude": exclude, "whole": whole, "unsupported": unsupported}
-        compiled = compiled and loss == "total"
+        compiled, self._noise = compiled and loss == "total", noise
         self._gradients = GradientMoments(self._blocks, mode, compiled=compiled, **names)
         _check_kept(self._blocks, self._gradients.names)
         self._parts: list[dict[str, Moments]] = []  # of a batch, as far as it was watched
@@ -169,6 +172,8 @@ class GsnrObserver:
             yield
         moments = self._gradients.moments()
         self._gradients.clear()
+        if self._noise is not None and not self.is_apart:
+            self._noise.take(moments)
         if self._parts and self._group != "slice":
             moments = merged(self._parts.pop(), moments)
         self._parts.append(moments)

@@ -84,6 +84,31 @@ GSNR = Table(
     ),
 )
 
+NOISE = Table(
+    "noise",
+    "How far samples' gradients agree in each block, at every step: means over steps in a row.",
+    ("epoch", "step", "block", "quantity"),
+    (
+        Column("epoch", "int64", "-", "epochs done before this one"),
+        Column("step", "int64", "-", "the first of the steps, in its epoch, counted from 0"),
+        Column("block", "int64", "-", "block of the trunk, counted from 0"),
+        Column("quantity", "str", "-", "one of `NOISE_QUANTITIES`"),
+        Column("value", "float64", "of the quantity", "of the block's parameters together"),
+    ),
+)
+
+NOISE_QUANTITIES = {
+    "square": "mean over the samples of the gradient's squared norm, squared gradient",
+    "square_error": "standard error of `square` from measuring some samples of each step, which "
+    "must be independent; squared gradient",
+    "mean": "squared norm of the batch's mean gradient, squared gradient",
+    "agreement": "mean product of two samples' gradients that share no image, squared gradient",
+    "debiased": "agreement over what square exceeds it by: GSNR, and one over the noise scale",
+    "coherence": "samples times mean over square: 1 of orthogonal gradients, samples of equal ones",
+    "cosine": "root of mean over square: to the batch's gradient, if all samples' are of one size",
+}
+"""Quantities of `NOISE`, with their units; the ratios are left out where they are not known."""
+
 SCORES = Table(
     "scores",
     "Metrics of a trained model on the test set, on parts of it and on its shifted versions.",

@@ -29,7 +29,7 @@ from rectify.training.order import Epochs
 from rectify.training.progress import EpochRow, Progress
 from rectify.training.recipes import Recipe
 
-FORMAT = 4  # of a saved state
+FORMAT = 5  # of a saved state
 SAVE_SECONDS = 600.0  # what a lost node costs at most
 
 log = logging.getLogger(__name__)
@@ -53,6 +53,16 @@ class Observer(Protocol):
     @property
     def parameters(self) -> list[nn.Parameter]: ...
     def record(self, epoch: int, samples: int) -> None: ...
+    def state_dict(self) -> Mapping[str, object]: ...
+    def load_state_dict(self, state: Mapping[str, object]) -> None: ...
+
+
+@runtime_checkable
+class EveryStep(Protocol):
+    """Looks at the gradients of every step that trains."""
+
+    def watch(self, scale: float, origins: Tensor | None) -> contextlib.AbstractContextManager: ...
+    def record(self, epoch: int, step: int) -> None: ...
     def state_dict(self) -> Mapping[str, object]: ...
     def load_state_dict(self, state: Mapping[str, object]) -> None: ...
 
@@ -102,6 +112,7 @@ class Loop:
         lambda_floor: float = LAMBDA_FLOOR,
         observer: Observer | None = None,
         unmixed: Source | None = None,
+        noise: EveryStep | None = None,
     ):
         """Start nothing yet.
 
@@ -116,6 +127,7 @@ class Loop:
             lambda_floor: What that weight never falls below.
             observer: Measures the gradients of some steps.
             unmixed: The training set as the observer's own pass is to see it; else as trained.
+            noise: Measures every step; passes that the observer watches are handed on by that.
 
         Raises:
             ValueError: If a batch is larger than the data set or cannot be divided, or a value of
@@ -123,7 +135,7 @@ class Loop:
         """
         self.model, self.task, self.recipe = model, task, recipe
         self.seed, self.device = seed, device
-        self.observer, self.unmixed = observer, unmixed
+        self.observer, self.unmixed, self.noise = observer, unmixed, noise
         self.lambda_init, self.lambda_floor = lambda_init, lambda_floor
         self.rank, self.ranks = process()
         self.epochs = Epochs(source, recipe, seed)
@@ -215,11 +227,13 @@ class Loop:
             with contextlib.ExitStack() as stack:
                 if self.ranks > 1 and number < slices - 1:
                     stack.enter_context(self.eager.no_sync())  # gradients are averaged at the end
-                if is_measured and not self.observer.is_apart:
+                if is_watched := is_measured and not self.observer.is_apart:
                     stack.enter_context(self.observer.watch(share, batch.get("origins")))
-                is_eager = is_measured and not self.observer.is_compiled
-                objective = self._objective(self.eager if is_eager else self.quick, batch, weight)
-                if is_measured and not self.observer.is_apart:
+                elif self.noise:
+                    stack.enter_context(self.noise.watch(share, batch.get("origins")))
+                is_quick = self.noise is None and (not is_measured or self.observer.is_compiled)
+                objective = self._objective(self.quick if is_quick else self.eager, batch, weight)
+                if is_watched:
                     self.observer.losses(objective.main, objective.auxiliary)
                 (share * objective.total).backward()
             means += share * objective.values()
@@ -228,6 +242,8 @@ class Loop:
         _check_finite(values[0], epoch, step)
         if is_measured:
             self.observer.record(epoch, self.epochs.samples)
+        if self.noise:
+            self.noise.record(epoch, step)
         if self.recipe.clip_gradient is not None:
             nn.utils.clip_grad_norm_(self.trained, self.recipe.clip_gradient)
         self.optimizer.step()
@@ -251,6 +267,7 @@ class Loop:
                     "model": trainable_state(self.model),
                     "optimizer": {} if has_ended else self.optimizer.state_dict(),
                     "observer": dict(self.observer.state_dict()) if self.observer else {},
+                    "noise": dict(self.noise.state_dict()) if self.noise else {},
                 }
             )
 
@@ -270,6 +287,8 @@ class Loop:
             self.optimizer.load_state_dict(saved["optimizer"])
         if self.observer:
             self.observer.load_state_dict(saved["observer"])
+        if self.noise:
+            self.noise.load_state_dict(saved["noise"])
         rows = [EpochRow(**row) for row in saved["progress"]["rows"]]
         self.progress = Progress(**{**saved["progress"], "rows": rows})
         log.info(

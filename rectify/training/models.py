@@ -33,6 +33,14 @@ ADAPTER_INITS = {
 
 
 @runtime_checkable
+class EveryStepSettings(Protocol):
+    """How the noise of every step is measured."""
+
+    samples: int
+    steps: int
+
+
+@runtime_checkable
 class GsnrSettings(Protocol):
     """What is measured while training."""
 
@@ -42,7 +50,9 @@ class GsnrSettings(Protocol):
     loss: str
     group: str
     model: str
+    labels: str
     parameters: str
+    every_step: EveryStepSettings | None
 
 
 @runtime_checkable

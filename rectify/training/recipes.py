@@ -354,3 +354,28 @@ def recipe(recipe: object = "paper", **changes: object) -> Recipe:
     check_known("config: training.recipe", recipe, RECIPES, "a recipe")
     values = RECIPES[recipe].model_dump()
     return parse(Recipe, {**values, **changes}, "training")
+
+
+def measured_samples(samples: int, recipe: Recipe, processes: int) -> int:
+    """Return how many samples of each pass are measured at every step.
+
+    Args:
+        samples: Of each step.
+        recipe: Of the training.
+        processes: That share each batch.
+
+    Raises:
+        ValueError: If they are no equal parts of the passes, or the passes are compiled.
+    """
+    batch, passes = recipe.batch_size * recipe.augment_repeats, processes * recipe.accumulate
+    if recipe.compile:
+        raise ValueError(
+            "config: training.compile must be false where gsnr.every_step is set, got true. Set "
+            "one of them otherwise."
+        )
+    if samples % passes or not 2 * passes <= samples <= batch:
+        raise ValueError(
+            f"config: gsnr.every_step.samples must be a multiple of {passes}, the passes of a "
+            f"step, in {2 * passes}..{batch}, got {samples}. Change it."
+        )
+    return samples // passes

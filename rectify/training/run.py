@@ -1,6 +1,6 @@
 """One run with one seed: from its settings and files to its results.
 
-history.csv  gsnr.csv  model.safetensors  summary.json
+history.csv  gsnr.csv  model.safetensors  summary.json, and noise.csv where every step is measured
 """
 
 import logging
@@ -14,10 +14,11 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from rectify.data.manifests import ARRAYS, LISTING, label_order
+from rectify.gsnr.noise import NoiseObserver
 from rectify.gsnr.observer import GsnrObserver
 from rectify.language.block import block_facts
 from rectify.rectified import trunk_of
-from rectify.results.declared import GSNR, HISTORY
+from rectify.results.declared import GSNR, HISTORY, NOISE
 from rectify.results.files import write_json
 from rectify.results.provenance import provenance, source_digest
 from rectify.results.tables import write_table
@@ -28,9 +29,10 @@ from rectify.training.evaluation import headline, item_scores, means
 from rectify.training.loop import Hooks, Interrupted, Loop
 from rectify.training.models import RunSettings, entry_of, save_model, untrained
 from rectify.training.progress import EpochRow
-from rectify.training.recipes import Recipe
+from rectify.training.recipes import Recipe, measured_samples
 from rectify.training.report import Reporter
 from rectify.training.state import States, identity, sha256
+from rectify.trunks.trunk import Trunk
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +102,7 @@ class Training:
         self.model = untrained(settings, self.task, files.block, seed).to(device)
         gsnr = settings.gsnr
         trunk = trunk_of(self.model)
+        self.noise = self._noise(trunk)
         self.observer = GsnrObserver(
             trunk.blocks,
             gsnr.batches,
@@ -112,6 +115,7 @@ class Training:
             parameters=gsnr.parameters,
             whole=getattr(trunk, "whole", ()),
             compiled=self.recipe.compile,
+            noise=self.noise,
         )
         self.code = (*code, module_of(settings.task))
 
@@ -137,6 +141,7 @@ class Training:
             lambda_floor=self.settings.lambda_floor,
             observer=self.observer,
             unmixed=self._training_source(self.recipe.unmixed) if is_hard else None,
+            noise=self.noise,
         )
         number, count = process()
         where = f"{device_text(self.machine.device)}, process {number + 1} of {count}"
@@ -157,6 +162,8 @@ class Training:
         run, output, source = self.settings.run, self.files.output, self._provenance()
         gradients = [row for epoch in range(len(rows)) for row in self.observer.rows(epoch)]
         write_table(GSNR, gradients, output / "gsnr.csv", source)
+        if self.noise is not None:
+            write_table(NOISE, self.noise.rows(), output / "noise.csv", source)
         history = [(row.epoch, *pair) for row in rows for pair in row.metrics().items()]
         write_table(HISTORY, history, output / "history.csv", source)
         facts = {"run": f"{run}--seed-{self.seed}", "label_order": label_order(self.files.data)}
@@ -171,6 +178,15 @@ class Training:
             "parameters_trained": sum(count for count, trained in counts if trained),
         }
         write_json(output / "summary.json", summary)
+
+    def _noise(self, trunk: Trunk) -> NoiseObserver | None:
+        """Return what measures every step, where that is asked for."""
+        every_step = self.settings.gsnr.every_step
+        if every_step is None:
+            return None
+        samples = measured_samples(every_step.samples, self.recipe, process()[1])
+        whole = getattr(trunk, "whole", ())
+        return NoiseObserver(trunk.blocks, samples, every_step.steps, whole=whole)
 
     def _training_source(self, recipe: Recipe) -> Source:
         return self.task.training_source(self.entry, self.files.data, recipe, self.machine)

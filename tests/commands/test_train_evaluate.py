@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from rectify.data.manifests import manifest
 from rectify.data.sets import ImageSet, load_set, save_files, save_sets
 from rectify.language.block import block_facts
-from rectify.results.declared import GSNR
+from rectify.results.declared import GSNR, NOISE, NOISE_QUANTITIES
 from rectify.results.files import read_json
 from rectify.results.provenance import provenance
 from rectify.results.tables import read_note, read_table
@@ -92,6 +92,37 @@ def test_a_run_is_trained_and_scored_from_files_to_files(folder, block_file, nam
     )
     assert share(rows) == history["accuracy"].iloc[-1]
     assert share(rows, "loss", 0) == pytest.approx(history["test_loss"].iloc[-1], rel=1e-8)
+
+
+def test_measuring_every_step_trains_the_same_and_shows_the_noise_of_each(folder):
+    settings = settings_of(training={"accumulate": 2})
+    training(folder, settings, "plain")
+    settings["gsnr"]["every_step"] = {"samples": 4, "steps": 2}
+    training(folder, settings, "noise")
+    for name in ("gsnr.csv", "model.safetensors"):
+        assert (folder / "noise" / name).read_bytes() == (folder / "plain" / name).read_bytes()
+    assert not (folder / "plain" / "noise.csv").exists()
+    noise = read_table(NOISE, folder / "noise" / "noise.csv")
+    noise = noise.set_index(["epoch", "step", "block", "quantity"])["value"].unstack()
+    places = [(epoch, step, block) for epoch in range(3) for step in (0, 2) for block in range(2)]
+    assert noise.index.tolist() == places
+    assert noise.columns.tolist() == sorted(NOISE_QUANTITIES)
+    is_estimated = noise["square_error"] > 0
+    assert is_estimated.groupby("step").all().tolist() == [True, False]  # gsnr measures 0 and 2
+    assert is_estimated.groupby("step").any().tolist() == [True, False]
+    assert noise["coherence"].between(0, 8).all()
+
+
+def test_samples_that_are_no_equal_parts_of_the_passes_are_one_line(folder):
+    settings = settings_of(training={"accumulate": 2})
+    for samples, compile in ((5, False), (2, False), (10, False), (4, True)):
+        settings["recipe"]["compile"] = compile
+        settings["gsnr"]["every_step"] = {"samples": samples, "steps": 1}
+        said = (
+            "compile must be false" if compile else rf"of a step, in 4..8, got {samples}\. Change"
+        )
+        with pytest.raises(ValueError, match=said):
+            training(folder, settings)
 
 
 @pytest.mark.parametrize(
@@ -495,6 +526,7 @@ def test_two_processes_train_as_one(folder):
     """The same losses and GSNR with the same global batch, where nothing is drawn within it."""
     quiet = {"mixup": 0, "cutmix": 0, "drop_path": 0, "random_erasing": 0.5, "clip_gradient": 0.5}
     settings = settings_of(training=quiet)
+    settings["gsnr"]["every_step"] = {"samples": 8, "steps": 1}
     alone = training(folder, settings, "one")
     status, errors = ended([*words(folder, settings, "two", threads=2), "--processes", "2"])
     assert status == 0, errors
@@ -502,6 +534,8 @@ def test_two_processes_train_as_one(folder):
     pd.testing.assert_frame_equal(*pair, rtol=1e-4)
     gradients = [read_table(GSNR, folder / name / "gsnr.csv") for name in ("one", "two")]
     pd.testing.assert_frame_equal(*gradients, rtol=5e-3, atol=1e-8)
+    noise = [read_table(NOISE, folder / name / "noise.csv") for name in ("one", "two")]
+    pd.testing.assert_frame_equal(*noise, rtol=2e-2, atol=1e-3)
     first, second = (load_file(folder / name / "model.safetensors") for name in ("one", "two"))
     for name, tensor in first.items():
         kept = slice(None, None, 2) if name.endswith("qkv.bias") else slice(None)  # key: rounding
@@ -512,6 +546,7 @@ def test_two_processes_train_as_one(folder):
 @pytest.mark.slow
 def test_a_signal_saves_within_the_epoch_and_the_same_command_resumes(folder):
     settings = settings_of(training={"epochs": 20})
+    settings["gsnr"]["every_step"] = {"samples": 4, "steps": 2}
     undisturbed = training(folder, settings, "undisturbed")
     command = words(folder, settings, "stopped")
     status, errors = ended(command, signal_after=("epoch 1:", signal.SIGUSR2))
@@ -521,7 +556,7 @@ def test_a_signal_saves_within_the_epoch_and_the_same_command_resumes(folder):
     status, errors = ended(command)
     assert (status, "resumed after epoch" in errors) == (0, True), errors
     assert without_times(history_of(folder / "stopped")) == without_times(undisturbed)
-    for name in ("gsnr.csv", "model.safetensors"):
+    for name in ("gsnr.csv", "noise.csv", "model.safetensors"):
         stopped, other = folder / "stopped" / name, folder / "undisturbed" / name
         assert stopped.read_bytes() == other.read_bytes()
 

@@ -186,6 +186,7 @@ def settings_of(
             "model": "train",
             "labels": "soft",
             "parameters": "all",
+            "every_step": None,
         },
     }
     settings["vision"]["overrides"] = OVERRIDES

@@ -374,8 +374,8 @@ def test_a_task_that_does_not_return_one_loss_per_sample_is_refused(
 def test_a_state_of_another_seed_or_format_is_one_line(vit, images):
     states = []
     trained(vit, images, small(), save=lambda state: states.append(stored(state)))
-    for changes, got in (({"seed": 3}, "4 and 3"), ({"format": 0}, "0 and 0")):
-        with pytest.raises(ValueError, match=f"of format 4 and seed 0, got {got}. Delete it"):
+    for changes, got in (({"seed": 3}, "5 and 3"), ({"format": 0}, "0 and 0")):
+        with pytest.raises(ValueError, match=f"of format 5 and seed 0, got {got}. Delete it"):
             trained(vit, images, small(), saved=states[0] | changes)
 
 

@@ -37,6 +37,7 @@ def test_ten_lines_give_a_table_a_heat_map_and_the_gains_by_similarity(project: 
     runs = {path.name for path in (results / "runs").iterdir()}
     assert "shapes_mine_insert-adapter_tiny_layer-1_3" in runs
     assert len(runs) == 2 * 2 * 2 + 1
+    assert len(list(results.glob("runs/*/seed-0/noise.csv"))) == len(runs)
     for name in ("tables/my-grid.md", "tables/my-grid.tex"):
         assert (results / name).stat().st_size > 0
     for suffix in ("pdf", "png", "csv"):

@@ -244,10 +244,10 @@ def test_fetch_gets_what_the_config_names_but_nothing_that_was_put_there(project
     assert planned(project, "fetch")["fetch_repository"] == named - 1
 
 
-def test_each_training_has_a_folder_of_event_files_where_tensorboard_is_asked_for(
+def test_each_training_has_event_files_and_the_noise_of_every_step_where_they_are_asked_for(
     project: Path,
 ) -> None:
-    (project / "mine.yaml").write_text("tensorboard: true\n")
+    (project / "mine.yaml").write_text("tensorboard: true\ngsnr: {every_step: {}}\n")
     run = "digits_vit-64_vanilla"
     target = f"results/demo/runs/{run}/seed-1/history.csv"
     option = f" --tensorboard results/demo/events/{run}/seed-1 --output "
@@ -256,3 +256,4 @@ def test_each_training_has_a_folder_of_event_files_where_tensorboard_is_asked_fo
         said = call(project, "snakemake", *options)
         assert said.returncode == 0, said.stdout
         assert said.stdout.count(option) == times
+        assert said.stdout.count(f"{run}/seed-1/noise.csv,") == times

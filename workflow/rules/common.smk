@@ -70,6 +70,7 @@ GPUS, NODES, THREADS = CONFIG.device_gpus, CONFIG.device_nodes, CONFIG.threads
 ONE_GPU = min(1, GPUS)  # of jobs that are one process
 TO_FETCH = [folder for folder in PLAN.repositories if not is_filled_by_hand(Path(folder))]
 SEEDS = list(CONFIG.seeds)
+NOISE = f"{PLAN.results}/runs/{{run}}/seed-{{seed}}/noise.csv"  # where every step is measured
 TABLES, FIGURES = PLAN.target_names("table"), PLAN.target_names("figure")
 
 

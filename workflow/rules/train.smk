@@ -55,6 +55,7 @@ rule train:
         layer=PLAN.run_layer,
         masks=PLAN.training_masks,
     output:
+        **(dict(noise=NOISE, noise_note=f"{NOISE}.json") if CONFIG.gsnr.every_step else {}),
         history="<results>/runs/{run}/seed-{seed}/history.csv",
         history_note="<results>/runs/{run}/seed-{seed}/history.csv.json",
         gsnr="<results>/runs/{run}/seed-{seed}/gsnr.csv",
