@@ -22,7 +22,7 @@ def scatter(
     up: Up,
     **look: object,
 ) -> None:
-    """Draw a cloud; the axes have the same unit in both directions.
+    """Draw a cloud, in PDF and SVG as an image; the axes have the same unit in both directions.
 
     Args:
         axes: Of a panel of its own.
@@ -36,7 +36,7 @@ def scatter(
     depth = (near - near.min()) / max(np.ptp(near), np.finfo(float).tiny)
     sizes = LEAST + (LARGEST - LEAST) * depth
     drawn = (right[order], height[order], sizes[order])
-    axes.scatter(*drawn, c=np.asarray(colours)[order], linewidths=0, **look)
+    axes.scatter(*drawn, c=np.asarray(colours)[order], linewidths=0, rasterized=True, **look)
     axes.set_aspect("equal")
     axes.margins(0.08)
 

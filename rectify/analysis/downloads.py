@@ -19,9 +19,11 @@ TYPES = {
     ".tex": "text/plain;charset=utf-8",
     ".pdf": "application/pdf",
     ".png": "image/png",
+    ".svg": "image/svg+xml",
 }
 TABLE_SUFFIXES = (".csv", ".md", ".tex")
-FIGURE_SUFFIXES = (".csv", ".pdf", ".png")
+SHOWN = ".svg"
+FIGURE_SUFFIXES = (".csv", ".pdf", ".png", SHOWN)
 
 
 class Download(NamedTuple):
@@ -53,16 +55,16 @@ def downloads(paths: Sequence[Path], folder: Path, taken: int = 0) -> dict[Path,
     """Return a link to each file.
 
     Args:
-        paths: Files, pictures (PNG) among them, which take their room whether linked or not.
+        paths: Files, pictures (`SHOWN`) among them, which take their room whether linked or not.
         folder: Of the page.
         taken: Characters of the page that others of its large parts take.
     """
     sizes = {path: path.stat().st_size for path in paths}
-    taken += sum(_coded(size) for path, size in sizes.items() if path.suffix == ".png")
+    taken += sum(_coded(size) for path, size in sizes.items() if path.suffix == SHOWN)
     links = {}
-    for path in sorted(sizes, key=lambda path: (path.suffix == ".png", sizes[path])):
+    for path in sorted(sizes, key=lambda path: (path.suffix == SHOWN, sizes[path])):
         taken += _coded(sizes[path])
-        links[path] = _link(path, folder, path.suffix != ".png" and taken <= LIMIT)
+        links[path] = _link(path, folder, path.suffix != SHOWN and taken <= LIMIT)
     return links
 
 

@@ -6,6 +6,7 @@ network, prints, and follows the reader's light or dark setting; so are the file
 as long as they fit.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from rectify.analysis.cells import NO_RUN
 from rectify.analysis.charts import Spec
 from rectify.analysis.downloads import (
     FIGURE_SUFFIXES,
+    SHOWN,
     TABLE_SUFFIXES,
     Download,
     data_uri,
@@ -32,7 +34,7 @@ from rectify.analysis.runs import Link, Runs, embedded
 from rectify.results.declared import CELLS, LAST
 from rectify.results.tables import read_note, read_table
 
-SCALE = 0.7  # page pixels per pixel of a picture: its letters come out as large as the text's
+SCALE = 140 / 72  # page pixels per point of a picture: its letters come out as large as the text's
 ABOUT = (
     "Numbers marked “paper” are those that a paper prints, measured by its authors on their own "
     "machines. The numbers above them were measured here. The two are next to each other only "
@@ -57,7 +59,7 @@ class Entry(NamedTuple):
     table: Path | None
     """A ``CELLS`` file, with the ``.md`` and ``.tex`` next to it."""
     picture: Path | None
-    """A PNG file, with the ``.pdf``, and the ``.csv`` and ``.csv.json`` of its values."""
+    """A PNG file, with ``.pdf`` and ``.svg``, and the ``.csv`` and ``.csv.json`` of its values."""
     findings: Sequence[Finding] = ()
     """What it says of the papers' claims."""
     kind: str = ""
@@ -261,9 +263,12 @@ def _place(place: list[Series], pages: Mapping[str, Link]) -> Place:
 
 
 def _picture(path: Path, text: str) -> Picture:
-    start = path.read_bytes()[:24]
-    width, height = (int(SCALE * int.from_bytes(start[i : i + 4], "big")) for i in (16, 20))
-    return Picture(data_uri(path), width, height, text)
+    shown = path.with_suffix(SHOWN)
+    (size,) = re.findall(
+        r'<svg [^>]*?width="([\d.]+)pt" height="([\d.]+)pt"', shown.read_text("utf-8")
+    )
+    width, height = (int(SCALE * float(points)) for points in size)
+    return Picture(data_uri(shown), width, height, text)
 
 
 def _provenance(table: Path) -> dict[str, str]:

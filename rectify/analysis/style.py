@@ -8,6 +8,17 @@ matplotlib, so that a figure has the same bytes on every machine.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK = "#1d232b"
+"""Of texts, axes, and marks without a colour of their own."""
+SOFT, LINE = "#4d4d4d", "#e3e3e3"
+AT_NIGHT = {INK: "#e4e8ed", SOFT: "#9aa6b3", LINE: "#36404c"}
+"""What takes the place of greys on a dark page: its colours of text, notes and lines."""
 
 COLUMN = 3.4
 PAGE = 7.0
@@ -32,7 +43,12 @@ PARAMETERS = {
     "axes.linewidth": 0.7,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": "#e3e3e3",
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": LINE,
     "grid.linewidth": 0.6,
     "xtick.labelsize": 7.5,
     "ytick.labelsize": 7.5,
@@ -47,7 +63,12 @@ PARAMETERS = {
     "axes.formatter.use_mathtext": True,
     "axes.unicode_minus": True,
     "pdf.fonttype": 42,
+    "svg.hashsalt": "rectify",  # names within a file, the same every time
 }
+
+
+UNDATED = {".pdf": {"CreationDate": None}, ".png": {"Software": None}, ".svg": {"Date": None}}
+"""Formats of figures, and what is left out of their files."""
 
 
 @contextmanager
@@ -59,6 +80,29 @@ def look() -> Iterator[None]:
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(PARAMETERS)
         yield
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write a figure in the format of its suffix, one of `UNDATED`: the same bytes every time."""
+    is_shown = path.suffix == ".svg"  # on a page, whose background is below it
+    with look():
+        figure.savefig(path, metadata=UNDATED[path.suffix], transparent=is_shown)
+    if is_shown:
+        path.write_text(with_night(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def with_night(svg: str) -> str:
+    """Return an SVG of matplotlib whose greys follow a reader's dark setting, also as an image.
+
+    Where that is unknown, in print or in other programs, its colours are those of the PDF.
+    """
+    rules = "".join(
+        f'[style*="{kind}: {day}"] {{ {kind}: {night} !important }}\n'
+        for day, night in AT_NIGHT.items()
+        for kind in ("fill", "stroke")
+    )
+    style = f"<style>@media screen and (prefers-color-scheme: dark) {{\n{rules}}}</style>"
+    return svg.replace("</svg>", f"{style}\n</svg>")
 
 
 def of_position(position: str, index: int) -> tuple[str, str]:

@@ -5,7 +5,7 @@ Reads
     --similarity  similarity tables (.csv, with their .csv.json)
     --data        folders of prepared data sets, for figures that show items of them
 Writes
-    --output      this path with .pdf, .png and .csv (and .csv.json) behind it
+    --output      this path with .pdf, .png, .svg and .csv (and .csv.json) behind it
 """
 
 import argparse
@@ -27,9 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the figure as pdf and png, and its values as csv."""
+    """Write the figure as pdf, png and svg, and its values as csv."""
     from rectify.analysis.collect import Results
-    from rectify.analysis.style import look
+    from rectify.analysis.style import UNDATED, save
     from rectify.results.files import atomic_path
     from rectify.results.provenance import provenance
     from rectify.results.tables import write_table
@@ -38,9 +38,9 @@ def run(args: argparse.Namespace) -> None:
     request, target, settings = requested(args.settings, args.target, "figure")
     results = Results(args.runs, args.seeds, args.similarity, sets=args.data, **request.labels)
     drawn = target.figure(results, settings)
-    for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", {"Software": None})):
-        with look(), atomic_path(Path(f"{args.output}{suffix}")) as temporary:
-            drawn.figure.savefig(temporary, metadata=metadata)
+    for suffix in UNDATED:
+        with atomic_path(Path(f"{args.output}{suffix}")) as temporary:
+            save(drawn.figure, temporary)
     source = provenance(
         None, f"rectify.targets.{request.kind}",
         kind=request.kind, target=args.target, seeds=args.seeds, estimator=request.estimator,

@@ -2,7 +2,7 @@
 
 Reads
     --tables      CELLS tables, <target>.csv, with their .csv.json, .md and .tex
-    --figures     pictures, <target>.png, with their .pdf, .csv and .csv.json
+    --figures     pictures, <target>.png, with their .pdf, .svg, .csv and .csv.json
     --benchmarks  folder of Snakemake's benchmark files
     --config      configuration files to show
     --runs        run folders: config.json, labels.json and seed-<s>/{history,gsnr,scores}.csv

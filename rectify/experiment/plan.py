@@ -35,7 +35,7 @@ from rectify.tasks import masks_modules, preparation_modules
 from rectify.typed import check_known
 
 TABLE_FILES = ("csv", "md", "tex")
-FIGURE_FILES = ("csv", "pdf", "png")
+FIGURE_FILES = ("csv", "pdf", "png", "svg")
 
 
 class Plan:

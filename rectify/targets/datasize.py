@@ -84,7 +84,7 @@ def figure(results: Results, settings: Settings) -> Drawn:
         for axes, one in zip(panels, (metric, metric.gain), strict=True):
             _panel(axes, shown[shown["kind"] == one.kind], lines)
             axes.set_ylabel(f"{metric.label if one is metric else 'gain'} ({one.unit})")
-        panels[1].axhline(0, color="#1a1a1a", linewidth=0.7)
+        panels[1].axhline(0, color=style.INK, linewidth=0.7)
         handles = panels[0].get_legend_handles_labels()
         drawn.legend(*handles, loc="outside lower center", ncols=min(len(lines), 4))
         largest = runs[runs["fraction"] == runs["fraction"].max()]

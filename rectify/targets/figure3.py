@@ -40,8 +40,8 @@ VALUES = Table(
     ),
 )
 AT_EPOCH = {"color": VARIANTS["insert"].colour, "alpha": 0.75}
-AT_LOSS = {"facecolor": "white", "edgecolor": VARIANTS["insert"].colour, "hatch": "/////"}
-DOT = {"marker": "o", "markersize": 2.6, "linestyle": "", "color": "#1a1a1a"}
+AT_LOSS = {"facecolor": "none", "edgecolor": VARIANTS["insert"].colour, "hatch": "/////"}
+DOT = {"marker": "o", "markersize": 2.6, "linestyle": "", "color": style.INK}
 INSERTION = {"linestyle": "--", "linewidth": 1.2, "color": "#d55e00"}
 
 
@@ -109,7 +109,7 @@ def _panel(axes: "Axes", rows: DataFrame, position: str) -> None:
         axes.bar(means.index + shift, means[name], width=0.38, **look)
         if rows["seed"].nunique() > 1:
             axes.plot(rows["block"] + shift, rows[name], **DOT)
-    axes.axhline(0, color="#1a1a1a", linewidth=0.8)
+    axes.axhline(0, color=style.INK, linewidth=0.8)
     insert_at = int(rows["insert_at"].iloc[0])
     axes.axvline(insert_at - 0.5, **INSERTION)
     axes.set(xlabel="ViT block", xlim=(-0.9, means.index.max() + 0.9))

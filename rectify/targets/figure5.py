@@ -159,7 +159,7 @@ def _write_layers(drawn: "Figure", axes: "Axes", values: DataFrame) -> None:
             textcoords="offset points",
             ha={-1: "right", 0: "center", 1: "left"}[int(np.sign(place[0]))],
             fontsize=6.5,
-            color="#333333",
+            color=style.INK,
         ).set_in_layout(False)
 
 

@@ -45,13 +45,13 @@ MARGIN = 6.0  # metres around what must be seen
 LEAST = 25.0  # metres from the middle of a panel to its edge
 FAINT = 0.05  # what is more opaque than this must be seen
 LOOKS = {
-    "lane": {"color": "#d9d9d9", "linewidth": 0.9},
-    "observed": {"color": "black", "linewidth": 1.4, "marker": "o", "markersize": 3.5},
+    "lane": {"color": style.LINE, "linewidth": 0.9},
+    "observed": {"color": style.INK, "linewidth": 1.4, "marker": "o", "markersize": 3.5},
     "truth": {"color": "#009e73", "linewidth": 3.0, "solid_capstyle": "round", "alpha": 0.6},
     "forecast": {"linewidth": 1.1, "marker": "o", "markersize": 2.0},
 }
 OTHERS = {"color": "#cc79a7", "linewidth": 0.8, "markersize": 2.5}
-NEUTRAL = "#4d4d4d"  # in the legend, for the colours of the rows
+NEUTRAL = style.SOFT  # in the legend, for the colours of the rows
 draws_items = True
 needs = each_variant
 

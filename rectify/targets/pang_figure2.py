@@ -65,7 +65,7 @@ def figure(results: Results, _settings: Settings) -> Drawn:
     ).sort_values(["language", "layer", "seed"], ignore_index=True)
     with style.look():
         drawn, (axes,) = drawing.panels(style.COLUMN, 2.8)
-        axes.axhline(vanilla.mean(), color="#4d4d4d", linestyle="--", label="vanilla")
+        axes.axhline(vanilla.mean(), color=style.SOFT, linestyle="--", label="vanilla")
         names = titles(treated, "language", results.order)
         for (colour, marker), (name, label) in zip(
             cycle(style.SERIES), names.items(), strict=False

@@ -36,14 +36,14 @@ VALUES = Table(
 )
 PANELS = ("magnitude", "frequency", ATTENTION)
 FLOORS = {
-    "share": ("all tokens", {"linestyle": ":", "color": "#1a1a1a"}),
+    "share": ("all tokens", {"linestyle": ":", "color": style.INK}),
     "iou_permuted": ("tokens permuted", {"linestyle": "--", "color": "#7a7a7a"}),
     "iou_pixels": ("pixels, or points", {"linestyle": "-", "color": "#9a6a1a"}),
 }
 """By column: the floor's name and line."""
 LETTERS = 30
 """Of the models' names in one line next to a row of panels: more do not fit its height."""
-DOT = {"marker": "o", "markersize": 2.2, "linestyle": "", "color": "#1a1a1a"}
+DOT = {"marker": "o", "markersize": 2.2, "linestyle": "", "color": style.INK}
 
 files = ("filtering.csv",)
 check = check_masks

@@ -86,7 +86,7 @@ def figure(results: Results, settings: Settings) -> Drawn:
     names = [*tried["choice"].unique()]
     with style.look():
         drawn, (axes,) = drawing.panels(style.PAGE, 0.9 + 0.25 * len(names))
-        axes.axvline(0, color="#1a1a1a", linewidth=0.7)
+        axes.axvline(0, color=style.INK, linewidth=0.7)
         best = values.loc[values["choice"] == names[-1], "gain"].mean()
         axes.axvline(best, color=BEST, linewidth=0.8, linestyle=":")
         regrets = cells[cells["kind"] == REGRET].set_index("row")

@@ -32,15 +32,15 @@ def test_a_file_inside_is_the_file(tmp_path: Path, size: int) -> None:
 
 def test_small_files_are_inside_until_the_page_is_full(tmp_path: Path) -> None:
     sizes = {"a/big.csv": 1_900_000, "b/large.pdf": 1_500_000, "a/small.md": 2000}
-    sizes |= {"b/shown.png": 600_000, "b/middle.csv": 1_200_000}
+    sizes |= {"b/shown.svg": 600_000, "b/middle.csv": 1_200_000}
     paths = written(tmp_path, sizes)
     links = downloads(paths, tmp_path / "results" / "report")
     inside = {path.name for path, link in links.items() if link.is_inside}
     room = LIMIT - len(base64.b64encode(bytes(600_000)))  # the picture is on the page already
     expected, files = set(), sorted((size, Path(n).name) for n, size in sizes.items())
     for size, name in files:
-        room -= len(base64.b64encode(bytes(size))) if name != "shown.png" else 0
-        expected |= {name} if room >= 0 and name != "shown.png" else set()
+        room -= len(base64.b64encode(bytes(size))) if name != "shown.svg" else 0
+        expected |= {name} if room >= 0 and name != "shown.svg" else set()
     assert inside == expected == {"small.md", "middle.csv", "large.pdf"}
     assert sum(len(link.address) for link in links.values()) <= LIMIT
     big = links[paths[0]]

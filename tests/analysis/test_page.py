@@ -25,6 +25,7 @@ SOURCE = {
     "versions": {"numpy": "2.0"},
     "facts": {"seeds": [0, 1]},
 }
+FIGURE_ENDS = ("csv", "pdf", "png", "svg")
 HEAD = (0, 0, "zeta", "Set", "acc@1", "value", "%", 1.0)
 NONE = (math.nan, math.nan)  # no interval
 ROWS = [
@@ -69,7 +70,7 @@ def inputs(tmp_path: Path) -> dict[str, object]:
     write_table(CELLS, ROWS, tmp_path / "table5.csv", SOURCE)
     write_table(CELLS, ROWS, tmp_path / "figure2.csv", SOURCE)
     for name in ("figure2", "table5"):
-        for suffix in ("png", "pdf"):
+        for suffix in ("png", "pdf", "svg"):
             Figure(figsize=(1, 1)).savefig(tmp_path / f"{name}.{suffix}")
     for suffix in ("md", "tex"):
         (tmp_path / f"table5.{suffix}").write_text(f"α & {suffix}", encoding="utf-8")
@@ -174,11 +175,11 @@ def test_everything_from_outside_is_escaped(inputs: dict[str, object]) -> None:
 def test_pictures_are_inside_the_page_and_nothing_is_fetched(inputs: dict[str, object]) -> None:
     text = page(**inputs)
     images = [attributes for tag, attributes in Parts(text).tags if tag == "img"]
-    coded = [image["src"].removeprefix("data:image/png;base64,") for image in images]
-    pictures = [entry.picture.read_bytes() for entry in inputs["entries"]]
+    coded = [image["src"].removeprefix("data:image/svg+xml;base64,") for image in images]
+    pictures = [entry.picture.with_suffix(".svg").read_bytes() for entry in inputs["entries"]]
     assert [base64.b64decode(code) for code in coded] == pictures
     assert [image["alt"] for image in images] == ["The caption.", "Lines."]
-    assert [image["width"] for image in images] == ["70", "70"]  # of 100 pixels
+    assert [image["width"] for image in images] == ["140", "140"]  # of an inch
     assert "http" not in re.sub(r'"data:[^"]*"', "", text)
     assert "url(" not in text
 
@@ -188,11 +189,12 @@ def test_files_are_inside_the_page_under_their_names(
 ) -> None:
     parts = Parts(page(**inputs, folder=tmp_path / "report"))
     links = [a for tag, a in parts.tags if tag == "a" and "download" in a]
-    names = ["table5.csv", "table5.md", "table5.tex", "table5.csv", "table5.pdf", "table5.png"]
-    assert [a["download"] for a in links] == [*names, "figure2.csv", "figure2.pdf", "figure2.png"]
+    ends = {"table5": ("csv", "md", "tex", *FIGURE_ENDS), "figure2": FIGURE_ENDS}
+    names = [f"{name}.{end}" for name, of_one in ends.items() for end in of_one]
+    assert [a["download"] for a in links] == names
     for link in links:
         name, address = link["download"], link["href"]
-        if name.endswith(".png"):  # shown above; the page's script puts it into the link
+        if name.endswith(".svg"):  # shown above; the page's script puts it into the link
             assert (address, link["data-picture"] in ("mine", "figure2")) == (f"../{name}", True)
         else:
             coded = address.partition(";base64,")[2]
@@ -236,7 +238,7 @@ def test_a_page_without_benchmarks_is_still_a_page(
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("figure2.png", "Make the table or figure first"), ("figure2.pdf", "must exist, got no file"),
+    [("figure2.png", "Make the table or figure first"), ("figure2.svg", "must exist, got no file"),
      ("demo.yaml", "Name the configuration"),
      ("table5.csv", "must exist, got no file"), ("figure2.csv.json", "must exist, got no file")],
 )  # fmt: skip

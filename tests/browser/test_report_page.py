@@ -78,6 +78,15 @@ const looked = async place => {
   return {section: place.closest("section").id, text, shown, lines, unnamed: unnamed.length,
     width: place.scrollWidth - place.clientWidth, asked};
 };
+// whether any pixel of a picture has a colour, as the reader sees it
+const inked = image => {
+  const [width, height] = [image.naturalWidth, image.naturalHeight];
+  if (!width) return [];
+  const brush = Object.assign(document.createElement("canvas"), {width, height}).getContext("2d");
+  brush.drawImage(image, 0, 0);
+  const all = new Uint32Array(brush.getImageData(0, 0, width, height).data.buffer);
+  return [0xff2b231d, 0xffede8e4].map(ink => all.includes(ink)); // by day, at night: ABGR
+};
 // axe-core's rules of WCAG 2.2 and of good practice; the contrast that it leaves open is measured
 const judged = async () => {
   const {violations} = await axe.run(document, {rules: {"target-size": {enabled: true}}});
@@ -87,7 +96,7 @@ const judged = async () => {
 addEventListener("load", async () => {
   for (let tries = 0; tries < 100 && document.querySelector(".chart:not(.drawn)"); tries++)
     await later(20);
-  const images = [...document.images].map(image => [image.naturalWidth, image.alt]);
+  const images = [...document.images].map(image => [image.naturalWidth, image.alt, inked(image)]);
   const fetched = performance.getEntriesByType("resource").map(entry => entry.name)
     .filter(name => !name.startsWith("data:"));
   const lost = [...document.querySelectorAll("nav a")].map(link => link.hash.slice(1))
@@ -227,8 +236,9 @@ def test_the_page_opens_without_an_error_and_with_all_pictures(
     views: dict[str, tuple[dict, str]], name: str
 ) -> None:
     seen, log = views[name]
-    assert [size > 0 for size, _ in seen["images"]] == [True] * 5
-    assert all(alt for _, alt in seen["images"])
+    assert [size > 0 for size, *_ in seen["images"]] == [True] * 5
+    assert all(alt for _, alt, _ in seen["images"])
+    assert [inks for *_, inks in seen["images"]] == [[name not in AT_NIGHT, name in AT_NIGHT]] * 5
     assert (seen["seen"], seen["fetched"], seen["lost"]) == ([], [], [])
     assert not seen["wide"]  # a wide table scrolls in its own box
     assert "CONSOLE" not in log
@@ -242,7 +252,7 @@ def test_every_file_is_saved_from_the_page_and_latex_is_copied(
     pictures = [
         f"{name}.{end}"
         for name in ("table3", "figure4", "figure5", "grid", "figure2")
-        for end in ("csv", "pdf", "png")
+        for end in ("csv", "pdf", "png", "svg")
     ]
     assert sorted(name for name, *_ in seen["links"]) == sorted([*names, *pictures])
     assert all(is_inside and is_shown for _, is_inside, is_shown in seen["links"])
@@ -342,13 +352,13 @@ def test_a_wide_table_scrolls_below_its_first_column_and_is_not_cut_on_paper(
 
 
 def test_the_watch_finds_what_is_broken(browser: str, page: str, tmp_path: Path) -> None:
-    broken = page.replace("base64,iVBOR", "base64,AAAAA", 1)
+    broken = page.replace("image/svg+xml;base64,", "image/svg+xml;base64,AAAA", 1)
     broken = broken.replace("<body>", "<body><script>nothing.here()</script>", 1)
     broken = broken.replace("--soft: #5b6673", "--soft: #8b96a3")
     broken = broken.replace("position: sticky; left: 0;", "")
     broken = broken.replace('<html lang="en">', "<html>").replace("line-height: 24px", "")
     seen, log = look(browser, broken, tmp_path, 500)
-    assert [size > 0 for size, _ in seen["images"]].count(False) == 1
+    assert [size > 0 for size, *_ in seen["images"]].count(False) == 1
     assert len(seen["seen"]) == 2
     assert "CONSOLE" in log
     assert "Where this comes from" in seen["access"]["pale"]

@@ -112,7 +112,7 @@ def test_a_figure_is_written_twice_with_the_same_bytes(
         assert made("figure", name, tmp_path / attempt, *chosen) == 0
         files = sorted((tmp_path / attempt).iterdir())
         assert [f.name for f in files] == [
-            f"{name}{end}" for end in (".csv", ".csv.json", ".pdf", ".png")
+            f"{name}{end}" for end in (".csv", ".csv.json", ".pdf", ".png", ".svg")
         ]
         contents.append([f.read_bytes() for f in files])
     assert contents[0] == contents[1]
@@ -199,7 +199,7 @@ def test_the_report_is_one_file_in_the_order_of_the_targets(results: Path, tmp_p
     assert {path.name for path in output.parent.iterdir()} == {"index.html", "index-runs"}
     assert not any((output.parent / "index-runs").iterdir())  # no run was given
     text = output.read_text()
-    assert text.count("data:image/png;base64,") == 2
+    assert text.count('src="data:image/svg+xml;base64,') == 2
     headings = ["Runs of an experiment (mine)", "Table 3: position and layer"]
     assert 0 < text.index(headings[0]) < text.index(headings[1])
     assert '<a href="#mine">Mine</a>' in text

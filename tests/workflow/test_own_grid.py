@@ -40,7 +40,7 @@ def test_ten_lines_give_a_table_a_heat_map_and_the_gains_by_similarity(project: 
     assert len(list(results.glob("runs/*/seed-0/noise.csv"))) == len(runs)
     for name in ("tables/my-grid.md", "tables/my-grid.tex"):
         assert (results / name).stat().st_size > 0
-    for suffix in ("pdf", "png", "csv"):
+    for suffix in ("pdf", "png", "svg", "csv"):
         assert (results / "figures" / f"my-grid.{suffix}").stat().st_size > 0
         assert (results / "figures" / f"my-grid-similarity.{suffix}").stat().st_size > 0
 

@@ -49,7 +49,7 @@ def test_every_table_and_figure_is_there_in_every_format(finished: Path) -> None
         for suffix in ("csv", "csv.json", "md", "tex"):
             assert (finished / RESULTS / "tables" / f"{table}.{suffix}").stat().st_size > 0
     for figure in FIGURES:
-        for suffix in ("csv", "csv.json", "pdf", "png"):
+        for suffix in ("csv", "csv.json", "pdf", "png", "svg"):
             assert (finished / RESULTS / "figures" / f"{figure}.{suffix}").stat().st_size > 0
     assert (finished / RESULTS / "report" / "index.html").stat().st_size > 100_000
 

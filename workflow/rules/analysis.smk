@@ -42,6 +42,7 @@ rule figure:
         values="<results>/figures/{target}.csv",
         note="<results>/figures/{target}.csv.json",
         vector="<results>/figures/{target}.pdf",
+        shown="<results>/figures/{target}.svg",
         image=report(
             "<results>/figures/{target}.png", caption="../report/target.rst", category="Figures"
         ),
