@@ -29,6 +29,7 @@ COMMANDS = {
     "train": "train one run with one seed, measuring GSNR",
     "evaluate": "accuracy of a trained run on the test sets",
     "export": "a trained run as a folder that plain timm loads, with a model card",
+    "export-results": "a folder of results as a data set of Parquet files, with a card",
     "filtering": "activations of a trained run's tokens against masks of objects",
     "submit": "forecasts of a benchmark's public test set, as its server takes them",
     "language-features": "features of the captions in every layer of a language model",

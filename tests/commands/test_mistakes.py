@@ -58,6 +58,9 @@ LINES: dict[str, dict[str, object]] = {
         "--run": FILES, "--seed": NUMBERS, "--seeds": NUMBERS, "--data": FILES,
         "--licence": ("",), "--output": FILES,
     },
+    "export-results": {
+        "--results": FILES, "--title": WORDS, "--licence": ("",), "--output": FILES,
+    },
     "filtering": {
         "--config": FILES, "--filtering": JSONS, "--model": FILES, "--data": FILES,
         "--masks": FILES, "--seed": NUMBERS, "--threads": NUMBERS, "--output": FILES,
