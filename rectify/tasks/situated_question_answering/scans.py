@@ -47,7 +47,7 @@ def label_numbers(path: Path) -> dict[str, int]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, delimiter="\t"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise _wrong(path, "it must be a table", type(error).__name__) from None
     if not rows or not {LABEL, NUMBER} <= rows[0].keys():
         got = f"{len(rows)} rows with {', '.join(map(str, rows[0]))}" if rows else "no rows"
