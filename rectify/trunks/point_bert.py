@@ -19,6 +19,7 @@ from jaxtyping import Float, Int64
 from pydantic import Field, PositiveInt
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from rectify.data.points import farthest_points, nearest_points, taken
 from rectify.tensors import Tensors, check_same_tensors, load_pickle
@@ -181,8 +182,9 @@ class Tokenizer(nn.Module):
         points = groups.shape[:-1]
         local = self.inner_norm(self.inner[0](groups.flatten(0, 2))).relu()
         local = self.inner[1](local).unflatten(0, points)  # (batch, groups, points, channels)
-        whole = local.amax(2, keepdim=True).expand_as(local)
-        both = self.outer[0](torch.cat([whole, local], 3).flatten(0, 2))
+        of_whole, of_local = self.outer[0].weight.chunk(2, 1)  # of both, side by side
+        whole = linear(local.amax(2), of_whole)[:, :, None]  # once for a group, not for each point
+        both = (linear(local, of_local, self.outer[0].bias) + whole).flatten(0, 2)
         return self.outer[1](self.outer_norm(both).relu()).unflatten(0, points).amax(2)
 
 
