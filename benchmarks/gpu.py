@@ -240,7 +240,8 @@ def training_step(bench: Bench, case: Case) -> tuple[Callable[[], None], int]:
     model = build(design, case.variant).trained
     fill(model, "bfloat16", bench.device)
     model.train()
-    images = bench.random(*design.batch_shape(bench.size.batch), dtype=torch.float32)
+    image = design.batch(1, "meta")["inputs"].shape[1:]
+    images = bench.random(bench.size.batch, *image, dtype=torch.float32)
     labels = torch.arange(len(images), device=bench.device) % design.classes
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-6, fused=True)

@@ -1,7 +1,7 @@
 """What a trunk costs alone, with a frozen layer, and with a second path: parameters and FLOPs.
 
 Counting needs no weights: models are on torch's ``meta`` device, shapes without numbers. FLOPs
-are those of one image, clip or cloud, counted by three conventions, a multiply-add being 2:
+are those of one image, clip, cloud or scene, counted by three conventions, a multiply-add being 2:
 
     paper                      linears and convolutions, 5 per element of a LayerNorm, 2 of a
                                BatchNorm, and the attention products of the language model's
@@ -12,7 +12,8 @@ are those of one image, clip or cloud, counted by three conventions, a multiply-
 The first gives the 8.5 and 90.11 GFLOPs that the paper prints. It is twice what fvcore calls
 flops: multiply-adds, where fused attention is unknown and counts 0, LayerNorm counts 5 per
 element, BatchNorm at test 2, and RMSNorm, activations and softmax count 0. Choosing the points of
-a cloud and their neighbours has no products, and counts 0 everywhere.
+a cloud and their neighbours has no products, and counts 0 everywhere. Scenes of traffic are all of
+the size that is given; real ones are padded to the largest of their batch.
 """
 
 import functools
@@ -24,20 +25,25 @@ from typing import NamedTuple
 
 import torch
 import yaml
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PretrainedConfig
 
 from rectify.controls import VARIANTS
+from rectify.data.forecasts import FUTURE, OBSERVED
 from rectify.language.block import Block, empty_block
 from rectify.language.families import parse_config
 from rectify.language.weights import read_config
 from rectify.rectified import auxiliary, insert
 from rectify.runtime import generator
-from rectify.tasks.contract import NO_TIMM
+from rectify.tasks.contract import NO_TIMM, Batch
+from rectify.tasks.motion_forecasting import measures
+from rectify.tasks.motion_forecasting.example import example
+from rectify.tasks.motion_forecasting.task import FAMILIES
 from rectify.trunks.point_bert import PointBert
+from rectify.trunks.trunk import Outputs
 from rectify.trunks.videomae import create_videomae
 from rectify.trunks.vit import create_vit
 from rectify.typed import check_known
@@ -48,6 +54,8 @@ Row = Mapping[str, str | int | float | None]
 LINEAR = {"mm", "addmm", "convolution"}  # torch's names of the products outside attention
 NORMS = {nn.LayerNorm: 5 * 2, nn.BatchNorm1d: 2 * 2}
 """FLOPs per element: fvcore's "multiply-adds", doubled like the others."""
+IMAGE_SIZES = ("image_size", "channels", "frames", "classes")
+SCENE_SIZES = ("agents", "lanes", "observed", "future")
 
 
 @dataclass(frozen=True)
@@ -55,19 +63,25 @@ class Design:
     """A trunk and the layer of a language model in it.
 
     Attributes:
-        vision: A timm model name, e.g. ``vit_small_patch16_224``; ``none`` for clouds.
+        vision: A timm model name, e.g. ``vit_small_patch16_224``; ``none`` for clouds and scenes.
         language: A name in ``sizes.yaml``, or a checkpoint: a folder or a .gguf file.
         position: Of the inserted layer: ``early``, ``middle``, ``end`` or a number of blocks.
         image_size: Height and width in pixels.
         channels: Channels of an image, or of a frame.
         frames: More than 1 makes the ViT VideoMAE's, and an image a clip.
         points: More than 0 makes the trunk Point-BERT, and an image a cloud of so many points.
+        family: ``vectornet`` or ``mmtransformer`` makes it that, and an image a scene of traffic.
+        agents: Of a scene.
+        lanes: Of a scene.
+        observed: Steps of a scene that the model sees.
+        future: Steps that it forecasts.
         classes: Outputs of the head.
         final_norm: Norm after the layer: ``unit`` or ``none``.
-        overrides: Further arguments of timm, e.g. ``embed_dim``, or sizes of Point-BERT.
+        overrides: Further arguments of timm, e.g. ``embed_dim``, or sizes of another trunk.
 
     Raises:
-        ValueError: If a size is below 1, or a cloud has a model of timm.
+        ValueError: If a size is below 1, a family is unknown, or a model of timm is given with
+            points or a family, or none without.
     """
 
     vision: str
@@ -77,25 +91,38 @@ class Design:
     channels: int = 3
     frames: int = 1
     points: int = 0
+    family: str | None = None
+    agents: int = 0
+    lanes: int = 0
+    observed: int = OBSERVED
+    future: int = FUTURE
     classes: int = 1000
     final_norm: str = "unit"
     overrides: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "channels", "frames", "classes"):
+        if self.family is not None:
+            check_known("cost: family", self.family, FAMILIES, "a known form of the trunk")
+        for name in IMAGE_SIZES if self.family is None else SCENE_SIZES:
             check_size(name, getattr(self, name))
-        if (self.vision == NO_TIMM) != (self.points > 0):
+        others = (self.points > 0) + (self.family is not None)
+        if others != (self.vision == NO_TIMM):
             raise ValueError(
-                f"cost: vision must be {NO_TIMM} for clouds of points, and for nothing else, got "
-                f"{self.vision} for {self.points} points. Correct --vision or --points."
+                f"cost: vision must be {NO_TIMM} for clouds of points, or with a family, and for "
+                f"nothing else, got {self.vision} for {self.points} points and family "
+                f"{self.family or 'none'}. Correct --vision, --points or --family."
             )
 
-    def batch_shape(self, batch_size: int) -> tuple[int, ...]:
-        """Return the shape of a batch of images, of clips, or of clouds."""
-        if self.points:
-            return (batch_size, self.points, 3)
+    def batch(self, batch_size: int, device: torch.device | str) -> Batch:
+        """Return random images, clips, clouds or scenes, and what their loss needs."""
+        if self.family is not None:
+            sizes = {name: getattr(self, name) for name in SCENE_SIZES}
+            return example(batch_size, **sizes, device=device)
         image = (self.channels, self.image_size, self.image_size)
-        return (batch_size, *image) if self.frames == 1 else (batch_size, self.frames, *image)
+        item = image if self.frames == 1 else (self.frames, *image)
+        item = (self.points, 3) if self.points else item
+        labels = torch.arange(batch_size, device=device) % self.classes
+        return {"inputs": torch.rand(batch_size, *item, device=device), "labels": labels}
 
 
 def design_from(options: Mapping[str, object], checkpoint: Path | None = None) -> Design:
@@ -126,9 +153,10 @@ def design_from(options: Mapping[str, object], checkpoint: Path | None = None) -
 def _check_types(options: Mapping[str, object]) -> None:
     """Check what a JSON object may hold in the place of options of the command line."""
     kinds: dict[str, tuple[type, ...]] = {
-        **dict.fromkeys(("vision", "timm", "language", "final_norm", "precision"), (str,)),
-        **dict.fromkeys(("image_size", "channels", "frames", "points", "classes"), (int,)),
-        "batch_size": (int,),
+        **dict.fromkeys(
+            ("vision", "timm", "language", "final_norm", "precision", "family"), (str,)
+        ),
+        **dict.fromkeys((*IMAGE_SIZES, *SCENE_SIZES, "points", "batch_size"), (int,)),
         "position": (str, int),
         "overrides": (Mapping,),
     }
@@ -168,7 +196,7 @@ class Counts(NamedTuple):
 
 
 def counts(design: Design, variant: str) -> Counts:
-    """Return the parameters of a variant, and its FLOPs for one image, clip or cloud.
+    """Return the parameters of a variant, and its FLOPs for one image, clip, cloud or scene.
 
     Args:
         design: The trunk and the layer in it.
@@ -177,13 +205,13 @@ def counts(design: Design, variant: str) -> Counts:
     Raises:
         ValueError: If a name, position or size is not as it must be.
     """
-    model, shape = build(design, variant), design.batch_shape(1)
+    model, item = build(design, variant), design.batch(1, "meta")
     return Counts(
         parameters(model.trained),
         sum(p.numel() for p in model.trained.parameters() if p.requires_grad),
         parameters(model.tested),
-        *flops(model.tested, shape),
-        training_flops(model.trained, shape),
+        *flops(model.tested, item),
+        training_flops(model.trained, item),
     )
 
 
@@ -208,6 +236,8 @@ def build(design: Design, variant: str) -> Model:
 
 
 def _trunk(design: Design) -> nn.Module:
+    if design.family is not None:
+        return FAMILIES[design.family].of(design.overrides, design.observed, design.future)
     if design.points:
         return PointBert.of(design.overrides, classes=design.classes, points=design.points)
     create = create_vit if design.frames == 1 else create_videomae
@@ -246,12 +276,12 @@ def parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def flops(model: nn.Module, shape: tuple[int, ...]) -> Flops:
+def flops(model: nn.Module, item: Batch) -> Flops:
     """Return the FLOPs of a forward pass at test time.
 
     Args:
         model: On torch's ``meta`` device.
-        shape: Of its input.
+        item: A batch of one, there too.
     """
     norms: list[int] = []
 
@@ -265,7 +295,7 @@ def flops(model: nn.Module, shape: tuple[int, ...]) -> Flops:
         if isinstance(module, kind)
     ]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.eval()(torch.empty(shape, device="meta"))
+        model.eval()(item["inputs"])
     for hook in hooks:
         hook.remove()
     every = _products(counter, "Global")
@@ -280,29 +310,26 @@ def flops(model: nn.Module, shape: tuple[int, ...]) -> Flops:
     return Flops(linear + attention + sum(norms), linear, sum(every.values()))
 
 
-def training_flops(model: nn.Module, shape: tuple[int, ...]) -> int:
-    """Return all matrix products of a forward and a backward pass.
-
-    Args:
-        model: On torch's ``meta`` device.
-        shape: Of its input.
-    """
-    images = torch.empty(shape, device="meta")
-    labels = torch.zeros(len(images), dtype=torch.long, device="meta")
+def training_flops(model: nn.Module, item: Batch) -> int:
+    """Return all matrix products of a forward and a backward pass; arguments as of ``flops``."""
     with FlopCounterMode(display=False) as counter:
-        training_loss(model.train(), images, labels).backward()
+        training_loss(model.train(), item).backward()
     model.zero_grad(set_to_none=True)
     return counter.get_total_flops()
 
 
-def training_loss(
-    model: nn.Module, images: Float[Tensor, " batch *pixels"], labels: Int[Tensor, " batch"]
-) -> Float[Tensor, ""]:
+def training_loss(model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
     """Return the loss of a batch; of two paths half of each (Eq. 10)."""
-    outputs = model(images)
+    outputs = model(batch["inputs"])
+    if isinstance(outputs, tuple):
+        return sum(0.5 * _loss(path, batch) for path in outputs)
+    return _loss(outputs, batch)
+
+
+def _loss(outputs: Outputs, batch: Batch) -> Float[Tensor, ""]:
     if isinstance(outputs, Tensor):
-        return cross_entropy(outputs, labels)
-    return sum(0.5 * cross_entropy(logits, labels) for logits in outputs)
+        return cross_entropy(outputs, batch["labels"])
+    return measures.losses(outputs, batch["future"], batch["future_seen"], focal=False).mean()
 
 
 def check_size(name: str, size: int) -> None:

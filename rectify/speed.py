@@ -1,4 +1,4 @@
-"""How fast a variant of a ViT is and how much memory it takes, for a batch.
+"""How fast a variant of a trunk is and how much memory it takes, for a batch.
 
 A training step is forward, loss, backward and an AdamW step; at test time the auxiliary variant
 is the plain ViT. Weights and images are random, and matrices of the frozen layer have 2 bytes
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from rectify.controls import VARIANTS
 from rectify.cost import Design, Row, build, check_size, counts, parameters, training_loss
 from rectify.runtime import autocast
+from rectify.tasks.contract import Batch
 
 PASSES = 5  # timed, after one that is not
 
@@ -51,10 +52,10 @@ def measure(
     model = build(design, variant)
     _check_memory(4 * parameters(model.trained), device)
     fill(model.trained, precision, device)
-    images = torch.rand(design.batch_shape(batch_size), device=device)
+    batch = design.batch(batch_size, device)
     with autocast(device, precision):
-        seconds, peak = _measured(_training_step(model.trained, images, design.classes), device)
-        test_seconds, test_peak = _measured(_test_step(model.tested, images), device)
+        seconds, peak = _measured(_training_step(model.trained, batch), device)
+        test_seconds, test_peak = _measured(_test_step(model.tested, batch), device)
     return Speed(batch_size / seconds, peak, batch_size / test_seconds, test_peak)
 
 
@@ -101,13 +102,12 @@ def fill(model: nn.Module, precision: str, device: torch.device) -> None:
         tensor.abs_()  # a variance is not negative
 
 
-def _training_step(model: nn.Module, images: Tensor, classes: int) -> Callable[[], None]:
+def _training_step(model: nn.Module, batch: Batch) -> Callable[[], None]:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-6, fused=True)
-    labels = torch.arange(len(images), device=images.device) % classes
 
     def step() -> None:
-        loss = training_loss(model.train(), images, labels)
+        loss = training_loss(model.train(), batch)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -116,10 +116,12 @@ def _training_step(model: nn.Module, images: Tensor, classes: int) -> Callable[[
     return step
 
 
-def _test_step(model: nn.Module, images: Tensor) -> Callable[[], None]:
+def _test_step(model: nn.Module, batch: Batch) -> Callable[[], None]:
     def step() -> None:
         with torch.inference_mode():
-            model.eval()(images).sum().item()
+            outputs = model.eval()(batch["inputs"])
+            first = outputs if isinstance(outputs, Tensor) else next(iter(outputs.values()))
+            first.sum().item()  # waits for an accelerator
 
     return step
 

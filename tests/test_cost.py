@@ -108,7 +108,7 @@ def test_training_flops_are_written_out_by_hand(folder):
     forward = 2 * (trained + bridge + frozen + attention)
     backward = 2 * (2 * (trained + bridge) - first + frozen + 2 * attention)
     model = build(design, "insert").trained
-    assert training_flops(model, design.batch_shape(1)) == forward + backward
+    assert training_flops(model, design.batch(1, "meta")) == forward + backward
     assert counts(design, "insert").training_flops == forward + backward
 
 
@@ -162,6 +162,68 @@ def test_point_bert_is_counted_exactly_and_by_hand(points):
         2 * (linear + bridge),
         2 * (linear + attention + bridge + products * width),
     )
+
+
+AGENTS, LANES, MOVES, PIECES, MODES = 5, 11, 19, 9, 6
+LAYER = 4 * 4096**2 + 3 * 4096 * 11008
+
+
+def scenes(family: str, **overrides: str) -> list[Counts]:
+    sizes = {"agents": AGENTS, "lanes": LANES, "language": "llama-7b", "overrides": overrides}
+    variants = ("vanilla", "insert", "auxiliary")
+    return list(counted(variants, vision="none", family=family, **sizes).values())
+
+
+def test_vectornet_is_counted_exactly_and_by_hand():
+    vanilla, inserted, second = scenes("vectornet")
+    dim, tokens, vectors = 256, AGENTS + LANES, MOVES * AGENTS + PIECES * LANES
+    assert vanilla.parameters == second.test_parameters == 1_780_933
+    assert inserted.parameters - vanilla.parameters == 2 * dim * 4096 + 202_383_360
+    graphs = MOVES * AGENTS * 6 * 32 + PIECES * LANES * 7 * 32
+    graphs += vectors * (32**2 + 2 * 64**2 + 2 * 128**2)
+    ways = 7 * (2 * dim**2 + dim * 60)
+    scores = MODES * (2 * dim + dim**2 + 2 * dim**2 + 2 * dim**2 + dim)
+    linear = graphs + tokens * 5 * dim**2 + AGENTS * (ways + scores)
+    norms = vectors * 2 * (32 + 64 + 128) + tokens * 3 * dim + AGENTS * dim * (7 * 2 + MODES * 4)
+    products = 2 * tokens**2
+    assert vanilla[3:6] == (2 * linear + 10 * norms, 2 * linear, 2 * (linear + products * dim))
+    bridge = tokens * (2 * dim * 4096 + LAYER)
+    assert inserted.flops - vanilla.flops == 2 * (bridge + products * 4096)
+    decoder = 3 * 2 * AGENTS * (ways + scores)  # forward, and twice backward, but for what is first
+    offsets = 2 * AGENTS * MODES * 2 * dim  # ends of trajectories pass no gradient on
+    assert second.training_flops - inserted.training_flops == decoder - offsets
+
+
+@pytest.mark.parametrize(("tokens", "wide"), [("agents+lanes", 128), ("proposals", 256)])
+def test_mmtransformer_is_counted_exactly_and_by_hand(tokens, wide):
+    vanilla, inserted, _ = scenes("mmtransformer", tokens=tokens)
+    dim, asked = 128, AGENTS * MODES
+    linear = products = 0
+
+    def layers(count: int, own: int, memory: int = 0, keys: int = 0) -> None:
+        """Add two layers of so many sequences that attend to themselves, then to a memory."""
+        nonlocal linear, products
+        linear += 2 * count * 8 * own * dim**2
+        products += 2 * count * 2 * own**2 * dim
+        if memory:
+            linear += 2 * (2 * count * own + 2 * keys) * dim**2
+            products += 2 * 2 * count * own * memory * dim
+
+    layers(AGENTS, MOVES)
+    layers(AGENTS, MODES, MOVES, keys=AGENTS * MOVES)
+    layers(1, LANES)
+    layers(AGENTS, MODES, LANES, keys=LANES)  # keys of lanes are made once for all agents
+    layers(1, AGENTS)
+    joint = 192 * dim + dim**2
+    linear += AGENTS * (MOVES * 4 * dim + 2 * 64 + 64**2 + 6 * dim * dim + dim**2 + joint)
+    linear += asked * joint + LANES * (PIECES * (7 * 32 + 64 * 32) + 64 * dim)
+    linear += asked * (256**2 + 256 * dim + dim * 60 + 2 * 256 * 512 + 256 * dim + dim)
+    assert vanilla.parameters == 2_208_989
+    assert vanilla[4:6] == (2 * linear, 2 * (linear + products))
+    count = AGENTS + LANES if tokens == "agents+lanes" else asked
+    bridge = count * (2 * wide * 4096 + LAYER)
+    assert inserted.flops - vanilla.flops == 2 * (bridge + 2 * count**2 * 4096)
+    assert inserted.parameters - vanilla.parameters == 2 * wide * 4096 + 202_383_360
 
 
 @pytest.mark.slow
@@ -247,6 +309,12 @@ def test_options_name_what_a_design_has_and_more(folder, tmp_path):
         ({"frames": 3}, "a multiple of 2, got 3"),
         ({"points": 1024}, "must be none for clouds of points, .* got vit_small_patch16_224 for"),
         ({"vision": "none"}, "must be none for clouds of points, .* got none for 0 points"),
+        (
+            {"family": "vectornet", "agents": 2, "lanes": 2},
+            "got vit_small_patch16_224 for 0 points and family vec",
+        ),
+        ({"vision": "none", "family": "vectornet"}, "agents must be at least 1, got 0"),
+        ({"vision": "none", "family": "vectornets"}, "Did you mean vectornet?"),
         ({"vision": "none", "points": 16}, "must not exceed the 16 points of a cloud, got 1 and"),
         ({"final_norm": "units"}, "final_norm"),
     ],
@@ -265,5 +333,6 @@ def test_an_unknown_variant_is_refused():
 def test_flops_of_a_plain_vit_leave_no_hooks_behind():
     with torch.device("meta"):
         vit = create_vit("vit_tiny_patch16_224", num_classes=10, image_size=32)
-    assert flops(vit, (1, 3, 32, 32)) == flops(vit, (1, 3, 32, 32))
+    item = {"inputs": torch.empty(1, 3, 32, 32, device="meta")}
+    assert flops(vit, item) == flops(vit, item)
     assert not any(part._forward_hooks for part in vit.modules())

@@ -1,15 +1,13 @@
 """Parameters and FLOPs of a trunk, vanilla and with a frozen layer in either path; and its speed.
 
-No weights are needed: counting takes shapes, --time takes random weights. FLOPs are those of
-one image, clip or cloud, in the paper's convention, and in two others next to it: see
-rectify/cost.py.
+No weights are needed: counting takes shapes, --time takes random weights. FLOPs are those of one
+image, clip, cloud or scene of traffic, in three conventions: see rectify/cost.py.
 
 Reads
     --language    a known model's name, or a checkpoint's folder (its settings, not its weights)
     --checkpoint  the folder that is read in place of a known model, if it exists
 Writes
-    --output      a COST table (.csv, with its .csv.json), one row per variant; without it the
-                  numbers go to the standard output, as a table or with --json as JSON
+    --output      a COST table (.csv, with its .csv.json); without it the same on standard output
 """
 
 import argparse
@@ -25,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--position", default="end", help="early, middle, end or a number")
     parser.add_argument("--image-size", type=positive, default=224)
     parser.add_argument("--frames", type=positive, default=1, help="of a clip: VideoMAE's ViT")
-    parser.add_argument("--points", type=natural, default=0, help="of a cloud: Point-BERT")
+    parser.add_argument("--family", help="of a scene of traffic: vectornet or mmtransformer")
+    for name, what in {"points": "cloud: Point-BERT", "agents": "scene", "lanes": "scene"}.items():
+        parser.add_argument(f"--{name}", type=natural, default=0, help=f"of a {what}")
     parser.add_argument("--classes", type=positive, default=1000)
     parser.add_argument("--time", action="store_true", help="measure speed and memory too")
     parser.add_argument("--batch-size", type=positive, default=1, help="images of a timed step")

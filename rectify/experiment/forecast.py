@@ -26,6 +26,7 @@ from rectify.experiment.work import Subject, Work, subject
 GPUS = (1, 4, 8, 16)
 HOUR = 3600.0
 TRAIN = "train"  # the rule
+TIME_IT = "Give its items_per_second by --speed; `rectify cost --time` measures some."
 Jobs = Sequence[tuple[str, Mapping[str, str]]]
 """Rule and wildcards of each job."""
 
@@ -186,9 +187,9 @@ class Clock:
         if config.device_gpus == 0:
             return None, "device_gpus is 0, and no CPU was timed"
         if work.flops is None:
-            return None, f"no training of {config.data[run.data].task} was timed"
+            return None, f"no training of {config.data[run.data].task} was timed. {TIME_IT}"
         if recipe.precision != "bfloat16":
-            return None, f"no training in {recipe.precision} was timed"
+            return None, f"no training in {recipe.precision} was timed. {TIME_IT}"
         return self.rates.seconds(work.flops, recipe.compile), ""
 
     def _said(self, run: Run, what: Subject) -> tuple[float | None, Basis]:

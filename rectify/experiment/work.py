@@ -163,8 +163,10 @@ def _count(what: Subject) -> Work:
         image = (entry.channels, entry.image_size, entry.image_size)
         frames = getattr(entry, "frames", 1)
         shape = (1, *image) if frames == 1 else (1, frames, *image)
+        labels = torch.zeros(1, dtype=torch.long, device="meta")
+        item = {"inputs": torch.empty(shape, device="meta"), "labels": labels}
         products = [
-            (training_flops(one, shape), flops(one, shape).matmuls_with_attention)
+            (training_flops(one, item), flops(one, item).matmuls_with_attention)
             for one in (model, plain)
         ]
         (training, test), (training_trunk, test_trunk) = products

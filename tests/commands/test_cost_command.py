@@ -64,6 +64,15 @@ def test_points_make_it_point_bert_and_its_speed_is_measured(capsys):
     assert all(row["test_images_per_second"] > 0 for row in variants)
 
 
+def test_a_family_makes_it_a_forecaster_of_so_many_agents_and_lanes(capsys):
+    words = ("--vision", "none", "--family", "mmtransformer", "--agents", "3", "--lanes", "4")
+    settings = ("--settings", json.dumps({"overrides": {"dim": 8, "layers": 1}}), "--threads", "1")
+    assert main(["cost", *words, "--language", "opt-125m", *settings, "--time", "--json"]) == 0
+    variants = json.loads(capsys.readouterr().out)["variants"]
+    assert [row["variant"] for row in variants] == list(VARIANTS)
+    assert all(row["training_images_per_second"] > 0 for row in variants)
+
+
 def test_the_papers_numbers_as_a_table(capsys):
     assert main(["cost", *PAPER]) == 0
     cells = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()}
