@@ -551,7 +551,7 @@ PATCHES = (
         ("device_gpus", 7, "must divide into device_gpus 7 times accumulate"),
         ("device_nodes", 7, "must divide into device_nodes 7 times device_gpus 1 times accumulate"),
         ("training.warmup_epochs", 10**4, "warmup_epochs must be below epochs"),
-        ("gsnr.every_step", {"samples": 130}, "passes of a step, in 2..128, got 130. Change it."),
+        ("gsnr.every_step", {"samples": 130}, "multiple of 4, the passes of a step, in 8..1024"),
         ("gsnr", {"every_step": {}, "loss": "main"}, "where gsnr.every_step is set, got main"),
         ("training.batch_size", 129, "batch_size must be even with Mixup"),
         ("similarity.pairs", "cifar100", "must be a data set of task pairs, got cifar100"),
