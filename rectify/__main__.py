@@ -49,6 +49,7 @@ COLD = {"warm", "fetch"}
 """Never run in a warm process. All others never use the network."""
 PACKAGE_OF = {
     "fontTools": "matplotlib",
+    "mlflow": "mlflow-skinny",
     "sklearn": "scikit-learn",
     "vl_convert": "vl-convert-python",
 }

@@ -7,8 +7,8 @@ Reads
     --masks   folder of the set's prepared masks, where the config compares activations with them
     --states  folder of the last two states, to resume from; the last one stays there
 Writes
-    --output  folder: history.csv, gsnr.csv, model.safetensors, summary.json; and noise.csv where
-              the config measures every step
+    --output  folder: history.csv, gsnr.csv, model.safetensors, summary.json, noise.csv if asked
+    --events  folder for files of --trackers, which show its curves
 
 SIGTERM, SIGUSR1 and SIGUSR2 save the state and end with status 75: rerun the same command to
 resume. A SLURM job of a workflow that still runs is put into the queue again instead.
@@ -19,21 +19,21 @@ import os
 from pathlib import Path
 
 from rectify.arguments import add_machine, natural, positive
+from rectify.training.trackers import TRACKERS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--data", type=Path, required=True)
+    for name in ("config", "data", "states", "output"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--block", type=Path)
     parser.add_argument("--masks", type=Path)
     parser.add_argument("--seed", type=natural, required=True)
     parser.add_argument("--processes", type=natural, default=1, help="that share each batch: GPUs")
     parser.add_argument("--nodes", type=positive, default=1, help="of this SLURM job, that do")
     add_machine(parser)
-    parser.add_argument("--states", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--tensorboard", type=Path, help="folder for event files")
+    parser.add_argument("--trackers", nargs="+", choices=TRACKERS, default=(), help="show curves")
+    parser.add_argument("--events", type=Path, default=Path("events"), help="folder of theirs")
 
 
 def gpus(args: argparse.Namespace) -> int:
@@ -43,13 +43,12 @@ def gpus(args: argparse.Namespace) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Train, after any other process that trains the run; return 0, or 75 to try again."""
-    from rectify.cluster import slurm
-    from rectify.cluster.presence import lease
+    from rectify.cluster import presence, slurm
     from rectify.training import processes
 
     if processes.is_launched():  # the process that launched this one has the lease
         return processes.end_together(_train(args))
-    with lease(args.states / "lease"):
+    with presence.lease(args.states / "lease"):
         is_alone = max(args.nodes, args.processes) <= 1
         status = _train(args) if is_alone else processes.launch("train", args)
     if status == os.EX_TEMPFAIL:
@@ -66,6 +65,6 @@ def _train(args: argparse.Namespace) -> int:
 
     settings = read_run(args.config)
     files = Files(args.data, args.block, args.states, args.states / PROGRESS, args.output)
-    options = {"device": start(args.threads, args.gpus), "threads": args.threads}
-    options |= outlining(settings, args.data, args.masks) | {"events": args.tensorboard}
-    return complete(Training(settings, args.seed, files, **options))
+    device, outline = start(args.threads, args.gpus), outlining(settings, args.data, args.masks)
+    options = {name: getattr(args, name) for name in ("threads", "trackers", "events")}
+    return complete(Training(settings, args.seed, files, device=device, **options, **outline))

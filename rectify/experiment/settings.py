@@ -38,6 +38,7 @@ from rectify.targets.contract import TargetSettings
 from rectify.tasks import settings_of as task_settings
 from rectify.tasks.entry import DEFAULT_TASK, Entry, Hub, Text
 from rectify.training.recipes import Recipe, recipe
+from rectify.training.trackers import TRACKERS
 from rectify.typed import Closed, Layer, Name, Several, TargetName, parse
 
 
@@ -322,8 +323,8 @@ class Config(Closed):
     paper: bool = Field(
         True, description="Whether the papers' numbers are beside ours, where they are comparable."
     )
-    tensorboard: bool = Field(
-        False, description="Whether trainings write TensorBoard's event files, below events/."
+    trackers: list[Annotated[str, _named(TRACKERS)]] = Field(
+        [], description=f"What shows the curves of trainings, of {', '.join(TRACKERS)}."
     )
     similarity: Similarity | None = None
     experiments: dict[Name, Experiment] = Field(description="Products of factors by name.")

@@ -62,7 +62,7 @@ def launch_on_nodes(command: str, args: argparse.Namespace) -> int:
         *("srun", f"--nodes={nodes}", f"--ntasks={processes}", f"--ntasks-per-node={here}"),
         *(f"--cpus-per-task={max(1, args.threads // here)}", "--input=none", "--wait=0"),
         *("--kill-on-bad-exit=1", "sh", "-c", NUMBERED, "sh"),
-        *(sys.executable, "-m", "rectify", command, *_words(own)),
+        *(sys.executable, "-m", "rectify", command, *words_of(own)),
     )
     with socket.create_server(("", 0)) as free:
         port = free.getsockname()[1]
@@ -116,7 +116,7 @@ def launch(command: str, args: argparse.Namespace) -> int:
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     try:
-        elastic_launch(config, sys.executable)("-m", "rectify", command, *_words(args))
+        elastic_launch(config, sys.executable)("-m", "rectify", command, *words_of(args))
     except ChildFailedError as error:
         return min(error.failures.values(), key=lambda failure: failure.timestamp).exitcode
     except SignalException:
@@ -124,12 +124,11 @@ def launch(command: str, args: argparse.Namespace) -> int:
     return 0
 
 
-def _words(args: argparse.Namespace) -> list[str]:
-    """Return the options that were parsed into ``args``."""
-    given = {key: value for key, value in vars(args).items() if key != "command"}
-    return [
-        word
-        for key, value in given.items()
-        if value is not None
-        for word in (f"--{key.replace('_', '-')}", str(value))
-    ]
+def words_of(args: argparse.Namespace) -> list[str]:
+    """Return the options that were parsed into ``args``, of which each has a value or several."""
+    words = []
+    for name, value in vars(args).items():
+        if name != "command" and value not in (None, ()):
+            values = value if isinstance(value, list) else [value]
+            words += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return words

@@ -1,13 +1,14 @@
-"""What people see of a training while it runs: a line of the log, a file, and event files."""
+"""What people see of a training while it runs: a line of the log, a file, and trackers' curves."""
 
-import importlib.util
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rectify.gsnr.observer import GsnrObserver
 from rectify.results.files import write_json
 from rectify.training.progress import EpochRow
+from rectify.training.trackers import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -15,26 +16,20 @@ log = logging.getLogger(__name__)
 class Reporter:
     """Reports each epoch's row when it is called with it."""
 
-    def __init__(self, progress: Path, epochs: int, observer: GsnrObserver, events: Path | None):
+    def __init__(
+        self, progress: Path, epochs: int, observer: GsnrObserver, trackers: Sequence[Tracker]
+    ):
         """Start the clock.
 
         Args:
             progress: File that says how far the training is.
             epochs: Of the training.
             observer: Has measured the gradients.
-            events: Folder for TensorBoard's event files; None for none.
-
-        Raises:
-            ValueError: If there is such a folder, and no package tensorboard.
+            trackers: Get the numbers of each epoch.
         """
         self._progress, self._epochs, self._observer = progress, epochs, observer
         self._started, self._reported = time.monotonic(), 0
-        self._events, self._writer = events, None
-        if events is not None and importlib.util.find_spec("tensorboard") is None:
-            raise ValueError(
-                "train: --tensorboard must have the package tensorboard, got none. "
-                "Install it, or set tensorboard to false in the configuration."
-            )
+        self._trackers = trackers
 
     def __call__(self, row: EpochRow) -> None:
         self._reported += 1
@@ -43,21 +38,17 @@ class Reporter:
             "epoch %d: loss %.4f, lambda %.3f, %s, %.1f s, %.0f items/s",
             row.epoch, row.train_loss, row.weight, test, row.train_seconds, row.items_per_second,
         )  # fmt: skip
-        self._write_events(row)
+        values = self._values(row) if self._trackers else {}
+        for tracker in self._trackers:
+            tracker.log(values, row.epoch)
         pace = (time.monotonic() - self._started) / self._reported
         done = {"epochs_done": row.epoch + 1, "epochs": self._epochs, "seconds_per_epoch": pace}
         write_json(self._progress, done)
 
-    def _write_events(self, row: EpochRow) -> None:
-        if self._events is None:
-            return
-        from torch.utils.tensorboard import SummaryWriter
-
-        if self._writer is None:  # TensorBoard drops what earlier attempts wrote from here on
-            self._writer = SummaryWriter(self._events, purge_step=row.epoch)
-        for name, value in row.metrics().items():
-            self._writer.add_scalar(name, value, row.epoch)
-        for measured in self._observer.rows(row.epoch):
-            name = f"gsnr/{measured.estimator}/block-{measured.block}"
-            self._writer.add_scalar(name, measured.gsnr, row.epoch)
-        self._writer.flush()
+    def _values(self, row: EpochRow) -> dict[str, float]:
+        """Return the metrics of an epoch and GSNR of each block, by their names in trackers."""
+        gsnr = {
+            f"gsnr/{measured.estimator}/block-{measured.block}": measured.gsnr
+            for measured in self._observer.rows(row.epoch)
+        }
+        return row.metrics() | gsnr

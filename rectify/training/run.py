@@ -5,7 +5,8 @@ history.csv  gsnr.csv  model.safetensors  summary.json, and noise.csv where ever
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -32,6 +33,7 @@ from rectify.training.progress import EpochRow
 from rectify.training.recipes import Recipe, measured_samples
 from rectify.training.report import Reporter
 from rectify.training.state import States, identity, sha256
+from rectify.training.trackers import Followed, Tracker, opened
 from rectify.trunks.trunk import Trunk
 
 log = logging.getLogger(__name__)
@@ -74,7 +76,8 @@ class Training:
         *,
         device: torch.device,
         threads: int,
-        events: Path | None = None,
+        trackers: Sequence[str] = (),
+        events: Path = Path("events"),
         outline: Outline | None = None,
         code: tuple[str, ...] = CODE,
     ):
@@ -86,7 +89,8 @@ class Training:
             files: Where it reads and writes.
             device: Where it trains.
             threads: Of this job.
-            events: Folder for TensorBoard's event files.
+            trackers: Names of those that show its curves.
+            events: Folder for their files, where there are trackers.
             outline: Compares the model's activations on the test set with masks.
             code: Modules that decide the results, next to that of the task.
 
@@ -95,6 +99,7 @@ class Training:
                 together.
         """
         self.settings, self.seed, self.files, self.events = settings, seed, files, events
+        self.trackers = trackers
         self.outline = outline
         self.task, self.recipe = find(settings.task), settings.recipe
         self.entry = entry_of(settings, self.task)
@@ -149,9 +154,10 @@ class Training:
         if saved := states.load():
             loop.restore(saved)
         files = self.files
-        report = Reporter(files.progress, self.recipe.epochs, self.observer, self.events)
         outline = self.outline and partial(self.outline, source=self._test_source)
-        rows = loop.run(Hooks(self._evaluate, states.save, report, outline, stop))
+        with self._tracked() as trackers:
+            report = Reporter(files.progress, self.recipe.epochs, self.observer, trackers)
+            rows = loop.run(Hooks(self._evaluate, states.save, report, outline, stop))
         if process()[0] == 0:
             self.write(rows)
             states.keep_last()  # the job may still fail, and then its results are removed
@@ -188,6 +194,19 @@ class Training:
         whole = getattr(trunk, "whole", ())
         return NoiseObserver(trunk.blocks, samples, every_step.steps, whole=whole)
 
+    @contextmanager
+    def _tracked(self) -> Iterator[list[Tracker]]:
+        """Give open trackers to the process that reports, and close them at the end."""
+        name = f"{self.settings.run}--seed-{self.seed}"
+        settings = self.settings.model_dump(mode="json")
+        followed = Followed(name, self._identity, settings, self.events)
+        trackers = opened(self.trackers if process()[0] == 0 else (), followed)
+        try:
+            yield trackers
+        finally:
+            for tracker in trackers:
+                tracker.close()
+
     def _training_source(self, recipe: Recipe) -> Source:
         return self.task.training_source(self.entry, self.files.data, recipe, self.machine)
 
@@ -212,7 +231,7 @@ class Training:
     def _starts(self) -> list[Path]:
         return self.task.starts(self.settings.vision)
 
-    @property
+    @cached_property
     def _identity(self) -> str:
         """Digest of everything that decides the results, for which alone a state is good."""
         data = [self.files.data / LISTING, self.files.data / ARRAYS]

@@ -324,7 +324,7 @@ def scalars(events: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_tensorboard_shows_the_history_and_the_gsnr_of_each_block(folder):
-    history = training(folder, settings_of(), tensorboard=folder / "events")
+    history = training(folder, settings_of(), trackers="tensorboard", events=folder / "events")
     shown = scalars(folder / "events")
     expected = {name: list(history[name].items()) for name in history}
     gsnr = read_table(GSNR, folder / "run" / "gsnr.csv").sort_values("epoch")
@@ -338,24 +338,17 @@ def test_tensorboard_shows_the_history_and_the_gsnr_of_each_block(folder):
 
 @pytest.mark.slow
 def test_tensorboard_shows_a_resumed_or_repeated_training_once(folder, monkeypatch):
-    events = folder / "events"
+    events, more = folder / "events", {"trackers": "tensorboard", "events": folder / "events"}
     with monkeypatch.context() as patch:
         interrupt_after(patch, 2)
         with pytest.raises(KeyboardInterrupt):
-            training(folder, settings_of(), tensorboard=events)
+            training(folder, settings_of(), **more)
     assert [step for step, _ in scalars(events)["train_loss"]] == [0, 1]
-    training(folder, settings_of(), tensorboard=events)
+    training(folder, settings_of(), **more)
     assert [step for step, _ in scalars(events)["train_loss"]] == [0, 1, 2]
-    history = training(folder, settings_of(training={"lr": 0.01}), "again", tensorboard=events)
+    history = training(folder, settings_of(training={"lr": 0.01}), "again", **more)
     shown = scalars(events)["train_loss"]
     assert [value for _, value in shown] == pytest.approx(list(history["train_loss"]), rel=1e-6)
-
-
-def test_event_files_without_tensorboard_are_one_line(folder, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    message = "must have the package tensorboard, got none. Install it, or"
-    with pytest.raises(ValueError, match=message):
-        training(folder, settings_of(), tensorboard=folder / "events")
 
 
 def test_damaged_or_foreign_weights_are_one_line(folder, block_file):

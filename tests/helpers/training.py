@@ -213,7 +213,7 @@ def run(command: ModuleType, **arguments: object) -> object:
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     given = [
-        (f"--{key}", value if isinstance(value, str) else f"{value}")
+        (f"--{key}", *map(str, value if isinstance(value, list) else [value]))
         for key, value in arguments.items()
         if value is not None
     ]

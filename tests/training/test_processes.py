@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from rectify.training.processes import launch_on_nodes
+from rectify.commands import train
+from rectify.training.processes import launch_on_nodes, words_of
 
 SRUN = """#!{python}
 import json, os, sys
@@ -94,3 +95,12 @@ def test_a_mistake_is_one_line(srun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SLURM_JOB_ID")
     with pytest.raises(ValueError, match="on 2 nodes must run in a SLURM job, got none"):
         launch_on_nodes("train", arguments())
+
+
+@pytest.mark.parametrize("further", [[], ["--block", "b", "--trackers", "wandb", "mlflow"]])
+def test_each_process_gets_the_options_that_were_given(further: list[str]) -> None:
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    given = ["--config", "c", "--data", "d", "--states", "s", "--output", "o", "--seed", "1"]
+    args = parser.parse_args([*given, "--threads", "2", *further])
+    assert parser.parse_args(words_of(argparse.Namespace(command="train", **vars(args)))) == args

@@ -244,13 +244,15 @@ def test_fetch_gets_what_the_config_names_but_nothing_that_was_put_there(project
     assert planned(project, "fetch")["fetch_repository"] == named - 1
 
 
-def test_each_training_has_event_files_and_the_noise_of_every_step_where_they_are_asked_for(
+def test_each_training_has_its_trackers_and_the_noise_of_every_step_where_they_are_asked_for(
     project: Path,
 ) -> None:
-    (project / "mine.yaml").write_text("tensorboard: true\ngsnr: {every_step: {}}\n")
+    keys = "trackers: [tensorboard, wandb]\ngsnr: {every_step: {}}\n"
+    (project / "mine.yaml").write_text(keys)
     run = "digits_vit-64_vanilla"
     target = f"results/demo/runs/{run}/seed-1/history.csv"
-    option = f" --tensorboard results/demo/events/{run}/seed-1 --output "
+    folder = f"results/demo/events/{run}/seed-1"
+    option = f" --trackers tensorboard wandb --events {folder} --output "
     for files, times in (((), 0), (("mine.yaml",), 1)):
         options = ("-n", "-p", "--configfile", "demo.yaml", *files, "--", target)
         said = call(project, "snakemake", *options)

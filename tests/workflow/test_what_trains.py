@@ -24,7 +24,11 @@ LABELS = {
         LOCAL,
     ),
     "of the page alone": (
-        {"title": "Other", "threads": 2, "tensorboard": True},  # it lists the configuration's files
+        {
+            "title": "Other",
+            "threads": 2,
+            "trackers": ["tensorboard"],
+        },  # it lists the configuration's files
         {"page"},
     ),
 }

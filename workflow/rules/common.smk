@@ -170,10 +170,11 @@ def layer_option(wildcards, input):
     return ["--block", *input.layer] if input.layer else []
 
 
-def events_option(wildcards, output):
-    """Return where event files go. It takes `output`, so Snakemake does not compare its value."""
+def trackers_option(wildcards, output):
+    """Return the trackers. It takes `output`, so Snakemake does not compare its value."""
     run, seed = Path(output.history).parts[-3:-1]
-    return ["--tensorboard", f"{RESULTS}/events/{run}/{seed}"] if CONFIG.tensorboard else []
+    trackers, folder = CONFIG.trackers, f"{RESULTS}/events/{run}/{seed}"
+    return ["--trackers", *trackers, "--events", folder] if trackers else []
 
 
 def masks_option(wildcards, input):

@@ -81,14 +81,14 @@ rule train:
         data=PLAN.run_data_folder,
         layer=layer_option,
         masks=masks_option,
-        events=events_option,
+        trackers=trackers_option,
         states=PLAN.run_states,
         code=PLAN.train_code,
     shell:
         "exec python -m rectify train --config {input.config:q} --data {params.data:q}"
         " {params.layer:q} {params.masks:q} --seed {wildcards.seed} --threads {threads}"
         " --processes {resources.gpu} --gpus {resources.gpu} --nodes {resources.nodes}"
-        " --states {params.states:q} {params.events:q} --output {params.folder:q} > {log:q} 2>&1"
+        " --states {params.states:q} {params.trackers:q} --output {params.folder:q} > {log:q} 2>&1"
 
 
 rule evaluate:
