@@ -1,15 +1,20 @@
 """What the documentation shows works: the README's library example, and links between pages."""
 
 import argparse
+import functools
 import importlib
 import re
+import shlex
 
 import numpy as np
 import pytest
 import timm
 import torch
+import yaml
+from snakemake.cli import get_argument_parser
 
-from rectify.__main__ import COMMANDS
+from rectify.__main__ import COMMANDS, _parse
+from rectify.experiment.check import RULES
 from rectify.gsnr import gradient_moments, gsnr
 from tests.helpers.pages import ROOT, blocks_of
 from tests.helpers.tiny_checkpoints import made_checkpoint
@@ -109,9 +114,19 @@ def _matching(folder, name):
 
 def commands_in(page, program):
     """Return the command lines of a program that a page shows, in blocks and within sentences."""
-    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     shown = rf"(?:^ {{4}}|`)(?:\.venv/bin/)?{program} ([^`\n]*)"
-    return [line.partition(" # ")[0].split() for line in re.findall(shown, text, re.MULTILINE)]
+    return _lines(page, shown)
+
+
+def blocks_in(page, program):
+    """Return the command lines in blocks alone, which are complete."""
+    return _lines(page, rf"^ {{4}}{program} ([^`\n]*)")
+
+
+def _lines(page, shown):
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    found = re.findall(shown, text, re.MULTILINE)
+    return [shlex.split(line.partition(" # ")[0]) for line in found]
 
 
 @pytest.mark.parametrize("page", PRESENT, ids=lambda page: str(page.relative_to(ROOT)))
@@ -128,6 +143,51 @@ def test_commands_and_their_options_exist(page):
         command.add_arguments(parser)
         options = {word.strip(".,") for word in words if word.startswith("--")}
         assert options <= set(re.findall(r"--[a-z-]+", parser.format_help()))
+
+
+SECTIONS, OWN = ("experiments", "targets", "pages"), ("mine", "my-")
+WHOLE = [(page, words) for page in PRESENT for words in blocks_in(page, "rectify")]
+
+
+@pytest.mark.parametrize(("page", "words"), WHOLE)
+def test_a_command_in_a_block_is_accepted_by_its_parser(page, words):
+    """It is complete: each option that must be there is there, and values are of their types."""
+    module, _ = _parse([word for word in words if word != "..."])
+    assert module.__name__ == f"rectify.commands.{words[0].replace('-', '_')}"
+
+
+snakemake_parser = functools.cache(get_argument_parser)
+PLANS = [
+    (page, words)
+    for page in PRESENT for words in commands_in(page, "snakemake")
+    if words and not {"...", "<target>", "<experiment>"} & {*words}
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("page", "words"), PLANS)
+def test_snakemake_accepts_a_line_and_its_configuration_has_its_targets(page, words):
+    """Its parser knows all options; files are there, or on the page; targets are names or files.
+
+    What begins with ``my-`` or ``mine`` is the reader's own.
+    """
+    asked = snakemake_parser().parse_args([word for word in words if "<" not in word])
+    shown = {block.partition("\n")[0]: block for block in blocks_of(page, "yaml")}
+    known = {*RULES}
+    for name in map(str, asked.configfile or ["config.yaml"]):
+        if f"# {name}" in shown or not name.startswith(OWN):
+            text = shown.get(f"# {name}") or (ROOT / name).read_text(encoding="utf-8")
+            known |= names_in(text)
+    profiles = [name for name in asked.profile or () if not name.startswith(OWN)]
+    assert all((ROOT / name / "profile.yaml").is_file() for name in profiles)
+    names = {name for name in asked.targets if not name.startswith((*OWN, "results/"))}
+    assert names <= known
+
+
+@functools.cache
+def names_in(text):
+    """Return what a configuration names that can be asked for."""
+    values = yaml.safe_load(text)
+    return {name for section in SECTIONS for name in values.get(section, {})}
 
 
 @pytest.mark.parametrize("page", PRESENT, ids=lambda page: str(page.relative_to(ROOT)))
