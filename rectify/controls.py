@@ -220,7 +220,7 @@ def random(place: Place) -> Inner:
     return Inner(redrawn(place.layer(), place.generator), place.norm())
 
 
-@control("random layer, trained", "#882255")
+@control("random layer, trained", "#aa4477")
 def scratch(place: Place) -> Inner:
     """The random layer, trained along: "Random LLM" of Pang et al. (2024), App. B.2."""
     from rectify.language.untrained import redrawn
@@ -276,7 +276,7 @@ def mlp(place: Place) -> Inner:
     return Inner(None, (nn.GELU(), nn.LayerNorm(place.hidden)))
 
 
-@control("second head", "#332288", weights=False, bridge=False)
+@control("second head", "#7060c8", weights=False, bridge=False)
 def head(place: Place) -> "nn.Module":
     """A second head on the trunk's tokens without anything between: deep supervision alone."""
     if not hasattr(place.trunk, "second_head"):

@@ -1,7 +1,8 @@
 """A folder of results as a data set for the hub: a Parquet file for each kind of table, and a card.
 
     runs        what distinguishes each run: data, model, variant, control, layer, position
-    history, gsnr, scores   of each run and seed, with the columns ``run`` and ``seed`` in front
+    history, gsnr, noise, scores   of each run and seed, with the columns ``run`` and ``seed`` in
+                front; noise of those that measured every step
     similarity  of each pair of models, with the columns ``pairs``, ``language`` and ``features``
     cells       the numbers of the printed tables, with the column ``target`` in front
 
@@ -20,7 +21,7 @@ from pandas import DataFrame
 
 from rectify.analysis.collect import settings_of
 from rectify.analysis.packaged import packaged
-from rectify.results.declared import CELLS, GSNR, HISTORY, SCORES, SIMILARITY
+from rectify.results.declared import CELLS, GSNR, HISTORY, NOISE, SCORES, SIMILARITY
 from rectify.results.files import read_json
 from rectify.results.tables import Column, Table, read_note, read_table
 
@@ -85,7 +86,7 @@ def parts(results: Path) -> list[Part]:
             "Name the folder that `results` of the configuration names, or train first."
         )
     made = [Part("runs", RUNS.meaning, RUNS.columns, _settings(results))]
-    for table in (HISTORY, GSNR, SCORES):
+    for table in (HISTORY, GSNR, NOISE, SCORES):
         files = _files(results, f"runs/*/seed-*/{table.name}.csv")
         seeds = [(path.parts[-3], int(path.parts[-2].removeprefix("seed-"))) for path in files]
         made.append(_together(table, (RUN, SEED), files, seeds))

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from huggingface_hub import DatasetCard
+from pandas import DataFrame
 
 from rectify.__main__ import main
-from rectify.results.declared import CELLS, GSNR, HISTORY, SCORES, SIMILARITY
+from rectify.results.declared import CELLS, GSNR, HISTORY, NOISE, SCORES, SIMILARITY
 from rectify.results.tables import write_table
 from tests.helpers import synthetic
 from tests.helpers.cells import GAINS
@@ -19,7 +20,7 @@ SET, VIT = synthetic.Model("toys", "Toys", 0), synthetic.Model("vit-s", "ViT-S",
 LLAMA = synthetic.Model("llama--x", "LLaMA", 99)
 TEXTS = ("string", "large_string")
 INSERTED = "toys_vit-s_insert_llama--x_layer-30-31_end"
-NAMES = ("runs", "history", "gsnr", "scores", "similarity", "cells")
+NAMES = ("runs", "history", "gsnr", "noise", "scores", "similarity", "cells")
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +32,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for further in ({}, layer):
         run = synthetic.Run(SET, VIT, **numbers, **further, depth=2)
         synthetic.write_run(folder, run, [0, 1])
+    noise = DataFrame([(0, 10, 1, "square", 2.5)], columns=NOISE.names)  # of one training alone
+    write_table(NOISE, noise, folder / "runs" / INSERTED / "seed-1" / "noise.csv", synthetic.SOURCE)
     synthetic.write_similarity(folder, LLAMA, VIT, 0, np.arange(6).reshape(3, 2) / 7)
     write_table(CELLS, GAINS, folder / "tables" / "table5.csv", synthetic.SOURCE)
     return folder
@@ -64,7 +67,7 @@ def expected(results: Path) -> dict[str, list[dict[str, str]]]:
             {"run": path.parts[-3], "seed": path.parts[-2][5:], **row}
             for path, row in texts(results, f"runs/*/seed-*/{name}.csv")
         ]
-        for name in ("history", "gsnr", "scores")
+        for name in ("history", "gsnr", "noise", "scores")
     }
     models = {"pairs": "pairs", "language": "llama--x", "features": "vit-s--seed-0"}
     of_pairs = texts(results, "similarity/*/*.csv")
@@ -105,7 +108,7 @@ def test_the_card_says_what_every_column_means(exported: Path) -> None:
     head = DatasetCard(text).data
     assert (head.license, head.pretty_name) == ("cc0-1.0", "Toys & layers")
     assert [config["config_name"] for config in head.configs] == list(NAMES)
-    for table in (HISTORY, GSNR, SCORES, SIMILARITY, CELLS):
+    for table in (HISTORY, GSNR, NOISE, SCORES, SIMILARITY, CELLS):
         section = text.partition(f"## {table.name}\n")[2].partition("\n## ")[0]
         assert table.meaning in section
         for column in table.columns:
