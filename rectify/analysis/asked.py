@@ -15,7 +15,7 @@ from PIL import ImageOps
 from safetensors import SafetensorError, safe_open
 
 from rectify.data.images import read_image
-from rectify.data.manifests import ARRAYS, read_listing
+from rectify.data.manifests import ARRAYS, NOTES, read_listing
 from rectify.data.rows import schema
 
 SPLIT = "test"
@@ -54,14 +54,14 @@ class Questions:
                 self._pictures = file.get_tensor(f"{SPLIT}.pictures")
                 if self._files is None:
                     self._images = file.get_tensor(f"{SPLIT}.images")
-                notes = file.metadata()
+                notes = json.loads(file.metadata()[NOTES])
         except (SafetensorError, FileNotFoundError) as error:
             raise ValueError(
                 f"{path}: must be an intact file of questions, got "
                 f"{str(error).splitlines()[0]}. Prepare the data set again."
             ) from None
-        self._texts = json.loads(notes["texts"])[SPLIT]
-        self.answers: list[str] = json.loads(notes["answers"])
+        self._texts = notes["texts"][SPLIT]
+        self.answers: list[str] = notes["answers"]
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -16,6 +16,8 @@ from rectify.results.tables import read_note, read_table, write_table
 LISTING = "manifest.csv"
 ARRAYS = "arrays.safetensors"
 """Next to it, the items themselves, where a set fits into memory."""
+NOTES = "notes"
+"""Entry of its metadata: what texts and answers are called, as JSON."""
 CLASSES = "classes_sha256"
 """Key of a note's facts: digest of the names of all classes, where no item need be of each."""
 

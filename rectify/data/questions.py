@@ -165,11 +165,11 @@ def save_questions(
         files: Folder that the images are named from, where they stay in their files.
         provenance: What ``rectify.results.provenance.provenance`` returned.
     """
-    spoken = json.dumps(next(iter(sets.values())).answers, ensure_ascii=False)
-    asked = json.dumps({split: one.texts for split, one in sets.items()}, ensure_ascii=False)
+    answers = next(iter(sets.values())).answers
+    spoken = json.dumps(answers, ensure_ascii=False)
     facts = {**provenance["facts"], CLASSES: hashlib.sha256(spoken.encode()).hexdigest()}
     provenance = {**provenance, "facts": facts}
-    notes = {"answers": spoken, "texts": asked}
+    notes = {"answers": answers, "texts": {split: one.texts for split, one in sets.items()}}
     save_texts(folder, sets, FIELDS, listing, files, provenance, notes)
 
 
@@ -180,5 +180,5 @@ def load_questions(folder: Path, split: str) -> QuestionSet:
         ValueError: If the split does not exist, or the files are damaged or don't belong together.
     """
     tensors, notes = load_texts(folder, split, FIELDS)
-    texts, spoken = json.loads(notes["texts"])[split], json.loads(notes["answers"])
-    return QuestionSet(**tensors, texts=tuple(texts), answers=tuple(spoken))
+    texts, answers = notes["texts"][split], notes["answers"]
+    return QuestionSet(**tensors, texts=tuple(texts), answers=tuple(answers))

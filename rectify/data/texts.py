@@ -5,8 +5,10 @@ each text with the image that it is about; ``arrays.safetensors`` holds the toke
 whatever else is known of them. Drawn images are there, too; others stay in their files.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Int32, Int64
@@ -16,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from rectify.data.manifests import ARRAYS, LISTING, read_listing, write_listing
+from rectify.data.manifests import ARRAYS, LISTING, NOTES, read_listing, write_listing
 from rectify.data.sets import FileSet
 from rectify.results.files import atomic_path
 
@@ -44,7 +46,7 @@ def save_texts(
     listing: DataFrame,
     files: Path | None,
     provenance: dict,
-    notes: Mapping[str, str],
+    notes: Mapping[str, object],
 ) -> None:
     """Write the splits of a set; the manifest comes last.
 
@@ -55,7 +57,8 @@ def save_texts(
         listing: Their manifest.
         files: Folder that the images are named from, where they stay in their files.
         provenance: What ``rectify.results.provenance.provenance`` returned.
-        notes: What is written next to the tensors.
+        notes: What is written next to the tensors, as JSON: in one entry of the file's metadata,
+            since the order of several differs from time to time.
     """
     names = fields if files is not None else (*fields, IMAGES)
     tensors = {
@@ -64,14 +67,14 @@ def save_texts(
         for name in names
     }
     with atomic_path(Path(folder) / ARRAYS) as temporary:
-        save_file(tensors, temporary, dict(notes))
+        save_file(tensors, temporary, {NOTES: json.dumps(notes, ensure_ascii=False)})
     where = {} if files is None else {"files": f"{files}"}
     write_listing(folder, listing, {**provenance, "facts": {**provenance["facts"], **where}})
 
 
 def load_texts(
     folder: Path, split: str, fields: Sequence[str]
-) -> tuple[dict[str, Tensor | FileSet], dict[str, str]]:
+) -> tuple[dict[str, Tensor | FileSet], dict[str, Any]]:
     """Return the fields and the images of one split of a prepared set, and its notes.
 
     Raises:
@@ -83,7 +86,7 @@ def load_texts(
         with safe_open(path, framework="pt") as file:
             names = fields if in_files else (*fields, IMAGES)
             tensors = {name: file.get_tensor(f"{split}.{name}") for name in names}
-            notes = file.metadata() or {}
+            notes = json.loads(file.metadata()[NOTES])
     except (SafetensorError, FileNotFoundError) as error:
         raise ValueError(
             f"{path}: must be an intact safetensors file with split {split}, got "

@@ -21,7 +21,13 @@ from rectify.runtime import summed
 
 
 class NoiseRow(NamedTuple):
-    """A row of the table ``NOISE``, whose declaration says what its columns mean."""
+    """A row of the table ``NOISE``, whose declaration says what its columns mean.
+
+    >>> from rectify.gsnr import NoiseRow
+    >>> row = NoiseRow(epoch=0, step=10, block=2, quantity="debiased", value=0.02)
+    >>> f"noise scale of block {row.block}: {1 / row.value:.0f} samples"
+    'noise scale of block 2: 50 samples'
+    """
 
     epoch: int
     step: int
