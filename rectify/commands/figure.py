@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> None:
     for suffix in UNDATED:
         with atomic_path(Path(f"{args.output}{suffix}")) as temporary:
             save(drawn.figure, temporary)
+        drawn.figure.set_layout_engine("none")  # the other formats keep the places of the first
     source = provenance(
         None, f"rectify.targets.{request.kind}",
         kind=request.kind, target=args.target, seeds=args.seeds, estimator=request.estimator,
