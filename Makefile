@@ -2,8 +2,8 @@
 
 PYTHON ?= python3
 CORES ?= $(shell $(PYTHON) -c "import os; print(min(8, os.cpu_count() or 1))")
-# Two more test processes than cores: those of SLURM and of workflows wait for much of their time.
-TESTERS ?= $(shell expr $(CORES) + 2)
+# One more test process than cores: that of SLURM waits for most of its time.
+TESTERS ?= $(shell expr $(CORES) + 1)
 
 UV := .tools/bin/uv
 READY := .venv/.ready
