@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from PIL import ImageOps
 from safetensors import SafetensorError, safe_open
 
+from rectify.analysis.kept import read_kept
 from rectify.data.images import read_image
 from rectify.data.manifests import ARRAYS, NOTES, read_listing
-from rectify.data.rows import schema
 
 SPLIT = "test"
 SIDE = 224  # pixels of a picture that is shown from a file
@@ -93,10 +92,7 @@ def read_answers(path: Path) -> Answered:
     Raises:
         ValueError: If it has none, or is damaged.
     """
-    kept = schema(path).names
-    if missing := [name for name in COLUMNS if name not in kept]:
-        raise ValueError(f"{path}: must have {missing[0]}, got none. Evaluate the run again.")
-    table = pd.read_parquet(path, columns=list(COLUMNS))
+    table = read_kept(path, COLUMNS)
     answers, activations = (np.stack(table[name].to_list()) for name in ("answer", "activations"))
     side = math.isqrt(activations.shape[1])  # images are squares
     maps = activations.reshape(-1, side, side)

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from safetensors import SafetensorError, safe_open
 
+from rectify.analysis.kept import read_kept
 from rectify.data.manifests import ARRAYS
-from rectify.data.rows import schema
 
 SPLIT = "test"
 SECOND = 10  # steps
@@ -113,9 +112,6 @@ def read_forecasts(path: Path) -> Forecasts:
     Raises:
         ValueError: If it has none, or is damaged.
     """
-    kept = schema(path).names
-    if missing := [name for name in ANSWERS if name not in kept]:
-        raise ValueError(f"{path}: must have {missing[0]}, got none. Evaluate the run again.")
-    columns = pd.read_parquet(path, columns=list(ANSWERS))
+    columns = read_kept(path, ANSWERS)
     trajectories, probabilities = (np.stack(columns[name].to_list()) for name in ANSWERS)
     return Forecasts(trajectories.reshape(*probabilities.shape, -1, 2), probabilities)

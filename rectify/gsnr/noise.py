@@ -16,6 +16,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
 from rectify.gsnr.norms import GradientNorms
+from rectify.gsnr.states import check_settings
 from rectify.gsnr.statistics import Moments
 from rectify.runtime import summed
 
@@ -203,10 +204,7 @@ class NoiseObserver:
         Raises:
             ValueError: If it was recorded with other settings.
         """
-        settings = self._settings()
-        saved = {key: state.get(key) for key in settings}
-        if saved != settings:
-            raise ValueError(f"gsnr: the state must have {settings}, got {saved}. Train again.")
+        check_settings(self._settings(), state)
         self._sums = {
             (int(epoch), int(step), int(block)): _Sums(*sums)
             for epoch, step, block, *sums in state["sums"].tolist()

@@ -13,6 +13,7 @@ from rectify.gsnr.estimators import ESTIMATORS, Totals, gathered, mean, totals
 from rectify.gsnr.links import Links
 from rectify.gsnr.moments import GradientMoments, Moments, across_ranks, merged
 from rectify.gsnr.noise import NoiseObserver
+from rectify.gsnr.states import check_settings
 from rectify.results.declared import (
     GSNR_GROUPS,
     GSNR_LABELS,
@@ -292,10 +293,7 @@ class GsnrObserver:
         Raises:
             ValueError: If it was recorded with other settings.
         """
-        settings = self._settings()
-        saved = {key: state.get(key) for key in settings}
-        if saved != settings:
-            raise ValueError(f"gsnr: the state must have {settings}, got {saved}. Train again.")
+        check_settings(self._settings(), state)
         self._groups, self._gradients.is_apart = state["groups"], state["is_apart"]
         self._totals.clear()
         for batch in state["totals"]:
