@@ -2,10 +2,12 @@
 
 import functools
 from collections.abc import Callable
+from importlib import metadata
 
 from rectify.results.provenance import source_digest
 from rectify.tasks import module_of
 
+LIBRARIES = ("timm", "torch", "transformers")
 CODE = {
     "pretrain": (
         "rectify.demo.language_models",
@@ -78,3 +80,9 @@ def digest_when_asked(rule: str, task: str | None = None) -> Callable[[object], 
         return digest(rule, task)
 
     return of_any
+
+
+@functools.cache
+def code_of(task: str, *modules: str) -> tuple[str, ...]:
+    """Return what stands for the code: a digest of a task and modules, and the libraries."""
+    return (source_digest(module_of(task), *modules), *map(metadata.version, LIBRARIES))

@@ -1,16 +1,17 @@
 """How many blocks a vision model has: read from the model, once for each model and code.
 
 A model is built without memory for its weights, on torch's ``meta`` device, and the answer is
-kept (``rectify.experiment.remembered``). A training compares the depth with its own model, so a
+kept (``rectify.results.remembered``). A training compares the depth with its own model, so a
 wrong one could not pass unnoticed.
 """
 
 import functools
 import json
 
-from rectify.experiment.remembered import answer, code_of
+from rectify.experiment.codes import code_of
 from rectify.experiment.run import TrunkSettings
 from rectify.experiment.settings import Config
+from rectify.results.remembered import answer
 
 
 def trunk_settings(config: Config, data: str, vision: str) -> TrunkSettings:

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 from rectify.controls import INSERTED
 from rectify.experiment import grid
+from rectify.experiment.codes import code_of
 from rectify.experiment.plan import Plan
-from rectify.experiment.remembered import answer, code_of, remembered
 from rectify.experiment.run import Run, TrunkSettings
+from rectify.results.remembered import answer, remembered
 from rectify.tasks import DEFAULT_TASK
 from rectify.tasks.labelled import Labelled
 from rectify.typed import layers_of

@@ -12,6 +12,7 @@ import ast
 import functools
 import hashlib
 import importlib.util
+import json
 import pkgutil
 import platform
 import subprocess
@@ -19,7 +20,9 @@ import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from rectify.results.remembered import answer
 
 PACKAGE = Path(__file__).resolve().parents[1]
 HOLDERS = ("body", "orelse", "finalbody", "handlers", "cases")  # of statements, in a syntax tree
@@ -117,16 +120,42 @@ def _processor() -> str:
     return names[0] if names else ""
 
 
+class _Parsed(NamedTuple):
+    """What a module's source alone says.
+
+    Attributes:
+        digest: Of its syntax tree.
+        imported: What it imports and what may be a name in there, of any package.
+        looked_through: Names whose ``__path__`` it uses.
+    """
+
+    digest: str
+    imported: list[str]
+    looked_through: list[str]
+
+
 @functools.cache
 def _read(module: str) -> tuple[str, tuple[str, ...]]:
     """Return a module's digest, and the modules of the package that it imports."""
     source = _source(module)
+    kept = answer("code", (*_parser(), source), lambda: json.dumps(_parsed(source)))
+    digest, imported, looked_through = _Parsed(*json.loads(kept))
+    names = {*imported, *(name.rpartition(".")[0] for name in (*imported, module))}
+    for package in sorted(names):
+        if package.rpartition(".")[2] in looked_through and (path := _path(package)):
+            inside = pkgutil.iter_modules([str(path.parent)])
+            names.update(f"{package}.{found.name}" for found in inside)
+    return digest, tuple(name for name in names if name.startswith("rectify.") and _path(name))
+
+
+@functools.cache
+def _parser() -> tuple[str, str]:
+    """Return what decides how a source is parsed: Python, whose trees differ, and this file."""
+    return platform.python_version(), Path(__file__).read_text(encoding="utf-8")
+
+
+def _parsed(source: str) -> _Parsed:
     tree = ast.parse(source)
-    imported = _imported(module, tree, looks_through="__path__" in source)
-    return hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest(), imported
-
-
-def _imported(module: str, tree: ast.Module, looks_through: bool) -> tuple[str, ...]:
     names: set[str] = set()
     for node in _statements(tree, only_executed=True):
         if isinstance(node, ast.Import):
@@ -134,10 +163,9 @@ def _imported(module: str, tree: ast.Module, looks_through: bool) -> tuple[str, 
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module)
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
-    names |= {name.rpartition(".")[0] for name in names} | {module.rpartition(".")[0]}
-    if looks_through:
-        names |= _looked_through(tree, names)
-    return tuple(name for name in names if name.startswith("rectify.") and _path(name))
+    used = _looked_through(tree) if "__path__" in source else set()
+    digest = hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest()
+    return _Parsed(digest, sorted(names), sorted(used))
 
 
 def _statements(tree: ast.Module, only_executed: bool) -> Iterator[ast.AST]:
@@ -156,20 +184,14 @@ def _statements(tree: ast.Module, only_executed: bool) -> Iterator[ast.AST]:
             waiting.extend(getattr(node, field, ()))
 
 
-def _looked_through(tree: ast.Module, imported: set[str]) -> set[str]:
-    """Return the modules of each imported package whose ``__path__`` is used."""
-    used = {
+def _looked_through(tree: ast.Module) -> set[str]:
+    """Return the names whose ``__path__`` is used."""
+    return {
         node.value.id
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute)
         and node.attr == "__path__"
         and isinstance(node.value, ast.Name)
-    }
-    return {
-        f"{package}.{module.name}"
-        for package in imported
-        if package.rpartition(".")[2] in used and (path := _path(package))
-        for module in pkgutil.iter_modules([str(path.parent)])
     }
 
 

@@ -79,6 +79,23 @@ def test_a_statement_here_or_in_an_imported_module_changes_the_digest(package, n
     assert digest("rectify.top") != before
 
 
+def test_a_source_is_parsed_once_and_what_is_kept_of_it_is_what_it_says(
+    package, tmp_path, monkeypatch
+):
+    parsed, parse = [], module._parsed
+    monkeypatch.setattr(module, "_parsed", lambda source: parsed.append(source) or parse(source))
+    cold = []
+    for place in ("cache", "cache", "file"):  # the last one cannot be written
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("XDG_CACHE_HOME", f"{tmp_path / place}")
+        cold.append((digest("rectify.top"), len(parsed)))
+    assert cold == [(cold[0][0], 3), (cold[0][0], 3), (cold[0][0], 6)]
+    monkeypatch.setenv("XDG_CACHE_HOME", f"{tmp_path / 'cache'}")
+    (package / "middle.py").write_text(SOURCES["middle"] + "further = 4\n")
+    assert digest("rectify.top") != cold[0][0]
+    assert len(parsed) == 7
+
+
 def test_a_module_that_is_not_imported_changes_nothing(package):
     before = digest("rectify.top")
     (package / "other.py").write_text("value = 4\n")

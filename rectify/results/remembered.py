@@ -1,22 +1,17 @@
-"""What can only be read from a model is asked once, and kept in the user's cache.
+"""What takes long to find out is asked once, and kept in the user's cache.
 
-To import torch and timm takes longer than all the rest of a plan. So answers are kept in
-``$XDG_CACHE_HOME/rectify``, under a digest of everything that decides them.
+To import torch and timm takes longer than all the rest of a plan, and so does reading every
+module's syntax tree. So answers are kept in ``$XDG_CACHE_HOME/rectify``, under a digest of
+everything that decides them.
 """
 
 import contextlib
-import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterable
-from importlib import metadata
 from pathlib import Path
 
 from rectify.results.files import atomic_path
-from rectify.results.provenance import source_digest
-from rectify.tasks import module_of
-
-LIBRARIES = ("timm", "torch", "transformers")
 
 
 def remembered(kind: str, key: Iterable[str]) -> str | None:
@@ -40,12 +35,6 @@ def answer(kind: str, key: Iterable[str], ask: Callable[[], str]) -> str:
     with contextlib.suppress(OSError), atomic_path(_file(kind, words)) as temporary:
         temporary.write_text(said, encoding="utf-8")  # it is only a cache
     return said
-
-
-@functools.cache
-def code_of(task: str, *modules: str) -> tuple[str, ...]:
-    """Return what stands for the code: a digest of a task and modules, and the libraries."""
-    return (source_digest(module_of(task), *modules), *map(metadata.version, LIBRARIES))
 
 
 def _file(kind: str, key: Iterable[str]) -> Path:
