@@ -2,7 +2,8 @@
 
     rectify warm snakemake --cores 2 --configfile demo.yaml all
 
-Reads and writes nothing itself. On macOS, where jobs cannot be forked, the command runs as it is.
+Reads and writes nothing itself. Within such a command another one shares its server. On macOS,
+where jobs cannot be forked, the command runs as it is.
 """
 
 import argparse
@@ -35,7 +36,9 @@ def run(args: argparse.Namespace) -> int:
             "Write: rectify warm snakemake ..."
         )
     _check_configurations(args.program)
-    with warm.server(SERVER) if warm.CAN_FORK else nullcontext() as address:
+    there = os.environ.get("RECTIFY_WARM")
+    starts = warm.CAN_FORK and not there
+    with warm.server(SERVER) if starts else nullcontext(there) as address:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command decides how Ctrl-C ends it
         restore = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
         environment = {**os.environ, **({"RECTIFY_WARM": address} if address else {})}

@@ -95,6 +95,11 @@ def test_a_job_runs_in_the_callers_folder_and_ends_with_0(address: str, tmp_path
     assert (tmp_path / "config.json").is_file()
 
 
+def test_a_command_within_a_warm_one_shares_its_server(address: str, tmp_path: Path) -> None:
+    said = rectify(address, tmp_path, "warm", "sh", "-c", "echo $RECTIFY_WARM")
+    assert (said.returncode, said.stdout) == (0, f"{address}\n")
+
+
 def test_a_mistake_is_one_line_on_the_callers_standard_error(address: str, tmp_path: Path) -> None:
     said = rectify(address, tmp_path, *resolve("a"))
     assert said.returncode == 2

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from PIL import Image
 
 from tests.helpers.notebooks import code_of
+from tests.helpers.processes import warm_address
 from tests.workflow.project import ROOT, call, warm
 
 OVERLAY = (ROOT / "tests" / "own_grid.yaml").read_text()
@@ -45,7 +47,8 @@ def test_ten_lines_give_a_table_a_heat_map_and_the_gains_by_similarity(project: 
         assert (results / "figures" / f"my-grid-similarity.{suffix}").stat().st_size > 0
 
 
-def test_the_notebook_of_a_grid_runs(project: Path) -> None:
+def test_the_notebook_of_a_grid_runs(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECTIFY_WARM", warm_address())  # whose server `rectify warm` shares
     said = call(project, "python", "-c", code_of("your-own-grid"))
     assert said.returncode == 0, said.stdout[-6000:]
     runs = {path.name for path in (project / "results" / "notebook" / "runs").iterdir()}

@@ -11,7 +11,8 @@ from rectify.experiment.grid import targets
 from rectify.experiment.settings import Config
 from tests.helpers.configs import DEMO as DEMO_VALUES
 from tests.helpers.packages import demo_packages
-from tests.workflow.project import call, copy_project, counted, planned
+from tests.helpers.processes import run_rectify
+from tests.workflow.project import call, copy_project, counted, environment, planned
 
 DEMO = ("--configfile", "demo.yaml", "--")
 
@@ -68,9 +69,9 @@ def test_the_grid_of_pang_et_al_is_a_page_of_its_own(project: Path, papers: dict
 
 def test_rectify_plan_counts_the_jobs_that_snakemake_plans(project: Path) -> None:
     """And Snakemake says the trainings at the head of its plan, where there are any."""
-    words = ("python", "-m", "rectify", "plan", "table5", "--config", "demo.yaml", "--json")
-    said = call(project, *words)
-    assert said.returncode == 0, said.stdout
+    words = ("plan", "table5", "--config", "demo.yaml", "--json")
+    said = run_rectify(words, project, environment(project))
+    assert said.returncode == 0, said.stderr
     record = json.loads(said.stdout)
     quiet = ("snakemake", "-n", "--quiet", "rules", *DEMO)
     trained, other = (call(project, *quiet, target).stdout for target in ("table5", "cost"))

@@ -15,7 +15,7 @@ from rectify.language.weights import sha256
 from rectify.targets import caption
 from rectify.trunks.features import load_features
 from tests.helpers.processes import run_rectify
-from tests.workflow.project import SMOKE, call, planned
+from tests.workflow.project import SMOKE, call, environment, planned
 
 ALL = ("--configfile", *SMOKE, "--", "all")
 RESULTS = Path("results") / "smoke"
@@ -68,9 +68,9 @@ def test_snakemake_s_own_report_has_the_captions(finished: Path) -> None:
 
 def test_rectify_plan_knows_what_was_done_and_how_fast(finished: Path) -> None:
     def said(*words: str) -> dict:
-        words = ("python", "-m", "rectify", "plan", "--config", *SMOKE, "--json", *words)
-        told = call(finished, *words)
-        assert told.returncode == 0, told.stdout
+        words = ("plan", "--config", *SMOKE, "--json", *words)
+        told = run_rectify(words, finished, environment(finished))
+        assert told.returncode == 0, told.stderr
         return json.loads(told.stdout)
 
     done, again = said(), said("--again")
