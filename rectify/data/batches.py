@@ -6,16 +6,16 @@ whatever the number of workers.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import get_context, parent_process
 from threading import Thread
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float64, Int64, UInt8
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 from torchvision.transforms.functional import to_pil_image
 
 from rectify.runtime import seed_globals
@@ -24,7 +24,18 @@ CHUNK = 64  # frames that a worker reads at a time: little shared memory, an ear
 
 Stored = Image.Image | list[Image.Image]
 """One image, or the frames of one clip."""
-Prepare = Callable[[Stored], UInt8[Tensor, " *pixels"]]
+
+
+class Undone(NamedTuple):
+    """Images of the model's size that are changed on the device, and how."""
+
+    pixels: UInt8[Tensor, " *pixels"]
+    """On the device, once they are a batch."""
+    drawn: Float64[Tensor, " *numbers"]
+    """Numbers that were drawn for each image; they stay on the CPU."""
+
+
+Prepare = Callable[[Stored], UInt8[Tensor, " *pixels"] | Undone]
 """From one stored image or clip to the size of the model; draws from the global generators."""
 
 
@@ -68,8 +79,8 @@ class Reader:
         items: Int64[Tensor, " items"],
         batch_size: int,
         seeds: Int64[Tensor, " items"] | None = None,
-    ) -> Iterator[UInt8[Tensor, " batch *pixels"]]:
-        """Give the pixels of the items in their order; the last batch may be smaller.
+    ) -> Iterator[UInt8[Tensor, " batch *pixels"] | Undone]:
+        """Give what ``prepare`` made of the items in their order; the last batch may be smaller.
 
         Args:
             items: Item numbers.
@@ -92,11 +103,13 @@ class Reader:
         chunks = iter(self._loader)
         for batch in batches:
             count = len(range(0, len(batch), self._chunk))
-            yield torch.cat([self._moved(next(chunks)) for _ in range(count)])
+            yield _joined([self._moved(next(chunks)) for _ in range(count)])
 
-    def _moved(self, chunk: Tensor | ValueError) -> Tensor:
+    def _moved(self, chunk: Tensor | Undone | ValueError) -> Tensor | Undone:
         if isinstance(chunk, ValueError):
             raise chunk
+        if isinstance(chunk, Undone):
+            return chunk._replace(pixels=self._moved(chunk.pixels))
         return chunk.to(self.device, non_blocking=True)
 
 
@@ -116,13 +129,13 @@ class _Source:
     def __init__(self, images: Tensor | Items, prepare: Prepare):
         self.images, self.prepare = images, prepare
 
-    def __getitems__(self, chunk: tuple[list[int], list[int]]) -> Tensor | ValueError:
+    def __getitems__(self, chunk: tuple[list[int], list[int]]) -> Tensor | Undone | ValueError:
         try:
-            return torch.stack([self._prepared(*pair) for pair in zip(*chunk, strict=True)])
+            return default_collate([self._prepared(*pair) for pair in zip(*chunk, strict=True)])
         except ValueError as error:  # raised again where it stays one line
             return error
 
-    def _prepared(self, item: int, seed: int) -> Tensor:
+    def _prepared(self, item: int, seed: int) -> Tensor | Undone:
         seed_globals(seed, "read")  # frames of a clip
         image = self.images[item]
         seed_globals(seed)
@@ -147,8 +160,14 @@ def _loader(source: _Source, chunks: _Chunks, workers: int, device: torch.device
     )
 
 
-def _same(chunk: Tensor | ValueError) -> Tensor | ValueError:
+def _same(chunk: Tensor | Undone | ValueError) -> Tensor | Undone | ValueError:
     return chunk
+
+
+def _joined(chunks: Sequence[Tensor | Undone]) -> Tensor | Undone:
+    if isinstance(chunks[0], Tensor):
+        return torch.cat(chunks)
+    return Undone(*(torch.cat(parts) for parts in zip(*chunks, strict=True)))
 
 
 def _end_with_parent(worker: int) -> None:

@@ -76,6 +76,7 @@ class Recipe(Protocol):
     mixup_mode: str
     mixes: bool
     auto_augment: str | None
+    augment_on: str
     crop: str
     crop_scale: float
     pad: int

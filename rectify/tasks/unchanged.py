@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from rectify.tasks.contract import Recipe
 
 OF_IMAGES = {
-    "mixup": 0, "cutmix": 0, "auto_augment": None, "crop": "none", "flip": 0, "random_erasing": 0,
+    "mixup": 0, "cutmix": 0, "auto_augment": None, "augment_on": "worker", "crop": "none",
+    "flip": 0, "random_erasing": 0,
 }  # fmt: skip
 """Values of a recipe that change images, and what they must be for other items."""
 

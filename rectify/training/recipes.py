@@ -103,6 +103,9 @@ class Recipe(Closed, strict=True, allow_inf_nan=False):
     mixup_mode: Literal["batch", "elem"] = "batch"
     """``batch``: one draw for all images of a batch; ``elem``: one for each image."""
     auto_augment: str | None = "rand-m9-mstd0.5-inc1"
+    augment_on: Literal["worker", "device"] = "worker"
+    """Where operations of RandAugment are computed: one image at a time by the processes that read
+    them, or on the device for all of a batch; both draw the same."""
     crop: Literal["resized", "centre", "padded", "posed", "none"] = "resized"
     """``resized``: random area and aspect; ``centre``: what a resized image has in its middle. For
     images that are stored as the model takes them: ``padded``, shifted by up to ``pad``, as DeiT
@@ -154,6 +157,8 @@ class Recipe(Closed, strict=True, allow_inf_nan=False):
             (even or not self.mixes, "batch_size", "even with Mixup or CutMix", self.batch_size),
             (self.crop in ("resized", "centre", "padded") or self.auto_augment is None, "crop",
              "resized, centre or padded with auto_augment", self.crop),
+            (self.augment_on == "worker" or self.auto_augment is not None, "augment_on",
+             "worker without auto_augment", self.augment_on),
             (self.layer_decay is None or not self.lr_factors, "layer_decay",
              "null with lr_factors", self.layer_decay),
             (self.layer_decay is None or not self.undecayed, "layer_decay",

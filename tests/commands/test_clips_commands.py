@@ -211,6 +211,11 @@ def test_clips_in_files_need_resized_crops(tmp_path, tree, crop):
         train_it(tmp_path, tree, values={"crop": crop, "auto_augment": None})
 
 
+def test_clips_are_not_changed_on_the_device(tmp_path, tree):
+    with pytest.raises(ValueError, match=r"so by workers, got augment_on device\. Set training"):
+        train_it(tmp_path, tree, values={"augment_on": "device"})
+
+
 def test_clips_in_memory_are_not_resized(tmp_path):
     chosen = {"task": ENTRY["task"], "reader": "motions", "classes": 10, "frames": 4}
     sizes = {"image_size": 32, "sizes": {"train_items": 2, "test_items": 1}}

@@ -443,6 +443,10 @@ def test_colour_images_in_files_are_trained_with_randaugment(folder):
     first, again = training(folder, settings), training(folder, settings, "again")
     assert without_times(first) == without_times(again)
     assert share(evaluating(folder, settings)) == first["accuracy"].iloc[-1]
+    on_device = settings_of(
+        data={"channels": 3}, training=values | files | {"augment_on": "device"}
+    )
+    assert without_times(training(folder, on_device, "device")) == without_times(first)
 
 
 def test_shifted_sets_in_files_are_read_from_the_folders_that_the_evaluation_names(folder):

@@ -12,11 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from rectify.data.batches import CHUNK, Reader
+from rectify.data.batches import CHUNK, Reader, Undone
 from rectify.data.manifests import manifest
 from rectify.data.sets import FileSet
 from rectify.runtime import generator
 from rectify.tasks.image_classification.augment import evaluation_transform, per_image
+from rectify.tasks.image_classification.operations import Drawing
 
 CPU = torch.device("cpu")
 TRAINING = {"image_size": 16, "crop": "resized", "crop_scale": 0.08, "pad": 4, "flip_prob": 0.5}
@@ -38,6 +39,10 @@ def files(tmp_path_factory):
     return FileSet(folder, manifest([("train", 0, "a", f"{n}.jpg") for n in range(ITEMS)]), "train")
 
 
+def undone():
+    return Drawing(training())
+
+
 def read(images, prepare, workers, items, seeds=None, batch_size=40):
     return list(Reader(images, prepare, workers, CPU).read(items, batch_size, seeds))
 
@@ -49,15 +54,17 @@ def numbers(seed=0):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # few cores here
-@pytest.mark.parametrize("workers", [1, 4])
-def test_workers_give_the_batches_of_none_bit_for_bit(files, workers):
-    items, seeds = numbers()
-    reader, alone = (Reader(files, training(), count, CPU) for count in (workers, 0))
+@pytest.mark.parametrize(("workers", "prepare", "count"), [(1, training, 1), (4, undone, 2)])
+def test_workers_give_the_batches_of_none_bit_for_bit(files, workers, prepare, count):
+    def parts(batches):  # pixels; and what is to be done with them
+        return [part for one in batches for part in (one if isinstance(one, Undone) else (one,))]
+
+    reader, alone = (Reader(files, prepare(), number, CPU) for number in (workers, 0))
     for epoch in range(2):  # the same workers in both
         items, seeds = numbers(epoch)
-        expected = list(alone.read(items, 70, seeds))
-        batches = list(reader.read(items, 70, seeds))
-        assert [len(batch) for batch in batches] == [70, 70, 10]
+        expected = parts(alone.read(items, 70, seeds))
+        batches = parts(reader.read(items, 70, seeds))
+        assert [len(batch) for batch in batches] == [*([70] * 2 * count), *([10] * count)]
         assert all(torch.equal(*pair) for pair in zip(batches, expected, strict=True))
 
 

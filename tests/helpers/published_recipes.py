@@ -54,6 +54,7 @@ OURS = {
     "adapter_init": "trunc_normal",  # vit_llama.py; VideoMAE's adapters keep torch's own
     "crop_scale": 0.08,  # of timm's and VideoMAE's resized crops
     "pad": 4,  # of DeiT at 32 pixels
+    "augment_on": "worker",
     "crop": "resized",
     "cloud_scale": 1.5,  # of clouds, which no code for images has
     "cloud_shift": 0.2,

@@ -88,6 +88,11 @@ def test_an_unknown_name_is_one_line_with_the_nearest_right_one():
             "training.crop .* 'resized', 'centre', 'padded', 'posed' or 'none', got 'random'",
         ),
         ({"crop": "none"}, "crop must be resized, centre or padded with auto_augment, got none"),
+        ({"augment_on": "gpu"}, "training.augment_on .* 'worker' or 'device', got 'gpu'"),
+        (
+            {"augment_on": "device", "auto_augment": None},
+            "augment_on must be worker without auto_augment, got device",
+        ),
         ({"betas": [0.9, 1.0]}, r"training.betas.1 .* less than 1, got 1\.0"),
         ({"betas": [0.9]}, "training.betas"),
         ({"schedule": "linear", "gamma": 0.1}, "gamma must be given with schedule step, and only"),

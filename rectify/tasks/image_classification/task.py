@@ -15,7 +15,7 @@ from rectify.data.sets import FileSet, ImageSet, load_set
 from rectify.tasks import classification
 from rectify.tasks.classification import LabelledSource
 from rectify.tasks.contract import Batch, Machine, Recipe, TestSet, Vision
-from rectify.tasks.image_classification import augment
+from rectify.tasks.image_classification import augment, operations
 from rectify.tasks.image_classification.masks import Masks
 from rectify.tasks.image_classification.settings import METRICS, Settings
 from rectify.tasks.shifts import prepared_sets
@@ -47,12 +47,15 @@ class ImageClassification:
             )
             check_colours(entry)
             complete = {"crop": "none", "pad": 0, "flip_prob": 0.0}
+        change = augment.batched(**complete, erasing=recipe.random_erasing)
+        if recipe.augment_on == "device":
+            prepare, change = operations.Drawing(prepare), operations.operated(change)
         return LabelledSource(
             items.images,
             items.labels,
             machine,
             prepare=prepare,
-            change=augment.batched(**complete, erasing=recipe.random_erasing),
+            change=change,
             mix=classification.mixing(recipe, entry.classes),
         )
 

@@ -10,7 +10,6 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch import Tensor
 
 from rectify.tasks.image_classification.augment import normalise
+from rectify.tasks.image_classification.operations import drawing
 
 Clip = list[Image.Image]
 """Frames of one clip in memory, all of one size."""
@@ -99,10 +99,7 @@ def rand_augment(name: str) -> Callable[[], tuple[Operation, ...]]:
             "Change training.auto_augment, or set it to null."
         )
     settings = {"interpolation": Image.Resampling.BICUBIC}  # one: nothing is drawn per frame
-    chosen = rand_augment_transform(name, settings)
-    for operation in chosen.ops:  # noted with what timm draws for them instead of being run
-        operation.aug_fn = partial(_noted, operation.aug_fn)
-    return partial(chosen, ())
+    return drawing(rand_augment_transform(name, settings))
 
 
 def short_side(size: tuple[int, int], short: int) -> tuple[int, int]:
@@ -118,10 +115,6 @@ def crop_places(width: int, height: int, size: int, crops: int) -> list[tuple[in
     over = max(width, height) - size
     starts = [over // 2] if crops == 1 else [over * index // (crops - 1) for index in range(crops)]
     return [(0, start) if width >= height else (start, 0) for start in starts]
-
-
-def _noted(function: Callable, drawn: tuple, *arguments: Any, **options: Any) -> tuple:
-    return (*drawn, lambda frame: function(frame, *arguments, **options))
 
 
 def _changed(

@@ -41,7 +41,7 @@ class VideoClassification:
         items = load_set(folder, "train")
         change = {"crop": recipe.crop, "pad": recipe.pad, "flip_prob": recipe.flip}
         prepare, images = None, items.images
-        _check_crop(items, recipe)
+        _check_recipe(items, recipe)
         if isinstance(items, FileSet):
             images = Clips(items, entry.frames, None)
             prepare = augment.TrainingClip(
@@ -136,8 +136,13 @@ def _views(views: Tensor, draws: Draws | None) -> Tensor:
     return augment.normalise_views(views)
 
 
-def _check_crop(items: ImageSet | FileSet, recipe: Recipe) -> None:
+def _check_recipe(items: ImageSet | FileSet, recipe: Recipe) -> None:
     in_files = isinstance(items, FileSet)
+    if recipe.augment_on != "worker":
+        raise ValueError(
+            "video_classification: clips are changed before they are cropped, so by workers, got "
+            f"augment_on {recipe.augment_on}. Set training.augment_on to worker."
+        )
     if in_files and recipe.crop != "resized":
         raise ValueError(
             f"video_classification: clips in files need resized crops, got {recipe.crop}. "

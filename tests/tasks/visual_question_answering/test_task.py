@@ -248,6 +248,7 @@ def test_what_would_change_the_answer_is_refused(folder: Path, from_files: Path)
     for place, values, said in (
         (folder, recipe("meter", flip=0.5, crop="none", auto_augment=None), "flip must be 0"),
         (folder, METER, "auto_augment must be null"),
+        (from_files, recipe("meter", augment_on="device"), "augment_on must be worker"),
         (from_files, recipe("meter", crop="resized"), "crop must be centre"),
         (from_files, recipe("meter", flip=0.5), r"flip must be 0, .* recipe meter"),
     ):
