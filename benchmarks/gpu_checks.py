@@ -8,18 +8,21 @@ from pathlib import Path
 import torch
 from torch import Tensor, multiprocessing, nn
 from torch.nn.functional import cross_entropy
+from torchvision.transforms.functional import to_pil_image
 
 from benchmarks.paired import Table
 from rectify.gsnr import GradientMoments, GsnrObserver
 from rectify.gsnr.kernels import batched_sums, chunked_sums, fused_sums
-from rectify.runtime import autocast, compiled
+from rectify.runtime import autocast, compiled, seed_globals
 from rectify.tasks.contract import Batch
+from rectify.tasks.image_classification.augment import per_image
+from rectify.tasks.image_classification.operations import Drawing, operate
 from rectify.tasks.image_classification.task import TASK
 from rectify.training.loop import Hooks, Interrupted, Loop
 from rectify.training.recipes import Recipe
 from rectify.trunks.vit import create_vit
 
-CLASSES, SAMPLES = 10, 16
+CLASSES, SAMPLES, IMAGES = 10, 16, 200
 SHAPES = ((5, 9, 20, 30), (64, 65, 384, 384), (32, 197, 192, 768), (8, 130, 100, 72))
 """Samples, tokens, and the widths of a layer."""
 LIMITS = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
@@ -27,7 +30,7 @@ LIMITS = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
 
 def checks(device: torch.device) -> Table:
     """Return a table of what was checked, the largest relative error, and what is allowed."""
-    rows = [*_sums(device), *_modes(device), *_training(device)]
+    rows = [*_sums(device), *_modes(device), *_training(device), _augmented(device)]
     cells = [
         (what, f"{error:.1e}", f"{most:.0e}", _verdict(error, most)) for what, error, most in rows
     ]
@@ -211,6 +214,25 @@ def _overall(pairs: list[tuple[Tensor, Tensor]]) -> float:
     """Return the relative error over all tensors together."""
     apart = sum((left.double() - right.double()).square().sum() for left, right in pairs)
     return (apart / sum(right.double().square().sum() for _, right in pairs)).sqrt().item()
+
+
+def _augmented(device: torch.device) -> tuple[str, float, float]:
+    """Check RandAugment of a batch against timm's, image by image by Pillow: no value differs."""
+    torch.use_deterministic_algorithms(True)
+    settings = {"image_size": 64, "crop": "resized", "crop_scale": 0.08, "pad": 0, "flip_prob": 0.5}
+    complete, other = (per_image(**settings, auto_augment="rand-m9-n4-mstd0.5-inc1") for _ in "12")
+    drawing, expected, undone = Drawing(other), [], []
+    for seed in range(IMAGES):
+        draws = torch.Generator().manual_seed(seed)
+        rough = torch.randint(256, (3, 2 + seed % 30, 30), generator=draws, dtype=torch.uint8)
+        image = to_pil_image(rough).resize((90, 70))
+        for transform, made in ((complete, expected), (drawing, undone)):
+            seed_globals(seed)
+            made.append(transform(image))
+    pixels, drawn = (torch.stack(parts) for parts in zip(*undone, strict=True))
+    found = operate(pixels.to(device), drawn).cpu()
+    torch.use_deterministic_algorithms(False)
+    return "RandAugment on the device", _error(found.double(), torch.stack(expected).double()), 0.0
 
 
 def _error(found: Tensor, exact: Tensor) -> float:

@@ -2,9 +2,11 @@
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from benchmarks.paired import Options, Table, paired, spread
@@ -12,16 +14,22 @@ from rectify.data import packed
 from rectify.data.images import read_image
 from rectify.runtime import seed_globals
 from rectify.tasks.image_classification.augment import per_image
+from rectify.tasks.image_classification.operations import Drawing, operate
 
 WIDTH, HEIGHT, SIDE, SIZE = 500, 375, 256, 224
 IMAGES = 64
 RAND_AUGMENT = "rand-m9-mstd0.5-inc1"  # as in DeiT
-NAMES = ("files", "packed", "files-plain", "packed-plain")
+NAMES = (
+    *("files", "packed", "files-device", "packed-device", "files-plain", "packed-plain"),
+    "operations",
+)
 NOTE = (
     f"{IMAGES} JPEG files of {WIDTH} x {HEIGHT} pixels and some 110 kB, as ImageNet's are on "
     f"average, of noise at many scales; packed: `stored_side: {SIDE}`. Counted: reading, decoding, "
-    f"a random resized crop of {SIZE} pixels, mirroring and RandAugment (`plain`: without it), one "
-    "image after the other, in memory. What follows, normalising and erasing, is the device's."
+    f"a random resized crop of {SIZE} pixels, mirroring and RandAugment (`plain`: without it; "
+    "`device`: with `augment_on: device`, drawn but not computed), one image after the other, in "
+    "memory. What follows, normalising and erasing, is the device's. `operations`: what is then "
+    f"also the device's, RandAugment, here computed by the CPU for {IMAGES} images together."
 )
 
 
@@ -53,7 +61,14 @@ def _ways(folder: Path) -> dict[str, Callable[[], None]]:
     for suffix, policy in (("", RAND_AUGMENT), ("-plain", None)):
         transform = per_image(**recipe, auto_augment=policy)
         ways |= {f"{name}{suffix}": _reading(those, transform) for name, those in paths.items()}
-    return ways
+    drawing = Drawing(per_image(**recipe, auto_augment=RAND_AUGMENT))
+    ways |= {f"{name}-device": _reading(those, drawing) for name, those in paths.items()}
+    undone = []
+    for item, path in enumerate(paths["files"]):
+        seed_globals(item)
+        undone.append(drawing(read_image(path)))
+    batch = (torch.stack(parts) for parts in zip(*undone, strict=True))
+    return ways | {"operations": partial(operate, *batch)}
 
 
 def _reading(paths: list[Path], transform: Callable[[Image.Image], object]) -> Callable[[], None]:

@@ -79,8 +79,10 @@ def _each(
 def _coloured(image: Image.Image) -> Image.Image:
     if image.mode in (*SIXTEEN_BITS, "I", "F"):
         return Image.fromarray(_grey(image)).convert("RGB")
-    through = "RGBA" if "transparency" in image.info else "RGB"
-    return image.convert(through).convert("RGB")
+    if "transparency" in image.info:
+        return image.convert("RGBA").convert("RGB")
+    image.load()
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _grey(image: Image.Image) -> np.ndarray:

@@ -44,6 +44,13 @@ def test_a_wrong_sum_does_not_hold(monkeypatch):
     assert gpu_checks._verdict(error, most) == "NO"
 
 
+def test_randaugment_of_a_batch_holds_and_that_of_nothing_does_not(monkeypatch):
+    monkeypatch.setattr(gpu_checks, "IMAGES", 30)
+    assert gpu_checks._augmented(torch.device("cpu"))[1:] == (0, 0)
+    monkeypatch.setattr(gpu_checks, "operate", lambda images, drawn: images)
+    assert gpu_checks._augmented(torch.device("cpu"))[1] > 0.1
+
+
 def test_a_resumed_training_and_one_of_two_processes_hold(monkeypatch):
     monkeypatch.setattr(gpu_checks.multiprocessing, "spawn", spawn_forks)
     rows = {what: (error, most) for what, error, most in gpu_checks._training(torch.device("cpu"))}

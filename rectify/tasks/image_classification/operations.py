@@ -144,7 +144,7 @@ def solarize_add(images: Images, added: Arguments) -> Images:
 def auto_contrast(images: Images, _arguments: Arguments) -> Images:
     """Return images whose channels reach from 0 to 255 each, unless they have one value only."""
     low, high = (limit.double()[..., None] for limit in images.flatten(2).aminmax(dim=2))
-    scale = torch.full_like(low, 255) / (high - low)  # a number over a tensor is not rounded once
+    scale = torch.full_like(low, 255) / (high - low)  # 255 / tensor rounds twice
     levels = torch.arange(LEVELS, device=images.device)
     table = (levels * scale + -low * scale).clamp(0, 255)  # nan where there is one value only
     return _looked_up(images, torch.where(high > low, table, levels))
@@ -185,10 +185,11 @@ def sharpness(images: Images, factors: Arguments) -> Images:
 
     A smoothed value has 5 parts of itself and one of each of its 8 neighbours.
     """
-    wide = images.int()
-    near = wide.unfold(2, 3, 1).unfold(3, 3, 1).sum((-1, -2)) + 4 * wide[..., 1:-1, 1:-1]
+    wide = images.to(torch.int16)
+    across = wide[..., :-2] + wide[..., 1:-1] + wide[..., 2:]
+    near = across[..., :-2, :] + across[..., 1:-1, :] + across[..., 2:, :]
     smooth = images.clone()
-    smooth[..., 1:-1, 1:-1] = ((2 * near + 13) // 26).to(torch.uint8)  # rounded
+    smooth[..., 1:-1, 1:-1] = (2 * (near + 4 * wide[..., 1:-1, 1:-1]) + 13) // 26  # rounded
     return _blend(smooth, images, factors)
 
 
@@ -294,7 +295,7 @@ def _sampled(images: Images, matrices: Sequence[Matrix]) -> Images:
         begin = (row + step).clamp(0, height - 1) * width
         places = [begin + (column + tap).clamp(0, width - 1) for tap in across]
         indices = [place.long().flatten(1)[:, None].expand(-1, 3, -1) for place in places]
-        near = [flat.gather(2, index).view_as(images).double() for index in indices]
+        near = [flat.gather(2, index).view_as(images).to(torch.int16) for index in indices]
         lines.append(_cubic(near, (x - column)[:, None]))
     values = _cubic(lines, (y - row)[:, None]).clamp(0, 255).to(torch.uint8)
     fill = torch.tensor(FILL, dtype=torch.uint8, device=images.device).view(3, 1, 1)
