@@ -16,6 +16,7 @@ from rectify.runtime import generator, seed_globals
 from rectify.tasks.classification import LabelledSource, mixing, mixup_of
 from rectify.tasks.contract import Machine
 from rectify.tasks.image_classification.augment import batched, normalise, per_image
+from rectify.tasks.image_classification.operations import Drawing, operated
 from rectify.tasks.image_classification.task import TASK
 from rectify.training.loop import Interrupted
 from rectify.training.order import item_order
@@ -308,7 +309,10 @@ def test_a_pass_with_hard_labels_sees_the_same_items_unmixed_and_draws_nothing(
 
 @pytest.mark.parametrize("done", [0, 1])
 def test_images_prepared_by_workers_train_as_those_prepared_here_also_resumed(make_vit, done):
-    """RandAugment, erasing and Mixup: everything that draws, on colour images of 20 pixels."""
+    """RandAugment, erasing and Mixup: everything that draws, on colour images of 20 pixels.
+
+    The one that resumes computes RandAugment on the device.
+    """
     pixels = torch.randint(0, 256, (24, 3, 20, 20), generator=generator(0), dtype=torch.uint8)
     values = small(auto_augment="rand-m9-mstd0.5-inc1", crop="resized", epochs=2)
     prepare = per_image(
@@ -317,7 +321,7 @@ def test_images_prepared_by_workers_train_as_those_prepared_here_also_resumed(ma
     )  # fmt: skip
     change, states = batched(crop="none", pad=0, flip_prob=0.0, erasing=0.5), []
 
-    def run(workers, **more):
+    def run(workers, prepare, change, **more):
         model = make_vit(channels=3)
         machine, mix = Machine(CPU, workers), mixing(values, 5)
         source = LabelledSource(
@@ -325,8 +329,10 @@ def test_images_prepared_by_workers_train_as_those_prepared_here_also_resumed(ma
         )
         return trained(model, source, values, **more), weights(model)
 
-    rows, state = run(0, save=lambda state: states.append(stored(state)))
-    again, repeated = run(1, saved=states[0] if done else None)
+    rows, state = run(0, prepare, change, save=lambda state: states.append(stored(state)))
+    if done:
+        prepare, change = Drawing(prepare), operated(change)
+    again, repeated = run(1, prepare, change, saved=states[0] if done else None)
     assert again == rows
     assert same(repeated, state)
 
