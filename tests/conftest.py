@@ -116,6 +116,7 @@ def restored_runtime():
     os.environ.update({"HF_HUB_OFFLINE": offline} if offline else {})
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(False)
+    torch.utils.deterministic.fill_uninitialized_memory = True
     root.handlers[:] = handlers
     root.setLevel(level)
 

@@ -1,3 +1,4 @@
+import copy
 import os
 import random
 import signal
@@ -75,6 +76,30 @@ def test_starting_fixes_threads_and_makes_torch_deterministic():
     assert device.type in ("cpu", "cuda")
     assert torch.get_num_threads() == 1
     assert torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.usefixtures("restored_runtime")
+def test_new_tensors_are_not_filled_which_changes_no_bit_of_a_training():
+    start(1)
+    assert not torch.utils.deterministic.fill_uninitialized_memory
+    layer = torch.nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1, batch_first=True)
+    model = torch.nn.Sequential(torch.nn.Conv1d(3, 8, 4, 4), torch.nn.BatchNorm1d(8), layer)
+    sounds = torch.randn(4, 3, 32)
+    weights = {}
+    for fills in (False, True):
+        torch.utils.deterministic.fill_uninitialized_memory = fills
+        assert bool(torch.empty(1000, dtype=torch.double).isnan().all()) or not fills
+        torch.manual_seed(0)
+        trained = copy.deepcopy(model)
+        optimizer = torch.optim.AdamW(trained.parameters(), lr=0.1)
+        for _ in range(3):
+            trained(sounds).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        weights[fills] = trained.state_dict()
+    for name, before in model.state_dict().items():
+        assert torch.equal(weights[False][name], weights[True][name])
+        assert not torch.equal(weights[False][name], before)
 
 
 def test_float32_changes_nothing_and_bfloat16_autocasts():
