@@ -28,7 +28,11 @@ class Forecaster(nn.Module):
 
     @classmethod
     def of(
-        cls, overrides: Mapping[str, object], observed: int = OBSERVED, future: int = FUTURE
+        cls,
+        overrides: Mapping[str, object],
+        observed: int = OBSERVED,
+        future: int = FUTURE,
+        agents: int | None = None,
     ) -> "Forecaster":
         """Return a model with random weights.
 
@@ -36,11 +40,13 @@ class Forecaster(nn.Module):
             overrides: Of ``sizes``.
             observed: Steps that it sees.
             future: Steps that it forecasts.
+            agents: For how many agents of a scene, the scored one first; all, if none is given.
 
         Raises:
             ValueError: If a size is unknown or cannot be right.
         """
-        return cls(parse(cls.sizes, dict(overrides), "visions.overrides"), observed, future)
+        sizes = parse(cls.sizes, dict(overrides), "visions.overrides")
+        return cls(sizes, observed, future, agents)
 
     def lines(
         self,

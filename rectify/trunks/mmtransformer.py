@@ -82,7 +82,7 @@ class MmTransformer(Forecaster):
 
     sizes = Sizes
 
-    def __init__(self, sizes: Sizes, observed: int, future: int):
+    def __init__(self, sizes: Sizes, observed: int, future: int, agents: int | None):
         super().__init__()
         self.unit, self.has_proposals = sizes.unit, sizes.tokens == "proposals"
         self.dim = 2 * sizes.dim if self.has_proposals else sizes.dim
@@ -92,7 +92,7 @@ class MmTransformer(Forecaster):
         self.motion = Motion(sizes, observed - 1, self.between)
         self.lanes = LanesAndProposals(sizes)
         self.social = Social(sizes)
-        self.decoder = Decoder(sizes, future)
+        self.decoder = Decoder(sizes, future, agents)
         for name, parameter in self.named_parameters():
             if parameter.ndim > 1 and not name.startswith("lanes.pieces."):
                 nn.init.xavier_uniform_(parameter)
@@ -339,9 +339,9 @@ class Social(nn.Module):
 class Decoder(nn.Module):
     """An agent's token and each of its proposals to a trajectory and its score."""
 
-    def __init__(self, sizes: Sizes, future: int):
+    def __init__(self, sizes: Sizes, future: int, agents: int | None):
         super().__init__()
-        dim, self.future, self.modes = sizes.dim, future, sizes.modes
+        dim, self.future, self.modes, self.agents = sizes.dim, future, sizes.modes, agents
         self.has_proposals = sizes.tokens == "proposals"
         self.steps = nn.Sequential(
             nn.Linear(2 * dim, 2 * dim), nn.LayerNorm(2 * dim), nn.ReLU(),
@@ -353,14 +353,14 @@ class Decoder(nn.Module):
         )  # fmt: skip
 
     def forward(self, tokens: Tokens) -> dict[str, Tensor]:
-        """Return, of each agent and in the scene's frame of metres, padding included:
+        """Return, of the first ``self.agents`` or of all, in the scene's frame of metres:
 
         ``trajectories`` (batch, agents, modes, steps, 2), and their ``scores`` before softmax
         (batch, agents, modes).
         """
         centres = tokens.context.centres
         both = (tokens if self.has_proposals else with_proposals(tokens)).values
-        both = both.unflatten(1, (centres.shape[1], self.modes))
+        both = both.unflatten(1, (centres.shape[1], self.modes))[:, : self.agents]
         steps = self.steps(both).unflatten(3, (self.future, 2))
-        ways = steps.cumsum(3) + centres[:, :, None, None]
+        ways = steps.cumsum(3) + centres[:, : self.agents, None, None]
         return {"trajectories": ways, "scores": self.score(both)[..., 0]}

@@ -56,14 +56,14 @@ class VectorNet(Forecaster):
 
     sizes = Sizes
 
-    def __init__(self, sizes: Sizes, observed: int, future: int):
+    def __init__(self, sizes: Sizes, observed: int, future: int, agents: int | None):
         super().__init__()
         self.dim = sizes.width * 2**sizes.layers
         self.flat = max((observed - 1) * AGENT, PIECES * LANE)  # width of a polyline as one token
         self.widths = (self.flat, self.dim, self.dim)
         self.subgraphs = Subgraphs(sizes)
         self.graph = GlobalGraph(self.dim)
-        self.decoder = Decoder(self.dim, sizes.modes, sizes.unit, future)
+        self.decoder = Decoder(self.dim, sizes, future, agents)
         self.unit = sizes.unit
 
     @property
@@ -144,11 +144,13 @@ class Subgraph(nn.Module):
         vectors: Float[Tensor, "batch lines vectors features"],
         counts: Bool[Tensor, "batch lines vectors"],
     ) -> Float[Tensor, "batch lines dim"]:
+        counts, largest = counts[..., None].to(vectors), None
         for layer in self.layers:
-            vectors = layer(vectors) * counts[..., None]  # never below 0, so 0 hides nothing
-            largest = vectors.amax(2, keepdim=True).expand_as(vectors)
-            vectors = torch.cat([vectors, largest], 3)
-        return vectors.amax(2)
+            if largest is not None:
+                vectors = torch.cat([vectors, largest.expand_as(vectors)], 3)
+            vectors = layer(vectors) * counts  # never below 0, so 0 hides nothing
+            largest = vectors.amax(2, keepdim=True)
+        return torch.cat([largest, largest], 3)[:, :, 0]
 
 
 class Subgraphs(nn.Module):
@@ -204,14 +206,14 @@ class Residual(nn.Module):
 class Decoder(nn.Module):
     """An agent's token to some trajectories, the score of each, and one more trajectory."""
 
-    def __init__(self, dim: int, modes: int, unit: float, future: int):
+    def __init__(self, dim: int, sizes: Sizes, future: int, agents: int | None):
         super().__init__()
-        self.unit, self.future = unit, future
+        self.unit, self.future, self.agents = sizes.unit, future, agents
 
         def branch() -> nn.Sequential:
             return nn.Sequential(Residual(dim), nn.Linear(dim, 2 * future))
 
-        self.modes = nn.ModuleList(branch() for _ in range(modes))
+        self.modes = nn.ModuleList(branch() for _ in range(sizes.modes))
         self.single = branch()
         self.offset = nn.Sequential(
             nn.Linear(2, dim), nn.ReLU(), nn.Linear(dim, dim, bias=False), nn.LayerNorm(dim),
@@ -223,12 +225,12 @@ class Decoder(nn.Module):
         self.score = nn.Sequential(Residual(dim), nn.Linear(dim, 1))
 
     def forward(self, tokens: Tokens) -> dict[str, Tensor]:
-        """Return, of each agent and in the scene's frame of metres, padding included:
+        """Return, of the first ``self.agents`` or of all, in the scene's frame of metres:
 
         ``trajectories`` (batch, agents, modes, steps, 2), their ``scores`` before softmax (batch,
         agents, modes), and ``single``, one more trajectory (batch, agents, steps, 2).
         """
-        centres = tokens.context.centres
+        centres = tokens.context.centres[:, : self.agents]
         agents = tokens.values[:, : centres.shape[1]]
         found = torch.stack([mode(agents) for mode in self.modes], 2).unflatten(3, (self.future, 2))
         found = self.unit * found + centres[:, :, None, None]

@@ -103,7 +103,8 @@ class MotionForecasting:
         family = vision.family or "vectornet"
         where = f"motion_forecasting: family of {vision.name}"
         check_known(where, family, FAMILIES, "a known form of the trunk")
-        return FAMILIES[family].of(vision.overrides, entry.observed, entry.future)
+        agents = 1 if entry.loss_agents == "focal" else None  # whose forecasts anybody looks at
+        return FAMILIES[family].of(vision.overrides, entry.observed, entry.future, agents)
 
     def starts(self, vision: Vision) -> list[Path]:
         """Return no file: training starts from random weights."""

@@ -242,6 +242,34 @@ def test_a_loss_does_not_depend_on_the_other_scenes(
         assert own.item() == pytest.approx(whole[number].item(), rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("family", "more"),
+    [("vectornet", {}), ("mmtransformer", {}), ("mmtransformer", {"tokens": "proposals"})],
+)
+def test_where_the_scored_agent_alone_is_learned_it_alone_is_forecast(
+    scenes: ForecastSet, family: str, more: dict
+) -> None:
+    """The same loss and the same gradients as if everybody's forecasts were there."""
+    overrides = {**SIZES[family], **more}
+    vision = SimpleNamespace(**{**vars(VISION), "family": family, "overrides": overrides})
+    batch = doubled(batch_of(scenes, [0, 1, 2], loss_agents="focal"))
+    outputs, losses, gradients = {}, {}, {}
+    for who in ("all", "focal"):
+        torch.manual_seed(0)
+        model = TASK.trunk(entry(loss_agents=who), vision, None).double()
+        outputs[who] = model(batch["inputs"])
+        losses[who] = TASK.losses(outputs[who], batch)
+        gradients[who] = torch.autograd.grad(losses[who].sum(), list(model.parameters()))
+    agents = batch["inputs"]["no_agent"].shape[1]
+    assert agents > 1
+    for name, everybody in outputs["all"].items():
+        assert everybody.shape[1] == agents
+        assert outputs["focal"][name].shape[1] == 1
+        torch.testing.assert_close(outputs["focal"][name], everybody[:, :1])
+    torch.testing.assert_close(losses["focal"], losses["all"])
+    torch.testing.assert_close(gradients["focal"], gradients["all"])
+
+
 @pytest.mark.parametrize("way", ["vanilla", "insert", "auxiliary"])
 def test_gsnr_is_that_of_single_scenes(
     model: torch.nn.Module, block: torch.nn.Module, scenes: ForecastSet, way: str
