@@ -76,8 +76,8 @@ def glyphs(
         train_drawings: Images per character and face of the twelve in training.
         test_drawings: Images per character and face of the four in the test.
         shifted_faces: Test faces in ``test-a`` and ``test-sk``; ``test-r`` has that many of an
-            unseen family, for letters and digits only.
-        corrupted: Images of each of ``test-c``, of classes at equal distances.
+            unseen family, for letters and digits only. With 0 there are no such sets.
+        corrupted: Images of each of ``test-c``, of classes at equal distances; 0 for no such sets.
     """
     collect = functools.partial(_collected, classes=_names(CHARACTERS))
     shown = functools.partial(_drawings, image_size=image_size, seed=seed)
@@ -85,19 +85,28 @@ def glyphs(
     sets = {
         "train": collect(shown("train", TRAIN_FACES, train_drawings)),
         "test": collect(test),
-        "test-a": collect(shown("test-a", TEST_FACES[:shifted_faces], 1, hard=True)),
-        "test-sk": collect(shown("test-sk", TEST_FACES[:shifted_faces], 1, outline=True)),
-        "test-r": collect(shown("test-r", MODERN[:shifted_faces], 1)),
     }
-    per_class = len(test) // len(CHARACTERS)
-    labels = range(0, len(CHARACTERS), len(CHARACTERS) // corrupted)[:corrupted]
+    if shifted_faces:
+        faces = TEST_FACES[:shifted_faces]
+        sets["test-a"] = collect(shown("test-a", faces, 1, hard=True))
+        sets["test-sk"] = collect(shown("test-sk", faces, 1, outline=True))
+        sets["test-r"] = collect(shown("test-r", MODERN[:shifted_faces], 1))
+    if corrupted:
+        sets |= _corrupted(test, corrupted, seed)
+    return sets
+
+
+def _corrupted(test: Sequence[Drawn], count: int, seed: int) -> dict[str, ImageSet]:
+    """Return ``count`` of the test images in each way and severity."""
+    per_class, sets = len(test) // len(CHARACTERS), {}
+    labels = range(0, len(CHARACTERS), len(CHARACTERS) // count)[:count]
     chosen = [test[label * per_class + label % per_class] for label in labels]
     for name, corruption in CORRUPTIONS.items():
         for severity in range(1, 6):
             split = f"test-c/{name}/{severity}"
             random = np.random.default_rng(seed_for(seed, "glyphs", split))
             changed = [(corruption(image, severity, random), *rest) for image, *rest in chosen]
-            sets[split] = collect(changed)
+            sets[split] = _collected(changed, _names(CHARACTERS))
     return sets
 
 

@@ -108,6 +108,11 @@ def test_fewer_corrupted_images_are_some_of_all(sets):
     assert len(glyphs_reader.read(train_drawings=1, corrupted=30)["test-c/pixelate/1"]) == 30
 
 
+def test_without_shifted_sets_train_and_test_are_the_same(sets):
+    plain = glyphs_reader.read(shifted_faces=0, corrupted=0)
+    assert same(plain, {name: sets[name] for name in ("train", "test")})
+
+
 def test_outlines_have_less_ink_than_the_test_images(sets):
     assert sets["test-sk"].images.float().mean() < sets["test"].images.float().mean()
 
