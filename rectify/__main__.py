@@ -40,6 +40,7 @@ COMMANDS = {
     "figure": "one figure of the paper, from the runs' results",
     "report": "one page with all tables and figures",
     "cost": "parameters, FLOPs, and with --time speed and memory, without weights",
+    "speeds": "items per second of trainings on this machine, for `rectify plan --speed`",
     "doctor": "check a machine or a cluster before the first run",
     "plan": "what targets take before anything is submitted: jobs, GPU-hours, bytes",
     "status": "how far each run is: epochs, expected end, failures",

@@ -27,7 +27,8 @@ import torch
 import yaml
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PretrainedConfig
 
@@ -38,6 +39,7 @@ from rectify.language.families import parse_config
 from rectify.language.weights import read_config
 from rectify.rectified import auxiliary, insert
 from rectify.runtime import generator
+from rectify.tasks import classification
 from rectify.tasks.contract import NO_TIMM, Batch
 from rectify.tasks.motion_forecasting import measures
 from rectify.tasks.motion_forecasting.example import example
@@ -51,6 +53,7 @@ from rectify.typed import check_known
 SIZES = Path(__file__).parent / "language" / "sizes.yaml"
 Row = Mapping[str, str | int | float | None]
 """A variant's name, and its counted and measured columns."""
+Losses = Callable[[Outputs, Batch], Float[Tensor, " batch"]]
 LINEAR = {"mm", "addmm", "convolution"}  # torch's names of the products outside attention
 NORMS = {nn.LayerNorm: 5 * 2, nn.BatchNorm1d: 2 * 2}
 """FLOPs per element: fvcore's "multiply-adds", doubled like the others."""
@@ -121,8 +124,13 @@ class Design:
         image = (self.channels, self.image_size, self.image_size)
         item = image if self.frames == 1 else (self.frames, *image)
         item = (self.points, 3) if self.points else item
-        labels = torch.arange(batch_size, device=device) % self.classes
-        return {"inputs": torch.rand(batch_size, *item, device=device), "labels": labels}
+        return classification.example(item, self.classes, batch_size, device)
+
+    def losses(self, outputs: Outputs, batch: Batch) -> Float[Tensor, " batch"]:
+        """Return one loss for each item of a batch."""
+        if self.family is not None:
+            return measures.losses(outputs, batch["future"], batch["future_seen"], focal=False)
+        return classification.losses(outputs, batch["labels"])
 
 
 def design_from(options: Mapping[str, object], checkpoint: Path | None = None) -> Design:
@@ -211,7 +219,7 @@ def counts(design: Design, variant: str) -> Counts:
         sum(p.numel() for p in model.trained.parameters() if p.requires_grad),
         parameters(model.tested),
         *flops(model.tested, item),
-        training_flops(model.trained, item),
+        training_flops(model.trained, item, design.losses),
     )
 
 
@@ -280,7 +288,8 @@ def flops(model: nn.Module, item: Batch) -> Flops:
     """Return the FLOPs of a forward pass at test time.
 
     Args:
-        model: On torch's ``meta`` device.
+        model: On torch's ``meta`` device; one that has encoded before what its items share, and is
+            in ``eval`` mode since, need not do it again.
         item: A batch of one, there too.
     """
     norms: list[int] = []
@@ -294,8 +303,10 @@ def flops(model: nn.Module, item: Batch) -> Flops:
         for kind, each in NORMS.items()
         if isinstance(module, kind)
     ]
+    if model.training:
+        model.eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.eval()(item["inputs"])
+        model(item["inputs"])
     for hook in hooks:
         hook.remove()
     every = _products(counter, "Global")
@@ -310,26 +321,45 @@ def flops(model: nn.Module, item: Batch) -> Flops:
     return Flops(linear + attention + sum(norms), linear, sum(every.values()))
 
 
-def training_flops(model: nn.Module, item: Batch) -> int:
-    """Return all matrix products of a forward and a backward pass; arguments as of ``flops``."""
+class Launches(TorchDispatchMode):
+    """Counts the operators that run within it, but for views, which compute nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: Sequence[type],
+        args: tuple = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        self.count += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+def training_flops(model: nn.Module, item: Batch, losses: Losses) -> int:
+    """Return all matrix products of a forward and a backward pass.
+
+    Args:
+        model: On torch's ``meta`` device.
+        item: A batch of one, there too.
+        losses: From outputs and batch to a loss for each item.
+    """
     with FlopCounterMode(display=False) as counter:
-        training_loss(model.train(), item).backward()
+        training_loss(model.train()(item["inputs"]), item, losses).backward()
     model.zero_grad(set_to_none=True)
     return counter.get_total_flops()
 
 
-def training_loss(model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
+def training_loss(
+    outputs: Outputs | tuple[Outputs, Outputs], batch: Batch, losses: Losses
+) -> Float[Tensor, ""]:
     """Return the loss of a batch; of two paths half of each (Eq. 10)."""
-    outputs = model(batch["inputs"])
     if isinstance(outputs, tuple):
-        return sum(0.5 * _loss(path, batch) for path in outputs)
-    return _loss(outputs, batch)
-
-
-def _loss(outputs: Outputs, batch: Batch) -> Float[Tensor, ""]:
-    if isinstance(outputs, Tensor):
-        return cross_entropy(outputs, batch["labels"])
-    return measures.losses(outputs, batch["future"], batch["future_seen"], focal=False).mean()
+        return sum(0.5 * losses(path, batch).mean() for path in outputs)
+    return losses(outputs, batch).mean()
 
 
 def check_size(name: str, size: int) -> None:

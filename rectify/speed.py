@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from rectify.controls import VARIANTS
-from rectify.cost import Design, Row, build, check_size, counts, parameters, training_loss
-from rectify.runtime import autocast
+from rectify.cost import Design, Losses, Row, build, check_size, counts, parameters, training_loss
+from rectify.runtime import autocast, compiled
 from rectify.tasks.contract import Batch
+from rectify.trunks.trunk import Outputs
 
 PASSES = 5  # timed, after one that is not
 
@@ -50,11 +51,12 @@ def measure(
     """
     check_size("batch_size", batch_size)
     model = build(design, variant)
-    _check_memory(4 * parameters(model.trained), device)
+    check_memory(4 * parameters(model.trained), device)
     fill(model.trained, precision, device)
     batch = design.batch(batch_size, device)
     with autocast(device, precision):
-        seconds, peak = _measured(_training_step(model.trained, batch), device)
+        step = _training_step(model.trained, batch, design.losses)
+        seconds, peak = _measured(step, device)
         test_seconds, test_peak = _measured(_test_step(model.tested, batch), device)
     return Speed(batch_size / seconds, peak, batch_size / test_seconds, test_peak)
 
@@ -74,8 +76,16 @@ def variants(
     ]
 
 
-def _check_memory(needed: int, device: torch.device) -> None:
-    """Refuse to fill ``needed`` bytes with weights where there is not twice as much memory."""
+def check_memory(needed: int, device: torch.device) -> None:
+    """Check that there is twice as much memory as weights need.
+
+    Args:
+        needed: Bytes of the weights.
+        device: Where they are wanted.
+
+    Raises:
+        ValueError: If there is less.
+    """
     if device.type == "cuda":
         total = torch.cuda.mem_get_info(device)[1]
     else:
@@ -83,7 +93,7 @@ def _check_memory(needed: int, device: torch.device) -> None:
     if 2 * needed > total:
         raise ValueError(
             f"cost: half the memory must hold the weights, {needed / 1e9:.1f} GB, got "
-            f"{total / 2e9:.1f} GB. Leave out --time, or use a larger machine."
+            f"{total / 2e9:.1f} GB. Use a larger machine, or a smaller model."
         )
 
 
@@ -93,7 +103,11 @@ def fill(model: nn.Module, precision: str, device: torch.device) -> None:
         for parameter in model.parameters():
             if not parameter.requires_grad and parameter.ndim > 1:
                 parameter.data = parameter.data.bfloat16()
-    model.to_empty(device=device)
+    for module in model.modules():  # numbers that are no weights, of a model that was built, stay
+        own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+        if any(tensor.is_meta for tensor in own):
+            module.to_empty(device=device, recurse=False)
+    model.to(device)
     draws = torch.Generator(device).manual_seed(0)
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.is_floating_point():
@@ -102,13 +116,49 @@ def fill(model: nn.Module, precision: str, device: torch.device) -> None:
         tensor.abs_()  # a variance is not negative
 
 
-def _training_step(model: nn.Module, batch: Batch) -> Callable[[], None]:
+def step_seconds(
+    model: nn.Module,
+    batch: Batch,
+    losses: Losses,
+    *,
+    passes: int,
+    is_compiled: bool,
+    precision: str,
+    device: torch.device,
+) -> float:
+    """Return the median seconds of a training step.
+
+    Args:
+        model: On the device.
+        batch: Of each pass, there too.
+        losses: From outputs and batch to a loss for each item.
+        passes: Forward and backward, in front of AdamW's step.
+        is_compiled: Whether the model is compiled.
+        precision: ``float32`` or ``bfloat16``, as in training.
+        device: Where steps are timed.
+    """
+    run = compiled(model) if is_compiled else model
+    with autocast(device, precision):
+        seconds, _ = _measured(_training_step(model, batch, losses, run, passes), device)
+    return seconds
+
+
+def _training_step(
+    model: nn.Module,
+    batch: Batch,
+    losses: Losses,
+    run: Callable[..., Outputs] | None = None,
+    passes: int = 1,
+) -> Callable[[], None]:
+    """Return a training step of a model, which another function may run, compiled."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-6, fused=True)
 
     def step() -> None:
-        loss = training_loss(model.train(), batch)
-        loss.backward()
+        model.train()
+        for _ in range(passes):
+            loss = training_loss((run or model)(batch["inputs"]), batch, losses)
+            loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         loss.item()  # waits for an accelerator

@@ -55,7 +55,7 @@ def test_every_weight_is_written_before_anything_is_timed(design, variant):
 
 def test_too_little_memory_is_one_line(monkeypatch, design):
     monkeypatch.setattr("rectify.speed.os.sysconf", lambda name: 100)
-    with pytest.raises(ValueError, match=r"got 0\.0 GB\. Leave out --time") as caught:
+    with pytest.raises(ValueError, match=r"got 0\.0 GB\. Use a larger machine") as caught:
         measure(design, "insert", batch_size=1, precision="float32", device=CPU)
     assert "\n" not in str(caught.value)
 

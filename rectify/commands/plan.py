@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from rectify.experiment import grid
-from rectify.experiment.account import Account
+from rectify.experiment.account import DEFAULT, Account
 from rectify.experiment.forecast import forecast
 from rectify.experiment.jobs import planned
 from rectify.experiment.plan import Plan
@@ -29,7 +29,7 @@ from rectify.experiment.work import count
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("targets", nargs="*", metavar="target", help="as given to snakemake")
-    parser.add_argument("--config", type=Path, nargs="+", default=[Path("config.yaml")])
+    parser.add_argument("--config", type=Path, nargs="+", default=[DEFAULT])
     parser.add_argument("--again", action="store_true", help="as if there were no results")
     parser.add_argument("--card", help="GPU of the trainings; default: the one that was timed")
     parser.add_argument("--speed", type=Path, metavar="FILE")
@@ -44,6 +44,6 @@ def run(args: argparse.Namespace) -> None:
     plan = Plan(config)
     jobs = planned(args.config, args.targets, args.again)
     expected = forecast(plan, jobs, speeds, args.card or speeds.measured_on, count)
-    account = Account(expected, storage(plan, jobs, expected.trainings, count))
+    account = Account(expected, storage(plan, jobs, expected.trainings, count), args.config)
     text = json.dumps(account.record(), indent=2) if args.json else account.text()
     sys.stdout.write(f"{text}\n")

@@ -1,17 +1,21 @@
 """What a plan takes, for people and for programs: trainings, hours, bytes."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from rectify.experiment.forecast import GPUS, HOUR, Expected, Forecast, number
 from rectify.experiment.storage import Storage
 
+DEFAULT = Path("config.yaml")
 HEADS = ("data", "vision", "variant", "trainings", "hours each", "GPU-hours", "known by")
 MEANING = {
     "own run": "an earlier training in these results",
     "given": "--speed",
     "measured": "a step of the same FLOPs was timed on this card",
     "scaled": "by FLOPs, from other steps that were timed on this card",
+    "counted": "what it takes at least: products at the best share of a limit that was seen, and "
+    "starting operators; reading, padding and drawing points come on top",
     "stated": "by FLOPs, from steps on another card, and by what the makers state",
 }
 
@@ -22,6 +26,8 @@ class Account:
 
     forecast: Forecast
     storage: Storage
+    configs: Sequence[Path] = (DEFAULT,)
+    """Files of the configuration."""
 
     def text(self) -> str:
         """Return a line for each kind of training, and then the sums."""
@@ -36,13 +42,17 @@ class Account:
         if self.forecast.timed:
             longest = self.forecast.timed[0]
             lines.append(f"longest: {longest.name}")
-            lines.append(f"hours by GPUs: {', '.join(self._walls())}")
         kinds = (f"{name.replace('_', ' ')} {size(value)}" for name, value in self._sizes.items())
         lines.append(f"storage: {', '.join(kinds)}")
         bases = {one.basis for one in self.forecast.trainings}
         lines += [f"{name}: {what}" for name, what in MEANING.items() if name in bases]
         notes = {one.note for one in self.forecast.trainings if one.note}
-        return "\n".join([*lines, *(f"unknown: {note}" for note in sorted(notes))])
+        lines += [f"unknown: {note}" for note in sorted(notes)]
+        return "\n".join([*lines, *([self._advice] if self.forecast.is_bound else [])])
+
+    def line(self) -> str:
+        """Return the trainings in one line, and what their results take."""
+        return f"{self.forecast.line()}; {size(sum(self.storage))} of results and states"
 
     def record(self) -> dict[str, object]:
         """Return the same, ready for JSON."""
@@ -89,10 +99,19 @@ class Account:
         bases = ", ".join(dict.fromkeys(one.basis for one in group))
         return (*names, f"{len(group)}", hours, total, bases)
 
-    def _walls(self) -> Iterable[str]:
-        for gpus in GPUS:
-            hours = self.forecast.wall_hours(gpus)
-            yield f"{gpus}: {'too few' if hours is None else number(hours)}"
+    @property
+    def _advice(self) -> str:
+        """What to call on a GPU, so that nothing is counted any more."""
+        data = dict.fromkeys(
+            one.run.data for one in self.forecast.trainings if one.basis == "counted"
+        )
+        words = [f"'{name}_*'" for name in data]
+        if tuple(self.configs) != (DEFAULT,):
+            words += ["--config", *map(str, self.configs)]
+        return (
+            f"counted is not timed: `rectify speeds {' '.join(words)} > speeds.yaml` on such a GPU "
+            "does, then add --speed speeds.yaml"
+        )
 
 
 def size(count: int) -> str:

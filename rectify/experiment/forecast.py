@@ -1,7 +1,8 @@
 """How long the trainings take that Snakemake plans: each alone, and all on some GPUs.
 
 A training's time is that of its items, of testing each epoch, and of the steps that measure GSNR.
-Reading items is not in it: a training that waits for its readers takes longer.
+Reading items is not in it: a training that waits for its readers takes longer. Where its speed is
+given, tests are taken to be as much slower or faster than their model says as its steps are.
 """
 
 import csv
@@ -22,11 +23,14 @@ from rectify.experiment.run import Run
 from rectify.experiment.speeds import Basis, Rates, Seconds, Speeds
 from rectify.experiment.there import items_of, published
 from rectify.experiment.work import Subject, Work, subject
+from rectify.tasks.labelled import Labelled
 
 GPUS = (1, 4, 8, 16)
 HOUR = 3600.0
 TRAIN = "train"  # the rule
-TIME_IT = "Give its items_per_second by --speed; `rectify cost --time` measures some."
+TIME_IT = "Give its items_per_second by --speed."
+TIMED = "bfloat16"
+"""The precision of the steps that were timed, which were of images."""
 Jobs = Sequence[tuple[str, Mapping[str, str]]]
 """Rule and wildcards of each job."""
 
@@ -66,6 +70,11 @@ class Forecast:
         return sorted(known, key=lambda one: -one.seconds)
 
     @property
+    def is_bound(self) -> bool:
+        """Whether of some trainings only what they take at least is known."""
+        return any(one.basis == "counted" for one in self.timed)
+
+    @property
     def gpu_hours(self) -> float:
         """Of all trainings whose time is known."""
         return self.gpus * sum(one.seconds for one in self.timed) / HOUR
@@ -84,15 +93,18 @@ class Forecast:
         longest = self.timed[0]
         unknown = count - len(self.timed)
         rest = f", and {unknown} of unknown length" if unknown else ""
+        some = "at least" if self.is_bound else "some"
+        walls = [self.wall_hours(gpus) for gpus in GPUS]
+        hours = " / ".join("-" if hours is None else number(hours) for hours in walls)
         return (
-            f"{said}: some {number(self.gpu_hours)} GPU-hours ({self.how}){rest}; "
-            f"the longest {number(longest.seconds / HOUR)} h"
+            f"{said}: {some} {number(self.gpu_hours)} GPU-hours ({self.how}){rest}; {hours} h on "
+            f"{' / '.join(map(str, GPUS))} GPUs; the longest {number(longest.seconds / HOUR)} h"
         )
 
     @property
     def how(self) -> str:
         """How the times are known: the card, and the most uncertain of what they come from."""
-        order = ("stated", "scaled", "measured", "given", "own run")
+        order = ("counted", "stated", "scaled", "measured", "given", "own run")
         bases = {one.basis for one in self.timed}
         return f"{self.card}, {next(name for name in order if name in bases)}"
 
@@ -139,7 +151,7 @@ class Clock:
 
     def __init__(self, plan: Plan, speeds: Speeds, card: str, count: Callable[[Subject], Work]):
         self.plan, self.speeds, self.count = plan, speeds, count
-        self.rates = Rates(speeds, card, count)
+        self.rates, self.card = Rates(speeds, card, count), card
         self._runs: dict[Run, Expected] = {}
 
     def expected(self, run: Run, seed: int) -> Expected:
@@ -149,7 +161,7 @@ class Clock:
         return self._runs[run]._replace(seed=seed)
 
     def _expected(self, run: Run) -> Expected:
-        config, recipe = self.plan.config, grid.recipe_of(self.plan.config, run)
+        recipe = grid.recipe_of(self.plan.config, run)
         unknown = Expected(run, 0, None, "unknown")
         what = subject(self.plan, run)
         try:
@@ -164,33 +176,45 @@ class Clock:
         speed, basis = self._said(run, what)
         if speed is None and modelled is None:
             return unknown._replace(note=note)
-        samples = recipe.batch_size * recipe.augment_repeats
-        steps, gpus = items // recipe.batch_size, config.processes
-        if speed is not None:
-            seconds = steps * samples / speed
-        else:
-            how = "compiled" if recipe.compile else "eager"
-            ratio = getattr(getattr(self.speeds.measured_step, how), config.gsnr.mode)
-            passes = recipe.accumulate * gpus  # of a step, as many at a time as GPUs
-            least = self.rates.shortest_pass(recipe.compile) * passes / samples
-            item, trunk = (max(least, time) for time in (modelled.training, modelled.trunk))
-            measured = min(config.gsnr.batches, steps) * (ratio - 1) * trunk
-            seconds = samples * (steps * item + measured) / gpus
-            basis = modelled.basis if item == modelled.training else "scaled"
+        train = test = 0.0
         if modelled is not None:
-            seconds += modelled.test * (items_about(self.plan, run.data, "test") or 0) / gpus
-        return Expected(run, 0, recipe.epochs * seconds, basis, work=work)
+            train, test = self._epoch(run, modelled, items)
+        if speed is not None:
+            steps = items // recipe.batch_size
+            said = steps * recipe.batch_size * recipe.augment_repeats / speed
+            train, test = said, test * said / (train or 1.0)
+        else:
+            basis = modelled.basis
+        return Expected(run, 0, recipe.epochs * (train + test), basis, work=work)
+
+    def _epoch(self, run: Run, modelled: Seconds, items: int) -> tuple[float, float]:
+        """Return the seconds of an epoch: of its steps, and of its test."""
+        config, recipe = self.plan.config, grid.recipe_of(self.plan.config, run)
+        steps, gpus = items // recipe.batch_size, config.processes
+        how = "compiled" if recipe.compile else "eager"
+        ratio = getattr(getattr(self.speeds.measured_step, how), config.gsnr.mode)
+        samples = recipe.batch_size * recipe.augment_repeats
+        a_pass = modelled.of_pass(samples / (recipe.accumulate * gpus))  # on each of the GPUs
+        measured = min(config.gsnr.batches, steps) * (ratio - 1)
+        train = recipe.accumulate * (steps * a_pass.training + measured * a_pass.trunk)
+        tested = items_about(self.plan, run.data, "test") or 0
+        inputs = tested * config.data[run.data].views_of(tested) / gpus
+        size = float(recipe.batch_size)
+        return train, inputs / size * modelled.of_pass(size).test
 
     def _modelled(self, run: Run, work: Work) -> tuple[Seconds | None, str]:
-        """Return the time of an item by its FLOPs; or None, and why."""
+        """Return the time by FLOPs; or None, and why."""
         config, recipe = self.plan.config, grid.recipe_of(self.plan.config, run)
+        entry = config.data[run.data]
         if config.device_gpus == 0:
             return None, "device_gpus is 0, and no CPU was timed"
         if work.flops is None:
-            return None, f"no training of {config.data[run.data].task} was timed. {TIME_IT}"
-        if recipe.precision != "bfloat16":
-            return None, f"no training in {recipe.precision} was timed. {TIME_IT}"
-        return self.rates.seconds(work.flops, recipe.compile), ""
+            return None, f"{entry.task} has no `example`, whose work could be counted. {TIME_IT}"
+        if isinstance(entry, Labelled) and recipe.precision == TIMED:
+            return self.rates.scaled(work.flops, recipe.compile), ""
+        how = (recipe.precision, recipe.compile)
+        modelled = self.rates.counted(work.flops, work.launches, *how)
+        return modelled, f"{self.card} has no {recipe.precision} in cards. Give it by --speed."
 
     def _said(self, run: Run, what: Subject) -> tuple[float | None, Basis]:
         """Return items per second of a training, as one was here, or as the user says."""

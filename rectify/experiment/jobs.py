@@ -15,9 +15,11 @@ from pathlib import Path
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from rectify.arguments import PLANNED
+from rectify.experiment.account import Account
 from rectify.experiment.forecast import TRAIN, Jobs, forecast
 from rectify.experiment.plan import Plan
 from rectify.experiment.speeds import load
+from rectify.experiment.storage import storage
 from rectify.experiment.work import Subject, Work, known
 from rectify.results.files import read_json, write_json
 
@@ -51,13 +53,15 @@ class Head(logging.Handler):
 
 def head(plan: Plan, jobs: Jobs) -> str:
     """Return a line on the trainings among the jobs; empty if there is none."""
-    trained = [job for job in jobs if job[0] == TRAIN]
+    kept = [job for job in jobs if not job[0].endswith("features")]  # which would take torch
+    trained = [job for job in kept if job[0] == TRAIN]
     if not trained:
         return ""
     speeds = load(None)
     try:
-        line = forecast(plan, trained, speeds, speeds.measured_on, _known).line()
-        return f"{line}; more by `rectify plan`"
+        expected = forecast(plan, trained, speeds, speeds.measured_on, _known)
+        taken = storage(plan, kept, expected.trainings, _known)
+        return f"{Account(expected, taken).line()}; more by `rectify plan`"
     except ValueError as error:  # a damaged file, which need not keep anyone from the plan
         return f"{error}"
     except NotCounted:

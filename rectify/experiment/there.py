@@ -131,4 +131,9 @@ def items_of(plan: Plan, name: str, split: str) -> int | None:
 
 def published(entry: Entry) -> Mapping[tuple[str, ...], int]:
     """Return the published numbers of items of a set, by the splits that they are in."""
-    return getattr(entry.reader_module, "COMPLETE", {}) if entry.READERS else {}
+    if not entry.READERS:
+        return {}
+    reader = entry.reader_module
+    if hasattr(reader, "complete"):
+        return reader.complete(**entry.sizes)
+    return getattr(reader, "COMPLETE", {})

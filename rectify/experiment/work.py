@@ -1,14 +1,14 @@
 """What one training computes for an item, and what it stores: counted, without weights.
 
-FLOPs are all matrix products, as ``rectify.cost`` counts them on torch's ``meta`` device. They are
-counted of images and clips. Of other tasks only the bytes are: the time of their small models is
-not that of matrix products, so a count of these would say nothing about it.
+FLOPs are all matrix products, as ``rectify.cost`` counts them on torch's ``meta`` device, of items
+as the task's ``example`` makes them. Small models wait for operators to be started, so these are
+counted, too.
 """
 
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rectify.controls import INSERTED
 from rectify.experiment import grid
@@ -17,8 +17,12 @@ from rectify.experiment.plan import Plan
 from rectify.experiment.run import Run, TrunkSettings
 from rectify.results.remembered import answer, remembered
 from rectify.tasks import DEFAULT_TASK
-from rectify.tasks.labelled import Labelled
 from rectify.typed import layers_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from rectify.language.block import Block
 
 CODE = ("rectify.cost", "rectify/experiment/work.py", "rectify/language/sizes.yaml")
 KIND = "work"  # folder of the cache
@@ -33,11 +37,19 @@ class Flops(NamedTuple):
     test_trunk: int
 
 
+class Launches(NamedTuple):
+    """Operators that a pass starts, however many items it has; views start none."""
+
+    training: int
+    training_trunk: int
+    test: int
+
+
 class Work(NamedTuple):
     """What a training needs, whatever computes it."""
 
     flops: Flops | None
-    """None where they are not counted."""
+    """None of a task without ``example``."""
     model_bytes: int
     """Of ``model.safetensors``."""
     state_bytes: int
@@ -50,6 +62,8 @@ class Work(NamedTuple):
     """Of the trunk."""
     width: int
     """Of the trunk's tokens."""
+    launches: Launches | None = None
+    """None of a task without ``example``."""
 
 
 class Subject(NamedTuple):
@@ -68,6 +82,11 @@ class Subject(NamedTuple):
     layers: int = 1
     insert_at: int | str | None = None
     final_norm: str = "unit"
+
+    @property
+    def trunk(self) -> "Subject":
+        """The trunk alone."""
+        return Subject(self.task, self.entry, self.vision)
 
     @property
     def key(self) -> str:
@@ -124,61 +143,84 @@ def _key(what: Subject) -> Sequence[str]:
 
 
 def _read(text: str) -> Work:
-    flops, *rest = json.loads(text)
-    return Work(flops and Flops(*flops), *rest)
+    flops, *sizes, launches = json.loads(text)
+    return Work(flops and Flops(*flops), *sizes, launches and Launches(*launches))
 
 
 def _count(what: Subject) -> Work:
     """Build the model without weights, and count."""
     import torch
 
-    from rectify.cost import flops, language_config, training_flops
-    from rectify.language.block import Block, Stack, empty_block
-    from rectify.rectified import auxiliary, export, insert, trainable_state
-    from rectify.runtime import generator
+    from rectify.rectified import export, trainable_state, trunk_of
     from rectify.tasks import find
+    from rectify.tasks.contract import Exemplary
     from rectify.trunks.kinds import as_trunk
 
-    task = find(what.task)
-    entry = task.settings.for_run(what.entry)
-
-    def trunk() -> torch.nn.Module:
-        return task.trunk(entry, TrunkSettings(**what.vision), None)
-
     with torch.device("meta"):
-        plain = model = trunk()
-        layers: list[Block] = []
-        if what.language is not None:
-            config = language_config(what.language)
-            layers = [empty_block(config, "") for _ in range(what.layers)]
-            layer = Stack(layers) if len(layers) > 1 else layers[0]
-            how = {"final_norm": what.final_norm, "control": what.control}
-            how |= {"generator": generator(0, "work")}
-            if what.variant in INSERTED:
-                skip = what.variant == "residual"
-                model = insert(trunk(), layer, what.insert_at, residual=skip, **how)
-            else:
-                model = auxiliary(trunk(), layer, **how)
-    counted = None
-    if isinstance(entry, Labelled):
-        image = (entry.channels, entry.image_size, entry.image_size)
-        frames = getattr(entry, "frames", 1)
-        shape = (1, *image) if frames == 1 else (1, frames, *image)
-        labels = torch.zeros(1, dtype=torch.long, device="meta")
-        item = {"inputs": torch.empty(shape, device="meta"), "labels": labels}
-        products = [
-            (training_flops(one, item), flops(one, item).matmuls_with_attention)
-            for one in (model, plain)
-        ]
-        (training, test), (training_trunk, test_trunk) = products
-        counted = Flops(training, training_trunk, test, test_trunk)
+        model, layers = built(what)
     trained = [tensor for tensor in model.parameters() if tensor.requires_grad]
     state = trainable_state(model).values()
     tested = export(model).values() if what.variant == "auxiliary" else state
     values = sum(tensor.numel() for layer in layers for tensor in layer.parameters())
     moments = 2 * _bytes(trained)  # AdamW's two
-    sizes = len(as_trunk(plain).blocks), as_trunk(plain).dim
-    return Work(counted, _bytes(tested), _bytes(state), moments, 2 * values, *sizes)
+    trunk = as_trunk(trunk_of(model))
+    work = Work(
+        None, _bytes(tested), _bytes(state), moments, 2 * values, len(trunk.blocks), trunk.dim
+    )
+    if not isinstance(find(what.task), Exemplary):
+        return work
+    flops, launches = _counted(what, model)
+    if what.language is not None:
+        plain = count(what.trunk)
+        flops = flops._replace(training_trunk=plain.flops.training, test_trunk=plain.flops.test)
+        launches = launches._replace(training_trunk=plain.launches.training)
+    return work._replace(flops=flops, launches=launches)
+
+
+def built(what: Subject) -> tuple["nn.Module", list["Block"]]:
+    """Return a model, and the language model's layers in it, which have no weights."""
+    from rectify.cost import language_config
+    from rectify.language.block import Stack, empty_block
+    from rectify.rectified import auxiliary, insert
+    from rectify.runtime import generator
+    from rectify.tasks import find
+
+    task = find(what.task)
+    trunk = task.trunk(task.settings.for_run(what.entry), TrunkSettings(**what.vision), None)
+    if what.language is None:
+        return trunk, []
+    config = language_config(what.language)
+    layers = [empty_block(config, "") for _ in range(what.layers)]
+    layer = Stack(layers) if len(layers) > 1 else layers[0]
+    how = {"final_norm": what.final_norm, "control": what.control}
+    how |= {"generator": generator(0, "work")}
+    if what.variant not in INSERTED:
+        return auxiliary(trunk, layer, **how), layers
+    skip = what.variant == "residual"
+    return insert(trunk, layer, what.insert_at, residual=skip, **how), layers
+
+
+def _counted(what: Subject, model: "nn.Module") -> tuple[Flops, Launches]:
+    """Return what a model without weights computes, all of it as if it were a trunk."""
+    import torch
+
+    from rectify import cost
+    from rectify.tasks import find
+
+    task = find(what.task)
+    place = task.settings.for_run(what.entry), TrunkSettings(**what.vision), 1, "meta"
+    batch, tested = task.example(*place), task.example(*place, tested=True)
+    with cost.Launches() as started:
+        training = cost.training_flops(model, batch, task.losses)
+    model.eval()
+    with torch.no_grad():
+        model(tested["inputs"])  # what all items of a test share is encoded once
+    with cost.Launches() as started_tested:
+        test = cost.flops(model, tested).matmuls_with_attention
+    return (
+        Flops(training, training, test, test),
+        Launches(started.count, started.count, started_tested.count),
+    )
 
 
 def _bytes(tensors: Iterable) -> int:

@@ -5,7 +5,7 @@ merges the views of a clip.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 
@@ -51,6 +51,21 @@ class Mix:
         if self.mixup is not None:
             return torch.stack([items, items.flip(0)], 1)
         return items[:, None] if len(items.unique()) < len(items) else None
+
+
+def example(
+    shape: Sequence[int], classes: int, batch_size: int, device: torch.device | str
+) -> Batch:
+    """Return random labelled items, to count and time a model without any set.
+
+    Args:
+        shape: Of one item.
+        classes: That there are.
+        batch_size: Items.
+        device: Where they are wanted; ``meta`` for shapes alone.
+    """
+    labels = torch.arange(batch_size, device=device) % classes
+    return {"inputs": torch.rand(batch_size, *shape, device=device), "labels": labels}
 
 
 def losses(logits: Float[Tensor, "batch classes"], labels: Labels) -> Float[Tensor, " batch"]:

@@ -200,6 +200,30 @@ class Task(Protocol):
 
 
 @runtime_checkable
+class Exemplary(Protocol):
+    """A task whose items have a size before there are any: its models can be counted and timed."""
+
+    def example(
+        self,
+        entry: Entry,
+        vision: Vision,
+        batch_size: int,
+        device: torch.device | str,
+        *,
+        tested: bool = False,
+    ) -> Batch:
+        """Return random items of a usual size, with what their losses need.
+
+        Args:
+            entry: Of the set that they could be of.
+            vision: Which trunk sees them.
+            batch_size: Items of a training.
+            device: Where they are wanted; ``meta`` for shapes alone.
+            tested: Whether they are as a test shows them: of one view each.
+        """
+
+
+@runtime_checkable
 class Answering(Protocol):
     """A task whose answers are kept next to the scores of the test items, as for pictures."""
 

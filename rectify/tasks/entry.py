@@ -154,6 +154,10 @@ class Entry(Closed, strict=True):
         """Folders that masks are read from, where they are not part of the set."""
         return ()
 
+    def views_of(self, items: int) -> int:
+        """Return how many inputs of the model each of the test items is, while one trains."""
+        return 1
+
     def that_decides(self, *marks: Mark) -> dict[str, object]:
         """Return the fields with one of the marks, ready for JSON, defaults included."""
         chosen = {name for name, field in type(self).model_fields.items() if _marks(field, marks)}

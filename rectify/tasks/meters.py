@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import TypeVar
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int64
 from timm.data.auto_augment import rand_augment_transform
 from timm.data.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from torch import Tensor
@@ -23,6 +24,9 @@ OPERATIONS = (
     *("Contrast", "Brightness", "Sharpness", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel"),
 )
 """METER's, of timm's: an inverted picture has other colours than those that are spoken of."""
+
+TOKENS = 20
+"""Of a text where nothing else is said: fewer than the longest of most batches have."""
 
 Kind = TypeVar("Kind", bound=Meter)
 
@@ -54,6 +58,20 @@ def trunk_of(
     if recipe is not None and vision.start is not None:
         load_start(trunk, Path(vision.start))
     return trunk
+
+
+def example_images(
+    entry: Worded, count: int, device: torch.device | str
+) -> Float[Tensor, "count 3 height width"]:
+    """Return random images as the model takes them."""
+    return torch.rand(count, 3, entry.image_size, entry.image_size, device=device)
+
+
+def example_words(
+    entry: Worded, *count: int, device: torch.device | str
+) -> Int64[Tensor, "*count words"]:
+    """Return the tokens of texts of the usual length, none of them padding."""
+    return torch.zeros(*count, min(TOKENS, entry.longest), dtype=torch.int64, device=device)
 
 
 def starts_of(vision: Vision) -> list[Path]:

@@ -6,6 +6,7 @@ A reader is one file, ``readers/<name>.py``, with
     IN_MEMORY   its arrays are kept in one file; otherwise the items stay in their own files
     read        read(folder, **sizes) -> rows of a manifest, or in memory splits of arrays
     COMPLETE    optional: counts of the published set, by splits that are counted together
+    complete    optional: complete(**sizes), these counts where they depend on sizes
     check       optional: check(data, listing), what else holds for the published set
     read_shift  optional: read_shift(folder, shift, place), rows of a shifted test set
     draw_masks  optional, of an embedded set: draw_masks(**sizes), the masks of its test images

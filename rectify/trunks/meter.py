@@ -181,7 +181,8 @@ class Meter(nn.Module):
                 "raise positions in overrides."
             )
         padding = words == PADDING
-        heard = self.text(words, attention_mask=(~padding).long()).last_hidden_state
+        there = None if words.is_meta else (~padding).long()  # shapes alone have no padding
+        heard = self.text(words, attention_mask=there).last_hidden_state
         return self.text_transform(heard) + self.types.weight[TEXT], padding
 
     def run(self, tokens: Tokens, start: int, stop: int) -> Tokens:

@@ -51,6 +51,15 @@ class Sizes(DetectorSizes, strict=True):
     """Whether the frozen layer passes over them as well."""
 
 
+def length_of_words(overrides: Mapping[str, object]) -> int:
+    """Return how long the vectors of words must be.
+
+    Raises:
+        ValueError: If a size is unknown or not of its type.
+    """
+    return parse(Sizes, dict(overrides), "visions.overrides").embedding
+
+
 class Heard(NamedTuple):
     """What blocks and ``decode`` need besides the proposals.
 

@@ -100,6 +100,7 @@ LINES: dict[str, dict[str, object]] = {
         "--classes": NUMBERS, "--settings": JSONS, "--checkpoint": FILES,
     },
     "doctor": {"--config": FILES, "--profile": FILES},
+    "speeds": {"--config": FILES, "--threads": NUMBERS},
     "plan": {"--config": FILES, "--speed": FILES, "--card": WORDS},
     "status": {"--config": FILES},
     "fetch": {"--hub": ("none",), "--kind": WORDS, "--revision": WORDS, "--folder": FILES},

@@ -129,16 +129,16 @@ def test_every_timed_step_has_the_time_that_was_seen() -> None:
     speeds = load(None)
     rates = Rates(speeds, "H100", small)
     for step, flops in rates.steps:
-        found = rates.seconds(flops, step.compile)
+        found = rates.scaled(flops, step.compile)
         assert found.basis == "measured"
-        assert found.training == pytest.approx(1 / step.items_per_second, rel=0.01)
+        assert found.item.training == pytest.approx(1 / step.items_per_second, rel=0.01)
     plain, layered = (Flops(n * 224**2, 224**2, 0, 0) for n in (1, 4))  # half of the layer
     half = 1 / 5170 + (1 / 1654 - 1 / 5170) / 2
-    assert rates.seconds(layered, False).training == pytest.approx(half)
-    assert rates.seconds(layered, False).basis == "scaled"
-    other = Rates(speeds, "A40", small).seconds(plain, False)
+    assert rates.scaled(layered, False).item.training == pytest.approx(half)
+    assert rates.scaled(layered, False).basis == "scaled"
+    other = Rates(speeds, "A40", small).scaled(plain, False)
     assert other.basis == "stated"
-    assert other.training == pytest.approx(989 / 149.7 / 5170)
+    assert other.item.training == pytest.approx(989 / 149.7 / 5170)
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,19 @@ class ImageClassification:
         """Return no file: images are learnt from random weights."""
         return []
 
+    def example(
+        self,
+        entry: Settings,
+        vision: Vision,
+        batch_size: int,
+        device: torch.device | str,
+        *,
+        tested: bool = False,
+    ) -> Batch:
+        """Return random images: see ``rectify.tasks.contract.Exemplary``."""
+        shape = (entry.channels, entry.image_size, entry.image_size)
+        return classification.example(shape, entry.classes, batch_size, device)
+
     def losses(self, outputs: Float[Tensor, "batch classes"], batch: Batch) -> Tensor:
         """Return the cross entropy of each sample."""
         return classification.losses(outputs, batch["labels"])

@@ -10,6 +10,8 @@ from rectify.tasks.worded import Worded
 __all__ = ["METRICS", "SETTINGS", "Settings"]
 
 KS = (1, 5, 10)
+CAPTIONS = 5
+"""Of an image, in Flickr30k and COCO."""
 METRICS = (
     *(Metric(f"recall_at_{k}", "share, 0..1", "higher", f"recall@{k}") for k in KS),
     Metric("loss", "nats", "lower", "test loss"),
@@ -30,6 +32,13 @@ class Settings(Worded):
         default=15,
         description="Captions of other images that training shows next to the true one.",
     )
+
+    def views_of(self, items: int) -> int:
+        """Return what a test caption is compared with, in images that training shows at once.
+
+        The images are as many as published: with five captions each.
+        """
+        return -(-items // (CAPTIONS * (1 + self.false_texts)))
 
 
 SETTINGS = Settings

@@ -12,6 +12,7 @@ from rectify.data.captioned import CaptionSet, load_captions
 from rectify.data.draws import Draws, seeds
 from rectify.data.texts import cut
 from rectify.runtime import generator
+from rectify.tasks import meters
 from rectify.tasks.contract import Batch, Machine, Recipe, TestSet, Vision
 from rectify.tasks.image_text_retrieval import measures
 from rectify.tasks.image_text_retrieval.settings import KS, METRICS, Settings
@@ -174,6 +175,30 @@ class ImageTextRetrieval:
     def starts(self, vision: Vision) -> list[Path]:
         """Return the files of CLIP and RoBERTa, if training starts from them."""
         return starts_of(vision)
+
+    def example(
+        self,
+        entry: Settings,
+        vision: Vision,
+        batch_size: int,
+        device: torch.device | str,
+        *,
+        tested: bool = False,
+    ) -> Batch:
+        """Return images with captions: see ``rectify.tasks.contract.Exemplary``.
+
+        In a test captions are compared with as many images as captions an image is shown with in
+        training: a view.
+        """
+        candidates = 1 + entry.false_texts
+        if tested:
+            gallery = meters.example_images(entry, candidates, device)
+            words = meters.example_words(entry, batch_size, device=device)
+            return {"inputs": {"words": words, "gallery": gallery}}
+        images = meters.example_images(entry, batch_size, device)
+        words = meters.example_words(entry, batch_size, candidates, device=device)
+        true = torch.arange(candidates, device=device).expand(batch_size, -1) == 0
+        return {"inputs": {"images": images, "words": words}, "true": true}
 
     def losses(self, outputs: Float[Tensor, "batch candidates"], batch: Batch) -> Tensor:
         """Return the cross entropy of finding each item's own among its candidates."""

@@ -6,6 +6,9 @@ from torch import Tensor
 from rectify.data.forecasts import FLAGS, POINTS
 from rectify.tasks.contract import Batch
 
+AGENTS, LANES = 12, 40
+"""Of a scene where nothing else is said: a small one, for what a training takes at least."""
+
 
 def example(
     batch_size: int,

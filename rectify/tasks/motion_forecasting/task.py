@@ -13,6 +13,7 @@ from rectify.data.forecasts import ForecastSet, load_scenes
 from rectify.tasks import unchanged
 from rectify.tasks.contract import NO_TIMM, Batch, Machine, Recipe, TestSet, Vision
 from rectify.tasks.motion_forecasting import measures
+from rectify.tasks.motion_forecasting.example import AGENTS, LANES, example
 from rectify.tasks.motion_forecasting.settings import METRICS, Settings
 from rectify.trunks.mmtransformer import MmTransformer
 from rectify.trunks.vectornet import VectorNet
@@ -109,6 +110,21 @@ class MotionForecasting:
     def starts(self, vision: Vision) -> list[Path]:
         """Return no file: training starts from random weights."""
         return []
+
+    def example(
+        self,
+        entry: Settings,
+        vision: Vision,
+        batch_size: int,
+        device: torch.device | str,
+        *,
+        tested: bool = False,
+    ) -> Batch:
+        """Return scenes of the usual size: see ``rectify.tasks.contract.Exemplary``."""
+        steps = {"observed": entry.observed, "future": entry.future}
+        focal = torch.tensor([entry.loss_agents == "focal"])
+        made = example(batch_size, agents=AGENTS, lanes=LANES, **steps, device=device)
+        return {**made, "focal": focal}
 
     def losses(self, outputs: dict[str, Tensor], batch: Batch) -> Float[Tensor, " batch"]:
         """Return the loss of each scene, whatever the others are."""

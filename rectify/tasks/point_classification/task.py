@@ -163,6 +163,18 @@ class PointClassification:
         """Return the file of Point-BERT's weights, if training starts from them."""
         return [] if vision.start is None else [Path(vision.start)]
 
+    def example(
+        self,
+        entry: Settings,
+        vision: Vision,
+        batch_size: int,
+        device: torch.device | str,
+        *,
+        tested: bool = False,
+    ) -> Batch:
+        """Return random clouds: see ``rectify.tasks.contract.Exemplary``."""
+        return classification.example((entry.points, 3), entry.classes, batch_size, device)
+
     def losses(self, outputs: Float[Tensor, "batch classes"], batch: Batch) -> Tensor:
         """Return the cross entropy of each sample."""
         return classification.losses(outputs, batch["labels"])

@@ -13,6 +13,7 @@ from rectify.data.situations import SituationSet, load_situations
 from rectify.runtime import seed_for
 from rectify.tasks import unchanged
 from rectify.tasks.contract import NO_TIMM, Batch, Machine, Recipe, TestSet, Vision
+from rectify.tasks.situated_question_answering.example import example
 from rectify.tasks.situated_question_answering.losses import losses
 from rectify.tasks.situated_question_answering.measures import (
     OTHERS,
@@ -29,7 +30,7 @@ from rectify.tasks.situated_question_answering.rooms import (
     stacked,
 )
 from rectify.tasks.situated_question_answering.settings import METRICS, Settings
-from rectify.trunks.sqa3d import Sqa3d
+from rectify.trunks.sqa3d import Sqa3d, length_of_words
 
 
 class SituationSource:
@@ -177,6 +178,21 @@ class SituatedQuestionAnswering:
     def starts(self, vision: Vision) -> list[Path]:
         """Return no files: a training starts from drawn weights."""
         return []
+
+    def example(
+        self,
+        entry: Settings,
+        vision: Vision,
+        batch_size: int,
+        device: torch.device | str,
+        *,
+        tested: bool = False,
+    ) -> Batch:
+        """Return random rooms and texts: see ``rectify.tasks.contract.Exemplary``."""
+        flags = {"detection": entry.detection, "pose_counts": entry.pose}
+        vectors = None if entry.vectors is None else length_of_words(vision.overrides)
+        made = example(batch_size, entry.points, vectors, device)
+        return {**made, **{name: torch.tensor([flag]) for name, flag in flags.items()}}
 
     def losses(self, outputs: dict[str, Tensor], batch: Batch) -> Float[Tensor, " batch"]:
         """Return what each sample's detector, pose and answer lose."""

@@ -119,6 +119,19 @@ class VideoClassification:
             )
         return [videomae.start_file(Path(vision.start))]
 
+    def example(
+        self,
+        entry: Settings,
+        vision: Vision,
+        batch_size: int,
+        device: torch.device | str,
+        *,
+        tested: bool = False,
+    ) -> Batch:
+        """Return random clips: see ``rectify.tasks.contract.Exemplary``."""
+        shape = (entry.frames, entry.channels, entry.image_size, entry.image_size)
+        return classification.example(shape, entry.classes, batch_size, device)
+
     def losses(self, outputs: Float[Tensor, "batch classes"], batch: Batch) -> Tensor:
         """Return the cross entropy of each sample."""
         return classification.losses(outputs, batch["labels"])

@@ -122,6 +122,21 @@ class VisualQuestionAnswering:
         """Return the files of CLIP and RoBERTa, if training starts from them."""
         return starts_of(vision)
 
+    def example(
+        self,
+        entry: Settings,
+        vision: Vision,
+        batch_size: int,
+        device: torch.device | str,
+        *,
+        tested: bool = False,
+    ) -> Batch:
+        """Return random images and questions: see ``rectify.tasks.contract.Exemplary``."""
+        images = meters.example_images(entry, batch_size, device)
+        words = meters.example_words(entry, batch_size, device=device)
+        targets = torch.rand(batch_size, entry.answers, device=device)
+        return {"inputs": {"images": images, "words": words}, "targets": targets}
+
     def losses(self, outputs: Float[Tensor, "batch answers"], batch: Batch) -> Tensor:
         """Return the sum over the answers of the binary cross entropy, of each question."""
         return binary_cross_entropy_with_logits(

@@ -40,7 +40,7 @@ MASKED = ("bg", "hardest")
 SPLITS = {"train": "training", "test": "test"}
 BACKGROUND = -1
 SOURCE = "ScanObjectNN's h5_files (https://hkust-vgd.github.io/scanobjectnn)"
-COMPLETE: dict[tuple[str, ...], int] = {}  # by variant: `check`
+COMPLETE: dict[tuple[str, ...], int] = {}  # by variant: `complete`
 COUNTS = {"": (2_309, 581), AUGMENTED: (11_416, 2_882)}
 """Of training and test, by the end of the files' names."""
 
@@ -60,6 +60,12 @@ def read(folder: Path, *, variant: str = "hardest") -> "dict[str, CloudSet]":
     files = {split: f"{place}/{name}_objectdataset{end}.h5" for split, name in SPLITS.items()}
     check_present(folder, [folder / file for file in files.values()], SOURCE)
     return {split: _read(folder, file) for split, file in files.items()}
+
+
+def complete(*, variant: str = "hardest") -> dict[tuple[str, ...], int]:
+    """Return the published numbers of clouds of a variant, by split."""
+    _, end = VARIANTS[variant]
+    return dict(zip([(split,) for split in SPLITS], COUNTS[end], strict=True))
 
 
 def check(data: str, listing: "DataFrame") -> None:
