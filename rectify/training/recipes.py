@@ -46,6 +46,10 @@ from pydantic import (
 
 from rectify.typed import Closed, check_known, parse
 
+POLICY = re.compile(  # of timm, without sections that it would silently leave out
+    r"rand(-([mn]\d+|(p|mstd)\d+(\.\d+)?|mmax\d+|inc[01]|t(weights|3aw?)))*"
+    r"|augmix(-([mwd]\d+|(a|mstd)\d+(\.\d+)?|b[01]))*|((original|v0)r?|3a)(-mstd\d+(\.\d+)?)?"
+)
 Share = Annotated[float, Field(ge=0, le=1)]
 ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
@@ -129,6 +133,16 @@ class Recipe(Closed, strict=True, allow_inf_nan=False):
     """Slices of a process's batch that go through the model one after the other."""
     compile: bool = False
     """torch.compile; the first measured step is eager, and all where Mixup links samples."""
+
+    @field_validator("auto_augment")
+    @classmethod
+    def _is_a_policy_of_timm(cls, value: str | None) -> str | None:
+        if value is not None and not POLICY.fullmatch(value):
+            raise ValueError(
+                "auto_augment must be rand, augmix, original, originalr, v0, v0r or 3a with its "
+                f"sections as timm has them (rand-m9-mstd0.5-inc1), got {value}. Correct it."
+            )
+        return value
 
     @field_validator("lr_factors")
     @classmethod

@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 import pytest
+from timm.data import create_transform
 
 from rectify.training.recipes import RECIPES, Recipe, recipe
 from tests.helpers.published_recipes import BASE, FIELDS, OURS, PAPER, PUBLISHED
@@ -88,6 +89,10 @@ def test_an_unknown_name_is_one_line_with_the_nearest_right_one():
             "training.crop .* 'resized', 'centre', 'padded', 'posed' or 'none', got 'random'",
         ),
         ({"crop": "none"}, "crop must be resized, centre or padded with auto_augment, got none"),
+        *(
+            ({"auto_augment": policy}, f"auto_augment must be rand, augmix.* got {policy}. Correct")
+            for policy in ("randaug", "rand-m9-x5", "rand-m", "rand-mm9", "augmix-n2", "v1", "")
+        ),
         ({"augment_on": "gpu"}, "training.augment_on .* 'worker' or 'device', got 'gpu'"),
         (
             {"augment_on": "device", "auto_augment": None},
@@ -145,3 +150,16 @@ def test_an_odd_batch_is_fine_without_mixup():
 def test_recipes_are_known_without_torch():
     code = "import sys, rectify.training.recipes; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        *("rand", "rand-m7-n4-mstd0.5-inc1", "rand-m3-n2-p1", "rand-mmax8-t3a-p0.5"),
+        *("augmix-m5-w4-d2", "augmix-a1.5-b1-mstd2"),
+        *("original-mstd0.5", "originalr", "v0", "v0r", "3a"),
+    ],
+)
+def test_timm_knows_each_policy_that_a_recipe_may_have(policy: str) -> None:
+    kept = recipe("deit", auto_augment=policy).auto_augment
+    assert create_transform(16, is_training=True, auto_augment=kept) is not None
