@@ -81,6 +81,12 @@ def _listed(value: object) -> object:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
+def _distinct(values: tuple[Item, ...]) -> tuple[Item, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError("must name each once")
+    return values
+
+
 def _each_once(values: tuple[Item, ...]) -> tuple[Item, ...]:
     if not values or len(set(values)) < len(values):
         raise ValueError("must name at least one, each once")
@@ -88,17 +94,19 @@ def _each_once(values: tuple[Item, ...]) -> tuple[Item, ...]:
 
 
 class _OneOrMore:
-    """The JSON schema of a list that may be written as its only value."""
+    """The JSON schema of a list of distinct values that may be written as its only one."""
 
     def __get_pydantic_json_schema__(
         self, core: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        schema = handler(core)
+        schema = {**handler(core), "uniqueItems": True}
         return {"anyOf": [schema["items"], schema]}
 
 
-Listed = Annotated[tuple[Item, ...], BeforeValidator(_listed), _OneOrMore()]
-"""One value, or a list of them, which may be empty."""
+Listed = Annotated[
+    tuple[Item, ...], BeforeValidator(_listed), AfterValidator(_distinct), _OneOrMore()
+]
+"""One value, or a list of distinct ones, which may be empty."""
 Several = Annotated[
     tuple[Item, ...], BeforeValidator(_listed), AfterValidator(_each_once), _OneOrMore()
 ]

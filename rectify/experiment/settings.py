@@ -39,7 +39,7 @@ from rectify.tasks import settings_of as task_settings
 from rectify.tasks.entry import DEFAULT_TASK, Entry, Hub, Text
 from rectify.training.recipes import Recipe, recipe
 from rectify.training.trackers import TRACKERS
-from rectify.typed import Closed, Layer, Name, Several, TargetName, parse
+from rectify.typed import Closed, Layer, Listed, Name, Several, TargetName, parse
 
 
 def _position(value: object) -> str:
@@ -297,8 +297,8 @@ class Config(Closed):
 
     results: Text = Field(description="Folder that holds everything this configuration makes.")
     title: str = Field("Experiments", description="Title of the report.")
-    credits: list[Text] = Field(
-        [], description="Whose pictures and models are used; at the foot of each page."
+    credits: Listed[Text] = Field(
+        (), description="Whose pictures and models are used; at the foot of each page."
     )
     seeds: Several[Annotated[int, Field(ge=0)]] = Field(description="Training seeds.")
     threads: PositiveInt = Field(1, description="CPU threads of a training job.")
@@ -323,8 +323,8 @@ class Config(Closed):
     paper: bool = Field(
         True, description="Whether the papers' numbers are beside ours, where they are comparable."
     )
-    trackers: list[Annotated[str, _named(TRACKERS)]] = Field(
-        [], description=f"What shows the curves of trainings, of {', '.join(TRACKERS)}."
+    trackers: Listed[Annotated[str, _named(TRACKERS)]] = Field(
+        (), description=f"What shows the curves of trainings, of {', '.join(TRACKERS)}."
     )
     similarity: Similarity | None = None
     experiments: dict[Name, Experiment] = Field(description="Products of factors by name.")

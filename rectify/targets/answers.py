@@ -2,11 +2,11 @@
 
 import textwrap
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from pandas import DataFrame, Series
-from pydantic import Field, NonNegativeInt, Strict
+from pydantic import Field, NonNegativeInt
 
 from rectify.analysis import activations, drawing, style
 from rectify.analysis.asked import Question, Questions, read_answers
@@ -15,7 +15,7 @@ from rectify.analysis.collect import Results
 from rectify.analysis.drawing import Drawn
 from rectify.results.tables import Column, Table
 from rectify.targets.contract import TargetSettings, View, check_task, each_variant
-from rectify.typed import Name, Several
+from rectify.typed import Listed, Name, Several
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +53,7 @@ class Settings(TargetSettings):
 
     kind: Literal["answers"] = "answers"
     reads: Several[Name]
-    items: Annotated[tuple[NonNegativeInt, ...], Strict(False)] = Field(
+    items: Listed[NonNegativeInt] = Field(
         (),
         description="Places of questions in the test set, from 0; unless given, from all of it, "
         "evenly.",

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from pandas import DataFrame, Series
-from pydantic import Field, NonNegativeInt, Strict
+from pydantic import Field, NonNegativeInt
 
 from rectify.analysis import activations, drawing, style
 from rectify.analysis.checks import check_some, only
@@ -15,7 +15,7 @@ from rectify.analysis.drawing import Drawn
 from rectify.analysis.scenes import Forecasts, Scene, Scenes
 from rectify.results.tables import Column, Table
 from rectify.targets.contract import TargetSettings, View, check_task, each_variant
-from rectify.typed import Name, Several
+from rectify.typed import Listed, Name, Several
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,7 +61,7 @@ class Settings(TargetSettings):
 
     kind: Literal["forecasts"] = "forecasts"
     reads: Several[Name]
-    items: Annotated[tuple[NonNegativeInt, ...], Strict(False)] = Field(
+    items: Listed[NonNegativeInt] = Field(
         (), description="Places of scenes in the test set, from 0; unless given, from easy to hard."
     )
 

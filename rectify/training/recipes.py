@@ -44,7 +44,7 @@ from pydantic import (
     model_validator,
 )
 
-from rectify.typed import Closed, check_known, parse
+from rectify.typed import Closed, Listed, check_known, parse
 
 POLICY = re.compile(  # of timm, without sections that it would silently leave out
     r"rand(-([mn]\d+|(p|mstd)\d+(\.\d+)?|mmax\d+|inc[01]|t(weights|3aw?)))*"
@@ -71,7 +71,7 @@ class Recipe(Closed, strict=True, allow_inf_nan=False):
     """Patterns (regular expressions, searched in a tensor's name) and what multiplies their rate.
     Each trained tensor has to fit exactly one of them; no pattern at all: all at one rate."""
     weight_decay: NonNegativeFloat = 0.05
-    undecayed: Annotated[tuple[str, ...], Strict(False)] = ()
+    undecayed: Listed[str] = ()
     """Patterns of tensors that are not decayed, besides biases, norms and what the model names."""
     betas: Annotated[tuple[ShareBelowOne, ShareBelowOne], Strict(False)] = (0.9, 0.999)
     """Of AdamW: decay of the means of gradients and of their squares."""

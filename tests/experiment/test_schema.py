@@ -36,3 +36,18 @@ def test_a_null_in_the_place_of_a_name_suits_the_schema():
     for path in ("targets.table3", "experiments.grid", "data.bar", "pages.pang"):
         assert list(schema.iter_errors(changed(PAPER, path, None))) == []
     assert list(schema.iter_errors(changed(PAPER, "gsnr", None))) != []
+
+
+def test_no_list_of_the_configuration_has_an_entry_twice():
+    def lists(node):
+        if isinstance(node, dict):
+            if node.get("type") == "array":
+                yield node
+            node = list(node.values())
+        if isinstance(node, list):
+            for part in node:
+                yield from lists(part)
+
+    found = list(lists(json_schema()))
+    assert len(found) > 40
+    assert all(one.get("uniqueItems") for one in found)

@@ -23,7 +23,7 @@ rule page:
         runtime=10,
     params:
         title=PLAN.page_title,
-        credits=PLAN.config.credits,
+        credits=[*PLAN.config.credits],
         targets=PLAN.page_targets,
         runs=PLAN.page_runs,
         seeds=PLAN.config.seeds,
