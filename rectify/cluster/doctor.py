@@ -26,6 +26,10 @@ JOB = (
     ' "$0" -c "$1"'
 )
 QUEUE_SECONDS, JOB_MINUTES = 600, 5
+UP = ("idle", "mix", "alloc", "comp", "plnd", "resv")
+"""States in which a node runs jobs, now or later, as sinfo shortens them."""
+FAULTS = "*$"
+"""Marks behind a state: the node does not answer, or is in maintenance."""
 FULL = ("Requested nodes are busy", "Immediate execution impossible")
 
 
@@ -50,6 +54,8 @@ class Request:
     gpu_model: str | None
     runtime: int | str | None
     """Minutes, or with a unit; None where the rule's own value holds."""
+    others: tuple[str, ...] = ()
+    """Partitions of other rules."""
 
 
 def request(profiles: Sequence[Path]) -> Request:
@@ -61,13 +67,16 @@ def request(profiles: Sequence[Path]) -> Request:
     merged: dict[str, object] = {}
     for path in profiles:
         merged |= read_yaml(path)
-    train = _resources(_resources(merged, "set-resources"), "train")
+    rules = _resources(merged, "set-resources")
+    named = [_resources(rules, rule).get("slurm_partition") for rule in rules if rule != "train"]
+    train = _resources(rules, "train")
     both = {**_resources(merged, "default-resources"), **train}
     return Request(
         partition=both.get("slurm_partition", ""),
         account=both.get("slurm_account"),
         gpu_model=both.get("gpu_model"),
         runtime=train.get("runtime"),  # a default does not replace what the rule asks for
+        others=tuple(sorted({partition for partition in named if partition})),
     )
 
 
@@ -112,12 +121,13 @@ def present(what: str, places: Sequence[str], hint: str) -> Finding:
     return Finding(True, what, ", ".join(places))
 
 
-def cluster(asked: Request, gpus: int) -> Iterator[Finding]:
-    """Look at the partition and its time limit, and at what a training's job would see there.
+def cluster(asked: Request, gpus: int, nodes: int) -> Iterator[Finding]:
+    """Look at the partition, its nodes and its time limit, and at what a training's job sees there.
 
     Args:
         asked: What the profile asks for.
-        gpus: GPUs of a training.
+        gpus: GPUs of a training, on each of its nodes.
+        nodes: Nodes of a training.
 
     Raises:
         ValueError: If SLURM does not answer.
@@ -126,14 +136,18 @@ def cluster(asked: Request, gpus: int) -> Iterator[Finding]:
         yield Finding(False, "slurm", "no squeue here: run this on a login node")
         return
     partition, existing = asked.partition, slurm.ask("sinfo", "--noheader", "--format=%R").split()
-    if partition not in existing:
+    for missing in sorted({partition, *asked.others} - set(existing)):
         known = ", ".join(sorted(set(existing)))
-        yield Finding(False, "partition", f"no partition {partition}; there are: {known}")
+        yield Finding(False, "partition", f"no partition {missing}; there are: {known}")
+    if partition not in existing:
         return
     limits = slurm.ask("sinfo", "-h", "-p", partition, "--format=%D nodes, %G, at most %l")
     yield Finding(True, "partition", f"{partition}: {'; '.join(limits.splitlines())}")
     yield _time_limit(partition, asked.runtime or slurm.training_minutes(gpus))
-    yield from _job(asked, gpus)
+    found = _nodes(asked, gpus, nodes)
+    yield found
+    if found.is_well:  # no job would start
+        yield from _job(asked, gpus)
 
 
 def _has_content(path: Path) -> bool:
@@ -146,6 +160,39 @@ def _has_pointers(path: Path) -> bool:
     if path.is_dir():
         files = [file for file in path.iterdir() if file.suffix in WEIGHTS]
     return bool(files) and all(map(is_pointer, files))
+
+
+def _nodes(asked: Request, gpus: int, nodes: int) -> Finding:
+    """Look for as many nodes that run jobs, and have the GPUs, as a training takes."""
+    answer = slurm.ask("sinfo", "-h", "-N", "-p", asked.partition, "--format=%t %G")
+    every = [line.partition(" ")[::2] for line in answer.splitlines()]
+    up = [devices for state, devices in every if is_up(state)]
+    said = f"{len(up)} of the {len(every)} nodes of {asked.partition} are up"
+    if len(up) < nodes:
+        states = ", ".join(sorted({state for state, _ in every})) or "none"
+        hint = "name another partition, or ask the site"
+        return Finding(False, "nodes", f"{said}, a training takes {nodes}: {hint} ({states})")
+    if not gpus:
+        return Finding(True, "nodes", said)
+    fitting = sum(gpus_of(devices, asked.gpu_model) >= gpus for devices in up)
+    kind = f" of type {asked.gpu_model}" if asked.gpu_model else ""
+    said = f"{said}, {fitting} of them with {gpus} or more GPUs{kind}"
+    if fitting < nodes:
+        there = "; ".join(sorted(set(up)))
+        hint = "correct gpu_model in slurm/profile.yaml, or device_gpus"
+        said = f"{said}, a training takes {nodes}: {hint} (there are {there})"
+    return Finding(fitting >= nodes, "nodes", said)
+
+
+def is_up(state: str) -> bool:
+    """Return whether a node in a state, as sinfo shortens it, runs jobs, now or later."""
+    return state.rstrip("~#!%@^-+*$") in UP and not set(FAULTS) & set(state)
+
+
+def gpus_of(devices: str, model: str | None) -> int:
+    """Return the GPUs of a type, or of any, in what sinfo says: ``gpu:a100:4(S:0-1),gpu:2``."""
+    found = re.findall(r"(?:^|,)gpu(?::([^:(,]+))?:(\d+)", devices)
+    return sum(int(count) for kind, count in found if model in (None, kind))
 
 
 def _time_limit(partition: str, runtime: int | str) -> Finding:

@@ -50,4 +50,4 @@ def _findings(plan: Plan, profiles: list[Path]) -> Iterator[Finding]:
     for mistake in there.mistakes(plan):
         yield Finding(False, "plan", mistake)
     if asked is not None:
-        yield from cluster(asked, plan.config.device_gpus)
+        yield from cluster(asked, plan.config.device_gpus, plan.config.device_nodes)

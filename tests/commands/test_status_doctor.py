@@ -203,9 +203,14 @@ def cluster(
     monkeypatch.setattr(shutil, "which", lambda name: name)
 
     def look(
-        said: Said = SAID, limit: str = "infinite", gpus: int = 1, profile: dict = PROFILE
+        said: Said = SAID,
+        limit: str = "infinite",
+        gpus: int = 1,
+        profile: dict = PROFILE,
+        nodes: str = "idle gpu:a100:4\n",
     ) -> tuple[list[str], list[str], list[str]]:
         answers = {"--format=%R": "gpu\ncpu\n", "--format=%l": f"{limit}\n"}
+        answers["--format=%t %G"] = nodes
         asked = []
 
         def ask(*command: str, seconds: float = 60) -> str:
@@ -237,6 +242,39 @@ def test_fewer_gpus_than_asked_for_are_bad(cluster: Callable) -> None:
     assert cluster(gpus=4)[0] == ["BAD GPU: a job sees 1 of 4"]
     assert cluster("shared\nlocked\ncuda 4\n", gpus=4)[0] == []
     assert not any(line[4:].startswith("GPU") for line in cluster(gpus=0)[1])
+
+
+@pytest.mark.parametrize(
+    ("nodes", "gpus", "model", "said"),
+    [
+        ("down* gpu:a100:4\ndrain gpu:a100:4", 1, "a100", "0 of the 2 nodes of gpu are up, a trai"),
+        ("idle* (null)", 0, None, "0 of the 1 nodes of gpu are up, a training takes 1: name anoth"),
+        ("", 0, None, "0 of the 0 nodes of gpu are up"),
+        ("idle gpu:v100:4\nmix~ gpu:4(S:0-1)", 1, "a100", "2 of the 2 nodes of gpu are up, 0 of t"),
+        ("alloc gpu:a100:2,gpu:v100:8", 4, "a100", "0 of them with 4 or more GPUs of type a100"),
+        ("mix (null)", 1, None, "0 of them with 1 or more GPUs, a training takes 1: correct gpu_m"),
+        ("mix (null)", 0, None, None),
+        ("mix~ gpu:a100:2(S:0),gpu:v100:2,shard:8", 4, None, None),
+        ("drng gpu:a100:4\ncomp gpu:a100:4(S:0-1)", 4, "a100", None),
+    ],
+)
+def test_a_partition_must_have_nodes_that_are_up_with_the_gpus(
+    cluster: Callable, nodes: str, gpus: int, model: str | None, said: str | None
+) -> None:
+    profile = PROFILE | {"set-resources": {"train": {"gpu_model": model} if model else {}}}
+    answer = f"shared\nlocked\ncuda {gpus}\n"
+    bad, lines, job = cluster(answer, gpus=gpus, profile=profile, nodes=nodes)
+    line = next(line for line in lines if line[4:].startswith("nodes"))
+    assert bad == ([line] if said else [])
+    assert (said or "") in line
+    assert bool(job) == (said is None)  # none is submitted that would never start
+
+
+def test_partitions_of_other_rules_must_exist(cluster: Callable) -> None:
+    rules = PROFILE["set-resources"] | {"similarity": {"slurm_partition": "cpus"}}
+    rules |= {"extract_block": {"slurm_partition": "cpu"}}
+    bad, _, _ = cluster(profile=PROFILE | {"set-resources": rules})
+    assert bad == ["BAD partition: no partition cpus; there are: cpu, gpu"]
 
 
 @pytest.mark.parametrize(

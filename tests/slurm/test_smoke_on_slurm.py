@@ -152,6 +152,7 @@ def test_status_and_doctor_know_the_cluster(
     profiles = ("--profile", "slurm/profile.yaml", "tests/slurm/site/profile.yaml")
     doctor = call(finished, "python", "-m", "rectify", "doctor", *configs, *profiles)
     assert "ok  partition: test: 2 nodes, gpu:2" in doctor.stdout
+    assert "ok  nodes: 2 of the 2 nodes of test are up" in doctor.stdout
     assert "ok  shared files: a job sees" in doctor.stdout
     assert "BAD GPU: a job sees 0" in doctor.stdout  # the GPU of this cluster is a device file
     assert doctor.returncode == 1
