@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import ImageOps
-from safetensors import SafetensorError, safe_open
 
 from rectify.analysis.kept import read_kept
+from rectify.data.arrays import opened
 from rectify.data.images import read_image
-from rectify.data.manifests import ARRAYS, NOTES, read_listing
+from rectify.data.manifests import NOTES, read_listing
 
 SPLIT = "test"
 SIDE = 224  # pixels of a picture that is shown from a file
@@ -47,18 +47,11 @@ class Questions:
         """
         listing, facts = read_listing(folder)
         self._rows, self._files = listing[listing["split"] == SPLIT], facts.get("files")
-        path = folder / ARRAYS
-        try:
-            with safe_open(path, framework="numpy") as file:  # the training split is not read
-                self._pictures = file.get_tensor(f"{SPLIT}.pictures")
-                if self._files is None:
-                    self._images = file.get_tensor(f"{SPLIT}.images")
-                notes = json.loads(file.metadata()[NOTES])
-        except (SafetensorError, FileNotFoundError) as error:
-            raise ValueError(
-                f"{path}: must be an intact file of questions, got "
-                f"{str(error).splitlines()[0]}. Prepare the data set again."
-            ) from None
+        with opened(folder, SPLIT, "numpy") as file:
+            self._pictures = file.get_tensor(f"{SPLIT}.pictures")
+            if self._files is None:
+                self._images = file.get_tensor(f"{SPLIT}.images")
+            notes = json.loads(file.metadata()[NOTES])
         self._texts = notes["texts"][SPLIT]
         self.answers: list[str] = notes["answers"]
 

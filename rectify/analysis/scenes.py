@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from rectify.analysis.kept import read_kept
-from rectify.data.manifests import ARRAYS
+from rectify.data.arrays import opened
 
 SPLIT = "test"
 SECOND = 10  # steps
@@ -42,15 +41,8 @@ class Scenes:
         Raises:
             ValueError: If the file is missing or damaged, or holds other things.
         """
-        path = folder / ARRAYS
-        try:
-            with safe_open(path, framework="numpy") as file:  # the training split is not read
-                self._arrays = {name: file.get_tensor(f"{SPLIT}.{name}") for name in FIELDS}
-        except (SafetensorError, FileNotFoundError) as error:
-            raise ValueError(
-                f"{path}: must be an intact file of traffic scenes, got "
-                f"{str(error).splitlines()[0]}. Prepare the data set again."
-            ) from None
+        with opened(folder, SPLIT, "numpy") as file:
+            self._arrays = {name: file.get_tensor(f"{SPLIT}.{name}") for name in FIELDS}
         self._agents = np.cumsum([0, *self._arrays["agents"]])
         self._lanes = np.cumsum([0, *self._arrays["lanes"]])
 

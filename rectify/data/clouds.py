@@ -12,10 +12,10 @@ from pathlib import Path
 
 from jaxtyping import Bool, Float32, Int64
 from pandas import DataFrame
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from rectify.data.arrays import opened
 from rectify.data.manifests import ARRAYS, LISTING, manifest, read_listing, write_listing
 from rectify.results.files import atomic_path
 
@@ -113,8 +113,8 @@ def load_clouds(folder: Path, split: str) -> CloudSet:
         ValueError: If the split does not exist, or the files are damaged or don't belong together.
     """
     listing, _ = read_listing(folder)
-    rows, path = listing[listing["split"] == split], Path(folder) / ARRAYS
-    tensors, classes = _read_arrays(path, split)
+    rows = listing[listing["split"] == split]
+    tensors, classes = _read_arrays(folder, split)
     if tensors["labels"].tolist() != rows["label"].tolist():
         raise ValueError(
             f"{folder}: {LISTING} and {ARRAYS} must list the same items of {split}, got others. "
@@ -124,16 +124,10 @@ def load_clouds(folder: Path, split: str) -> CloudSet:
     return CloudSet(**tensors, classes=classes, sources=tuple(rows["source"]), captions=captions)
 
 
-def _read_arrays(path: Path, split: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def _read_arrays(folder: Path, split: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Return a split's tensors by the fields of ``CloudSet``, and the names of the classes."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            classes = tuple(json.loads(file.metadata()["classes"]))
-            names = [name for name in ("points", "labels", "objects")
-                     if name != "objects" or f"{split}.{name}" in set(file.keys())]  # fmt: skip
-            return {name: file.get_tensor(f"{split}.{name}") for name in names}, classes
-    except (SafetensorError, FileNotFoundError) as error:
-        raise ValueError(
-            f"{path}: must be an intact safetensors file with split {split}, got "
-            f"{str(error).splitlines()[0]}. Prepare the data set again."
-        ) from None
+    with opened(folder, split) as file:
+        classes = tuple(json.loads(file.metadata()["classes"]))
+        names = [name for name in ("points", "labels", "objects")
+                 if name != "objects" or f"{split}.{name}" in set(file.keys())]  # fmt: skip
+        return {name: file.get_tensor(f"{split}.{name}") for name in names}, classes

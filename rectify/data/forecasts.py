@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 from pandas import DataFrame
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from scipy.spatial import KDTree
 from torch import Tensor
 
+from rectify.data.arrays import opened
 from rectify.data.manifests import ARRAYS, LISTING, manifest, read_listing, write_listing
 from rectify.data.spool import Spool
 from rectify.results.files import atomic_path
@@ -258,15 +258,9 @@ def load_scenes(folder: Path, split: str) -> ForecastSet:
         ValueError: If the split does not exist, or the files are damaged or don't belong together.
     """
     listing, _ = read_listing(folder)
-    rows, path = listing[listing["split"] == split], Path(folder) / ARRAYS
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(f"{split}.{name}") for name in _tensors()}
-    except (SafetensorError, FileNotFoundError) as error:
-        raise ValueError(
-            f"{path}: must be an intact safetensors file with split {split}, got "
-            f"{str(error).splitlines()[0]}. Prepare the data set again."
-        ) from None
+    rows = listing[listing["split"] == split]
+    with opened(folder, split) as file:
+        tensors = {name: file.get_tensor(f"{split}.{name}") for name in _tensors()}
     if len(tensors["agents"]) != len(rows):
         raise ValueError(
             f"{folder}: {LISTING} and {ARRAYS} must list the same items of {split}, got "

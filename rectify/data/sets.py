@@ -14,11 +14,11 @@ from pathlib import Path
 from jaxtyping import Bool, Int64, UInt8
 from pandas import DataFrame
 from PIL import Image
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, tensor
 
 from rectify.data import packed
+from rectify.data.arrays import opened
 from rectify.data.images import read_image
 from rectify.data.manifests import ARRAYS, LISTING, manifest, read_listing, write_listing
 from rectify.results.files import atomic_path
@@ -181,7 +181,7 @@ def _loaded(folder: Path, listing: DataFrame, facts: dict, split: str) -> ImageS
     if "files" in facts:
         pack = Path(folder) if facts.get("packed") else None
         return FileSet(Path(facts["files"]), listing, split, pack)
-    images, labels, classes = _read_arrays(Path(folder) / ARRAYS, split)
+    images, labels, classes = _read_arrays(folder, split)
     if labels.tolist() != rows["label"].tolist():
         raise ValueError(
             f"{folder}: {LISTING} and {ARRAYS} must list the same items of {split}, got others. "
@@ -192,13 +192,7 @@ def _loaded(folder: Path, listing: DataFrame, facts: dict, split: str) -> ImageS
     return ImageSet(images, labels, classes, sources, captions, final_size)
 
 
-def _read_arrays(path: Path, split: str) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            classes = tuple(json.loads(file.metadata()["classes"]))
-            return file.get_tensor(f"{split}.images"), file.get_tensor(f"{split}.labels"), classes
-    except (SafetensorError, FileNotFoundError) as error:
-        raise ValueError(
-            f"{path}: must be an intact safetensors file with split {split}, got "
-            f"{str(error).splitlines()[0]}. Prepare the data set again."
-        ) from None
+def _read_arrays(folder: Path, split: str) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    with opened(folder, split) as file:
+        classes = tuple(json.loads(file.metadata()["classes"]))
+        return file.get_tensor(f"{split}.images"), file.get_tensor(f"{split}.labels"), classes

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, Float64, Int16, Int32, Int64, UInt8
 from pandas import DataFrame
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from rectify.data.arrays import opened
 from rectify.data.manifests import (
     ARRAYS,
     CLASSES,
@@ -292,17 +292,10 @@ def load_situations(folder: Path, split: str) -> SituationSet:
         ValueError: If the split does not exist, or the files are damaged or don't belong together.
     """
     listing, _ = read_listing(folder)
-    path = Path(folder) / ARRAYS
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(f"{split}.{name}") for name in FIELDS}
-            stored = json.loads(file.metadata()["names"])
-            names = {name: tuple(stored[name]) for name in NAMED}
-    except (SafetensorError, FileNotFoundError) as error:
-        raise ValueError(
-            f"{path}: must be an intact safetensors file with split {split}, got "
-            f"{str(error).splitlines()[0]}. Prepare the data set again."
-        ) from None
+    with opened(folder, split) as file:
+        tensors = {name: file.get_tensor(f"{split}.{name}") for name in FIELDS}
+        stored = json.loads(file.metadata()["names"])
+        names = {name: tuple(stored[name]) for name in NAMED}
     rows = int((listing["split"] == split).sum())
     if len(tensors["numbers"]) != rows:
         raise ValueError(

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from jaxtyping import Int32, Int64
 from pandas import DataFrame
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from rectify.data.arrays import opened
 from rectify.data.manifests import ARRAYS, LISTING, NOTES, read_listing, write_listing
 from rectify.data.sets import FileSet
 from rectify.results.files import atomic_path
@@ -81,17 +81,11 @@ def load_texts(
         ValueError: If the split does not exist, or the files are damaged or don't belong together.
     """
     listing, facts = read_listing(folder)
-    path, in_files = Path(folder) / ARRAYS, "files" in facts
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = fields if in_files else (*fields, IMAGES)
-            tensors = {name: file.get_tensor(f"{split}.{name}") for name in names}
-            notes = json.loads(file.metadata()[NOTES])
-    except (SafetensorError, FileNotFoundError) as error:
-        raise ValueError(
-            f"{path}: must be an intact safetensors file with split {split}, got "
-            f"{str(error).splitlines()[0]}. Prepare the data set again."
-        ) from None
+    in_files = "files" in facts
+    with opened(folder, split) as file:
+        names = fields if in_files else (*fields, IMAGES)
+        tensors = {name: file.get_tensor(f"{split}.{name}") for name in names}
+        notes = json.loads(file.metadata()[NOTES])
     rows = listing[listing["split"] == split]
     if len(tensors[fields[0]]) != len(rows):
         raise ValueError(

@@ -74,6 +74,6 @@ def test_answers_are_read_as_they_were_written(tmp_path: Path) -> None:
 def test_another_file_is_one_line(tmp_path: Path) -> None:
     folder = written(tmp_path, None, DRAWN)
     save_file({"test.tracks": np.zeros(3)}, folder / "arrays.safetensors")
-    with pytest.raises(ValueError, match=r"file of questions, got .*test\.pictures") as told:
+    with pytest.raises(ValueError, match=r"with split test, got .*test\.pictures") as told:
         Questions(folder)
     assert "\n" not in f"{told.value}"
