@@ -177,5 +177,5 @@ def test_files_of_a_run_are_read_by_its_name_and_seed(demo: synthetic.Made, tmp_
     with pytest.raises(ValueError, match=r"seed-1/predictions\.parquet: must have trajectories"):
         results.forecasts(NAMES[0], 1)
     assert list(results.items(NAMES[0], 1)) == ["item", "accuracy@5", "accuracy@1", "loss"]
-    with pytest.raises(ValueError, match="must be an intact file of traffic scenes"):
+    with pytest.raises(ValueError, match="safetensors file with split test"):
         Scenes(Results(sets=[tmp_path / "lanes"]).prepared("lanes"))
