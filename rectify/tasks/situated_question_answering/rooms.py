@@ -147,6 +147,7 @@ def seen_room(
     change: Change | None,
     *,
     erased: bool,
+    detection: bool,
 ) -> dict[str, Tensor]:
     """Return what a model sees of an item's room, and what it is to find there.
 
@@ -157,27 +158,36 @@ def seen_room(
         seed: Of all draws.
         change: How the room is changed; None at test.
         erased: As in ``seen_points``.
+        detection: Whether objects are to be found there; else there are only what is seen and pose.
     """
     room = int(rooms.rooms[item])
     chosen = chosen_points(int(rooms.sizes[room]), count, seed)
     seen = seen_points(rooms, room, chosen, erased)
     points, pose = seen[:, :3], rooms.poses[item]
-    boxes = rooms.boxes[rooms.boxes_of(room)]
-    if change is not None:
-        move = drawn_move(seed, change)
-        points, boxes = moved(points, move), moved_boxes(boxes, move)
-        pose = moved_pose(pose, move)
-    own = rooms.points_of(room)
+    move = None if change is None else drawn_move(seed, change)
+    if move is not None:
+        points, pose = moved(points, move), moved_pose(pose, move)
+    objects = _objects(rooms, room, chosen, points, move) if detection else {}
+    return {"points": points, "features": seen[:, 3:], "pose": pose, **objects}
+
+
+def _objects(
+    rooms: SituationSet,
+    room: int,
+    chosen: Int64[Tensor, " count"],
+    points: Float32[Tensor, "count 3"],
+    move: Move | None,
+) -> dict[str, Tensor]:
+    """Return the way from each point to its object, and the boxes of a room."""
+    own, boxes = rooms.points_of(room), rooms.boxes[rooms.boxes_of(room)]
     ways, there = votes(points, rooms.objects[own][chosen].long(), rooms.kinds[own][chosen].long())
+    boxes = boxes if move is None else moved_boxes(boxes, move)
     return {
-        "points": points,
-        "features": seen[:, 3:],
         "ways": ways,
         "has_way": there,
         "centres": boxes[:, :3],
         "sizes": boxes[:, 3:],
         "kinds": rooms.box_kinds[rooms.boxes_of(room)],
-        "pose": pose,
     }
 
 
@@ -192,8 +202,8 @@ def stacked(seen: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         else torch.stack([one[name] for one in seen])
         for name in seen[0]
     }
-    there = [torch.ones(len(one["kinds"])) for one in seen]
-    return {**made, "has_box": filled(there)}
+    there = [torch.ones(len(one["kinds"])) for one in seen if "kinds" in one]
+    return {**made, "has_box": filled(there)} if there else made
 
 
 def filled(parts: Sequence[Tensor]) -> Tensor:

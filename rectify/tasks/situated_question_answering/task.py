@@ -110,12 +110,14 @@ class SituationSource:
                     seed,
                     self._change,
                     erased=entry.erased_colours,
+                    detection=entry.detection,
                 )
                 for item, seed in zip(batch.tolist(), room_seeds, strict=True)
             ]
         )
-        means = self._sizes[made["kinds"]]
-        made["relative_sizes"] = (made.pop("sizes") - means) / means
+        if entry.detection:
+            means = self._sizes[made["kinds"]]
+            made["relative_sizes"] = (made.pop("sizes") - means) / means
         return made
 
     def _words(self, rows: Tensor) -> Tensor:

@@ -154,7 +154,10 @@ def test_mean_sizes_are_those_of_each_kind_alone(kept: SituationSet) -> None:
 
 def test_rooms_of_a_batch_are_each_as_alone(kept: SituationSet) -> None:
     change = Change(True, 5.0, 0.5)
-    alone = [seen_room(kept, item, 32, 7 + item, change, erased=False) for item in (0, 6, 33)]
+    alone = [
+        seen_room(kept, item, 32, 7 + item, change, erased=False, detection=True)
+        for item in (0, 6, 33)
+    ]
     together = stacked(alone)
     for row, one in enumerate(alone):
         boxes = len(one["kinds"])
@@ -163,7 +166,7 @@ def test_rooms_of_a_batch_are_each_as_alone(kept: SituationSet) -> None:
             assert torch.equal(together[name][row][: len(values)], values)
     empty = {**alone[0], **{name: alone[0][name][:0] for name in ("centres", "sizes", "kinds")}}
     assert stacked([empty])["has_box"].tolist() == [[0]]
-    still = seen_room(kept, 6, 32, 13, None, erased=False)
+    still = seen_room(kept, 6, 32, 13, None, erased=False, detection=True)
     assert torch.equal(still["features"], alone[1]["features"])
     assert not torch.equal(still["points"], alone[1]["points"])
     assert torch.equal(still["pose"], kept.poses[6])

@@ -87,7 +87,7 @@ def test_a_test_item_is_its_room_and_its_words(folder: Path) -> None:
     sizes = mean_sizes(known)
     for row, item in enumerate(items):
         seed = seed_for(0, "test", item)
-        room = seen_room(kept, item, 48, seed, None, erased=False)
+        room = seen_room(kept, item, 48, seed, None, erased=False, detection=True)
         for name in ("points", "features"):
             assert torch.equal(batch["inputs"][name][row], room[name])
         for name in ("ways", "has_way", "pose"):
@@ -118,6 +118,20 @@ def test_training_rooms_are_moved_each_by_its_own_draw(folder: Path) -> None:
     plain = TASK.training_source(entry(flips="off", turn=0.0), folder, still, CPU)
     kept = load_situations(folder, "train")
     assert torch.equal(first(plain, [0, 39], training=True)["pose"], kept.poses[[0, 39]])
+
+
+def test_without_a_detector_s_losses_its_objects_are_not_looked_for(folder: Path) -> None:
+    """And all the rest is the same, bit by bit."""
+    whole, plain = (
+        first(TASK.training_source(entry(detection=chosen), folder, RECIPE, CPU), [0, 39], True)
+        for chosen in (True, False)
+    )
+    objects = {"ways", "has_way", "centres", "kinds", "relative_sizes", "has_box"}
+    assert whole.keys() - plain.keys() == objects
+    assert plain.keys() <= whole.keys()
+    shared = {name: plain[name] for name in plain.keys() - {"inputs", "detection"}}
+    for name, values in {**shared, **plain["inputs"]}.items():
+        assert torch.equal(values, {**whole, **whole["inputs"]}[name])
 
 
 def test_no_question_is_left_out_and_each_type_is_a_set(folder: Path) -> None:
