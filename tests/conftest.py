@@ -20,8 +20,15 @@ SMOKE = ("digests", "elsewhere", "smoke", "what_trains")
 TOGETHER = {
     "slurm": ("tests/slurm/",),
     "smoke": tuple(f"tests/workflow/test_{name}.py" for name in SMOKE),
+    "demo": (
+        *("tests/targets/", "tests/browser/"),
+        *("tests/analysis/test_latex.py", "tests/analysis/test_collect.py"),
+    ),
 }
-"""What shares a cluster, or a finished workflow."""
+"""What shares a cluster, a finished workflow, or made-up results."""
+
+LONG = ("tests/workflow/", "tests/untrusted/", "tests/training/")
+"""What is begun next."""
 
 CLASSES, SIZE, DEPTH = 5, 16, 4
 
@@ -134,14 +141,17 @@ def survived(request):
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with what takes longest in one process: the groups of `TOGETHER`, then workflows."""
+    """Begin with what takes longest in one process: the groups of `TOGETHER`, then workflows.
+
+    So that at the end no process is left alone with minutes of work.
+    """
     groups = list(TOGETHER)
 
     def place(item):
         group = _group(item.nodeid)
         if group in groups:
             return groups.index(group)
-        return len(groups) + (not group.startswith("tests/workflow/"))
+        return len(groups) + (not group.startswith(LONG))
 
     items.sort(key=place)
 

@@ -130,8 +130,8 @@ EDITS = {  # of several modules at once where the same jobs do not depend on any
         {"train", "prepare_data", "measure", "similarity"},
     ),
     "gsnr/estimators.py gsnr/layers/linear.py tasks/classification.py tasks/shifts.py": (
-        {"train", "evaluate"},
-        {"pretrain", "prepare_data", "extract_block", "language_features", "measure"},
+        {"train", "evaluate", "measure"},  # which counts a loss of classification
+        {"pretrain", "prepare_data", "extract_block", "language_features"},
     ),
     "controls.py training/evaluation.py": ({"train", "evaluate"}, {"pretrain", "prepare_data"}),
     "filtering/overlap.py": ({"filtering", "train"}, {"prepare_masks", "measure", "similarity"}),
