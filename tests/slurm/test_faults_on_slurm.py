@@ -193,8 +193,11 @@ def _end(world: Disturbed, seen: dict) -> None:
     os.kill(processes[0], signal.SIGKILL)
     cluster.run("scancel", seen["ended"][1])
     # The controller refuses a time that is past when it reads it: "now" fails as a second ends.
+    # A warning in these two seconds would wake it, to save a state and be queued again.
+    hold(world.folder(2))
     cluster.run("scontrol", "update", f"JobId={seen['ended'][2]}", "EndTime=now+2")
     wait_until(lambda: seen["ended"][2] not in cluster.jobs(), "the time limit")
+    (world.folder(2) / "hold").unlink(missing_ok=True)
     cluster.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
     cluster.run("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
     cluster.wait_for_nodes()  # one that registers by itself in between cannot be resumed
