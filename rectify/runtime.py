@@ -132,6 +132,32 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     return torch.autocast(device.type, dtype=PRECISIONS[precision])
 
 
+class Later:
+    """Numbers that a device may still be computing; whoever reads them waits for nothing after.
+
+    >>> import torch
+    >>> Later(torch.tensor([1.0, 2.0])).tolist()
+    [1.0, 2.0]
+    """
+
+    def __init__(self, values: Tensor):
+        """Start to copy ``values``, of any shape, as they will be once all before is computed."""
+        self._values = values.detach().to("cpu", non_blocking=True)
+        is_there = not values.is_cuda
+        self._event = None if is_there else torch.cuda.current_stream(values.device).record_event()
+
+    @property
+    def is_there(self) -> bool:
+        """Whether reading never waits: on a CPU."""
+        return self._event is None
+
+    def tolist(self) -> list:
+        """Return the numbers."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._values.tolist()
+
+
 def compiled(model: nn.Module, **options: Any) -> Callable[..., Any]:
     """Return a compiled model that may also run within ``GradientMoments(..., compiled=True)``.
 

@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +21,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
 from rectify.rectified import AuxiliaryModel, load_trainable_state, trainable_state
-from rectify.runtime import autocast, compiled, process, seed_globals, summed
+from rectify.runtime import Later, autocast, compiled, process, seed_globals, summed
 from rectify.tasks.contract import Batch, Source, Task
 from rectify.training.objective import LAMBDA_FLOOR, Objective, auxiliary_weight
 from rectify.training.optimizer import optimizer_and_schedule
 from rectify.training.order import Epochs
-from rectify.training.progress import EpochRow, Progress
+from rectify.training.progress import EpochRow, Progress, Step
 from rectify.training.recipes import Recipe
 
 FORMAT = 5  # of a saved state
@@ -69,15 +69,6 @@ class EveryStep(Protocol):
 
 class Interrupted(Exception):
     """The training was asked to stop, and its state is saved."""
-
-
-class StepValues(NamedTuple):
-    """What a step gives, the mean over all its samples, in all processes."""
-
-    losses: tuple[float, float, float]
-    """Total, main and auxiliary."""
-    stops: bool
-    """Whether any process was asked to stop."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +129,7 @@ class Loop:
         self.observer, self.unmixed, self.noise = observer, unmixed, noise
         self.lambda_init, self.lambda_floor = lambda_init, lambda_floor
         self.rank, self.ranks = process()
-        self.epochs = Epochs(source, recipe, seed)
+        self.epochs = Epochs(source, recipe, seed, device)
         self.optimizer, self.schedule = optimizer_and_schedule(model, recipe, self.epochs.steps)
         self.trained = [tensor for tensor in model.parameters() if tensor.requires_grad]
         self.two_paths = isinstance(model, AuxiliaryModel)
@@ -146,6 +137,9 @@ class Loop:
         self.eager = _parallel(model, device) if self.ranks > 1 else model
         self.quick = compiled(self.eager) if recipe.compile else self.eager
         self.progress, self.saved_at = Progress(), time.monotonic()
+        self.started: list[Step] = []  # steps, and not read yet
+        self.behind = 0 if device.type == "cpu" else 1  # a GPU has a step to compute meanwhile
+        self.loss, self.is_asked = math.nan, False  # of the last step that was read; to stop
 
     def run(self, hooks: Hooks) -> list[EpochRow]:
         """Train for the epochs that are left, and return the rows of all.
@@ -176,12 +170,13 @@ class Loop:
         start = time.perf_counter() - progress.seconds
         batches = self.epochs.read(epoch, progress.step)
         for step in range(progress.step, self.epochs.steps):
-            values = self.step(batches, epoch, step, weight, hooks.stop)
-            progress.losses = [a + b for a, b in zip(progress.losses, values.losses, strict=True)]
-            progress.step, progress.seconds = step + 1, time.perf_counter() - start
+            self.started.append(self.step(batches, epoch, step, weight, hooks.stop))
+            progress.step = step + 1
+            self._read(self.behind if progress.step < self.epochs.steps else 0)
+            progress.seconds = time.perf_counter() - start
             bar.update()
-            bar.set_postfix(loss=f"{values.losses[0]:.3f}", refresh=False)
-            self._pause(epoch, values.stops, hooks)
+            bar.set_postfix(loss=f"{self.loss:.3f}", refresh=False)
+            self._pause(epoch, hooks)
         total, main, auxiliary = (value / self.epochs.steps for value in progress.losses)
         seconds, samples = progress.seconds, self.epochs.steps * self.epochs.samples
         self.progress = Progress(progress.rows)
@@ -203,8 +198,8 @@ class Loop:
         step: int,
         weight: float,
         stop: Callable[[], bool],
-    ) -> StepValues:
-        """Take one optimizer step.
+    ) -> Step:
+        """Take one optimizer step, for whose end nothing here waits.
 
         Args:
             batches: Gives the slices of the step's batch next.
@@ -237,9 +232,8 @@ class Loop:
                     self.observer.losses(objective.main, objective.auxiliary)
                 (share * objective.total).backward()
             means += share * objective.values()
-        stops = torch.tensor([float(stop())], device=self.device)
-        *values, stopping = summed(torch.cat([means / self.ranks, stops])).tolist()
-        _check_finite(values[0], epoch, step)
+        stops = torch.full((1,), float(stop()), device=self.device)
+        values = Later(summed(torch.cat([means / self.ranks, stops])))
         if is_measured:
             self.observer.record(epoch, self.epochs.samples)
         if self.noise:
@@ -248,7 +242,7 @@ class Loop:
             nn.utils.clip_grad_norm_(self.trained, self.recipe.clip_gradient)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return StepValues(tuple(values), stopping > 0)
+        return Step(epoch, step, values)
 
     def weight(self, epoch: int) -> float:
         """Return the weight of the auxiliary loss in an epoch (Eq. 9)."""
@@ -256,6 +250,7 @@ class Loop:
 
     def save(self, hooks: Hooks) -> None:
         """Hand over everything that the next step depends on; after the last one, the result."""
+        self._read()  # no state is kept whose loss is not finite
         self.saved_at = time.monotonic()
         has_ended = len(self.progress.rows) == self.recipe.epochs
         if self.rank == 0:
@@ -342,11 +337,19 @@ class Loop:
         else:
             self.schedule.step(epoch)
 
-    def _pause(self, epoch: int, stops: bool, hooks: Hooks) -> None:
+    def _read(self, left: int = 0) -> None:
+        """Take in what the started steps gave, but for the last ``left``."""
+        while len(self.started) > left:
+            losses, is_asked = self.started.pop(0).read()
+            progress = self.progress
+            progress.losses = [a + b for a, b in zip(progress.losses, losses, strict=True)]
+            self.loss, self.is_asked = losses[0], self.is_asked or is_asked
+
+    def _pause(self, epoch: int, hooks: Hooks) -> None:
         """Save now and then, and stop if that is asked for."""
-        if stops or time.monotonic() - self.saved_at > SAVE_SECONDS:
+        if self.is_asked or time.monotonic() - self.saved_at > SAVE_SECONDS:
             self.save(hooks)
-        if stops:
+        if self.is_asked:
             raise Interrupted(
                 f"training: stopped in epoch {epoch + 1} of {self.recipe.epochs} after step "
                 f"{self.progress.step} of {self.epochs.steps}, and saved. Rerun the same command "
@@ -375,11 +378,3 @@ def _parallel(model: nn.Module, device: torch.device) -> nn.Module:
 
 def _shown(test: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in test.items())
-
-
-def _check_finite(loss: float, epoch: int, step: int) -> None:
-    if not math.isfinite(loss):
-        raise ValueError(
-            f"training: the loss must be finite, got {loss} in epoch {epoch}, step {step}. "
-            "Lower training.lr; the state of the epoch before is kept."
-        )

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import torch
 from jaxtyping import Int64
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from rectify.data.draws import draw
 from rectify.runtime import generator, process
@@ -38,13 +39,20 @@ class Epochs:
         slices: How many batches this process takes for a step, one after the other.
     """
 
-    def __init__(self, source: Source, recipe: Recipe, seed: int):
+    def __init__(self, source: Source, recipe: Recipe, seed: int, device: torch.device):
         """Start nothing yet.
+
+        Args:
+            source: The set.
+            recipe: Of the training.
+            seed: Of the training.
+            device: Where the source gives batches.
 
         Raises:
             ValueError: If a batch is larger than the set, or does not divide into even slices.
         """
         self._source, self._recipe, self._seed = source, recipe, seed
+        self._device = device
         self._rank, self._ranks = process()
         self.steps = _steps_per_epoch(len(source), recipe.batch_size)
         self.samples = recipe.batch_size * recipe.augment_repeats
@@ -68,7 +76,8 @@ class Epochs:
         places = torch.arange(self.steps * self.samples)
         taken = places.view(self.steps, self._ranks, -1)[first:last, self._rank].flatten()
         size = self.samples // (self._ranks * self.slices)
-        return (source or self._source).read(order[taken], size, draws[taken])
+        batches = (source or self._source).read(order[taken], size, draws[taken])
+        return _on_own_stream(batches, self._device) if self._device.type == "cuda" else batches
 
     def _check_slices(self) -> None:
         mixes = self._recipe.mixes  # in pairs
@@ -79,6 +88,25 @@ class Epochs:
                 f"{', each even for Mixup' if mixes else ''}, got {self.samples}. Change "
                 "training.batch_size, training.accumulate or device_gpus in the config."
             )
+
+
+def _on_own_stream(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """Give batches that a GPU makes while it still computes the step before.
+
+    What has to wait for a batch, as a copy from ordinary memory does, then waits for that alone.
+    """
+    steps, own = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    own.wait_stream(steps)  # what the source keeps on the device
+    while True:
+        with torch.cuda.stream(own):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        steps.wait_stream(own)
+        for values in tree_leaves(batch):
+            if isinstance(values, Tensor) and values.is_cuda:
+                values.record_stream(steps)  # its memory is not used again before
+        yield batch
 
 
 def _steps_per_epoch(items: int, batch_size: int) -> int:

@@ -1,6 +1,10 @@
 """What a training knows about its epochs, and how far it is."""
 
+import math
 from dataclasses import asdict, dataclass, field
+from typing import NamedTuple
+
+from rectify.runtime import Later
 
 
 @dataclass(frozen=True)
@@ -43,3 +47,28 @@ class Progress:
     losses: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
     """Sums of the total, main and auxiliary loss."""
     seconds: float = 0.0
+
+
+class Step(NamedTuple):
+    """A step that was started, and may not have ended yet."""
+
+    epoch: int
+    number: int
+    """Of the epoch, counted from 0."""
+    values: Later
+    """Over all its samples, in all processes: the mean total, main and auxiliary loss, and
+    whether any process was asked to stop."""
+
+    def read(self) -> tuple[list[float], bool]:
+        """Return the losses, and whether to stop; wait for the step, if it has not ended.
+
+        Raises:
+            ValueError: If the loss is not finite.
+        """
+        *losses, is_asked = self.values.tolist()
+        if not math.isfinite(losses[0]):
+            raise ValueError(
+                f"training: the loss must be finite, got {losses[0]} in epoch {self.epoch}, step "
+                f"{self.number}. Lower training.lr; the state of the epoch before is kept."
+            )
+        return losses, is_asked > 0

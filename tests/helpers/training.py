@@ -60,12 +60,17 @@ def trained(
     observer: object | None = None,
     saved: State | None = None,
     unmixed: LabelledSource | None = None,
+    behind: int = 0,
     **hooks: Callable,
 ) -> list[dict]:
-    """Train a model, and return the rows of its history without times."""
+    """Train a model, and return the rows of its history without times.
+
+    With ``behind`` 1 each step's loss is read after the next step was started, as on a GPU.
+    """
     source = images if isinstance(images, LabelledSource) else source_of(images, values, change)
     more = {"seed": seed, "device": CPU, "lambda_init": lambda_init, "observer": observer}
     loop = Loop(model, TASK, source, values, unmixed=unmixed, **more)
+    loop.behind = behind
     if saved is not None:
         loop.restore(saved)
     quiet = {"evaluate": lambda model: {"test_loss": 0.5}, "save": lambda state: None}

@@ -350,17 +350,20 @@ class Diverges(nn.Module):
 
 
 @pytest.mark.parametrize("watched", [False, True])
-def test_a_loss_that_is_not_finite_names_epoch_and_step_and_takes_no_step(
-    make_vit, images, watched
+@pytest.mark.parametrize("behind", [0, 1])
+def test_a_loss_that_is_not_finite_names_epoch_and_step_and_is_in_no_state(
+    make_vit, images, watched, behind, monkeypatch
 ):
+    monkeypatch.setattr("rectify.training.loop.SAVE_SECONDS", 0.0)
     model, states = Diverges(make_vit(), 8), []
     observer = GsnrObserver(model.vit.blocks, batches=5) if watched else None
     save = {"save": lambda state: states.append(stored(state)), "observer": observer}
     message = "the loss must be finite, got nan in epoch 1, step 3. Lower training.lr"
     with pytest.raises(ValueError, match=re.escape(message)):
-        trained(model, images, small(), **save)
-    assert len(states) == 1
-    assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
+        trained(model, images, small(), behind=behind, **save)
+    last = states[-1]
+    assert (len(last["progress"]["rows"]), last["progress"]["step"]) == (1, 3)
+    assert all(tensor.isfinite().all() for tensor in last["model"].values())
 
 
 @pytest.mark.parametrize("reduced", [lambda losses: losses.mean(), lambda losses: losses[:4]])
@@ -438,6 +441,22 @@ def test_a_run_that_was_stopped_within_an_epoch_resumes_bit_by_bit(vit, images, 
     second = GsnrObserver(fresh.blocks, batches=5)
     assert train_again(fresh, second, saved=states[-1]) == rows
     assert gsnr_rows(second) == gsnr_rows(observer)
+    assert same(weights(fresh), weights(vit))
+
+
+@pytest.mark.slow
+def test_losses_that_are_read_a_step_later_change_no_bit(vit, images, make_vit):
+    """A GPU computes a step while the loss of the one before is read: here on a CPU."""
+    values, steps, states = small(drop_path=0.3), itertools.count(1), []
+    rows = trained(vit, images, values)
+    later = make_vit()
+    assert trained(later, images, values, behind=1) == rows
+    assert same(weights(later), weights(vit))
+    with pytest.raises(Interrupted, match=r"stopped in epoch 2 of 3 after step 4 of 5, and saved"):
+        trained(make_vit(), images, values, behind=1, stop=lambda: next(steps) == 8,
+                save=lambda state: states.append(stored(state)))  # fmt: skip
+    fresh = make_vit(seed=9)
+    assert trained(fresh, images, values, behind=1, saved=states[-1]) == rows
     assert same(weights(fresh), weights(vit))
 
 

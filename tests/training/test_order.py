@@ -7,7 +7,7 @@ from tests.helpers.training import PLAIN, Recorder, small, source_of
 
 def epochs_of(images, recorder=None, **changes):
     values = small(**PLAIN | changes)
-    return Epochs(source_of(images, values, recorder), values, seed=0)
+    return Epochs(source_of(images, values, recorder), values, 0, torch.device("cpu"))
 
 
 def given(images, epoch=0, first=0, **changes):
