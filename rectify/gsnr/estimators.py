@@ -11,16 +11,16 @@ The key's part of a bias named ``qkv.bias`` is not a parameter here, nor is a ``
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
+from functools import partial
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
-from rectify.gsnr.moments import Moments
+from rectify.gsnr.statistics import Moments, joined
 from rectify.results import declared
 from rectify.runtime import process, summed
-
-COUNTS = 3  # fields of ``Totals`` that are whole numbers, the first ones
 
 
 @dataclass(frozen=True)
@@ -156,9 +156,9 @@ def gsnr(moments: Mapping[str, Moments], estimator: str = "plain", xi: float = 1
             f"gsnr: estimator must be one of {', '.join(ESTIMATORS)}, got {estimator!r}. "
             "Change gsnr.estimator in the config."
         )
-    sums = totals(moments, xi, "gsnr")
-    value = ESTIMATORS[estimator]([sums])
-    return Gsnr(value, sums.parameters, sums.dropped, estimator, sums.samples)
+    own = totals(moments, xi, "gsnr")
+    value = ESTIMATORS[estimator]([own])
+    return Gsnr(value, own.parameters, own.dropped, estimator, own.samples)
 
 
 def totals(moments: Mapping[str, Moments], xi: float, where: str) -> Totals:
@@ -173,6 +173,17 @@ def totals(moments: Mapping[str, Moments], xi: float, where: str) -> Totals:
         ValueError: If there are fewer than two samples, a gradient was not finite, or no
             parameter varies.
     """
+    return known(sums(moments, xi, where).tolist(), where)
+
+
+def sums(
+    moments: Mapping[str, Moments], xi: float, where: str
+) -> Float64[Tensor, " fields_of_totals"]:
+    """Return the fields of ``totals`` where the moments are, without waiting for a GPU.
+
+    Raises:
+        ValueError: If there are fewer than two samples, or all of them are linked.
+    """
     samples = min((parameter.samples for parameter in moments.values()), default=0)
     if samples < 2:
         raise ValueError(f"{where}: at least 2 samples are needed, got {samples}. Use more.")
@@ -181,59 +192,67 @@ def totals(moments: Mapping[str, Moments], xi: float, where: str) -> Totals:
             f"{where}: some of the {samples} samples must share nothing with each other, got all "
             "linked by Mixup or as copies. Measure larger batches."
         )
-    by_parameter = [
-        _sums(name, parameter, xi)
+    flat = [
+        parameter.flat(partial(_without_key_bias, name))
         for name, parameter in moments.items()
         if not name.endswith(("key.bias", "k_proj.bias"))
     ]
-    entries, varying, *sums = torch.stack(by_parameter).sum(0).tolist()  # the one wait for a GPU
-    if not all(map(math.isfinite, sums)):
+    if flat[0].mean.is_cuda:  # a few operations for all; on a CPU each parameter stays in the cache
+        flat = joined(flat)
+    entries, constant, *others = torch.stack([_sums(one, xi) for one in flat]).sum(0)
+    return torch.stack([torch.full_like(entries, samples), entries, constant, *others])
+
+
+def known(fields: Sequence[float], where: str) -> Totals:
+    """Return what ``sums`` gave, once it is known.
+
+    Raises:
+        ValueError: If a gradient was not finite, or no parameter varies.
+    """
+    samples, entries, constant, *others = fields
+    if not all(map(math.isfinite, others)):
         raise ValueError(f"{where}: gradients must be finite, got inf or nan. Lower training.lr.")
-    if varying == 0:
+    if constant == entries:
         raise ValueError(
             f"{where}: some gradient must vary over the samples, got none of {int(entries)}. "
             "Use different samples, or a model whose loss is not yet exactly 0; behind a head that "
             "starts at 0 the first step has no gradient, so measure fewer batches of an epoch."
         )
-    return Totals(samples, int(entries), int(entries - varying), *sums)
+    return Totals(int(samples), int(entries), int(constant), *others)
 
 
-def gathered(own: Sequence[Totals], like: Mapping[str, Moments]) -> list[Totals]:
-    """Return the totals of all processes of ``torch.distributed``, the same in each.
+def gathered(
+    own: Float64[Tensor, "parts blocks fields"],
+) -> Float64[Tensor, "all_parts blocks fields"]:
+    """Return the ``sums`` of all processes of ``torch.distributed``, the same in each.
 
     Args:
         own: Those of this process, as many as of any other.
-        like: Moments on the device that processes talk through.
     """
     rank, ranks = process()
-    device = next(iter(like.values())).mean.device
-    table = torch.zeros(ranks, len(own), len(fields(Totals)), dtype=torch.float64)
-    table[rank] = torch.tensor([astuple(one) for one in own], dtype=torch.float64)
-    rows = summed(table.to(device)).flatten(0, 1).tolist()
-    return [Totals(*map(int, row[:COUNTS]), *row[COUNTS:]) for row in rows]
+    table = own.new_zeros(ranks, *own.shape)
+    table[rank] = own
+    return summed(table).flatten(0, 1)
 
 
-def _sums(name: str, moments: Moments, xi: float) -> Tensor:
-    """Sum over a parameter's entries: how many, how many vary, and the sums of ``Totals``."""
-    mean, noise, agreement = (
-        _without_key_bias(name, values)
-        for values in (moments.mean, moments.variance, moments.agreement)
-    )
+def _sums(moments: Moments, xi: float) -> Tensor:
+    """Sum over entries: how many, how many are constant, and the sums of ``Totals``."""
+    noise = moments.variance
     constant = noise == 0
-    signal = mean.square().masked_fill_(constant, 0)
+    signal = moments.mean.square().masked_fill_(constant, 0)
     divisor = noise + constant  # 0 / 1 for those that are left out
-    sums = [
-        constant.numel() * torch.ones_like(signal[0]),
-        (~constant).sum(),
+    found = [
+        torch.full_like(signal[0], constant.numel(), dtype=torch.float64),
+        constant.sum(),
         signal.sum(),
         noise.sum(),
-        agreement.masked_fill(constant, 0).sum(),
+        moments.agreement.masked_fill(constant, 0).sum(),
         (signal / divisor).sum(),
         (signal / (divisor + xi)).sum(),
         # sum(g^2) = samples * (variance + mean^2)
         (signal / (moments.samples * divisor).add_(signal, alpha=moments.samples - 1)).sum(),
     ]
-    return torch.stack([total.double() for total in sums])
+    return torch.stack([total.double() for total in found])
 
 
 def _without_key_bias(name: str, values: Tensor) -> Tensor:

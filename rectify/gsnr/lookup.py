@@ -52,6 +52,10 @@ class WatchedLayer:
         """The name as messages print it."""
         return self.name or "the module"
 
+    def full_name(self, parameter: str) -> str:
+        """Return the name of a parameter, which begins with the layer's."""
+        return f"{self.name}.{parameter}" if self.name else parameter
+
 
 @dataclass
 class Choice:

@@ -24,8 +24,8 @@ from rectify.gsnr.generic import GENERIC
 from rectify.gsnr.kernels import Sums
 from rectify.gsnr.links import Links
 from rectify.gsnr.lookup import Choice, WatchedLayer, check_unmixed, watched_layers
-from rectify.gsnr.slots import Slots, joined, parted
-from rectify.gsnr.statistics import Linked, Moments, across_ranks, merged
+from rectify.gsnr.slots import Slots
+from rectify.gsnr.statistics import Linked, Moments, across_ranks, merged, moments_of
 from rectify.gsnr.tap import Gather, Gathered
 from rectify.results.declared import GSNR_MODES
 
@@ -119,7 +119,8 @@ class GradientMoments:
         self._choice().check(self._modules)
         self._taps, self._gathers = ExitStack(), False
         self._apart: Apart | None = None
-        self.is_apart, self._entered = False, 0
+        self.is_apart, self._entered, self._is_quick = False, 0, False
+        self._found: dict[str, Moments] | None = None
         self._mixing: dict[str, str] = {}
         self._records = self._new_records()
         if self.generic:
@@ -137,7 +138,7 @@ class GradientMoments:
     def names(self) -> list[str]:
         """Names of ``parameters``."""
         return [
-            f"{layer.name}.{name}" if layer.name else name
+            layer.full_name(name)
             for layer in (record.layer for record in self._records)
             for name in layer.trainable
         ]
@@ -167,10 +168,13 @@ class GradientMoments:
         )
 
     def __enter__(self) -> "GradientMoments":
-        if self.is_compiled:
+        self._is_quick, self._found = self.is_compiled, None
+        if self._is_quick:
             self._gathers = True
             for record in self._records:
-                self._taps.enter_context(self._tap(record.layer, self._slots_of(record.layer)))
+                slots = self._slots_of(record.layer)
+                slots.clear()
+                self._taps.enter_context(self._tap(record.layer, slots))
             return self
         check_unmixed(self._modules, self._choice())
         self._records, self._gathers, self._entered = self._new_records(), True, 0
@@ -195,17 +199,11 @@ class GradientMoments:
         return self._slots[layer.name]
 
     def _take_slots(self) -> None:
-        """Read what a compiled pass returned, of all parameters at once: few operations."""
-        taken = {record.layer.name: self._slots_of(record.layer).take() for record in self._records}
-        there = [record for record in self._records if taken[record.layer.name]]
-        if not there:
-            return
-        counts = torch.stack([taken[record.layer.name][1] for record in there]).tolist()
-        sums = [own for record in there for own in taken[record.layer.name][0]]
-        parts = parted(self._moments(joined(sums), round(max(counts)[0])), sums)
-        for record, (samples, passes) in zip(there, counts, strict=True):
-            record.runs, record.samples = round(passes), round(samples)
-            record.moments = {name: next(parts) for name in record.layer.trainable}
+        """Take what a compiled pass returned."""
+        for record in self._records:
+            slots = self._slots_of(record.layer)
+            record.runs, record.samples, record.sums = slots.runs, slots.samples, slots.take()
+            slots.clear()
 
     def __exit__(self, *exception: object) -> None:
         self._gathers = False
@@ -241,8 +239,9 @@ class GradientMoments:
             ValueError: If a layer did not run exactly once, forward and backward, on all samples,
                 or mixes them.
         """
-        if self._slots:
+        if self._is_quick:
             self._take_slots()
+            self._is_quick = False
         rows = [record.samples for record in self._records]
         samples = samples or likely_samples(rows, self._entered)
         refused = {record.layer.name: self._refusal(record, samples) for record in self._records}
@@ -250,16 +249,17 @@ class GradientMoments:
         self._skip(refused)
         if self._apart is not None and self._apart.is_sure:
             self.is_apart, self._apart = True, None
-        return {
-            f"{record.layer.name}.{name}" if record.layer.name else name: moments
-            for record in self._records
-            if record.layer.name not in refused
-            for name, moments in record.moments.items()
-        }
+        if self._found is None:
+            kept = [record.sums for record in self._records if record.layer.name not in refused]
+            sums = {name: own for of_layer in kept for name, own in of_layer.items()}
+            pairs = None if self.links is None else self.links.pairs
+            self._found = moments_of(sums, samples, self.scale, pairs)
+        return self._found
 
     def clear(self) -> None:
         """Let go of the moments of the last pass, which need twice the memory of the parameters."""
         self._records = [_Record(record.layer) for record in self._records]
+        self._found = None
 
     def _skip(self, refused: Mapping[str, str]) -> None:
         """Leave layers out, or refuse the first one."""
@@ -348,27 +348,8 @@ class GradientMoments:
         if self._gathers:
             record.runs, record.samples = record.runs + 1, samples
             record.passes.add(torch._C._current_graph_task_id())
-            record.moments = {
-                name: self._moments(of_parameter, samples) for name, of_parameter in sums.items()
-            }
+            record.sums = {layer.full_name(name): own for name, own in sums.items()}
         return Gathered({name: of_parameter.total for name, of_parameter in sums.items()})
-
-    def _moments(self, sums: Sums, samples: int) -> Moments:
-        """Return the moments, from sums over gradients that carry ``scale / samples``.
-
-        A variance below the rounding of these sums is 0: identical samples have none.
-        """
-        total, squares, products = sums
-        signal = total.square()
-        variance = squares.mul_(samples).sub_(signal)  # mean of squares, less square of the mean
-        resolution = samples * torch.finfo(squares.dtype).eps
-        variance.masked_fill_(variance <= signal.mul_(resolution), 0)
-        linked = None
-        if self.links is not None:
-            linked = Linked(products.mul_((samples / self.scale) ** 2), self.links.pairs)
-        if self.scale == 1:
-            return Moments(total, variance, samples, linked)
-        return Moments(total / self.scale, variance / self.scale**2, samples, linked)
 
 
 @dataclass
@@ -378,7 +359,8 @@ class _Record:
     layer: WatchedLayer
     runs: int = 0
     samples: int = 0
-    moments: dict[str, Moments] = field(default_factory=dict)
+    sums: dict[str, Sums] = field(default_factory=dict)
+    """By the full name of a parameter."""
     passes: set[int] = field(default_factory=set)
     problem: str = ""
 

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import NamedTuple, TypedDict
 
-from jaxtyping import Int64
+import torch
+from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
-from rectify.gsnr.estimators import ESTIMATORS, Totals, gathered, mean, totals
+from rectify.gsnr.estimators import ESTIMATORS, Totals, gathered, known, mean, sums
 from rectify.gsnr.links import Links
 from rectify.gsnr.moments import GradientMoments, Moments, across_ranks, merged
 from rectify.gsnr.noise import NoiseObserver
@@ -21,7 +22,7 @@ from rectify.results.declared import (
     GSNR_MODELS,
     GSNR_PARAMETERS,
 )
-from rectify.runtime import process
+from rectify.runtime import Later, process
 
 
 class GsnrRow(NamedTuple):
@@ -140,6 +141,7 @@ class GsnrObserver:
         self._parts: list[dict[str, Moments]] = []  # of a batch, as far as it was watched
         self._groups = 1  # of a batch
         self._totals: defaultdict[tuple[int, int], list[Totals]] = defaultdict(list)
+        self._unread: list[tuple[int, Later]] = []  # of batches: epoch; groups, blocks, sums
 
     def measured_steps(self, steps_per_epoch: int) -> frozenset[int]:
         """Return the steps to measure: the middles of ``batches`` equal parts of an epoch.
@@ -233,12 +235,37 @@ class GsnrObserver:
                 f"gsnr: record must follow a watched batch of {samples} samples, got "
                 f"{watched or 'none'}. Call it once after each watch()."
             )
-        for block, name in enumerate(self._blocks):
-            where = f"gsnr: epoch {epoch}, block {name}"
-            own = [totals(self._of_block(part, name), self._xi, where) for part in parts]
-            measured = own if self._group == "batch" else gathered(own, parts[0])
-            self._totals[epoch, block] += measured
-            self._groups = len(measured)
+        self._read()  # of the batches before: nothing waits for this one
+        own = self._sums(epoch, parts)
+        self._groups = len(own)
+        self._unread.append((epoch, Later(own)))
+
+    def _sums(
+        self, epoch: int, parts: Iterable[Mapping[str, Moments]]
+    ) -> Float64[Tensor, "groups blocks fields"]:
+        """Return the sums of all blocks over each group of samples."""
+        own = torch.stack([
+            torch.stack([sums(self._of_block(part, name), self._xi, self._where(epoch, name))
+                         for name in self._blocks])
+            for part in parts
+        ])  # fmt: skip
+        return own if self._group == "batch" else gathered(own)
+
+    def _read(self) -> None:
+        """Take in what was recorded; wait for it, if need be.
+
+        Raises:
+            ValueError: If a gradient was not finite, or no parameter of a block varies.
+        """
+        while self._unread:
+            epoch, groups = self._unread.pop(0)
+            for blocks in groups.tolist():
+                for block, (name, fields) in enumerate(zip(self._blocks, blocks, strict=True)):
+                    self._totals[epoch, block].append(known(fields, self._where(epoch, name)))
+
+    @staticmethod
+    def _where(epoch: int, block: str) -> str:
+        return f"gsnr: epoch {epoch}, block {block}"
 
     def _of_block(self, moments: Mapping[str, Moments], name: str) -> dict[str, Moments]:
         """Return the moments of a block's parameters, those that are asked for."""
@@ -253,8 +280,10 @@ class GsnrObserver:
         """Return the rows of an epoch, for each block one per estimator.
 
         Raises:
-            ValueError: If the epoch was not measured on all its batches.
+            ValueError: If the epoch was not measured on all its batches, a gradient was not
+                finite, or no parameter of a block varies.
         """
+        self._read()
         return [row for block in range(len(self._blocks)) for row in self._rows(epoch, block)]
 
     def _rows(self, epoch: int, block: int) -> Iterator[GsnrRow]:
@@ -279,6 +308,7 @@ class GsnrObserver:
 
     def state_dict(self) -> ObserverState:
         """Return what was recorded, as numbers, strings, lists and dicts only."""
+        self._read()
         batches = [
             {"epoch": epoch, "block": block, **asdict(batch)}
             for (epoch, block), measured in self._totals.items()
@@ -296,9 +326,10 @@ class GsnrObserver:
         check_settings(self._settings(), state)
         self._groups, self._gradients.is_apart = state["groups"], state["is_apart"]
         self._totals.clear()
+        self._unread.clear()
         for batch in state["totals"]:
-            sums = dict(batch)
-            self._totals[sums.pop("epoch"), sums.pop("block")].append(Totals(**sums))
+            fields = dict(batch)
+            self._totals[fields.pop("epoch"), fields.pop("block")].append(Totals(**fields))
 
     def _settings(self) -> dict[str, int | float | str | list[str]]:
         return {

@@ -1,11 +1,13 @@
 """Mean and variance of a parameter's gradient over the samples of a batch (Eqs. 1 and 2)."""
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from rectify.gsnr.kernels import Sums
 from rectify.runtime import process, summed
 
 
@@ -52,6 +54,11 @@ class Moments:
             return self.linked
         return Linked(self.samples * (self.variance + self.mean.square()), self.samples)
 
+    def flat(self, of: Callable[[Tensor], Tensor] = Tensor.flatten) -> "Moments":
+        """Return the moments of all entries in a row, or of those that ``of`` takes."""
+        linked = self.linked and Linked(of(self.linked.products), self.linked.pairs)
+        return Moments(of(self.mean), of(self.variance), self.samples, linked)
+
 
 @dataclass(frozen=True)
 class Linked:
@@ -67,6 +74,75 @@ class Linked:
 
     def __add__(self, other: "Linked") -> "Linked":
         return Linked(self.products + other.products, self.pairs + other.pairs)
+
+
+def moments_of(
+    sums: Mapping[str, Sums], samples: int, scale: float, pairs: int | None
+) -> dict[str, Moments]:
+    """Return the moments of parameters, from sums over gradients that carry ``scale / samples``.
+
+    Args:
+        sums: By parameter name; they are used up.
+        samples: How many were summed over.
+        scale: What the mean loss was multiplied by.
+        pairs: Ordered pairs of linked samples; None if all are independent.
+    """
+    if len(sums) < 2 or not next(iter(sums.values())).total.is_cuda:
+        return {name: _moments(own, samples, scale, pairs) for name, own in sums.items()}
+    # A few operations for all: each would take longer to start than to run.
+    parts = [part for part in zip(*sums.values(), strict=True) if part[0] is not None]
+    flat = Sums(*(torch.cat([one.flatten() for one in part]) for part in parts))
+    return _parted(_moments(flat, samples, scale, pairs), sums)
+
+
+def _moments(sums: Sums, samples: int, scale: float, pairs: int | None) -> Moments:
+    """Return the moments; a variance below the rounding of the sums is 0.
+
+    So identical samples have none.
+    """
+    total, squares, products = sums
+    signal = total.square()
+    variance = squares.mul_(samples).sub_(signal)  # mean of squares, less square of the mean
+    resolution = samples * torch.finfo(squares.dtype).eps
+    variance.masked_fill_(variance <= signal.mul_(resolution), 0)
+    linked = None
+    if pairs is not None:
+        linked = Linked(products.mul_((samples / scale) ** 2), pairs)
+    if scale == 1:
+        return Moments(total, variance, samples, linked)
+    return Moments(total / scale, variance / scale**2, samples, linked)
+
+
+def _parted(flat: Moments, like: Mapping[str, Sums]) -> dict[str, Moments]:
+    """Return the moments of each parameter from those of all, in their order."""
+    sizes = [own.total.numel() for own in like.values()]
+    shapes = [own.total.shape for own in like.values()]
+
+    def parted(values: Tensor) -> list[Tensor]:
+        return [one.view(shape) for one, shape in zip(values.split(sizes), shapes, strict=True)]
+
+    means, variances = parted(flat.mean), parted(flat.variance)
+    linked = [None] * len(sizes)
+    if flat.linked is not None:
+        linked = [Linked(one, flat.linked.pairs) for one in parted(flat.linked.products)]
+    rows = zip(means, variances, linked, strict=True)
+    return {
+        name: Moments(mean, variance, flat.samples, own)
+        for name, (mean, variance, own) in zip(like, rows, strict=True)
+    }
+
+
+def joined(flat: Iterable[Moments]) -> list[Moments]:
+    """Return the moments of several parameters as if they were one, those over the same samples.
+
+    >>> import torch
+    >>> joined([Moments(torch.ones(2), torch.ones(2), samples=4)] * 3)[0].mean.shape
+    torch.Size([6])
+    """
+    alike = defaultdict(list)
+    for one in flat:
+        alike[one.samples, one.linked and one.linked.pairs].append(one)
+    return [_joined(*ones) for ones in alike.values()]
 
 
 def merged(first: Mapping[str, Moments], second: Mapping[str, Moments]) -> dict[str, Moments]:
@@ -99,6 +175,17 @@ def across_ranks(moments: Mapping[str, Moments]) -> dict[str, Moments]:
     first = next(iter(moments.values()))  # all have the same links
     pairs = int(summed(torch.tensor(first.links.pairs, device=first.mean.device)))
     return {name: _across_ranks(of_rank, pairs) for name, of_rank in moments.items()}
+
+
+def _joined(first: Moments, *others: Moments) -> Moments:
+    alike = (first, *others)
+    linked = first.linked and Linked(
+        torch.cat([one.linked.products for one in alike]), first.linked.pairs
+    )
+    mean, variance = (
+        torch.cat([getattr(one, name) for one in alike]) for name in ("mean", "variance")
+    )
+    return Moments(mean, variance, first.samples, linked)
 
 
 def _merged(first: Moments, second: Moments) -> Moments:

@@ -153,3 +153,14 @@ def test_a_compiled_pass_with_no_or_a_second_backward_pass_is_refused(
         watched.moments()
     watched.clear()
     passed(watched, fast, images, labels)  # the next one is measured again
+
+
+def test_two_backward_passes_of_one_compiled_graph_are_refused(ready: Ready) -> None:
+    (_, fast, watched), (images, labels) = ready, batch()
+    with watched, torch._functorch.config.patch(donated_buffer=False):
+        loss = per_sample(fast(images), labels).mean()
+        loss.backward(retain_graph=True)
+        loss.backward()
+    with pytest.raises(ValueError, match="must run once with gradients of all samples, got 2 runs"):
+        watched.moments()
+    watched.clear()
