@@ -84,10 +84,23 @@ class LayerType(ABC):
             names: Some of ``parameters``.
             inputs: What went into the layer.
             delta: Gradient of the loss by what came out.
-            rows: The samples of each set; of one sample it is that sample's norm.
+            rows: The samples of each set, on the layer's device.
         """
-        chosen = (_taken(values, rows.flatten()) for values in (inputs, delta))
+        samples = rows.flatten()
+        chosen = (None if values is None else values[samples] for values in (inputs, delta))
         return self.norms_of_sets(module, names, *chosen, rows.shape[1])
+
+    def norms_of_first(
+        self,
+        module: nn.Module,
+        names: Sequence[str],
+        inputs: Any,
+        delta: Any,
+        samples: int,
+    ) -> Float[Tensor, " samples"]:
+        """Return ``norms`` of each of the first samples, without a copy of them."""
+        first = (None if values is None else values[:samples] for values in (inputs, delta))
+        return self.norms_of_sets(module, names, *first, 1)
 
     def norms_of_sets(
         self,
@@ -241,13 +254,6 @@ def norms_of_tokens(
     """Return the squared norms of a small parameter's gradients, given token by token."""
     of_sets = gradients.reshape(len(gradients) // size, -1)
     return _by_sample(of_sets, parameter).flatten(1).square().sum(1)
-
-
-def _taken(values: Tensor | None, samples: Int64[Tensor, " samples"]) -> Tensor | None:
-    """Return what is of some samples, without a copy where they are the first ones."""
-    if values is None or torch.equal(samples, torch.arange(len(samples))):
-        return None if values is None else values[: len(samples)]
-    return values[samples.to(values.device)]
 
 
 def _by_sample(

@@ -138,6 +138,16 @@ class Generic(LayerType):
             [sum(own.flatten(1).square().sum(1) for own in part.values()) for part in parts]
         )
 
+    def norms_of_first(
+        self,
+        module: nn.Module,
+        names: Sequence[str],
+        inputs: Call,
+        delta: Sequence[Tensor | None],
+        samples: int,
+    ) -> Float[Tensor, " samples"]:
+        return self.norms(module, names, inputs, delta, torch.arange(samples)[:, None])
+
 
 GENERIC = Generic()
 

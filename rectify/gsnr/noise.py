@@ -2,20 +2,21 @@
 
 The moments of ``gsnr.csv`` are gathered at some steps; squared norms of a few samples' gradients
 cost so little that every step has them (``rectify.gsnr.norms``). Sums are averaged over some steps
-in a row before the ratios are taken, so that these are unbiased but for the ratio itself.
+in a row before the ratios are taken, so that these are unbiased but for the ratio itself. They
+stay on the device, which is waited for once in an epoch and when they are asked for.
 """
 
 import contextlib
 import math
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import NamedTuple, TypedDict
 
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
-from rectify.gsnr.norms import GradientNorms
+from rectify.gsnr.squares import SquaredNorms, by_block
 from rectify.gsnr.states import check_settings
 from rectify.gsnr.statistics import Moments
 from rectify.runtime import summed
@@ -44,16 +45,6 @@ class NoiseState(TypedDict):
     samples: int
     steps: int
     sums: Tensor  # a row for each epoch, first step and block, and the fields of ``_Sums``
-
-
-class _Part(NamedTuple):
-    """What one pass gave of a block; sums over its samples, so that those of parts add up."""
-
-    samples: float
-    squares: float
-    error: float  # squared
-    linked: float
-    pairs: float
 
 
 class _Sums(NamedTuple):
@@ -124,9 +115,15 @@ class NoiseObserver:
             ValueError: If a block cannot be measured.
         """
         self._blocks, self._samples, self._steps = dict(blocks), samples, steps
-        self._norms = GradientNorms(self._blocks, samples=samples, whole=whole)
-        self._parts: defaultdict[str, list[_Part]] = defaultdict(list)  # of a step, by block
-        self._sums: dict[tuple[int, int, int], _Sums] = {}  # by epoch, first step and block
+        self._norms = SquaredNorms(self._blocks, samples, whole=whole)
+        self._parts: list[Tensor] = []  # of a step, as ``_keep`` makes them
+        self._pending: dict[tuple[int, int], Tensor] = {}  # by epoch and first step, on the device
+        self._read = torch.empty(0, 3 + len(_Sums._fields), dtype=torch.float64)  # and before
+        for name in self._blocks:
+            if not any(own.startswith(f"{name}.") for own in self._norms.names):
+                raise ValueError(
+                    f"gsnr: block {name} must have trainable parameters, got none. Leave it out."
+                )
 
     @contextlib.contextmanager
     def watch(
@@ -140,22 +137,49 @@ class NoiseObserver:
         """
         with self._norms.of_pass(scale, origins):
             yield
-        for name, norms in self._norms.norms().items():
-            count = norms.samples
-            error = (count * norms.error) ** 2
-            part = _Part(count, count * norms.square, error, norms.linked, norms.pairs)
-            self._parts[name].append(part)
+        _, of_samples, linked, samples, pairs = self._norms.squares()
+        measured = of_samples.shape[1]
+        squares = samples * of_samples.mean(1)
+        unmeasured = 1 - measured / samples  # share; without any there is no error
+        error = samples**2 * unmeasured / measured * of_samples.var(1)
+        self._keep(squares, error, squares if linked is None else linked, samples, pairs)
 
     def take(self, moments: Mapping[str, Moments]) -> None:
         """Take a pass that was measured by its moments: its norms follow, of all its samples."""
-        wide = torch.float64
-        for block in self._blocks:
-            own = [value for name, value in moments.items() if name.startswith(f"{block}.")]
-            squares = sum((one.mean.square() + one.variance).sum(dtype=wide) for one in own)
-            linked = sum(one.links.products.sum(dtype=wide) for one in own)
-            samples, pairs = own[0].samples, own[0].links.pairs
-            part = _Part(samples, samples * float(squares), 0.0, float(linked), pairs)
-            self._parts[block].append(part)
+        by_name = {
+            block: [value for name, value in moments.items() if name.startswith(f"{block}.")]
+            for block in self._blocks
+        }
+        measured, counts = list(chain(*by_name.values())), [*map(len, by_name.values())]
+        means = _norms([one.mean for one in measured]).square()
+        variances = _norms([one.variance for one in measured], 1)  # sums: none is below 0
+        samples, links = measured[0].samples, measured[0].linked
+        squares = linked = samples * by_block(means + variances, counts)
+        if links is not None:
+            products = [one.linked.products.sum(dtype=torch.float64) for one in measured]
+            linked = by_block(torch.stack(products), counts)
+        pairs = samples if links is None else links.pairs
+        self._keep(squares, torch.zeros_like(squares), linked, samples, pairs)
+
+    def _keep(
+        self,
+        squares: Float64[Tensor, " blocks"],
+        error: Float64[Tensor, " blocks"],
+        linked: Float64[Tensor, " blocks"],
+        samples: int,
+        pairs: int,
+    ) -> None:
+        """Keep sums over the samples of a pass, so that those of parts add up.
+
+        Args:
+            squares: Of the samples' squared norms.
+            error: Squared standard error of ``squares``.
+            linked: Of the products of linked samples.
+            samples: How many there are.
+            pairs: How many pairs are linked.
+        """
+        counts = (torch.full_like(squares, count) for count in (samples, pairs))
+        self._parts.append(torch.stack([*counts, squares, error, linked], 1))
 
     def record(self, epoch: int, step: int) -> None:
         """Add the step whose passes were watched, before anything changes its gradients.
@@ -165,38 +189,46 @@ class NoiseObserver:
             step: Of the epoch, counted from 0.
 
         Raises:
-            ValueError: If no pass was watched since the last call.
+            ValueError: If no pass was watched since the last call, or a gradient of an epoch
+                before was not finite.
         """
         if not self._parts:
             raise ValueError(
                 "gsnr: a step must have a watched pass before it is recorded, got none. Call "
                 "record once after each watch()."
             )
-        first = step - step % self._steps
-        means = self._means()
-        table = torch.tensor([[*map(sum, zip(*self._parts[name], strict=True))]
-                              for name in self._blocks], dtype=torch.float64)  # fmt: skip
+        samples, pairs, squares, error, linked = summed(torch.stack(self._parts).sum(0)).unbind(1)
         self._parts.clear()
-        for block, parts in enumerate(summed(table.to(means.device)).tolist()):
-            samples, squares, error, linked, pairs = parts
-            mean = float(means[block])
-            agreement = (samples**2 * mean - linked) / (samples**2 - pairs)
-            of_step = _Sums(1, samples, squares / samples, error / samples**2, mean, agreement)
-            before = self._sums.get((epoch, first, block), [0] * len(of_step))
-            self._sums[epoch, first, block] = _Sums(*map(sum, zip(before, of_step, strict=True)))
+        mean = self._mean()
+        agreement = (samples.square() * mean - linked) / (samples.square() - pairs)
+        error, square = error / samples.square(), squares / samples
+        of_step = torch.stack(  # as in ``_Sums``
+            [torch.ones_like(mean), samples, square, error, mean, agreement], 1
+        )
+        if self._pending and next(reversed(self._pending))[0] != epoch:
+            self._fetch()
+        place = epoch, step - step % self._steps
+        self._pending[place] = self._pending.get(place, 0) + of_step
 
     def rows(self) -> list[NoiseRow]:
-        """Return all rows that were recorded."""
+        """Return all rows that were recorded.
+
+        Raises:
+            ValueError: If a gradient was not finite.
+        """
         return [
-            NoiseRow(*place, quantity, value)
-            for place, sums in self._sums.items()
-            for quantity, value in sums.quantities().items()
+            NoiseRow(int(epoch), int(step), int(block), quantity, value)
+            for epoch, step, block, *sums in self._fetch().tolist()
+            for quantity, value in _Sums(*sums).quantities().items()
         ]
 
     def state_dict(self) -> NoiseState:
-        """Return what was recorded."""
-        rows = [(*place, *sums) for place, sums in self._sums.items()]
-        return {**self._settings(), "sums": torch.tensor(rows, dtype=torch.float64)}
+        """Return what was recorded.
+
+        Raises:
+            ValueError: If a gradient was not finite.
+        """
+        return {**self._settings(), "sums": self._fetch()}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Resume from what ``state_dict`` returned.
@@ -205,23 +237,50 @@ class NoiseObserver:
             ValueError: If it was recorded with other settings.
         """
         check_settings(self._settings(), state)
-        self._sums = {
-            (int(epoch), int(step), int(block)): _Sums(*sums)
-            for epoch, step, block, *sums in state["sums"].tolist()
-        }
+        before, last = state["sums"][: -len(self._blocks)], state["sums"][-len(self._blocks) :]
+        self._read, self._pending = before, {}
+        if len(last):  # may get more steps
+            device = next(next(iter(self._blocks.values())).parameters()).device
+            epoch, step, _ = last[0, :3].int().tolist()
+            self._pending[epoch, step] = last[:, 3:].to(device)
+
+    def _fetch(self) -> Float64[Tensor, "rows fields"]:
+        """Return all sums as the state has them, those that are pending in one transfer."""
+        if not self._pending:
+            return self._read
+        places = [(*place, block) for place in self._pending for block in range(len(self._blocks))]
+        sums = torch.cat(list(self._pending.values())).cpu()
+        self._check_finite(places, sums)
+        rows = torch.cat([torch.tensor(places, dtype=torch.float64), sums], 1)
+        everything = torch.cat([self._read, rows])
+        self._read = everything[: -len(self._blocks)]
+        self._pending = dict([self._pending.popitem()])  # may get more steps
+        return everything
+
+    def _check_finite(self, places: list[tuple[int, int, int]], sums: Tensor) -> None:
+        for (epoch, first, block), is_finite in zip(
+            places, sums.isfinite().all(1).tolist(), strict=True
+        ):
+            if not is_finite:
+                last = first + self._steps - 1
+                steps = f"steps {first} to {last}" if self._steps > 1 else f"step {first}"
+                raise ValueError(
+                    f"gsnr: epoch {epoch}, {steps}, block {list(self._blocks)[block]}: gradients "
+                    "must be finite, got inf or nan. Lower training.lr."
+                )
 
     def _settings(self) -> dict[str, int | list[str]]:
         return {"blocks": list(self._blocks), "samples": self._samples, "steps": self._steps}
 
-    def _means(self) -> Float64[Tensor, " blocks"]:
+    def _mean(self) -> Float64[Tensor, " blocks"]:
         """Return the squared norm of the batch's gradient, which is that of all processes."""
         of_blocks = [
-            [_norm(one.grad) for one in block.parameters() if one.grad is not None]
+            [one.grad for one in block.parameters() if one.grad is not None]
             for block in self._blocks.values()
         ]
-        return torch.stack([torch.stack(norms).double().square().sum() for norms in of_blocks])
+        return by_block(_norms(list(chain(*of_blocks))).square(), [*map(len, of_blocks)])
 
 
-def _norm(gradient: Tensor) -> Float[Tensor, ""]:
-    wide = torch.promote_types(gradient.dtype, torch.float32)
-    return torch.linalg.vector_norm(gradient, dtype=wide)
+def _norms(tensors: list[Tensor], order: int = 2) -> Float64[Tensor, " tensors"]:
+    """Return a norm of each tensor, of all in few operations."""
+    return torch.stack(torch._foreach_norm(tensors, order, dtype=torch.float64))

@@ -13,20 +13,17 @@ linear in ``m``, and ``error`` says how far ``m`` may be off.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from itertools import chain
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from rectify.gsnr.calls import UnmeasurableError
-from rectify.gsnr.links import Links
-from rectify.gsnr.moments import GradientMoments
-from rectify.gsnr.tap import Gathered
+from rectify.gsnr.squares import SquaredNorms, by_block
 
 
 @dataclass(frozen=True)
@@ -161,10 +158,9 @@ class GradientNorms:
         Raises:
             ValueError: As of ``GradientMoments``.
         """
-        self._blocks = list(modules) if isinstance(modules, Mapping) else [""]
         options = {"only": only, "exclude": exclude, "whole": whole, "unsupported": unsupported}
-        self._watched = _Watched(modules, scale=scale, **options)
-        self._watched.measured = samples
+        self._watched = SquaredNorms(modules, samples, scale=scale, **options)
+        self._hooks = ExitStack()
 
     def of_pass(
         self, scale: float = 1.0, origins: Int64[Tensor, "samples origins"] | None = None
@@ -176,8 +172,7 @@ class GradientNorms:
             origins: Numbers of what each sample was made from: samples that have one in common
                 are linked. None if all are independent.
         """
-        self._watched.scale = scale
-        self._watched.links = None if origins is None else Links(origins)
+        self._watched.of_pass(scale, origins)
         return self
 
     @property
@@ -196,11 +191,15 @@ class GradientNorms:
         return self._watched.skipped
 
     def __enter__(self) -> "GradientNorms":
-        self._watched.__enter__()
+        self._hooks.enter_context(self._watched)
+        self._means = dict[str, Tensor]()  # squared, by layer
+        for layer, parameters in self._watched.by_layer.items():
+            for parameter in parameters:
+                self._hooks.enter_context(parameter.register_hook(partial(self._note_mean, layer)))
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._watched.__exit__(*exception)
+        self._hooks.close()
 
     def norms(self, samples: int | None = None) -> dict[str, Norms]:
         """Return the norms by block; a block of which nothing is measured has none.
@@ -212,123 +211,25 @@ class GradientNorms:
             ValueError: As of ``GradientMoments.moments``; if there are fewer than two samples, or
                 a gradient was not finite.
         """
-        by_layer = self._watched.by_layer(samples)
-        by_block = {
-            block: [own for name, own in by_layer.items() if _is_within(block, name)]
-            for block in self._blocks
+        layers, squares, linked, count, pairs = self._watched.squares(samples)
+        names, counts = chain(*layers.values()), [*map(len, layers.values())]
+        means = by_block(torch.stack([self._means[name] for name in names]), counts).tolist()
+        linked = [None] * len(means) if linked is None else linked.tolist()
+        norms = {
+            block: Norms(*of_block, samples=count, linked=products, pairs=pairs)
+            for block, *of_block, products in zip(layers, squares, means, linked, strict=True)
         }
-        links = self._watched.links
-        return {block: _summed(block, own, links) for block, own in by_block.items() if own}
-
-
-class _OfLayer(NamedTuple):
-    """What a pass gave of one layer."""
-
-    samples: int
-    squares: Tensor
-    mean: Tensor
-    linked: Tensor | None
-
-
-class _Watched(GradientMoments):
-    """Gathers norms in the place of moments, of the first ``measured`` samples."""
-
-    measured: int | None = None
-
-    def __enter__(self) -> "_Watched":
-        super().__enter__()
-        self._squares = dict[str, Tensor]()  # each measured sample's, by layer
-        self._linked = dict[str, Tensor]()  # by layer, where samples are linked
-        self._means = dict[str, Tensor]()  # by layer
-        for record in self._records:
-            note = partial(self._note_mean, record.layer.name)
-            for parameter in record.layer.parameters:
-                self._taps.enter_context(parameter.register_hook(note))
-        return self
-
-    def by_layer(self, samples: int | None) -> dict[str, _OfLayer]:
-        """Return what was gathered of layers without a refusal."""
-        self.moments(samples)
-        return {
-            name: _OfLayer(of, self._squares[name], self._means[name], self._linked.get(name))
-            for name, of in ((record.layer.name, record.samples) for record in self._records)
-            if name not in self.skipped
-        }
+        for block, is_finite in zip(norms, squares.isfinite().all(1).tolist(), strict=True):
+            if not is_finite:
+                raise ValueError(
+                    f"gradient_norms: {block or 'the module'}: gradients must be finite, got inf "
+                    "or nan. Lower training.lr."
+                )
+        return norms
 
     def _note_mean(self, layer: str, gradient: Tensor) -> None:
         """Add the square of a parameter's gradient, before it is added to earlier passes' ones."""
-        if not self._is_paused:
+        if not self._watched.is_paused:
             wide = torch.promote_types(gradient.dtype, torch.float32)
-            norm = torch.linalg.vector_norm(gradient, dtype=wide) / self.scale
+            norm = torch.linalg.vector_norm(gradient, dtype=wide) / self._watched.scale
             self._means[layer] = self._means.get(layer, 0) + norm.square()
-
-    def _gather(self, record: Any, inputs: Any, delta: Any) -> Gathered:
-        layer = record.layer
-        if self._is_paused or not self._gathers:
-            return Gathered({})
-        samples, device = layer.kind.samples(inputs, delta), layer.parameters[0].device.type
-        measured = min(self.measured or samples, samples)
-        norms = partial(layer.kind.norms, layer.module, layer.trainable, inputs, delta)
-        quiet = nullcontext() if self._apart is None else self._apart.paused()
-        try:
-            with torch.autocast(device, enabled=False), quiet:
-                squares = norms(torch.arange(measured)[:, None])
-                linked = _linked(norms, self.links, measured / samples)
-        except UnmeasurableError as error:
-            record.problem = str(error)
-            return Gathered({})
-        record.runs, record.samples = record.runs + 1, samples
-        record.passes.add(torch._C._current_graph_task_id())
-        unit = (samples / self.scale) ** 2
-        self._squares[layer.name] = squares * unit
-        if linked is not None:
-            self._linked[layer.name] = linked * unit
-        return Gathered({})
-
-    @property
-    def _is_paused(self) -> bool:
-        return self._apart is not None and self._apart.is_paused
-
-
-def _is_within(block: str, layer: str) -> bool:
-    return block in ("", layer) or layer.startswith(f"{block}.")
-
-
-def _linked(
-    norms: Callable[[Tensor], Tensor], links: Links | None, share: float
-) -> Float[Tensor, ""] | None:
-    """Return the sum of the products of linked samples; None without links.
-
-    Args:
-        norms: Squared norms of the sums of sets of samples.
-        links: Which samples share something.
-        share: Of the sets of each kind that are measured, the first ones, and stand for all.
-    """
-    if links is None:
-        return None
-    parts = [(weight * len(rows), rows[: math.ceil(share * len(rows))])
-             for weight, rows in links.rows()]  # fmt: skip
-    return sum(weight * norms(rows).mean() for weight, rows in parts)
-
-
-def _summed(block: str, layers: list[_OfLayer], links: Links | None) -> Norms:
-    samples, squares, means, linked = zip(*layers, strict=True)
-    squares = torch.stack(squares).sum(0)
-    where = f"gradient_norms: {block or 'the module'}"
-    if len(squares) < 2:
-        raise ValueError(f"{where}: at least 2 samples are needed, got {len(squares)}. Use more.")
-    if links is not None and links.pairs == samples[0] ** 2:
-        raise ValueError(
-            f"{where}: some of the {samples[0]} samples must share nothing with each other, got "
-            "all linked by Mixup or as copies. Measure larger batches."
-        )
-    norms = Norms(
-        squares,
-        float(torch.stack(means).double().sum()),
-        samples[0],
-        None if links is None else float(torch.stack(linked).double().sum()),
-        0 if links is None else links.pairs,
-    )
-    if not torch.isfinite(norms.squares).all():
-        raise ValueError(f"{where}: gradients must be finite, got inf or nan. Lower training.lr.")
-    return norms

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from rectify.gsnr import GsnrObserver, NoiseObserver
+from rectify.gsnr import GradientMoments, GsnrObserver, NoiseObserver, kernels
+from rectify.gsnr.links import Links
 from rectify.results.declared import NOISE, NOISE_QUANTITIES
 from rectify.results.tables import read_table, write_table
 from tests.helpers.moments import SAMPLES, gradients, per_sample, vit
 from tests.helpers.moments import batch as drawn
+from tests.helpers.waits import Waits
 
 PARTNERS = torch.tensor([[0, 5], [1, 4], [2, 3], [3, 2], [4, 1], [5, 0]])
 
@@ -181,3 +183,65 @@ def test_it_resumes_within_a_row_and_refuses_another_state() -> None:
     assert second.rows() == whole.rows()
     with pytest.raises(ValueError, match=r"the state must have .*'samples': 3.* got .*2.* Train"):
         noise_of(model, 3, steps=2).load_state_dict(first.state_dict())
+
+
+@pytest.mark.parametrize("origins", [None, PARTNERS])
+def test_steps_after_the_first_wait_for_the_device_once_in_an_epoch(
+    monkeypatch: pytest.MonkeyPatch, origins: Tensor | None
+) -> None:
+    monkeypatch.setattr(kernels, "_without_idle_tokens", lambda *both: both)  # CPUs only
+    model, batches = vit(), two_batches()
+    observer, waits = noise_of(model, 3, steps=2), Waits()
+    take_step(observer, model, 0, batches, origins)  # is looked at
+    moments = GradientMoments(by_name(model), links=None if origins is None else Links(origins))
+    with moments:
+        cross_entropy(model(batches[0][0]), batches[0][1]).backward()
+    measured = moments.moments()
+    with waits:
+        for step in (1, 2):
+            take_step(observer, model, step, batches, origins)
+        observer.take(measured)
+    assert waits.calls == ([] if origins is None else 4 * ["tolist"])  # of origins, on the CPU
+    with waits:
+        observer.state_dict()
+    assert waits.calls.count("cpu") == 1
+
+
+def test_what_was_read_on_the_way_is_what_is_read_at_the_end() -> None:
+    model, batches = vit(), two_batches()
+    often, once = noise_of(model, 3, steps=2), noise_of(model, 3, steps=2)
+    for epoch in range(3):
+        for step in range(3):
+            for observer in (often, once):
+                with observer.watch():
+                    cross_entropy(model(batches[step % 2][0]), batches[step % 2][1]).backward()
+                observer.record(epoch, step)
+                model.zero_grad()
+            often.state_dict()
+    assert often.rows() == once.rows()
+    places = [(row.epoch, row.step, row.block) for row in once.rows() if row.quantity == "mean"]
+    assert places == [(e, s, b) for e in range(3) for s in (0, 2) for b in range(2)]
+
+
+@pytest.mark.parametrize(("steps", "named"), [(1, "step 2"), (2, "steps 2 to 3")])
+def test_gradients_that_are_not_finite_are_one_line_when_they_are_read(
+    steps: int, named: str
+) -> None:
+    model, batches = vit(), two_batches()
+    observer = noise_of(model, steps=steps)
+    for step, scale in enumerate((1, 1, math.inf)):
+        with observer.watch():
+            (scale * cross_entropy(model(batches[0][0]), batches[0][1])).backward()
+        observer.record(4, step)
+    said = rf"^gsnr: epoch 4, {named}, block blocks\.0: gradients must be finite, .* training.lr\.$"
+    with pytest.raises(ValueError, match=said):
+        observer.state_dict()
+    with pytest.raises(ValueError, match=said):
+        observer.rows()
+
+
+def test_a_block_without_anything_to_train_is_refused() -> None:
+    model = vit()
+    model.blocks[1].requires_grad_(False)
+    with pytest.raises(ValueError, match=r"block blocks\.1 must have trainable parameters"):
+        noise_of(model)
