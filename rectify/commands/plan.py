@@ -1,7 +1,8 @@
 """Say what targets take before anything is submitted: jobs, GPU-hours, hours on some GPUs, bytes.
 
 Jobs are those that `snakemake -n` plans here, so what is there already is not counted. Hours are
-those of trainings, from steps that were timed and from finished runs (docs/slurm.md).
+those of trainings and evaluations, from steps that were timed and from finished runs
+(docs/slurm.md).
 
 Reads
     targets   as given to snakemake; those of `all` unless given
@@ -44,6 +45,6 @@ def run(args: argparse.Namespace) -> None:
     plan = Plan(config)
     jobs = planned(args.config, args.targets, args.again)
     expected = forecast(plan, jobs, speeds, args.card or speeds.measured_on, count)
-    account = Account(expected, storage(plan, jobs, expected.trainings, count), args.config)
+    account = Account(expected, storage(plan, jobs, expected.trainings.each, count), args.config)
     text = json.dumps(account.record(), indent=2) if args.json else account.text()
     sys.stdout.write(f"{text}\n")

@@ -1,14 +1,17 @@
-"""What a plan takes, for people and for programs: trainings, hours, bytes."""
+"""What a plan takes, for people and for programs: trainings, evaluations, hours, bytes."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rectify.experiment.forecast import GPUS, HOUR, Expected, Forecast, number
+from rectify.experiment.forecast import GPUS, HOUR, TRAIN, Expected, Forecast, Together, number
 from rectify.experiment.storage import Storage
 
 DEFAULT = Path("config.yaml")
-HEADS = ("data", "vision", "variant", "trainings", "hours each", "GPU-hours", "known by")
+HEADS = (
+    *("data", "vision", "variant", "trainings", "hours each", "GPU-hours"),
+    *("evaluations", "hours each", "GPU-hours", "known by"),
+)
 MEANING = {
     "own run": "an earlier training in these results",
     "given": "--speed",
@@ -30,7 +33,7 @@ class Account:
     """Files of the configuration."""
 
     def text(self) -> str:
-        """Return a line for each kind of training, and then the sums."""
+        """Return a line for each kind of run, and then the sums."""
         groups = self._groups()
         rows = [HEADS, *(self._row(names, group) for names, group in groups.items())]
         widths = [max(len(row[place]) for row in rows) for place in range(len(HEADS))]
@@ -39,72 +42,70 @@ class Account:
         lines.append(f"{self.forecast.line()}; {sum(self.forecast.others.values())} other jobs")
         if others:
             lines.append(f"other jobs: {others}")
-        if self.forecast.timed:
-            longest = self.forecast.timed[0]
-            lines.append(f"longest: {longest.name}")
+        if self.forecast.longest is not None:
+            rule, longest = self.forecast.longest
+            lines.append(f"longest: {'' if rule == TRAIN else f'{rule} '}{longest.name}")
         kinds = (f"{name.replace('_', ' ')} {size(value)}" for name, value in self._sizes.items())
         lines.append(f"storage: {', '.join(kinds)}")
-        bases = {one.basis for one in self.forecast.trainings}
+        every = [one for jobs in self.forecast.every for one in jobs.each]
+        bases = {one.basis for one in every}
         lines += [f"{name}: {what}" for name, what in MEANING.items() if name in bases]
-        notes = {one.note for one in self.forecast.trainings if one.note}
-        lines += [f"unknown: {note}" for note in sorted(notes)]
-        return "\n".join([*lines, *([self._advice] if self.forecast.is_bound else [])])
+        lines += [f"unknown: {note}" for note in sorted({one.note for one in every if one.note})]
+        counted = dict.fromkeys(one.run.data for one in every if one.basis == "counted")
+        return "\n".join([*lines, *([self._advice(counted)] if counted else [])])
 
     def line(self) -> str:
-        """Return the trainings in one line, and what their results take."""
+        """Return trainings and evaluations in one line, and what their results take."""
         return f"{self.forecast.line()}; {size(sum(self.storage))} of results and states"
 
     def record(self) -> dict[str, object]:
         """Return the same, ready for JSON."""
-        forecast = self.forecast
-        longest = forecast.timed[0] if forecast.timed else None
+        forecast, longest = self.forecast, None
+        trainings, evaluations = forecast.every
+        if forecast.longest is not None:
+            rule, one = forecast.longest
+            longest = {"rule": rule, **_record(one)}
         return {
-            "trainings": len(forecast.trainings),
-            "trainings_timed": len(forecast.timed),
+            "trainings": len(trainings.each),
+            "trainings_timed": len(trainings.timed),
+            "evaluations": len(evaluations.each),
+            "evaluations_timed": len(evaluations.timed),
             "other_jobs": dict(forecast.others),
-            "card": forecast.card,
-            "gpus_of_a_training": forecast.gpus,
-            "gpu_hours": forecast.gpu_hours,
+            "card": trainings.card,
+            "gpus_of_a_training": max((one.gpus for one in trainings.each), default=1),
+            "gpu_hours": trainings.gpu_hours,
+            "gpu_hours_at_least": trainings.is_bound,
+            "evaluation_gpu_hours": evaluations.gpu_hours,
+            "evaluation_gpu_hours_at_least": evaluations.is_bound,
             "wall_hours": {f"{gpus}": forecast.wall_hours(gpus) for gpus in GPUS},
-            "longest": longest and {"training": longest.name, "hours": longest.seconds / HOUR},
+            "longest": longest,
             "bytes": self._sizes,
-            "runs": [
-                {
-                    "run": one.run.name,
-                    "seed": one.seed,
-                    "hours": None if one.seconds is None else one.seconds / HOUR,
-                    "known_by": one.basis,
-                    "note": one.note,
-                }
-                for one in forecast.trainings
-            ],
+            "runs": [_record(one) for one in trainings.each],
+            "evaluated_runs": [_record(one) for one in evaluations.each],
         }
 
     @property
     def _sizes(self) -> Mapping[str, int]:
         return self.storage._asdict()
 
-    def _groups(self) -> dict[tuple[str, str, str], list[Expected]]:
-        groups: dict[tuple[str, str, str], list[Expected]] = {}
-        for one in self.forecast.trainings:
-            names = (one.run.data, one.run.vision, one.run.variant)
-            groups.setdefault(names, []).append(one)
-        return groups
+    def _groups(self) -> dict[tuple[str, str, str], list[Together]]:
+        """Return the trainings and the evaluations of each kind of run."""
+        every = self.forecast.every
+        kinds = dict.fromkeys(_kind(one) for jobs in every for one in jobs.each)
+        return {
+            kind: [
+                replace(jobs, each=[one for one in jobs.each if _kind(one) == kind])
+                for jobs in every
+            ]
+            for kind in kinds
+        }
 
-    def _row(self, names: Sequence[str], group: Sequence[Expected]) -> tuple[str, ...]:
-        times = sorted(one.seconds / HOUR for one in group if one.seconds is not None)
-        ends = dict.fromkeys(number(hours) for hours in (times[:1] + times[-1:]))
-        hours = " to ".join(ends) or "-"
-        total = number(self.forecast.gpus * sum(times)) if times else "-"
-        bases = ", ".join(dict.fromkeys(one.basis for one in group))
-        return (*names, f"{len(group)}", hours, total, bases)
+    def _row(self, names: Sequence[str], group: Sequence[Together]) -> tuple[str, ...]:
+        bases = ", ".join(dict.fromkeys(one.basis for jobs in group for one in jobs.each))
+        return (*names, *(cell for jobs in group for cell in _cells(jobs)), bases)
 
-    @property
-    def _advice(self) -> str:
-        """What to call on a GPU, so that nothing is counted any more."""
-        data = dict.fromkeys(
-            one.run.data for one in self.forecast.trainings if one.basis == "counted"
-        )
+    def _advice(self, data: Iterable[str]) -> str:
+        """Return what to call on a GPU, so that nothing is counted any more."""
         words = [f"'{name}_*'" for name in data]
         if tuple(self.configs) != (DEFAULT,):
             words += ["--config", *map(str, self.configs)]
@@ -124,7 +125,25 @@ def size(count: int) -> str:
     return f"{value:.3g} TB"
 
 
+def _kind(one: Expected) -> tuple[str, str, str]:
+    return one.run.data, one.run.vision, one.run.variant
+
+
+def _cells(jobs: Together) -> tuple[str, str, str]:
+    """Return number, hours of the shortest and the longest, and GPU-hours."""
+    ends = [number(one.seconds / HOUR) for one in (*jobs.timed[-1:], *jobs.timed[:1])]
+    total = number(jobs.gpu_hours) if jobs.timed else "-"
+    return f"{len(jobs.each)}", " to ".join(dict.fromkeys(ends)) or "-", total
+
+
+def _record(one: Expected) -> dict[str, object]:
+    """Return one training or evaluation, ready for JSON."""
+    hours = None if one.seconds is None else one.seconds / HOUR
+    known = {"hours": hours, "known_by": one.basis, "note": one.note}
+    return {"run": one.run.name, "seed": one.seed, **known}
+
+
 def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
     texts = [text.ljust(width) for text, width in zip(row[:3], widths[:3], strict=True)]
-    numbers = [text.rjust(width) for text, width in zip(row[3:6], widths[3:6], strict=True)]
-    return "  ".join([*texts, *numbers, row[6]])
+    numbers = [text.rjust(width) for text, width in zip(row[3:-1], widths[3:-1], strict=True)]
+    return "  ".join([*texts, *numbers, row[-1]])

@@ -1,15 +1,15 @@
-"""How long the trainings take that Snakemake plans: each alone, and all on some GPUs.
+"""How long trainings and evaluations take that Snakemake plans: each alone, and all on some GPUs.
 
-A training's time is that of its items, of testing each epoch, and of the steps that measure GSNR.
-Reading items is not in it: a training that waits for its readers takes longer. Where its speed is
-given, tests are taken to be as much slower or faster than their model says as its steps are.
+A training's time is that of its items, of testing each epoch, and of the steps that measure GSNR;
+an evaluation's that of all its test sets, in all views and with all candidates. Reading items is
+not in it: who waits for readers takes longer. Where a training's speed is given, its tests are
+taken to be as much slower or faster than their model says as its steps are.
 """
 
 import csv
-import heapq
-import inspect
+import functools
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -18,16 +18,20 @@ from statistics import median
 from typing import NamedTuple
 
 from rectify.experiment import grid
+from rectify.experiment.items import inputs_scored, inputs_tested, items_about
 from rectify.experiment.plan import Plan
 from rectify.experiment.run import Run
+from rectify.experiment.schedule import Length, span
 from rectify.experiment.speeds import Basis, Rates, Seconds, Speeds
-from rectify.experiment.there import items_of, published
 from rectify.experiment.work import Subject, Work, subject
 from rectify.tasks.labelled import Labelled
 
 GPUS = (1, 4, 8, 16)
 HOUR = 3600.0
-TRAIN = "train"  # the rule
+TRAIN, EVALUATE = "train", "evaluate"  # the rules
+TITLES = {TRAIN: "training", EVALUATE: "evaluation"}
+UNCERTAIN = ("counted", "stated", "scaled", "measured", "given", "own run")
+"""Ways in which a time is known, the most uncertain first."""
 TIME_IT = "Give its items_per_second by --speed."
 TIMED = "bfloat16"
 """The precision of the steps that were timed, which were of images."""
@@ -36,7 +40,7 @@ Jobs = Sequence[tuple[str, Mapping[str, str]]]
 
 
 class Expected(NamedTuple):
-    """One training: its time on the GPUs that it is given, and how that is known."""
+    """A training or an evaluation: its time on the GPUs that it is given, and how that is known."""
 
     run: Run
     seed: int
@@ -45,6 +49,7 @@ class Expected(NamedTuple):
     note: str = ""
     """Why the time is unknown, if it is."""
     work: Work | None = None
+    gpus: int = 1
 
     @property
     def name(self) -> str:
@@ -53,75 +58,92 @@ class Expected(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Forecast:
-    """What all trainings take together."""
+class Together:
+    """All trainings, or all evaluations.
 
-    trainings: Sequence[Expected]
-    others: Mapping[str, int]
-    """Number of the other jobs by their rule."""
+    Attributes:
+        rule: Theirs.
+        each: One by one.
+        card: What they run on.
+    """
+
+    rule: str
+    each: Sequence[Expected]
     card: str
-    gpus: int
-    """Of a training."""
 
     @cached_property
     def timed(self) -> list[Expected]:
-        """The trainings whose time is known, the longest first."""
-        known = (one for one in self.trainings if one.seconds is not None)
+        """Those whose time is known, the longest first."""
+        known = (one for one in self.each if one.seconds is not None)
         return sorted(known, key=lambda one: -one.seconds)
 
     @property
     def is_bound(self) -> bool:
-        """Whether of some trainings only what they take at least is known."""
+        """Whether of some of them only what they take at least is known."""
         return any(one.basis == "counted" for one in self.timed)
 
     @property
     def gpu_hours(self) -> float:
-        """Of all trainings whose time is known."""
-        return self.gpus * sum(one.seconds for one in self.timed) / HOUR
-
-    def wall_hours(self, gpus: int) -> float | None:
-        """Return how long they take on some GPUs; None where these are too few for one of them."""
-        places = gpus // self.gpus
-        return span([one.seconds for one in self.timed], places) / HOUR if places else None
+        """Of all whose time is known."""
+        return sum(one.gpus * one.seconds for one in self.timed) / HOUR
 
     def line(self) -> str:
-        """Return the trainings in one line, for people."""
-        count = len(self.trainings)
-        said = f"{count} training{'s' * (count != 1)}"
+        """Return their number and hours, for people."""
+        count = len(self.each)
+        said = f"{count} {TITLES[self.rule]}{'s' * (count != 1)}"
         if not self.timed:
             return said
-        longest = self.timed[0]
         unknown = count - len(self.timed)
         rest = f", and {unknown} of unknown length" if unknown else ""
         some = "at least" if self.is_bound else "some"
+        bases = {one.basis for one in self.timed}
+        how = next(name for name in UNCERTAIN if name in bases)
+        return f"{said}: {some} {number(self.gpu_hours)} GPU-hours ({self.card}, {how}){rest}"
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What all trainings and evaluations take together."""
+
+    trainings: Together
+    evaluations: Together
+    others: Mapping[str, int]
+    """Number of the jobs that are no trainings, by their rule."""
+
+    @property
+    def every(self) -> tuple[Together, Together]:
+        """Trainings and evaluations."""
+        return self.trainings, self.evaluations
+
+    @property
+    def longest(self) -> tuple[str, Expected] | None:
+        """Rule and time of the longest job; None where none is known."""
+        ends = [(jobs.rule, jobs.timed[0]) for jobs in self.every if jobs.timed]
+        return max(ends, key=lambda end: end[1].seconds, default=None)
+
+    def wall_hours(self, gpus: int) -> float | None:
+        """Return how long they take on some GPUs; None where these are too few for one of them.
+
+        An evaluation follows its training.
+        """
+        chains: dict[str, list[Length]] = {}
+        for jobs in self.every:
+            for one in jobs.timed:
+                chains.setdefault(one.name, []).append(Length(one.seconds, one.gpus))
+        seconds = span(chains.values(), gpus)
+        return None if seconds is None else seconds / HOUR
+
+    def line(self) -> str:
+        """Return all in one line, for people."""
+        said = "; ".join(jobs.line() for jobs in self.every if jobs.each or jobs.rule == TRAIN)
+        if self.longest is None:
+            return said
         walls = [self.wall_hours(gpus) for gpus in GPUS]
         hours = " / ".join("-" if hours is None else number(hours) for hours in walls)
         return (
-            f"{said}: {some} {number(self.gpu_hours)} GPU-hours ({self.how}){rest}; {hours} h on "
-            f"{' / '.join(map(str, GPUS))} GPUs; the longest {number(longest.seconds / HOUR)} h"
+            f"{said}; {hours} h on {' / '.join(map(str, GPUS))} GPUs; the longest "
+            f"{number(self.longest[1].seconds / HOUR)} h"
         )
-
-    @property
-    def how(self) -> str:
-        """How the times are known: the card, and the most uncertain of what they come from."""
-        order = ("counted", "stated", "scaled", "measured", "given", "own run")
-        bases = {one.basis for one in self.timed}
-        return f"{self.card}, {next(name for name in order if name in bases)}"
-
-
-def span(seconds: Iterable[float], places: int) -> float:
-    """Return when the last of some jobs ends, the longest started first, each where it is free.
-
-    That is at most 4/3 - 1/(3 places) times the shortest that is possible (Graham, 1969).
-
-    Args:
-        seconds: Of each job.
-        places: Jobs that run at a time.
-    """
-    free = [0.0] * places
-    for length in sorted(seconds, reverse=True):
-        heapq.heapreplace(free, free[0] + length)
-    return max(free)
 
 
 def forecast(
@@ -140,10 +162,13 @@ def forecast(
         ValueError: If there is no such card.
     """
     clock = Clock(plan, speeds, card, count)
-    trained = [words for rule, words in jobs if rule == TRAIN]
-    trainings = [clock.expected(Run.parse(one["run"]), int(one["seed"])) for one in trained]
-    others = Counter(rule for rule, _ in jobs if rule != TRAIN)
-    return Forecast(trainings, others, card, plan.config.processes)
+    ways = {TRAIN: clock.trained, EVALUATE: clock.evaluated}
+    expected: dict[str, list[Expected]] = {rule: [] for rule in ways}
+    for rule, words in jobs:
+        if rule in ways:
+            expected[rule].append(ways[rule](Run.parse(words["run"]), int(words["seed"])))
+    every = (Together(rule, each, card) for rule, each in expected.items())
+    return Forecast(*every, Counter(rule for rule, _ in jobs if rule != TRAIN))
 
 
 class Clock:
@@ -152,18 +177,12 @@ class Clock:
     def __init__(self, plan: Plan, speeds: Speeds, card: str, count: Callable[[Subject], Work]):
         self.plan, self.speeds, self.count = plan, speeds, count
         self.rates, self.card = Rates(speeds, card, count), card
-        self._runs: dict[Run, Expected] = {}
+        self.trained, self.evaluated = map(_of_each_seed, (self._trained, self._evaluated))
 
-    def expected(self, run: Run, seed: int) -> Expected:
+    def _trained(self, run: Run) -> Expected:
         """Return how long a training takes."""
-        if run not in self._runs:
-            self._runs[run] = self._expected(run)
-        return self._runs[run]._replace(seed=seed)
-
-    def _expected(self, run: Run) -> Expected:
-        recipe = grid.recipe_of(self.plan.config, run)
-        unknown = Expected(run, 0, None, "unknown")
-        what = subject(self.plan, run)
+        recipe, what = grid.recipe_of(self.plan.config, run), subject(self.plan, run)
+        unknown = Expected(run, 0, None, "unknown", gpus=self.plan.config.processes)
         try:
             work = self.count(what)
         except ValueError as error:
@@ -172,20 +191,39 @@ class Clock:
         items = items_about(self.plan, run.data, "train")
         if items is None:
             return unknown._replace(note=f"the items of {run.data} are counted by prepare_data")
-        modelled, note = self._modelled(run, work)
-        speed, basis = self._said(run, what)
-        if speed is None and modelled is None:
+        modelled, note = self._modelled(run, work, recipe.compile)
+        said, basis = self._said(run, what, items)
+        if modelled is None and said is None:
             return unknown._replace(note=note)
         train = test = 0.0
         if modelled is not None:
             train, test = self._epoch(run, modelled, items)
-        if speed is not None:
-            steps = items // recipe.batch_size
-            said = steps * recipe.batch_size * recipe.augment_repeats / speed
-            train, test = said, test * said / (train or 1.0)
-        else:
+        if said is None:
             basis = modelled.basis
-        return Expected(run, 0, recipe.epochs * (train + test), basis, work=work)
+        else:
+            train, test = said, test * said / (train or 1.0)
+        return unknown._replace(seconds=recipe.epochs * (train + test), basis=basis)
+
+    def _evaluated(self, run: Run) -> Expected:
+        """Return how long an evaluation takes: eager, on one GPU, and on all test sets."""
+        recipe, what = grid.recipe_of(self.plan.config, run), subject(self.plan, run)
+        unknown = Expected(run, 0, None, "unknown")
+        try:
+            work, inputs = self.count(what), inputs_scored(self.plan, run.data)
+        except ValueError as error:
+            return unknown._replace(note=f"{error}")
+        modelled, note = self._modelled(run, work, is_compiled=False)
+        if modelled is None:
+            return unknown._replace(note=note)
+        size = float(recipe.batch_size)
+        seconds, basis = inputs / size * modelled.of_pass(size).test, modelled.basis
+        items = items_about(self.plan, run.data, "train") or 0
+        if items >= recipe.batch_size:
+            said, known_by = self._said(run, what, items)
+            train, _ = self._epoch(run, self._modelled(run, work, recipe.compile)[0], items)
+            if said is not None:
+                seconds, basis = seconds * said / train, known_by
+        return unknown._replace(seconds=seconds, basis=basis)
 
     def _epoch(self, run: Run, modelled: Seconds, items: int) -> tuple[float, float]:
         """Return the seconds of an epoch: of its steps, and of its test."""
@@ -197,12 +235,10 @@ class Clock:
         a_pass = modelled.of_pass(samples / (recipe.accumulate * gpus))  # on each of the GPUs
         measured = min(config.gsnr.batches, steps) * (ratio - 1)
         train = recipe.accumulate * (steps * a_pass.training + measured * a_pass.trunk)
-        tested = items_about(self.plan, run.data, "test") or 0
-        inputs = tested * config.data[run.data].views_of(tested) / gpus
-        size = float(recipe.batch_size)
+        inputs, size = (inputs_tested(self.plan, run.data) or 0) / gpus, float(recipe.batch_size)
         return train, inputs / size * modelled.of_pass(size).test
 
-    def _modelled(self, run: Run, work: Work) -> tuple[Seconds | None, str]:
+    def _modelled(self, run: Run, work: Work, is_compiled: bool) -> tuple[Seconds | None, str]:
         """Return the time by FLOPs; or None, and why."""
         config, recipe = self.plan.config, grid.recipe_of(self.plan.config, run)
         entry = config.data[run.data]
@@ -211,19 +247,21 @@ class Clock:
         if work.flops is None:
             return None, f"{entry.task} has no `example`, whose work could be counted. {TIME_IT}"
         if isinstance(entry, Labelled) and recipe.precision == TIMED:
-            return self.rates.scaled(work.flops, recipe.compile), ""
-        how = (recipe.precision, recipe.compile)
+            return self.rates.scaled(work.flops, is_compiled), ""
+        how = (recipe.precision, is_compiled)
         modelled = self.rates.counted(work.flops, work.launches, *how)
         return modelled, f"{self.card} has no {recipe.precision} in cards. Give it by --speed."
 
-    def _said(self, run: Run, what: Subject) -> tuple[float | None, Basis]:
-        """Return items per second of a training, as one was here, or as the user says."""
+    def _said(self, run: Run, what: Subject, items: int) -> tuple[float | None, Basis]:
+        """Return the seconds of the steps of an epoch, as they took here, or as the user says."""
+        recipe = grid.recipe_of(self.plan.config, run)
+        seen = items // recipe.batch_size * recipe.batch_size * recipe.augment_repeats
         own = self._own.get((run.data, what.key))
         if own is not None:
-            return own, "own run"
+            return seen / own, "own run"
         for pattern, speed in self.speeds.items_per_second.items():
             if fnmatchcase(run.name, pattern):
-                return speed * self.plan.config.processes, "given"
+                return seen / (speed * self.plan.config.processes), "given"
         return None, "unknown"
 
     @cached_property
@@ -260,25 +298,14 @@ def own_speed(history: Path) -> float:
     return median(speeds[1:] or speeds)
 
 
-def items_about(plan: Plan, name: str, split: str) -> int | None:
-    """Return the items of ``train`` or ``test``, within a few where only a share of them is kept.
-
-    None where only the preparation of the set can tell.
-    """
-    exact = items_of(plan, name, split)
-    if exact is not None:
-        return exact
-    entry = plan.config.data[name]
-    complete = published(entry) if entry.full else {}
-    count = complete.get((split,))
-    if count is None and ("train", "test") in complete:
-        default = inspect.signature(entry.reader_module.read).parameters["train_share"].default
-        share = entry.sizes.get("train_share", default)
-        count = complete["train", "test"] * (share if split == "train" else 1 - share)
-    fraction = getattr(entry, "fraction", 1.0) if split == "train" else 1.0
-    return None if count is None else round(count * fraction)
+def _of_each_seed(of_run: Callable[[Run], Expected]) -> Callable[[Run, int], Expected]:
+    """Return a function that asks once for all seeds of a run."""
+    known = functools.cache(of_run)
+    return lambda run, seed: known(run)._replace(seed=seed)
 
 
 def number(value: float) -> str:
     """Return hours as people say them."""
-    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
+    if value >= 10:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 0.1 else f"{value:.1g}"

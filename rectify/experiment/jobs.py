@@ -59,8 +59,8 @@ def head(plan: Plan, jobs: Jobs) -> str:
         return ""
     speeds = load(None)
     try:
-        expected = forecast(plan, trained, speeds, speeds.measured_on, _known)
-        taken = storage(plan, kept, expected.trainings, _known)
+        expected = forecast(plan, kept, speeds, speeds.measured_on, _known)
+        taken = storage(plan, kept, expected.trainings.each, _known)
         return f"{Account(expected, taken).line()}; more by `rectify plan`"
     except ValueError as error:  # a damaged file, which need not keep anyone from the plan
         return f"{error}"

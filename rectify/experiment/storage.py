@@ -9,10 +9,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
-from rectify.experiment.forecast import Expected, Jobs, items_about
+from rectify.experiment.forecast import EVALUATE, Expected, Jobs
+from rectify.experiment.items import items_about, items_of
 from rectify.experiment.plan import Plan
 from rectify.experiment.run import Run
-from rectify.experiment.there import items_of
 from rectify.experiment.work import Subject, Work, alone, subject
 from rectify.tasks import metrics_of
 
@@ -46,7 +46,7 @@ def storage(
         count: Returns the work of a subject.
     """
     works = [one.work for one in trainings if one.work is not None]
-    scored = [Run.parse(words["run"]) for rule, words in jobs if rule == "evaluate"]
+    scored = [Run.parse(words["run"]) for rule, words in jobs if rule == EVALUATE]
     return Storage(
         models=sum(work.model_bytes for work in works),
         predictions=sum(_predictions(plan, run) for run in scored),

@@ -5,16 +5,16 @@ Nothing has to be there for a plan. Only small files are read, and nothing that 
 
 import ast
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
 from rectify.experiment import grid
+from rectify.experiment.items import items_of
 from rectify.experiment.plan import Plan
 from rectify.experiment.repositories import is_filled_by_hand
 from rectify.experiment.required import published_languages
 from rectify.results.files import read_json
-from rectify.tasks import Entry
 
 LAYERS = ("num_hidden_layers", "n_layer")  # keys of a checkpoint's config.json
 FORMATS = ("config.json", "params.json")  # Hugging Face's, Meta's
@@ -110,30 +110,3 @@ def _similarities(plan: Plan) -> Iterator[str]:
                 f"config: similarity.k: must be below the {items} items of {pairs}, got {k}. "
                 "Lower it."
             )
-
-
-def items_of(plan: Plan, name: str, split: str) -> int | None:
-    """Return the items of a split of a set: as it was prepared, was published, or will be drawn.
-
-    None where only the preparation can tell.
-    """
-    entry, note = plan.config.data[name], Path(f"{plan.prepared(name)}.json")
-    if note.is_file():
-        facts = read_json(note)["provenance"]["facts"]
-        if facts["settings"] == entry.preparation():
-            return facts["items"].get(split)
-    complete = published(entry)
-    if entry.full and getattr(entry, "fraction", 1) == 1 and (split,) in complete:
-        return complete[split,]
-    items = entry.sizes.get("items")
-    return items if split == "pairs" and isinstance(items, int) else None
-
-
-def published(entry: Entry) -> Mapping[tuple[str, ...], int]:
-    """Return the published numbers of items of a set, by the splits that they are in."""
-    if not entry.READERS:
-        return {}
-    reader = entry.reader_module
-    if hasattr(reader, "complete"):
-        return reader.complete(**entry.sizes)
-    return getattr(reader, "COMPLETE", {})

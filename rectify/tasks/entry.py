@@ -154,9 +154,13 @@ class Entry(Closed, strict=True):
         """Folders that masks are read from, where they are not part of the set."""
         return ()
 
-    def views_of(self, items: int) -> int:
+    def views_of(self, items: int) -> float:
         """Return how many inputs of the model each of the test items is, while one trains."""
-        return 1
+        return 1.0
+
+    def scored_views_of(self, items: int) -> float:
+        """Return the same once it is trained, in all test sets that are made of these items."""
+        return self.views_of(items)
 
     def that_decides(self, *marks: Mark) -> dict[str, object]:
         """Return the fields with one of the marks, ready for JSON, defaults included."""

@@ -16,6 +16,7 @@ from rectify.results.declared import GSNR
 from rectify.results.files import read_json
 from rectify.results.tables import read_note, read_table
 from rectify.runtime import seed_globals
+from rectify.tasks.contract import Machine
 from rectify.tasks.image_classification.augment import normalise
 from rectify.tasks.video_classification.augment import EvaluationClip
 from rectify.tasks.video_classification.frames import decode, evaluation_frames
@@ -88,6 +89,9 @@ def test_clips_are_trained_with_gsnr_and_scored_in_six_views(tmp_path, tree, blo
     assert set(gradients["parameters"]) == {sum(one.numel() for one in measured)}
     rows = evaluate_it(tmp_path, tree, variant, block=kept)
     assert rows["items"].tolist() == [6, 6, 6]
+    entry = TASK.settings.for_run(ENTRY | VIEWS)
+    (scored,) = TASK.test_sets(entry, tree / "data", settings.recipe, Machine(torch.device("cpu")))
+    assert scored.source.views == entry.scored_views_of(6) == 6
     best, among, loss = by_hand(tree, model)
     assert share(rows) == pytest.approx(best)
     assert share(rows, k=2) == pytest.approx(among)

@@ -50,6 +50,7 @@ def test_text_and_json_say_the_same(planned: list[tuple], capsys: pytest.Capture
     plan.run(arguments("table6", "--json"))
     record = json.loads(capsys.readouterr().out)
     assert (record["trainings"], record["other_jobs"]) == (2, {"evaluate": 1, "page": 1})
+    assert record["evaluations"] == 1
     assert record["gpu_hours"] == pytest.approx(sum(one["hours"] for one in record["runs"]))
     assert record["bytes"]["models"] == 20
     plan.run(arguments("table6", "--again"))

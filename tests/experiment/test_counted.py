@@ -249,7 +249,7 @@ def by_hand(plan: Plan, task: str, share: float) -> float:
             now += a_pass(passed, what.flops.training, 4000)
             if step < 10:
                 now += (3.5 - 1) * a_pass(passed, what.flops.training_trunk, 3000)
-    inputs = test * -(-views // 1)
+    inputs = test * views
     now += inputs / recipe.batch_size * a_pass(recipe.batch_size, what.flops.test, 1000)
     return recipe.epochs * now
 
@@ -261,18 +261,19 @@ def test_a_training_takes_its_products_or_its_operators(paper: Plan, task: str) 
     steps = [one.items_per_second * invented(one.subject()).flops.training for one in speeds.steps]
     share = max(steps) / 766e12
     assert clock.rates.share == pytest.approx(share)
-    found = clock.expected(RUNS[task], 1)
+    found = clock.trained(RUNS[task], 1)
     assert (found.basis, found.seconds) == ("counted", pytest.approx(by_hand(paper, task, share)))
 
 
 def test_every_training_of_both_papers_has_a_number(paper: Plan) -> None:
     for target in ("all", "pang", "rooms"):
         jobs = [
-            ("train", {"run": run.name, "seed": "0"})
+            (rule, {"run": run.name, "seed": "0"})
             for run in all_runs(asked(paper.config, [target]))
+            for rule in ("train", "evaluate")
         ]
         found = forecast(paper, jobs, load(None), "H100", invented)
-        assert len(found.timed) == len(jobs) > 5, target
+        assert len(found.trainings.timed) == len(found.evaluations.timed) > 5, target
         said = Account(found, Storage(*[0] * 6), [Path("config.yaml")]).text()
         assert ("at least" in found.line()) == ("rectify speeds" in said) == (target != "all")
     assert "`rectify speeds 'sqa3d_*' > speeds.yaml` on such a GPU" in said
@@ -285,14 +286,14 @@ def test_a_card_of_unknown_float32_is_said_and_bfloat16_needs_none(paper: Plan) 
     bare = speeds.cards["A100"].model_copy(update={"float32": None})
     speeds = speeds.model_copy(update={"cards": speeds.cards | {"bare": bare}})
     run = RUNS["motion_forecasting"]
-    found = Clock(paper, speeds, "bare", invented).expected(run, 0)
+    found = Clock(paper, speeds, "bare", invented).trained(run, 0)
     assert found.seconds is None
     assert found.note == "bare has no float32 in cards. Give it by --speed."
     entry = paper.config.data[run.data]
     halved = entry.model_copy(update={"training": entry.training | {"precision": "bfloat16"}})
     data = paper.config.data | {run.data: halved}
     plan = Plan(paper.config.model_copy(update={"data": data}))
-    assert Clock(plan, speeds, "bare", invented).expected(run, 0).basis == "counted"
+    assert Clock(plan, speeds, "bare", invented).trained(run, 0).basis == "counted"
 
 
 @TASKS
@@ -301,8 +302,8 @@ def test_the_speed_of_each_task_is_timed_and_wins(tiny: Plan, task: str) -> None
     speed = items_per_second(tiny, run, torch.device("cpu"))
     file = Path("speeds.yaml")
     file.write_text(f"items_per_second: {{{run.name}: {speed}}}")
-    found = Clock(tiny, load(file), "H100", invented).expected(run, 0)
-    counted = Clock(tiny, load(None), "H100", invented).expected(run, 0)
+    found = Clock(tiny, load(file), "H100", invented).trained(run, 0)
+    counted = Clock(tiny, load(None), "H100", invented).trained(run, 0)
     assert (found.basis, counted.basis) == ("given", "counted")
     recipe, (train, _, _) = recipe_of(tiny.config, run), ITEMS[task]
     least = recipe.epochs * (train // recipe.batch_size) * recipe.batch_size / speed

@@ -1,7 +1,5 @@
-"""Hours of trainings: against a training that is timed step by step, and schedules one by one."""
+"""Hours of trainings and evaluations: against some that are timed step by step."""
 
-import itertools
-import random
 from pathlib import Path
 
 import pytest
@@ -13,12 +11,13 @@ from rectify.experiment.forecast import (
     Clock,
     Expected,
     Forecast,
+    Together,
     forecast,
-    items_about,
+    number,
     own_speed,
-    span,
 )
 from rectify.experiment.grid import read, recipe_of
+from rectify.experiment.items import items_about
 from rectify.experiment.jobs import Head, head
 from rectify.experiment.plan import Plan
 from rectify.experiment.run import Run
@@ -55,46 +54,21 @@ def plan(values: dict = PAPER, **changes: object) -> Plan:
     return Plan(read(values))
 
 
-def timed(how: Plan, run: Run, card: str = "H100", **speeds: float) -> Expected:
-    """Return what is expected of a run; ``speeds`` are items per second of its data set."""
-    known = load(None)
+def clock(how: Plan, card: str, speeds: dict[str, float]) -> Clock:
+    """Return a clock; ``speeds`` are items per second by data set."""
     patterns = {f"{name}_*": speed for name, speed in speeds.items()}
-    known = known.model_copy(update={"items_per_second": patterns})
-    return Clock(how, known, card, invented).expected(run, 2)
+    known = load(None).model_copy(update={"items_per_second": patterns})
+    return Clock(how, known, card, invented)
 
 
-def one_by_one(seconds: list[float], places: int) -> float:
-    """Let time pass from end to end: whenever a place is free, the longest job left takes it."""
-    waiting, running, now = sorted(seconds), [], 0.0
-    while waiting or running:
-        while waiting and len(running) < places:
-            running.append(now + waiting.pop())
-        now = min(running)
-        running.remove(now)
-    return now
+def timed(how: Plan, run: Run, card: str = "H100", **speeds: float) -> Expected:
+    """Return what is expected of a run's training."""
+    return clock(how, card, speeds).trained(run, 2)
 
 
-def shortest(seconds: list[float], places: int) -> float:
-    """Try every way of giving jobs to places."""
-    every = itertools.product(range(places), repeat=len(seconds))
-    return min(
-        max(
-            sum(length for length, one in zip(seconds, chosen, strict=True) if one == place)
-            for place in range(places)
-        )
-        for chosen in every
-    )
-
-
-@pytest.mark.parametrize("places", [1, 2, 3])
-def test_the_longest_job_goes_first_and_no_schedule_is_much_shorter(places: int) -> None:
-    draws = random.Random(places)
-    for count in range(1, 7):
-        lengths = [float(draws.randint(1, 20)) for _ in range(count)]
-        found, best = span(lengths, places), shortest(lengths, places)
-        assert found == one_by_one(lengths, places)
-        assert best <= found <= (4 / 3 - 1 / (3 * places)) * best + 1e-9
-    assert span([], places) == 0
+def scored(how: Plan, run: Run, **speeds: float) -> Expected:
+    """Return what is expected of its evaluation."""
+    return clock(how, "H100", speeds).evaluated(run, 2)
 
 
 def test_a_training_takes_its_items_its_tests_and_its_measured_steps() -> None:
@@ -127,6 +101,33 @@ def test_small_passes_wait_for_the_processor(gpus: int, slices: int) -> None:
                 now += (3.5 - 1) * max(least, passed * trunk)
     now += 10_000 * rates.scaled(LAYER, False).item.test / gpus
     assert timed(how, LAYERED).seconds == pytest.approx(300 * now)
+
+
+def test_an_evaluation_takes_every_item_of_its_sets_on_one_gpu_and_is_not_compiled() -> None:
+    how = plan(device_gpus=4, training__compile=True)
+    item = Clock(how, load(None), "H100", invented).rates.scaled(LAYER, False).item.test
+    found = scored(how, LAYERED)
+    assert found.seconds == pytest.approx(sum(item for _ in range(10_000)))
+    assert (found.seed, found.basis, found.gpus) == (2, "scaled", 1)
+    rates, timed_step = (
+        Clock(how, load(None), "H100", invented).rates,
+        Flops(*2 * [30_000], *2 * [10_000]),
+    )
+    image = rates.scaled(timed_step, False).item.test
+    inputs = 50_000 * (1 + 15 * 5) + 7_500 + 50_889 + 30_000
+    assert scored(how, Run("imagenet", "vit-s")).seconds == pytest.approx(inputs * image)
+
+
+def test_an_evaluation_is_as_much_slower_as_the_steps_of_its_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    how = plan()
+    item = Clock(how, load(None), "H100", invented).rates.scaled(TRUNK, False).item
+    modelled = (195 * 256 + 10 * 256 * (3.5 - 1)) * item.training
+    found = scored(how, PLAIN, cifar100=1000.0)
+    ratio = 195 * 256 / 1000 / modelled
+    assert (found.basis, found.seconds) == ("given", pytest.approx(10_000 * item.test * ratio))
 
 
 def test_a_compiled_training_is_shorter_and_a_smaller_card_slower() -> None:
@@ -182,9 +183,9 @@ def test_what_is_not_known_is_said(
     values: dict, run: Run, note: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    found = timed(plan(values), run)
-    assert (found.seconds, found.basis) == (None, "unknown")
-    assert note in found.note
+    for found in (timed(plan(values), run), scored(plan(values), run)):
+        assert (found.seconds, found.basis) == (None, "unknown")
+        assert note in found.note
 
 
 def test_a_task_that_was_never_timed_and_a_model_that_is_not_there_are_said() -> None:
@@ -197,10 +198,10 @@ def test_a_task_that_was_never_timed_and_a_model_that_is_not_there_are_said() ->
         return invented(what)
 
     how, speeds = plan(), load(None)
-    found = Clock(how, speeds, "H100", bare).expected(Run("argoverse", "vectornet"), 0)
+    found = Clock(how, speeds, "H100", bare).trained(Run("argoverse", "vectornet"), 0)
     assert found.seconds is None
     assert found.note.startswith("motion_forecasting has no `example`, whose work could be counted")
-    found = Clock(how, speeds, "H100", missing).expected(PLAIN, 0)
+    found = Clock(how, speeds, "H100", missing).trained(PLAIN, 0)
     assert (found.seconds, found.note, found.work) == (None, "cost: no such model", None)
 
 
@@ -232,9 +233,11 @@ def test_all_that_is_said_of_a_plan_agrees() -> None:
     jobs.append(("pretrained_features", {"pairs": "wit", "vision": "vit-s"}))
     found = forecast(how, jobs, load(None), "H100", invented)
     hours = {run: timed(how, run).seconds / HOUR for run in (PLAIN, LAYERED)}
-    assert found.gpu_hours == pytest.approx(2 * hours[PLAIN] + 3 * hours[LAYERED])
+    tests = {run: scored(how, run).seconds / HOUR for run in (PLAIN, LAYERED)}
+    assert found.trainings.gpu_hours == pytest.approx(2 * hours[PLAIN] + 3 * hours[LAYERED])
+    assert found.evaluations.gpu_hours == pytest.approx(2 * tests[PLAIN] + 3 * tests[LAYERED])
     assert dict(found.others) == {"evaluate": 6, "extract_block": 2, "pretrained_features": 1}
-    taken = storage(how, jobs, found.trainings, invented)
+    taken = storage(how, jobs, found.trainings.each, invented)
     assert taken == Storage(
         models=6 * 100,
         predictions=5 * 10_000 * (8 + 3 * 4),  # item; accuracy, that of k, loss
@@ -246,30 +249,55 @@ def test_all_that_is_said_of_a_plan_agrees() -> None:
     record, text = Account(found, taken).record(), Account(found, taken).text()
     assert record["trainings"] == 6
     assert record["trainings_timed"] == 5
+    assert (record["evaluations"], record["evaluations_timed"]) == (6, 5)
+    assert (record["longest"]["rule"], record["longest"]["run"]) == ("train", LAYERED.name)
     assert record["longest"]["hours"] == pytest.approx(hours[LAYERED])
-    assert record["wall_hours"]["1"] == pytest.approx(record["gpu_hours"])
-    assert record["wall_hours"]["16"] == pytest.approx(hours[LAYERED])
-    assert sum(one["hours"] or 0 for one in record["runs"]) == pytest.approx(record["gpu_hours"])
-    assert "6 trainings" in text
-    assert "and 1 of unknown length" in text
+    both = record["gpu_hours"], record["evaluation_gpu_hours"]
+    assert record["wall_hours"]["1"] == pytest.approx(sum(both))
+    assert record["wall_hours"]["16"] == pytest.approx(hours[LAYERED] + tests[LAYERED])
+    for name, total in zip(("runs", "evaluated_runs"), both, strict=True):
+        assert sum(one["hours"] or 0 for one in record[name]) == pytest.approx(total)
+        assert [one["note"] for one in record[name] if one["hours"] is None] == [
+            "the items of bar are counted by prepare_data"
+        ]
+    assert "6 trainings: some" in text
+    assert "6 evaluations: some" in text
+    assert text.count("and 1 of unknown length") == 2
     assert "9 other jobs" in text
     assert f"longest: {LAYERED.name} seed 0" in text
     assert "unknown: the items of bar" in text
     assert "scaled: by FLOPs" in text
     assert "stated:" not in text
     rows = [line.split() for line in text.splitlines() if line.startswith("cifar100")]
-    assert [row[:4] for row in rows] == [
-        ["cifar100", "vit-s", "vanilla", "2"],
-        ["cifar100", "vit-s", "insert", "3"],
+    assert [(*row[:4], row[-4], row[-1]) for row in rows] == [
+        ("cifar100", "vit-s", "vanilla", "2", "2", "scaled"),
+        ("cifar100", "vit-s", "insert", "3", "3", "scaled"),
     ]
 
 
 def test_a_training_on_more_gpus_than_there_are_has_no_hours() -> None:
-    one = Expected(PLAIN, 0, HOUR, "measured")
-    shared = Forecast([one, one, one], {}, "H100", 4)
+    one = Expected(PLAIN, 0, HOUR, "measured", gpus=4)
+    trainings = Together("train", [one._replace(seed=seed) for seed in range(3)], "H100")
+    shared = Forecast(trainings, Together("evaluate", [], "H100"), {})
     assert [shared.wall_hours(gpus) for gpus in GPUS] == [None, 3.0, 2.0, 1.0]
-    assert shared.gpu_hours == 12.0
+    assert trainings.gpu_hours == 12.0
     assert "; - / 3.0 / 2.0 / 1.0 h on 1 / 4 / 8 / 16 GPUs;" in Account(shared, NOTHING).text()
+
+
+def test_an_evaluation_can_be_the_longest_job_and_alone() -> None:
+    one = Expected(PLAIN, 0, HOUR, "measured", gpus=4)
+    slow = Expected(LAYERED, 1, 5 * HOUR, "counted")
+    evaluations = Together("evaluate", [one._replace(seconds=HOUR / 2, gpus=1), slow], "H100")
+    both = Forecast(Together("train", [one], "H100"), evaluations, {"evaluate": 2})
+    assert both.wall_hours(4) == pytest.approx(5 + 1 + 0.5)  # the longest goes first, on one GPU
+    assert both.wall_hours(8) == pytest.approx(5)
+    text = Account(both, NOTHING).text()
+    assert f"longest: evaluate {LAYERED.name} seed 1" in text
+    assert "2 evaluations: at least 5.5 GPU-hours (H100, counted); " in text
+    assert "`rectify speeds 'cifar100_*' > speeds.yaml`" in text
+    alone = Forecast(Together("train", [], "H100"), evaluations, {"evaluate": 2})
+    assert alone.line().startswith("0 trainings; 2 evaluations: at least 5.5 GPU-hours")
+    assert Account(alone, NOTHING).record()["longest"]["rule"] == "evaluate"
 
 
 def test_the_head_of_a_plan_is_one_line_and_none_where_nothing_is_trained(
@@ -289,10 +317,12 @@ def test_the_head_of_a_plan_is_one_line_and_none_where_nothing_is_trained(
     said = head(how, [*jobs, ("language_features", {"pairs": "wit", "language": "llama-7b"})])
     found = forecast(how, jobs, load(None), "H100", invented)
     hours = [f"{found.wall_hours(gpus):.1f}" for gpus in GPUS]
+    assert said.startswith(f"3 trainings: some {found.trainings.gpu_hours:.1f} GPU-hours (H100, ")
     assert (
         f"GPU-hours (H100, scaled); {' / '.join(hours)} h on 1 / 4 / 8 / 16 GPUs; the lon" in said
     )
-    assert f"; {size(sum(storage(how, jobs, found.trainings, invented)))} of results" in said
+    assert "; 3 evaluations: some" in said
+    assert f"; {size(sum(storage(how, jobs, found.trainings.each, invented)))} of results" in said
     assert head(how, [job for job in jobs if job[0] != "train"]) == ""
     said: list[str] = []
     handler = Head(how, lambda: jobs, said.append)
@@ -307,6 +337,12 @@ def test_the_head_of_a_plan_is_one_line_and_none_where_nothing_is_trained(
     Head(how, lambda: jobs, said.append).emit(record)
     assert len(said) == 1
     assert [tuple(job) for job in module.read_json(asked)] == jobs
+
+
+def test_hours_have_no_more_digits_than_are_known() -> None:
+    assert [number(hours) for hours in (1234.5, 12.6, 7.25, 0.1, 0.042, 0.0)] == [
+        *("1,234", "13", "7.2", "0.1", "0.04", "0")
+    ]
 
 
 def test_what_is_counted_of_a_model_of_timm_names_it() -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from rectify.experiment.grid import asked, read
+from rectify.experiment.items import items_of
 from rectify.experiment.plan import Plan
-from rectify.experiment.there import check, families, items_of, mistakes
+from rectify.experiment.there import check, families, mistakes
 from rectify.results.files import write_json
 from tests.helpers.configs import DEMO, PAPER, ROOT, changed
 

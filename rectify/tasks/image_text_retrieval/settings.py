@@ -33,12 +33,16 @@ class Settings(Worded):
         description="Captions of other images that training shows next to the true one.",
     )
 
-    def views_of(self, items: int) -> int:
-        """Return what a test caption is compared with, in images that training shows at once.
+    def views_of(self, items: int) -> float:
+        """Return what a test caption is compared with, in candidates that training shows at once.
 
         The images are as many as published: with five captions each.
         """
-        return -(-items // (CAPTIONS * (1 + self.false_texts)))
+        return items / (CAPTIONS * (1 + self.false_texts))
+
+    def scored_views_of(self, items: int) -> float:
+        """Return the same of both test sets: captions with all images, images with all captions."""
+        return 2 * self.views_of(items)
 
 
 SETTINGS = Settings

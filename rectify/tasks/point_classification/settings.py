@@ -39,6 +39,10 @@ class Settings(Classified):
         "averaged; 1 is a single choice by farthest point sampling as it is.",
     )
 
+    def scored_views_of(self, items: int) -> float:
+        """Return the votes."""
+        return float(self.votes)
+
     @property
     def has_masks(self) -> bool:
         reader = self.reader_module

@@ -44,5 +44,9 @@ class Settings(Labelled):
             )
         return self
 
+    def scored_views_of(self, items: int) -> float:
+        """Return the views of a clip, in time and in space."""
+        return float(self.views.time * self.views.space)
+
 
 SETTINGS = Settings

@@ -139,6 +139,7 @@ def test_no_question_is_left_out_and_each_type_is_a_set(folder: Path) -> None:
     assert {name: len(source) for name, source in found.items()} == {
         "test": 18, "what": 3, "is": 3, "how": 3, "can": 3, "which": 3, "others": 3,
     }  # fmt: skip
+    assert sum(map(len, found.values())) == 18 * entry().scored_views_of(18)
     whole = first(found["test"], list(range(18)))
     asked = rooms(**DRAWN)["test"].situations
     for name in ("what", "is", "how", "can", "which", "others"):

@@ -141,6 +141,7 @@ def test_no_question_is_left_out_at_test_and_each_kind_is_a_set(folder: Path) ->
     assert {name: len(source) for name, source in found.items()} == {
         "test": 45, "yes-no": 18, "number": 9, "other": 18,
     }  # fmt: skip
+    assert sum(map(len, found.values())) == 45 * entry().scored_views_of(45)
     whole = first(found["test"], list(range(45)))
     kinds = [one.kind.replace("/", "-") for one in questions(**DRAWN)["test"].questions]
     for name in ("yes-no", "number", "other"):
