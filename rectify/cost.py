@@ -27,12 +27,11 @@ import torch
 import yaml
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch._ops import OpOverload
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PretrainedConfig
 
 from rectify.controls import VARIANTS
+from rectify.counting import Counter
 from rectify.data.forecasts import FUTURE, OBSERVED
 from rectify.language.block import Block, empty_block
 from rectify.language.families import parse_config
@@ -219,7 +218,7 @@ def counts(design: Design, variant: str) -> Counts:
         sum(p.numel() for p in model.trained.parameters() if p.requires_grad),
         parameters(model.tested),
         *flops(model.tested, item),
-        training_flops(model.trained, item, design.losses),
+        training_pass(model.trained, item, design.losses).flops,
     )
 
 
@@ -321,36 +320,18 @@ def flops(model: nn.Module, item: Batch) -> Flops:
     return Flops(linear + attention + sum(norms), linear, sum(every.values()))
 
 
-class Launches(TorchDispatchMode):
-    """Counts the operators that run within it, but for views, which compute nothing."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(
-        self,
-        func: OpOverload,
-        types: Sequence[type],
-        args: tuple = (),
-        kwargs: Mapping[str, object] | None = None,
-    ) -> object:
-        self.count += not func.is_view
-        return func(*args, **(kwargs or {}))
-
-
-def training_flops(model: nn.Module, item: Batch, losses: Losses) -> int:
-    """Return all matrix products of a forward and a backward pass.
+def training_pass(model: nn.Module, item: Batch, losses: Losses) -> Counter:
+    """Return what a forward and a backward pass takes.
 
     Args:
         model: On torch's ``meta`` device.
         item: A batch of one, there too.
         losses: From outputs and batch to a loss for each item.
     """
-    with FlopCounterMode(display=False) as counter:
+    with Counter() as counter:
         training_loss(model.train()(item["inputs"]), item, losses).backward()
     model.zero_grad(set_to_none=True)
-    return counter.get_total_flops()
+    return counter
 
 
 def training_loss(

@@ -13,7 +13,7 @@ from rectify.cost import (
     known_languages,
     language_config,
     parameters,
-    training_flops,
+    training_pass,
 )
 from rectify.language.block import empty_block
 from rectify.results.declared import COST
@@ -108,7 +108,7 @@ def test_training_flops_are_written_out_by_hand(folder):
     forward = 2 * (trained + bridge + frozen + attention)
     backward = 2 * (2 * (trained + bridge) - first + frozen + 2 * attention)
     model = build(design, "insert").trained
-    assert training_flops(model, design.batch(1, "meta"), design.losses) == forward + backward
+    assert training_pass(model, design.batch(1, "meta"), design.losses).flops == forward + backward
     assert counts(design, "insert").training_flops == forward + backward
 
 

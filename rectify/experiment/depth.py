@@ -64,11 +64,12 @@ def _read(task: str, entry: str, settings: str) -> int:
     """Build a trunk and count its blocks."""
     import torch
 
+    from rectify.counting import Counter
     from rectify.tasks import find
     from rectify.trunks.kinds import as_trunk
 
     found = find(task)
     fields, vision = json.loads(entry), TrunkSettings.model_validate_json(settings)
-    with torch.device("meta"):
+    with torch.device("meta"), Counter():  # which knows what first weights are drawn by
         trunk = found.trunk(found.settings.for_run(fields), vision, None)
     return len(as_trunk(trunk).blocks)

@@ -151,12 +151,13 @@ def _count(what: Subject) -> Work:
     """Build the model without weights, and count."""
     import torch
 
+    from rectify.counting import Counter
     from rectify.rectified import export, trainable_state, trunk_of
     from rectify.tasks import find
     from rectify.tasks.contract import Exemplary
     from rectify.trunks.kinds import as_trunk
 
-    with torch.device("meta"):
+    with torch.device("meta"), Counter():  # which knows what first weights are drawn by
         model, layers = built(what)
     trained = [tensor for tensor in model.parameters() if tensor.requires_grad]
     state = trainable_state(model).values()
@@ -204,22 +205,22 @@ def _counted(what: Subject, model: "nn.Module") -> tuple[Flops, Launches]:
     """Return what a model without weights computes, all of it as if it were a trunk."""
     import torch
 
-    from rectify import cost
+    from rectify.cost import training_pass
+    from rectify.counting import Counter
     from rectify.tasks import find
 
     task = find(what.task)
     place = task.settings.for_run(what.entry), TrunkSettings(**what.vision), 1, "meta"
     batch, tested = task.example(*place), task.example(*place, tested=True)
-    with cost.Launches() as started:
-        training = cost.training_flops(model, batch, task.losses)
+    training = training_pass(model, batch, task.losses)
     model.eval()
     with torch.no_grad():
-        model(tested["inputs"])  # what all items of a test share is encoded once
-    with cost.Launches() as started_tested:
-        test = cost.flops(model, tested).matmuls_with_attention
+        for test in (Counter(), Counter()):  # what all items of a test share is encoded once
+            with test:
+                model(tested["inputs"])
     return (
-        Flops(training, training, test, test),
-        Launches(started.count, started.count, started_tested.count),
+        Flops(training.flops, training.flops, test.flops, test.flops),
+        Launches(training.launches, training.launches, test.launches),
     )
 
 
