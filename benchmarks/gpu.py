@@ -27,7 +27,7 @@ from benchmarks.gpu_checks import checks, compiled_model
 from benchmarks.make_llama import make
 from benchmarks.paired import Options, Table
 from benchmarks.similarity import NARROW, WIDE, K, layers
-from rectify.cost import Design, build
+from rectify.cost import build, of_images
 from rectify.gsnr import GradientMoments
 from rectify.gsnr.kernels import batched_sums, chunked_sums, fused_sums
 from rectify.language.captions import caption_features
@@ -233,16 +233,16 @@ def _steps(bench: Bench) -> Table:
 def training_step(bench: Bench, case: Case) -> tuple[Callable[[], None], int]:
     """Return a training step on a model of its own, and the operations of an unmeasured one."""
     overrides = {"patch_size": case.patch, **bench.size.overrides}
-    design = Design(
+    design = of_images(
         f"vit_{case.vision}_patch16_224", bench.size.language, image_size=case.pixels, classes=100,
         overrides=overrides,
     )  # fmt: skip
     model = build(design, case.variant).trained
     fill(model, "bfloat16", bench.device)
     model.train()
-    image = design.batch(1, "meta")["inputs"].shape[1:]
-    images = bench.random(bench.size.batch, *image, dtype=torch.float32)
-    labels = torch.arange(len(images), device=bench.device) % design.classes
+    batch = design.batch(bench.size.batch, "meta")["inputs"].shape
+    images = bench.random(*batch, dtype=torch.float32)
+    labels = torch.arange(len(images), device=bench.device) % design.entry["classes"]
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-6, fused=True)
     measures = case.mode != "off"

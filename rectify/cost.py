@@ -1,7 +1,8 @@
 """What a trunk costs alone, with a frozen layer, and with a second path: parameters and FLOPs.
 
 Counting needs no weights: models are on torch's ``meta`` device, shapes without numbers. FLOPs
-are those of one image, clip, cloud or scene, counted by three conventions, a multiply-add being 2:
+are those of one item as its task's ``example`` makes it, an image, a clip, a question, counted by
+three conventions, a multiply-add being 2:
 
     paper                      linears and convolutions, 5 per element of a LayerNorm, 2 of a
                                BatchNorm, and the attention products of the language model's
@@ -12,42 +13,36 @@ are those of one image, clip, cloud or scene, counted by three conventions, a mu
 The first gives the 8.5 and 90.11 GFLOPs that the paper prints. It is twice what fvcore calls
 flops: multiply-adds, where fused attention is unknown and counts 0, LayerNorm counts 5 per
 element, BatchNorm at test 2, and RMSNorm, activations and softmax count 0. Choosing the points of
-a cloud and their neighbours has no products, and counts 0 everywhere. Scenes of traffic are all of
-the size that is given; real ones are padded to the largest of their batch.
+a cloud and their neighbours has no products, and counts 0 everywhere. Items are all of one size;
+real scenes and texts are padded to the largest of their batch.
 """
 
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import yaml
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PretrainedConfig
 
 from rectify.controls import VARIANTS
 from rectify.counting import Counter
-from rectify.data.forecasts import FUTURE, OBSERVED
 from rectify.language.block import Block, empty_block
 from rectify.language.families import parse_config
 from rectify.language.weights import read_config
 from rectify.rectified import auxiliary, insert
 from rectify.runtime import generator
-from rectify.tasks import classification
-from rectify.tasks.contract import NO_TIMM, Batch
-from rectify.tasks.motion_forecasting import measures
-from rectify.tasks.motion_forecasting.example import example
-from rectify.tasks.motion_forecasting.task import FAMILIES
-from rectify.trunks.point_bert import PointBert
+from rectify.tasks import DEFAULT_TASK, find
+from rectify.tasks.contract import Batch, Exemplary
+from rectify.tasks.entry import TrunkSettings
 from rectify.trunks.trunk import Outputs
-from rectify.trunks.videomae import create_videomae
-from rectify.trunks.vit import create_vit
-from rectify.typed import check_known
+from rectify.typed import Closed, check_known, parse
 
 SIZES = Path(__file__).parent / "language" / "sizes.yaml"
 Row = Mapping[str, str | int | float | None]
@@ -56,123 +51,106 @@ Losses = Callable[[Outputs, Batch], Float[Tensor, " batch"]]
 LINEAR = {"mm", "addmm", "convolution"}  # torch's names of the products outside attention
 NORMS = {nn.LayerNorm: 5 * 2, nn.BatchNorm1d: 2 * 2}
 """FLOPs per element: fvcore's "multiply-adds", doubled like the others."""
-IMAGE_SIZES = ("image_size", "channels", "frames", "classes")
-SCENE_SIZES = ("agents", "lanes", "observed", "future")
+PIXELS, CLASSES, CHANNELS = 224, 1000, 3
+"""Of images where nothing else is said: ImageNet's."""
 
 
-@dataclass(frozen=True)
-class Design:
-    """A trunk and the layer of a language model in it.
+class Design(Closed):
+    """A trunk that learns a set of some task, and the layer of a language model in it."""
 
-    Attributes:
-        vision: A timm model name, e.g. ``vit_small_patch16_224``; ``none`` for clouds and scenes.
-        language: A name in ``sizes.yaml``, or a checkpoint: a folder or a .gguf file.
-        position: Of the inserted layer: ``early``, ``middle``, ``end`` or a number of blocks.
-        image_size: Height and width in pixels.
-        channels: Channels of an image, or of a frame.
-        frames: More than 1 makes the ViT VideoMAE's, and an image a clip.
-        points: More than 0 makes the trunk Point-BERT, and an image a cloud of so many points.
-        family: ``vectornet`` or ``mmtransformer`` makes it that, and an image a scene of traffic.
-        agents: Of a scene.
-        lanes: Of a scene.
-        observed: Steps of a scene that the model sees.
-        future: Steps that it forecasts.
-        classes: Outputs of the head.
-        final_norm: Norm after the layer: ``unit`` or ``none``.
-        overrides: Further arguments of timm, e.g. ``embed_dim``, or sizes of another trunk.
+    task: str
+    entry: dict[str, object] = Field(description="Keys of the set that decide its model.")
+    trunk: TrunkSettings
+    language: str = Field(description="A name in sizes.yaml, or a folder or .gguf file.")
+    position: str | int = Field("end", description="early, middle, end or a number of blocks.")
+    final_norm: str = Field("unit", description="Norm after the layer: unit or none.")
 
-    Raises:
-        ValueError: If a size is below 1, a family is unknown, or a model of timm is given with
-            points or a family, or none without.
-    """
-
-    vision: str
-    language: str
-    position: str | int = "end"
-    image_size: int = 224
-    channels: int = 3
-    frames: int = 1
-    points: int = 0
-    family: str | None = None
-    agents: int = 0
-    lanes: int = 0
-    observed: int = OBSERVED
-    future: int = FUTURE
-    classes: int = 1000
-    final_norm: str = "unit"
-    overrides: Mapping[str, object] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.family is not None:
-            check_known("cost: family", self.family, FAMILIES, "a known form of the trunk")
-        for name in IMAGE_SIZES if self.family is None else SCENE_SIZES:
-            check_size(name, getattr(self, name))
-        others = (self.points > 0) + (self.family is not None)
-        if others != (self.vision == NO_TIMM):
-            raise ValueError(
-                f"cost: vision must be {NO_TIMM} for clouds of points, or with a family, and for "
-                f"nothing else, got {self.vision} for {self.points} points and family "
-                f"{self.family or 'none'}. Correct --vision, --points or --family."
-            )
+    @property
+    def losses(self) -> Losses:
+        """From outputs and batch to one loss for each item."""
+        return exemplary(self.task, "cost").losses
 
     def batch(self, batch_size: int, device: torch.device | str) -> Batch:
-        """Return random images, clips, clouds or scenes, and what their loss needs."""
-        if self.family is not None:
-            sizes = {name: getattr(self, name) for name in SCENE_SIZES}
-            return example(batch_size, **sizes, device=device)
-        image = (self.channels, self.image_size, self.image_size)
-        item = image if self.frames == 1 else (self.frames, *image)
-        item = (self.points, 3) if self.points else item
-        return classification.example(item, self.classes, batch_size, device)
+        """Return random items, and what their losses need."""
+        task = exemplary(self.task, "cost")
+        entry = task.settings.for_run(self.entry)
+        return task.example(entry, self.trunk, batch_size, device)
 
-    def losses(self, outputs: Outputs, batch: Batch) -> Float[Tensor, " batch"]:
-        """Return one loss for each item of a batch."""
-        if self.family is not None:
-            return measures.losses(outputs, batch["future"], batch["future_seen"], focal=False)
-        return classification.losses(outputs, batch["labels"])
+    def build_trunk(self) -> nn.Module:
+        """Return the trunk alone."""
+        task = exemplary(self.task, "cost")
+        return task.trunk(task.settings.for_run(self.entry), self.trunk, None)
+
+
+def of_images(
+    vision: str,
+    language: str,
+    *,
+    image_size: int = PIXELS,
+    classes: int = CLASSES,
+    channels: int = CHANNELS,
+    overrides: Mapping[str, object] | None = None,
+    **more: str | int,
+) -> Design:
+    """Return a model of timm that learns images; ``more`` are position and norm of the layer.
+
+    Raises:
+        ValueError: If a value is not as it must be.
+    """
+    trunk = {"name": vision, "timm": vision, "overrides": dict(overrides or {})}
+    entry = {"image_size": image_size, "classes": classes, "channels": channels}
+    values = {"task": DEFAULT_TASK, "entry": entry, "trunk": trunk, "language": language}
+    return parse(Design, values | more, "cost")
 
 
 def design_from(options: Mapping[str, object], checkpoint: Path | None = None) -> Design:
-    """Return the design that options describe, by the names of its attributes.
+    """Return the design that options describe: one of any task, or else `of_images`.
 
     Args:
-        options: May hold others too; a position may be a number as text, and ``timm`` goes
-            before ``vision`` where that is a name of the configuration.
+        options: By the attributes of a `Design`, or the arguments of `of_images`, and maybe others;
+            a position may be a number as text.
         checkpoint: Of the language model, read in place of a known name if it exists.
 
     Raises:
-        ValueError: If ``vision`` or ``language`` is missing, or a value is not of its type.
+        ValueError: If ``vision`` or ``language`` is missing, or a value is not as it must be.
     """
-    _check_types(options)
-    values = {f.name: options[f.name] for f in fields(Design) if options.get(f.name) is not None}
-    if "timm" in options:
-        values["vision"] = options["timm"]
-    if checkpoint is not None and checkpoint.exists():
-        values["language"] = f"{checkpoint}"
     for name in ("vision", "language"):
-        if name not in values:
+        if options.get(name) is None:
             raise ValueError(f"cost: --{name} must be given, got none. Add it.")
-    position = f"{values.get('position', 'end')}"
-    values["position"] = int(position) if position.isdecimal() else position
-    return Design(**values)
+    language = f"{checkpoint}" if checkpoint and checkpoint.exists() else options["language"]
+    position = f"{options.get('position', 'end')}"
+    more = {"position": int(position) if position.isdecimal() else position}
+    more |= {"final_norm": options.get("final_norm", "unit")}
+    names = ("image_size", "classes", "channels", "overrides")
+    sizes = {name: options[name] for name in names if options.get(name) is not None}
+    if options.get("task") is None:
+        return of_images(options["vision"], language, **sizes, **more)
+    if sizes:
+        raise ValueError(
+            f"cost: {next(iter(sizes))} must be that of the set, got {next(iter(sizes.values()))} "
+            "next to it. Take it away, or --data."
+        )
+    kept = {name: options[name] for name in ("task", "entry", "trunk")}
+    return parse(Design, {**kept, "language": language, **more}, "cost")
 
 
-def _check_types(options: Mapping[str, object]) -> None:
-    """Check what a JSON object may hold in the place of options of the command line."""
-    kinds: dict[str, tuple[type, ...]] = {
-        **dict.fromkeys(
-            ("vision", "timm", "language", "final_norm", "precision", "family"), (str,)
-        ),
-        **dict.fromkeys((*IMAGE_SIZES, *SCENE_SIZES, "points", "batch_size"), (int,)),
-        "position": (str, int),
-        "overrides": (Mapping,),
-    }
-    for name, kind in kinds.items():
-        value = options.get(name)
-        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
-            words = {str: "text", int: "a whole number", Mapping: "a mapping"}
-            rule = " or ".join(words[one] for one in kind)
-            raise ValueError(f"cost: {name} must be {rule}, got {value!r}. Correct --settings.")
+def exemplary(name: str, where: str) -> Exemplary:
+    """Return a task whose items have a size before there are any.
+
+    Args:
+        name: Of the task.
+        where: Who asks, for the message.
+
+    Raises:
+        ValueError: If there is no such task, or it has no ``example``.
+    """
+    task = find(name)
+    if not isinstance(task, Exemplary):
+        raise ValueError(
+            f"{where}: the task must have `example` (rectify/tasks/contract.py), got {name}. "
+            "Add it."
+        )
+    return task
 
 
 class Model(NamedTuple):
@@ -203,7 +181,7 @@ class Counts(NamedTuple):
 
 
 def counts(design: Design, variant: str) -> Counts:
-    """Return the parameters of a variant, and its FLOPs for one image, clip, cloud or scene.
+    """Return the parameters of a variant, and its FLOPs for one item.
 
     Args:
         design: The trunk and the layer in it.
@@ -231,7 +209,7 @@ def build(design: Design, variant: str) -> Model:
     check_known("cost: variant", variant, VARIANTS, "a known variant")
     draws = generator(0, "cost")
     with torch.device("meta"):
-        trunk = _trunk(design)
+        trunk = design.build_trunk()
         if variant == "vanilla":
             return Model(trunk, trunk)
         block, norm = empty_block(language_config(design.language), ""), design.final_norm
@@ -240,22 +218,6 @@ def build(design: Design, variant: str) -> Model:
         how = {"final_norm": norm, "residual": variant == "residual"}
         inserted = insert(trunk, block, design.position, generator=draws, **how)
         return Model(inserted, inserted)
-
-
-def _trunk(design: Design) -> nn.Module:
-    if design.family is not None:
-        return FAMILIES[design.family].of(design.overrides, design.observed, design.future)
-    if design.points:
-        return PointBert.of(design.overrides, classes=design.classes, points=design.points)
-    create = create_vit if design.frames == 1 else create_videomae
-    return create(
-        design.vision,
-        num_classes=design.classes,
-        image_size=design.image_size,
-        channels=design.channels,
-        frames=design.frames,
-        overrides=design.overrides,
-    )
 
 
 @functools.cache
@@ -287,8 +249,7 @@ def flops(model: nn.Module, item: Batch) -> Flops:
     """Return the FLOPs of a forward pass at test time.
 
     Args:
-        model: On torch's ``meta`` device; one that has encoded before what its items share, and is
-            in ``eval`` mode since, need not do it again.
+        model: On torch's ``meta`` device.
         item: A batch of one, there too.
     """
     norms: list[int] = []
@@ -302,10 +263,8 @@ def flops(model: nn.Module, item: Batch) -> Flops:
         for kind, each in NORMS.items()
         if isinstance(module, kind)
     ]
-    if model.training:
-        model.eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(item["inputs"])
+        model.eval()(item["inputs"])
     for hook in hooks:
         hook.remove()
     every = _products(counter, "Global")
@@ -341,14 +300,6 @@ def training_loss(
     if isinstance(outputs, tuple):
         return sum(0.5 * losses(path, batch).mean() for path in outputs)
     return losses(outputs, batch).mean()
-
-
-def check_size(name: str, size: int) -> None:
-    """Raise ``ValueError`` if a size is below 1."""
-    if size < 1:
-        raise ValueError(
-            f"cost: {name} must be at least 1, got {size}. Correct --{name.replace('_', '-')}."
-        )
 
 
 def _products(counter: FlopCounterMode, module: str) -> dict[str, int]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from rectify.controls import VARIANTS
-from rectify.cost import Design, Losses, Row, build, check_size, counts, parameters, training_loss
+from rectify.cost import Design, Losses, Row, build, counts, parameters, training_loss
 from rectify.runtime import autocast, compiled
 from rectify.tasks.contract import Batch
 from rectify.trunks.trunk import Outputs
@@ -40,16 +40,19 @@ def measure(
     """Return speed and peak memory of a variant.
 
     Args:
-        design: The ViT and the layer in it.
+        design: The trunk and the layer in it.
         variant: A key of ``rectify.controls.VARIANTS``.
-        batch_size: Images or clips of a step.
+        batch_size: Items of a step.
         precision: ``float32`` or ``bfloat16``, as in training.
         device: Where steps are timed.
 
     Raises:
         ValueError: If a name or size is not as it must be, or memory is too small.
     """
-    check_size("batch_size", batch_size)
+    if batch_size < 1:
+        raise ValueError(
+            f"cost: batch_size must be at least 1, got {batch_size}. Correct --batch-size."
+        )
     model = build(design, variant)
     check_memory(4 * parameters(model.trained), device)
     fill(model.trained, precision, device)

@@ -12,26 +12,29 @@ from rectify.cost import (
     flops,
     known_languages,
     language_config,
+    of_images,
     parameters,
     training_pass,
 )
 from rectify.language.block import empty_block
 from rectify.results.declared import COST
 from rectify.speed import Speed
+from rectify.tasks.motion_forecasting.example import AGENTS, LANES
 from rectify.trunks.vit import create_vit
+from tests.helpers.designs import clips, clouds, scenes
 
 PAPER = {"vision": "vit_small_patch16_224", "language": "llama-7b"}
 SMALL = {"vision": "vit_tiny_patch16_224", "image_size": 32, "classes": 10}
 TOY = {"embed_dim": 16, "num_heads": 2, "depth": 2, "patch_size": 14}
 
 
-def counted(variants=("vanilla", "insert"), **values) -> dict[str, Counts]:
-    return {variant: counts(Design(**values), variant) for variant in variants}
+def counted(design: Design, variants=("vanilla", "insert")) -> dict[str, Counts]:
+    return {variant: counts(design, variant) for variant in variants}
 
 
 @pytest.fixture(scope="module")
 def papers():
-    return counted(VARIANTS, **PAPER)
+    return counted(of_images(**PAPER), VARIANTS)
 
 
 @pytest.fixture
@@ -102,7 +105,7 @@ def test_training_flops_are_written_out_by_hand(folder):
     bridge = tokens * 2 * dim * width
     frozen = tokens * (4 * width**2 + 3 * width * 40)
     sizes = {"image_size": 28, "channels": 1, "classes": classes, "overrides": TOY}
-    design = Design("vit_tiny_patch16_224", folder, **sizes)
+    design = of_images("vit_tiny_patch16_224", folder, **sizes)
     attention = 2 * tokens**2 * (depth * dim + width)  # multiply-adds, forward
     first = 4 * 14 * 14 * dim  # images need no gradient
     forward = 2 * (trained + bridge + frozen + attention)
@@ -117,8 +120,8 @@ def test_training_flops_are_written_out_by_hand(folder):
     ("size", "dim", "count"), [("small", 384, 21_946_926), ("base", 768, 86_361_006)]
 )
 def test_videomae_at_16_frames_is_counted_exactly_and_by_hand(size, dim, count):
-    clips = {"classes": 174, "frames": 16, "language": "llama-7b"}
-    vanilla, inserted = counted(vision=f"vit_{size}_patch16_224", **clips).values()
+    design = clips(f"vit_{size}_patch16_224", "llama-7b", 16, classes=174)
+    vanilla, inserted = counted(design).values()
     tokens, depth, width, mlp = 8 * 14 * 14, 12, 4096, 11008
     adapters = 2 * dim * width
     assert vanilla.parameters == count
@@ -139,9 +142,8 @@ def test_videomae_at_16_frames_is_counted_exactly_and_by_hand(size, dim, count):
 @pytest.mark.parametrize("points", [1024, 4096])
 @pytest.mark.slow
 def test_point_bert_is_counted_exactly_and_by_hand(points):
-    clouds = {"vision": "none", "points": points, "classes": 40, "language": "llama-7b"}
     variants = ("vanilla", "insert", "auxiliary")
-    vanilla, inserted, second = counted(variants, **clouds).values()
+    vanilla, inserted, second = counted(clouds(points, "llama-7b"), variants).values()
     assert vanilla.parameters == 22_065_960
     adapters, width, mlp = 2 * 384 * 4096, 4096, 11008
     assert inserted.parameters == 22_065_960 + adapters + 202_383_360
@@ -164,18 +166,17 @@ def test_point_bert_is_counted_exactly_and_by_hand(points):
     )
 
 
-AGENTS, LANES, MOVES, PIECES, MODES = 5, 11, 19, 9, 6
+MOVES, PIECES, MODES = 19, 9, 6
 LAYER = 4 * 4096**2 + 3 * 4096 * 11008
 
 
-def scenes(family: str, **overrides: str) -> list[Counts]:
-    sizes = {"agents": AGENTS, "lanes": LANES, "language": "llama-7b", "overrides": overrides}
+def forecasters(family: str, **overrides: str) -> list[Counts]:
     variants = ("vanilla", "insert", "auxiliary")
-    return list(counted(variants, vision="none", family=family, **sizes).values())
+    return list(counted(scenes(family, "llama-7b", **overrides), variants).values())
 
 
 def test_vectornet_is_counted_exactly_and_by_hand():
-    vanilla, inserted, second = scenes("vectornet")
+    vanilla, inserted, second = forecasters("vectornet")
     dim, tokens, vectors = 256, AGENTS + LANES, MOVES * AGENTS + PIECES * LANES
     assert vanilla.parameters == second.test_parameters == 1_780_933
     assert inserted.parameters - vanilla.parameters == 2 * dim * 4096 + 202_383_360
@@ -196,7 +197,7 @@ def test_vectornet_is_counted_exactly_and_by_hand():
 
 @pytest.mark.parametrize(("tokens", "wide"), [("agents+lanes", 128), ("proposals", 256)])
 def test_mmtransformer_is_counted_exactly_and_by_hand(tokens, wide):
-    vanilla, inserted, _ = scenes("mmtransformer", tokens=tokens)
+    vanilla, inserted, _ = forecasters("mmtransformer", tokens=tokens)
     dim, asked = 128, AGENTS * MODES
     linear = products = 0
 
@@ -235,7 +236,7 @@ def test_every_family_is_counted_layer_by_layer(language):
     block = empty_block(config, language)
     matrices = sum(p.numel() for p in block.parameters() if p.ndim == 2)
     norms = sum(isinstance(part, torch.nn.LayerNorm) for part in block.modules())
-    vanilla, inserted = counted(**SMALL, language=language, position="middle").values()
+    vanilla, inserted = counted(of_images(**SMALL, language=language, position="middle")).values()
     linear = 2 * tokens * (matrices + 2 * dim * width)
     attention, norm = 4 * tokens**2 * width, 10 * tokens * width * norms
     extra = [after - before for before, after in zip(vanilla[3:6], inserted[3:6], strict=True)]
@@ -244,8 +245,8 @@ def test_every_family_is_counted_layer_by_layer(language):
 
 @pytest.mark.slow
 def test_the_position_changes_no_count():
-    early = counts(Design(**SMALL, language="opt-125m", position="early"), "insert")
-    assert counts(Design(**SMALL, language="opt-125m", position=12), "insert") == early
+    early = counts(of_images(**SMALL, language="opt-125m", position="early"), "insert")
+    assert counts(of_images(**SMALL, language="opt-125m", position=12), "insert") == early
 
 
 def test_every_known_language_model_has_a_block():
@@ -280,15 +281,15 @@ def test_each_known_setting_is_one_that_transformers_knows_and_of_its_type():
 
 @pytest.mark.slow
 def test_a_checkpoints_folder_is_a_language_model_too(folder):
-    vanilla, inserted = counted(**SMALL, language=folder).values()
+    vanilla, inserted = counted(of_images(**SMALL, language=folder)).values()
     extra = inserted.parameters - vanilla.parameters
     assert extra == 4 * 24**2 + 3 * 24 * 40 + 2 * 24 + 2 * 192 * 24
 
 
 def test_options_name_what_a_design_has_and_more(folder, tmp_path):
     options = {"vision": "vit_tiny_patch16_224", "language": "llama-7b", "position": "6"}
-    design = design_from({**options, "classes": 10, "frames": None, "batch_size": 3})
-    assert design == Design("vit_tiny_patch16_224", "llama-7b", 6, classes=10)
+    design = design_from({**options, "classes": 10, "image_size": None, "batch_size": 3})
+    assert design == of_images("vit_tiny_patch16_224", "llama-7b", position=6, classes=10)
     assert design_from(options, tmp_path / "absent").language == "llama-7b"
     assert design_from(options, tmp_path).language == folder
     with pytest.raises(ValueError, match="cost: --language must be given, got none"):
@@ -304,30 +305,43 @@ def test_options_name_what_a_design_has_and_more(folder, tmp_path):
         ({"position": "ende"}, r"early, middle, end or 0\.\.12"),
         ({"position": 13}, r"early, middle, end or 0\.\.12"),
         ({"image_size": 225}, "multiple of patch_size"),
-        ({"classes": 0}, "classes must be at least 1, got 0"),
-        ({"frames": 0}, "frames must be at least 1"),
-        ({"frames": 3}, "a multiple of 2, got 3"),
-        ({"points": 1024}, "must be none for clouds of points, .* got vit_small_patch16_224 for"),
-        ({"vision": "none"}, "must be none for clouds of points, .* got none for 0 points"),
-        (
-            {"family": "vectornet", "agents": 2, "lanes": 2},
-            "got vit_small_patch16_224 for 0 points and family vec",
-        ),
-        ({"vision": "none", "family": "vectornet"}, "agents must be at least 1, got 0"),
-        ({"vision": "none", "family": "vectornets"}, "Did you mean vectornet?"),
-        ({"vision": "none", "points": 16}, "must not exceed the 16 points of a cloud, got 1 and"),
+        ({"classes": 0}, r"data\.classes must .* greater than 0, got 0"),
         ({"final_norm": "units"}, "final_norm"),
     ],
 )
 def test_mistakes_are_one_line(changes, expected):
     with pytest.raises(ValueError, match=expected) as caught:
-        counts(Design(**PAPER | changes), "insert")
+        counts(of_images(**PAPER | changes), "insert")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("design", "expected"),
+    [
+        (
+            clips("vit_small_patch16_224", "llama-7b", 0),
+            r"data\.frames must .* than or equal to 2, got 0",
+        ),
+        (clips("vit_small_patch16_224", "llama-7b", 3), "a multiple of 2, got 3"),
+        (clouds(16, "llama-7b"), "must not exceed the 16 points of a cloud, got 1 and"),
+        (scenes("vectornets", "llama-7b"), "Did you mean vectornet?"),
+        (
+            clouds(1024, "llama-7b").model_copy(
+                update={"task": "tests.helpers.toy_task", "entry": {}}
+            ),
+            "cost: the task must have `example`",
+        ),
+    ],
+)
+def test_mistakes_of_other_tasks_are_one_line(design, expected):
+    with pytest.raises(ValueError, match=expected) as caught:
+        counts(design, "insert")
     assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_variant_is_refused():
     with pytest.raises(ValueError, match="cost: variant: must be a known variant, got 'inserted'"):
-        build(Design(**PAPER), "inserted")
+        build(of_images(**PAPER), "inserted")
 
 
 def test_flops_of_a_plain_vit_leave_no_hooks_behind():

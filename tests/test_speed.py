@@ -3,8 +3,9 @@ import torch
 from transformers import LlamaConfig
 
 from rectify.controls import VARIANTS
-from rectify.cost import Design, build
+from rectify.cost import build, of_images
 from rectify.speed import fill, measure
+from tests.helpers.designs import clips
 
 CPU = torch.device("cpu")
 TOY = {
@@ -22,7 +23,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def design(folder):
-    return Design("vit_tiny_patch16_224", folder, **TOY)
+    return of_images("vit_tiny_patch16_224", folder, **TOY)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -34,8 +35,7 @@ def test_every_number_is_measured(design, variant, precision):
 
 
 def test_clips_are_measured(folder):
-    sizes = TOY | {"frames": 4, "channels": 3}
-    design = Design("vit_tiny_patch16_224", folder, **sizes)
+    design = clips("vit_tiny_patch16_224", folder, 4, image_size=32, classes=10)
     speed = measure(design, "insert", batch_size=2, precision="float32", device=CPU)
     assert all(value > 0 for value in speed)
 

@@ -26,7 +26,6 @@ CODE = {
         "rectify.trunks.own_features",
         "rectify.runtime",
     ),
-    "cost": ("rectify.speed", "rectify/language/sizes.yaml", "rectify.runtime"),
     "page": (
         "rectify.targets.entries",
         "rectify.analysis.page",
@@ -49,6 +48,7 @@ TASK_CODE = {
         "rectify.training.models",
         "rectify.tasks.pairs.images",
     ),
+    "cost": ("rectify.speed", "rectify/language/sizes.yaml", "rectify.runtime"),
     "pretrained_features": ("rectify.trunks.features", "rectify.tasks.pairs.images"),
 }
 """The same, where the code of a task is added."""

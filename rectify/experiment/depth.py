@@ -9,9 +9,9 @@ import functools
 import json
 
 from rectify.experiment.codes import code_of
-from rectify.experiment.run import TrunkSettings
 from rectify.experiment.settings import Config
 from rectify.results.remembered import answer
+from rectify.tasks.entry import TrunkSettings
 
 
 def trunk_settings(config: Config, data: str, vision: str) -> TrunkSettings:

@@ -29,7 +29,6 @@ MAIN_NAMES = ("all", "report")  # what asks for it
 RUN_FILES = ("history.csv", "gsnr.csv", "scores.csv")
 NAMED = ("data", "visions", "languages", "experiments", "targets", "pages")
 """Sections of names, of which one that is null is removed."""
-INPUTS = ("channels", "image_size", "frames", "points")
 """Keys of a set that say what a model takes, where the set has them."""
 HOW = ("precision", "compile")  # of a training; a recipe named later keeps these
 
@@ -269,20 +268,34 @@ def recipe_of(config: Config, run: Run) -> Recipe:
 
 def cost_settings(config: Config, vision: str, language: str) -> dict[str, object]:
     """Return everything that decides the cost of a ViT with a layer of a language model."""
-    table = next(target for target in targets(config).values() if target.kind == "cost")
-    model, data = config.visions[vision], config.data[table.data]
+    table = cost_table(config)
     own_norm = config.rectifier.final_norm == "loaded"  # weights it has; costs the same
     return {
         "vision": vision,
-        "timm": model.timm,
-        "overrides": model.overrides,
+        **learner(config, table.data, vision),
         "language": language,
-        **{name: getattr(data, name) for name in INPUTS if hasattr(data, name)},
-        "classes": data.classes,
         "batch_size": table.batch_size,
         "precision": recipe_of(config, Run(table.data, vision)).precision,
         "final_norm": "unit" if own_norm else config.rectifier.final_norm,
     }
+
+
+def cost_table(config: Config) -> TargetSettings:
+    """Return the settings of the table of costs, which must be there."""
+    return next(target for target in targets(config).values() if target.kind == "cost")
+
+
+def learner(config: Config, data: str, vision: str) -> dict[str, object]:
+    """Return everything that decides the trunk that learns a set, but its weights.
+
+    Raises:
+        ValueError: If the configuration has no such set or vision.
+    """
+    check_known("cost: --data", data, config.data, "a set of the configuration")
+    check_known("cost: --vision", vision, config.visions, "a vision of the configuration")
+    entry, trunk = config.data[data], trunk_settings(config, data, vision)
+    settings = trunk.model_copy(update={"start": None}).model_dump()
+    return {"task": entry.task, "entry": entry.that_decides("weights"), "trunk": settings}
 
 
 def _of_pair(config: Config, experiment: Experiment, data: str, vision: str) -> Iterator[Run]:

@@ -64,17 +64,17 @@ class Plan:
         is_outlined = grid.is_outlined(self.config, self.run(wildcards))
         return digest("outlined_train" if is_outlined else "train", self._task(wildcards))
 
-    def evaluate_code(self, wildcards: OfRun) -> str:
-        """Return the digest of the code that scores a run."""
-        return digest("evaluate", self._task(wildcards))
+    def code_of_run(self, rule: str) -> Callable[[OfRun], str]:
+        """Return a function of wildcards: the digest of the code that a rule uses on a run."""
 
-    def filtering_code(self, wildcards: OfRun) -> str:
-        """Return the digest of the code that compares a run's activations with masks."""
-        return digest("filtering", self._task(wildcards))
+        def of_run(wildcards: OfRun) -> str:
+            return digest(rule, self._task(wildcards))
 
-    def features_code(self, wildcards: OfRun) -> str:
-        """Return the digest of the code that computes a run's features."""
-        return digest("vision_features", self._task(wildcards))
+        return of_run
+
+    def cost_code(self, wildcards: OfPair) -> str:
+        """Return the digest of the code that measures what a model costs."""
+        return digest("cost", self.config.data[grid.cost_table(self.config).data].task)
 
     def target_code(self, wildcards: OfTarget) -> str:
         """Return the digest of the code that makes a table or figure."""

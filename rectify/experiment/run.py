@@ -20,6 +20,7 @@ from pydantic import Field, PositiveInt, SerializeAsAny
 from rectify.controls import CONTROLS, VARIANTS, insert_index
 from rectify.filtering.settings import Filtering
 from rectify.results.files import read_json
+from rectify.tasks.entry import TrunkSettings
 from rectify.training.recipes import Recipe
 from rectify.typed import NAME, Closed, Layer, layer_by, parse
 
@@ -117,16 +118,6 @@ class GsnrSettings(Closed):
     labels: str
     parameters: str
     every_step: EveryStep | None
-
-
-class TrunkSettings(Closed):
-    """The trunk of a run, as its task builds it."""
-
-    name: str
-    timm: str
-    overrides: dict[str, object]
-    family: str | None = None
-    start: str | None = None
 
 
 class VisionSettings(TrunkSettings):

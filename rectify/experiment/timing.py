@@ -6,13 +6,13 @@ training on one GPU. Reading items is not timed, as in all that a plan says.
 
 import torch
 
+from rectify.cost import exemplary
 from rectify.experiment import grid
 from rectify.experiment.plan import Plan
-from rectify.experiment.run import Run, TrunkSettings
+from rectify.experiment.run import Run
 from rectify.experiment.work import Subject, built, subject
 from rectify.speed import check_memory, fill, step_seconds
-from rectify.tasks import find
-from rectify.tasks.contract import Exemplary
+from rectify.tasks.entry import TrunkSettings
 from rectify.training.recipes import Recipe
 
 
@@ -27,12 +27,7 @@ def items_per_second(plan: Plan, run: Run, device: torch.device) -> float:
 
 
 def _timed(what: Subject, recipe: Recipe, device: torch.device) -> float:
-    task = find(what.task)
-    if not isinstance(task, Exemplary):
-        raise ValueError(
-            f"speeds: the task must have `example` (rectify/tasks/contract.py), got {what.task}. "
-            "Add it."
-        )
+    task = exemplary(what.task, "speeds")
     with torch.device("meta"):
         values = sum(tensor.numel() for tensor in built(what)[0].parameters())
     check_memory(4 * values, device)

@@ -14,9 +14,10 @@ from rectify.controls import INSERTED
 from rectify.experiment import grid
 from rectify.experiment.codes import code_of
 from rectify.experiment.plan import Plan
-from rectify.experiment.run import Run, TrunkSettings
+from rectify.experiment.run import Run
 from rectify.results.remembered import answer, remembered
 from rectify.tasks import DEFAULT_TASK
+from rectify.tasks.entry import TrunkSettings
 from rectify.typed import layers_of
 
 if TYPE_CHECKING:

@@ -59,6 +59,16 @@ class TrunkChanges(Closed, strict=True):
     training: dict[str, object] = Field({}, description="Changed values of the recipe.")
 
 
+class TrunkSettings(Closed):
+    """The trunk of a run, as its task builds it."""
+
+    name: str
+    timm: str
+    overrides: dict[str, object]
+    family: str | None = None
+    start: str | None = None
+
+
 class Entry(Closed, strict=True):
     """Keys that the data sets of every task have.
 

@@ -1,23 +1,32 @@
 import json
+from pathlib import Path
 
 import pytest
+import yaml
 from transformers import LlamaConfig
 
 from rectify.__main__ import main
 from rectify.controls import VARIANTS
+from rectify.experiment.grid import load
+from rectify.experiment.plan import Plan
+from rectify.experiment.run import Run
+from rectify.experiment.work import count, subject
 from rectify.results.declared import COST
 from rectify.results.tables import read_note, read_table
+from rectify.typed import merge
+from tests.helpers.configs import PAPER as PAPER_CONFIG
+from tests.helpers.configs import ROOT
+from tests.helpers.question_trees import SIZES as METER
 
 PAPER = ("--vision", "vit_small_patch16_224", "--language", "llama-7b", "--position", "end")
 SMALL = ("--vision", "vit_tiny_patch16_224", "--language", "opt-125m", "--position", "6")
+SIZES = {"embed_dim": 16, "num_heads": 2, "depth": 2, "patch_size": 14}
 SETTINGS = {
     "vision": "vit-16",
-    "timm": "vit_tiny_patch16_224",
-    "overrides": {"embed_dim": 16, "num_heads": 2, "depth": 2, "patch_size": 14},
+    "task": "image_classification",
+    "entry": {"image_size": 28, "channels": 1, "classes": 10},
+    "trunk": {"name": "vit-16", "timm": "vit_tiny_patch16_224", "overrides": SIZES},
     "language": "tiny",
-    "image_size": 28,
-    "channels": 1,
-    "classes": 10,
     "batch_size": 2,
     "precision": "bfloat16",
     "final_norm": "unit",
@@ -48,29 +57,53 @@ def test_the_papers_numbers_as_json(capsys):
     assert "test_images_per_second" not in answer["variants"][0]
 
 
-def test_frames_make_it_videomae(capsys):
-    assert main(["cost", *PAPER, "--frames", "16", "--classes", "174", "--json"]) == 0
-    answer = json.loads(capsys.readouterr().out)
-    assert answer["parameters"]["vision"] == 21_946_926
+def changed_paper(folder: Path) -> Path:
+    """Write a configuration that has tiny models for questions and traffic."""
+    models = {"meter": METER, "vectornet": {"width": 4, "layers": 2}}
+    small = {name: {"overrides": sizes} for name, sizes in models.items()}
+    sizes = {"vqav2": {"image_size": 56, "answers": 7, "words": 64}}
+    file = folder / "small.yaml"
+    changes = {"data": sizes, "visions": small}
+    file.write_text(yaml.safe_dump(merge(PAPER_CONFIG, changes), sort_keys=False))
+    return file
 
 
-def test_points_make_it_point_bert_and_its_speed_is_measured(capsys):
-    words = ("--vision", "none", "--points", "64", "--classes", "15", "--language", "opt-125m")
-    sizes = {"dim": 16, "depth": 2, "heads": 2, "group_size": 8, "width": 4}
-    settings = ("--settings", json.dumps({"overrides": sizes}), "--threads", "1")
-    assert main(["cost", *words, *settings, "--time", "--batch-size", "2", "--json"]) == 0
+def test_a_set_of_any_task_is_counted_and_timed(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ("--config", str(changed_paper(tmp_path)), "--language", "opt-125m", "--json")
+    tiny = ("--data", "vqav2", "--vision", "meter", "--position", "1")
+    assert main(["cost", *tiny, *words]) == 0
     variants = json.loads(capsys.readouterr().out)["variants"]
     assert [row["variant"] for row in variants] == list(VARIANTS)
-    assert all(row["test_images_per_second"] > 0 for row in variants)
-
-
-def test_a_family_makes_it_a_forecaster_of_so_many_agents_and_lanes(capsys):
-    words = ("--vision", "none", "--family", "mmtransformer", "--agents", "3", "--lanes", "4")
-    settings = ("--settings", json.dumps({"overrides": {"dim": 8, "layers": 1}}), "--threads", "1")
-    assert main(["cost", *words, "--language", "opt-125m", *settings, "--time", "--json"]) == 0
+    config = load([tmp_path / "small.yaml"])
+    run = Run("vqav2", "meter")
+    counted = count(subject(Plan(config), run))
+    assert variants[0]["training_flops"] == counted.flops.training
+    assert variants[0]["flops_matmuls_with_attention"] == counted.flops.test
+    scenes = ("--data", "argoverse", "--vision", "vectornet", "--threads", "1", "--time")
+    assert main(["cost", *scenes, *words]) == 0
     variants = json.loads(capsys.readouterr().out)["variants"]
-    assert [row["variant"] for row in variants] == list(VARIANTS)
     assert all(row["training_images_per_second"] > 0 for row in variants)
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("--data", "vqav", "--vision", "meter"), "cost: --data: must be a set of the config"),
+        (("--data", "vqav2", "--vision", "meters"), "cost: --vision: must be a vision of the"),
+        (("--data", "vqav2"), "cost: --vision: must be a vision of the configuration"),
+        (
+            ("--data", "vqav2", "--vision", "meter", "--classes", "3"),
+            "cost: classes must be that of the set, got 3",
+        ),
+    ],
+)
+def test_a_mistake_next_to_a_set_is_one_line(words, error, capsys):
+    options = ("--config", str(ROOT / "config.yaml"), "--language", "opt-125m")
+    assert main(["cost", *words, *options]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(error)
+    assert said.count("\n") == 1
 
 
 def test_the_papers_numbers_as_a_table(capsys):

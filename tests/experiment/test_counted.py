@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rectify.cost import Design, counts
+from rectify.cost import counts
 from rectify.counting import Counter
 from rectify.data.situations import KINDS
 from rectify.experiment import work
@@ -20,9 +20,9 @@ from rectify.experiment.speeds import load
 from rectify.experiment.storage import Storage
 from rectify.experiment.timing import items_per_second
 from rectify.experiment.work import Flops, Subject, Work, count, subject
-from rectify.tasks.motion_forecasting.example import AGENTS, LANES
 from rectify.typed import merge
 from tests.helpers.configs import PAPER
+from tests.helpers.designs import clouds, scenes
 
 CLOUDS = {"dim": 16, "depth": 2, "heads": 2, "groups": 8, "group_size": 8, "width": 4}
 METER = {
@@ -176,11 +176,12 @@ def test_a_room_and_its_texts_are_counted_by_hand(tiny: Plan) -> None:
 
 @pytest.mark.parametrize("data", ["scanobjectnn-bg", "argoverse"])
 def test_clouds_and_scenes_are_counted_as_by_cost(tiny: Plan, data: str) -> None:
-    vision, sizes = "vectornet", {"family": "vectornet", "agents": AGENTS, "lanes": LANES}
-    if data != "argoverse":
-        vision, sizes = "point-bert", {"points": 64, "classes": 15}
+    vision = "vectornet" if data == "argoverse" else "point-bert"
     overrides = TINY["visions"][vision]["overrides"]
-    slow = counts(Design("none", "opt-125m", overrides=overrides, **sizes), "vanilla")
+    design = clouds(64, "opt-125m", 15, **overrides)
+    if data == "argoverse":
+        design = scenes("vectornet", "opt-125m", **overrides)
+    slow = counts(design, "vanilla")
     found = count(subject(tiny, Run(data, vision))).flops
     assert (found.training, found.test) == (slow.training_flops, slow.flops_matmuls_with_attention)
 

@@ -13,12 +13,13 @@ from rectify.data.sets import ImageSet, listing_of
 from rectify.experiment.grid import read, recipe_of
 from rectify.experiment.items import inputs_scored, inputs_tested, items_about
 from rectify.experiment.plan import Plan
-from rectify.experiment.run import Run, TrunkSettings
+from rectify.experiment.run import Run
 from rectify.experiment.work import count, subject
 from rectify.results.files import write_json
 from rectify.results.provenance import provenance
 from rectify.tasks import find, preparation_of
 from rectify.tasks.contract import Machine
+from rectify.tasks.entry import TrunkSettings
 from rectify.tasks.preparation import PreparedImages
 from rectify.training.evaluation import item_values
 from rectify.trunks.kinds import as_trunk

@@ -7,7 +7,7 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from rectify.cost import Design, counts
+from rectify.cost import counts, of_images
 from rectify.experiment import work
 from rectify.experiment.speeds import Rates, load
 from rectify.experiment.work import Flops, Subject, alone, count, known
@@ -78,7 +78,7 @@ def test_bytes_are_those_of_a_training(
 @pytest.mark.parametrize("variant", ["vanilla", "insert", "auxiliary"])
 def test_flops_are_those_of_cost(variant: str, block_file: Path) -> None:
     language = f"{block_file.parent / 'tiny'}"
-    design = Design(VIT, language, image_size=PIXELS, overrides=SIZES)
+    design = of_images(VIT, language, image_size=PIXELS, overrides=SIZES)
     slow, plain = counts(design, variant), counts(design, "vanilla")
     assert count(what(block_file, variant, "frozen")).flops == Flops(
         slow.training_flops,

@@ -39,20 +39,20 @@ def test_the_paper_s_costs_are_next_to_its_own_model_only() -> None:
     assert values["ViT-S", "images per second", "test"] == 75e-6
 
 
-def test_the_cost_is_that_of_the_set_s_images_clips_or_clouds() -> None:
+def test_the_cost_is_that_of_the_set_s_items() -> None:
     def settings(data: str, vision: str) -> dict[str, object]:
         targets = {"cost": {"data": data, "visions": vision, "languages": "llama-7b"}}
         config = {name: value for name, value in PAPER.items() if name != "pages"}
         return cost_settings(read({**config, "targets": targets}), vision, "llama-7b")
 
     clouds, clips = settings("scanobjectnn-hardest", "point-bert"), settings("ssv2", "vit-s")
-    assert (clouds["timm"], clouds["points"], clouds["classes"]) == ("none", 1024, 15)
-    assert "image_size" not in clouds
-    assert (clips["frames"], clips["image_size"]) == (16, 224)
-    with pytest.raises(
-        ValueError, match=r"targets\.cost\.data: must be .*, got argoverse of motion"
-    ):
-        settings("argoverse", "vectornet")
+    scenes = settings("argoverse", "mmtransformer")
+    assert (clouds["trunk"]["timm"], clouds["entry"]["points"]) == ("none", 1024)
+    assert (clips["entry"]["frames"], clips["trunk"]["family"]) == (16, "videomae")
+    assert clips["trunk"]["start"] is None
+    assert (scenes["task"], scenes["trunk"]["family"]) == ("motion_forecasting", "mmtransformer")
+    with pytest.raises(ValueError, match=r"cost\.data: must be a name under data"):
+        settings("nothing", "vectornet")
 
 
 def test_without_peak_memory_there_are_no_cells_for_it() -> None:

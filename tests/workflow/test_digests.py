@@ -49,9 +49,10 @@ def modules(plan: Plan, rule: str, words: list[str]) -> set[str]:
     if rule == "prepare_masks":
         entry = plan.config.data[words[words.index("--data") + 1]]
         return closure(*masks_modules(entry.task, entry))
-    if rule in TASK_CODE:
-        return closure(*named(rule, "image_classification"))
     code = {"measure": "cost"}.get(rule, rule)
+    if code in TASK_CODE:
+        covered = named(code, "image_classification")
+        return closure(*(name for name in covered if "/" not in name))
     if code in CODE:
         return closure(*(name for name in CODE[code] if "/" not in name))
     tasks = {entry.task for entry in plan.config.data.values()}

@@ -19,7 +19,7 @@ rule measure:
     params:
         settings=PLAN.cost_settings,
         checkpoint=PLAN.checkpoint,
-        code=PLAN.code("cost"),
+        code=PLAN.cost_code,
     shell:
         "python -m rectify cost --time --settings {params.settings:q}"
         " --checkpoint {params.checkpoint:q} --threads {threads} --gpus {resources.gpu}"

@@ -20,7 +20,7 @@ rule vision_features:
     params:
         pairs=pairs_folder,
         batch_size=PLAN.similarity("batch_size"),
-        code=PLAN.features_code,
+        code=PLAN.code_of_run("vision_features"),
     shell:
         "python -m rectify vision-features --config {input.config:q} --model {input.model:q}"
         " --pairs {params.pairs:q} --seed {wildcards.seed} --batch-size {params.batch_size}"

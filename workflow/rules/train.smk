@@ -118,7 +118,7 @@ rule evaluate:
         data=PLAN.run_data_folder,
         layer=layer_option,
         evaluation=PLAN.evaluation,
-        code=PLAN.evaluate_code,
+        code=PLAN.code_of_run("evaluate"),
     shell:
         "python -m rectify evaluate --config {input.config:q} --model {input.model:q}"
         " {params.layer:q} --data {params.data:q} --evaluation {params.evaluation:q}"
@@ -153,7 +153,7 @@ rule filtering:
         masks=subpath(input.masks, parent=True),
         layer=layer_option,
         filtering=PLAN.filtering(),
-        code=PLAN.filtering_code,
+        code=PLAN.code_of_run("filtering"),
     shell:
         "python -m rectify filtering --config {input.config:q} --model {input.model:q}"
         " {params.layer:q} --data {params.data:q} --masks {params.masks:q}"
