@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from rectify.gsnr import NoiseObserver, kernels
 from rectify.gsnr.estimators import totals
 from rectify.gsnr.measure import gradient_moments
 from rectify.gsnr.observer import GsnrObserver
@@ -18,7 +19,7 @@ from rectify.tasks.contract import Machine
 from rectify.tasks.image_classification.augment import batched, normalise, per_image
 from rectify.tasks.image_classification.operations import Drawing, operated
 from rectify.tasks.image_classification.task import TASK
-from rectify.training.loop import Interrupted
+from rectify.training.loop import Interrupted, Loop
 from rectify.training.order import item_order
 from tests.helpers.training import (
     CPU,
@@ -34,6 +35,7 @@ from tests.helpers.training import (
     trained,
     weights,
 )
+from tests.helpers.waits import Waits
 
 
 def plain(pixels, draws):
@@ -442,6 +444,30 @@ def test_a_run_that_was_stopped_within_an_epoch_resumes_bit_by_bit(vit, images, 
     assert train_again(fresh, second, saved=states[-1]) == rows
     assert gsnr_rows(second) == gsnr_rows(observer)
     assert same(weights(fresh), weights(vit))
+
+
+@pytest.mark.parametrize("lambda_init", [None, 0.3])
+def test_steps_measured_or_not_wait_for_no_device(
+    vit, images, block, monkeypatch, lambda_init
+) -> None:
+    """But the first measured one, in which it is looked at whether samples stay apart."""
+    monkeypatch.setattr(kernels, "_without_idle_tokens", lambda *both: both)  # CPUs only
+    model = vit if lambda_init is None else auxiliary(vit, block, generator=generator(0))
+    blocks = trunk_of(model).blocks
+    noise = NoiseObserver(blocks, samples=4)
+    observer = GsnrObserver(blocks, batches=2, noise=noise)
+    values = small(**PLAIN, clip_gradient=1.0)
+    loop = Loop(model, TASK, source_of(images, values), values, seed=0, device=CPU,
+                lambda_init=lambda_init or 0.0, observer=observer, noise=noise)  # fmt: skip
+    batches = list(loop.epochs.read(0))
+    taken = iter(batches * 2)
+    assert len(loop.measured) == 2 < loop.epochs.steps
+    started = [loop.step(taken, 0, step, 0.3, bool) for step in range(loop.epochs.steps)]
+    with Waits() as waits:
+        started += [loop.step(taken, 1, step, 0.3, bool) for step in range(loop.epochs.steps)]
+    of_epoch, of_batch = ["cpu", "tolist"], ["tolist"]  # before: each has long been computed
+    assert waits.calls == of_epoch + of_batch * len(loop.measured)
+    assert all(math.isfinite(step.read()[0][0]) for step in started)
 
 
 @pytest.mark.slow
