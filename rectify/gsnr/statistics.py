@@ -45,7 +45,8 @@ class Moments:
     @property
     def are_all_linked(self) -> bool:
         """Whether no two samples are independent of each other."""
-        return self.links.pairs == self.samples**2
+        pairs = self.samples if self.linked is None else self.linked.pairs
+        return pairs == self.samples**2
 
     @property
     def links(self) -> "Linked":
