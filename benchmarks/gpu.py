@@ -28,7 +28,7 @@ from benchmarks.make_llama import make
 from benchmarks.paired import Options, Table
 from benchmarks.similarity import NARROW, WIDE, K, layers
 from rectify.cost import build, of_images
-from rectify.gsnr import GradientMoments
+from rectify.gsnr import GsnrObserver
 from rectify.gsnr.kernels import batched_sums, chunked_sums, fused_sums
 from rectify.language.captions import caption_features
 from rectify.rectified import trunk_of
@@ -247,21 +247,23 @@ def training_step(bench: Bench, case: Case) -> tuple[Callable[[], None], int]:
     optimizer = torch.optim.AdamW(trained, lr=1e-6, fused=True)
     measures = case.mode != "off"
     blocks = trunk_of(model).blocks
-    watched = GradientMoments(blocks, case.mode, compiled=case.run != "eager") if measures else None
+    observer = None
+    if measures:
+        observer = GsnrObserver(blocks, 1, mode=case.mode, compiled=case.run != "eager")
     torch._dynamo.reset()
     quick = model if case.run == "eager" else compiled_model(model, bench.device, case.run)
 
     def backward() -> None:
-        is_compiled = watched is None or watched.is_compiled
+        is_compiled = observer is None or observer.is_compiled
         with autocast(bench.device, "bfloat16"):
             loss = _loss((quick if is_compiled else model)(images), labels)
         loss.backward()
 
     def step() -> None:
-        with nullcontext() if watched is None else watched:
+        with nullcontext() if observer is None else observer.watch():
             backward()
-        if watched is not None:
-            watched.moments()
+        if observer is not None:
+            observer.record(0, len(images))
         optimizer.step()
         optimizer.zero_grad()
 

@@ -140,19 +140,21 @@ def _gradients(
 
 
 class _Items:
-    """Random images, the same in each epoch."""
+    """Random images, the same in each epoch; they come from ordinary memory, as read ones do."""
 
     views = 1
 
     def __init__(self, device: torch.device):
-        self._images, self._labels = _batch(device)
+        self._device = device
+        self._images, self._labels = _batch(torch.device("cpu"))
 
     def __len__(self) -> int:
         return len(self._labels)
 
     def read(self, items: Tensor, batch_size: int, draws: object = None) -> Iterator[Batch]:
-        for chosen in items.to(self._labels.device).split(batch_size):
-            yield {"inputs": self._images[chosen], "labels": self._labels[chosen]}
+        for chosen in items.split(batch_size):
+            images, labels = self._images[chosen], self._labels[chosen]
+            yield {"inputs": images.to(self._device), "labels": labels.to(self._device)}
 
 
 def _loop(device: torch.device) -> Loop:
@@ -165,9 +167,11 @@ def _loop(device: torch.device) -> Loop:
 
 
 def _training(device: torch.device) -> Iterator[tuple[str, float, float]]:
-    """Check a resumed training, and one of two processes, against one without interruption."""
+    """Check one training against three: one that waits at each step, one resumed, one shared."""
     torch.use_deterministic_algorithms(True)
-    whole = _trained(_loop(device))
+    whole, waiting = _trained(_loop(device)), _loop(device)
+    waiting.behind, waiting.epochs.device = 0, torch.device("cpu")
+    yield "weights without waiting for a step", _overall(_pairs(_trained(waiting), whole)), 0.0
     first, saved, asked = _loop(device), [], iter(range(100))
     try:
         first.run(

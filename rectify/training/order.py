@@ -37,6 +37,7 @@ class Epochs:
         samples: Samples of a step, in all processes and slices: an item may be in its batch more
             than once.
         slices: How many batches this process takes for a step, one after the other.
+        device: Where batches are; a GPU makes them on a stream of its own.
     """
 
     def __init__(self, source: Source, recipe: Recipe, seed: int, device: torch.device):
@@ -52,7 +53,7 @@ class Epochs:
             ValueError: If a batch is larger than the set, or does not divide into even slices.
         """
         self._source, self._recipe, self._seed = source, recipe, seed
-        self._device = device
+        self.device = device
         self._rank, self._ranks = process()
         self.steps = _steps_per_epoch(len(source), recipe.batch_size)
         self.samples = recipe.batch_size * recipe.augment_repeats
@@ -77,7 +78,7 @@ class Epochs:
         taken = places.view(self.steps, self._ranks, -1)[first:last, self._rank].flatten()
         size = self.samples // (self._ranks * self.slices)
         batches = (source or self._source).read(order[taken], size, draws[taken])
-        return _on_own_stream(batches, self._device) if self._device.type == "cuda" else batches
+        return _on_own_stream(batches, self.device) if self.device.type == "cuda" else batches
 
     def _check_slices(self) -> None:
         mixes = self._recipe.mixes  # in pairs
