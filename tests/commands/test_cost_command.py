@@ -7,15 +7,12 @@ from transformers import LlamaConfig
 
 from rectify.__main__ import main
 from rectify.controls import VARIANTS
-from rectify.experiment.grid import load
+from rectify.experiment.grid import read
 from rectify.experiment.plan import Plan
 from rectify.experiment.run import Run
 from rectify.experiment.work import count, subject
 from rectify.results.declared import COST
 from rectify.results.tables import read_note, read_table
-from rectify.typed import merge
-from tests.helpers.configs import PAPER as PAPER_CONFIG
-from tests.helpers.configs import ROOT
 from tests.helpers.question_trees import SIZES as METER
 
 PAPER = ("--vision", "vit_small_patch16_224", "--language", "llama-7b", "--position", "end")
@@ -57,30 +54,45 @@ def test_the_papers_numbers_as_json(capsys):
     assert "test_images_per_second" not in answer["variants"][0]
 
 
-def changed_paper(folder: Path) -> Path:
-    """Write a configuration that has tiny models for questions and traffic."""
-    models = {"meter": METER, "vectornet": {"width": 4, "layers": 2}}
-    small = {name: {"overrides": sizes} for name, sizes in models.items()}
-    sizes = {"vqav2": {"image_size": 56, "answers": 7, "words": 64}}
-    file = folder / "small.yaml"
-    changes = {"data": sizes, "visions": small}
-    file.write_text(yaml.safe_dump(merge(PAPER_CONFIG, changes), sort_keys=False))
-    return file
+DRAWN = {
+    "results": "results",
+    "seeds": [0],
+    "data": {
+        "questions": {
+            "task": "visual_question_answering",
+            "reader": "questions",
+            "image_size": 56,
+            "answers": 7,
+            "words": 64,
+        },
+        "lanes": {"task": "motion_forecasting", "reader": "lanes"},
+    },
+    "visions": {
+        "meter": {"title": "METER", "timm": "none", "overrides": METER},
+        "vectornet": {"title": "VN", "timm": "none", "overrides": {"width": 4, "layers": 2}},
+    },
+    "experiments": {"one": {"data": "questions", "vision": "meter"}},
+}
 
 
-def test_a_set_of_any_task_is_counted_and_timed(capsys, tmp_path, monkeypatch):
+@pytest.fixture
+def drawn(tmp_path, monkeypatch) -> tuple[str, ...]:
+    """Options that name a small configuration."""
     monkeypatch.chdir(tmp_path)
-    words = ("--config", str(changed_paper(tmp_path)), "--language", "opt-125m", "--json")
-    tiny = ("--data", "vqav2", "--vision", "meter", "--position", "1")
-    assert main(["cost", *tiny, *words]) == 0
+    Path("mine.yaml").write_text(yaml.safe_dump(DRAWN))
+    return ("--config", "mine.yaml", "--json")
+
+
+def test_a_set_of_any_task_is_counted_and_timed(capsys, drawn, folder):
+    words = (*drawn, "--language", f"{folder}")
+    asked = ("--data", "questions", "--vision", "meter", "--position", "1")
+    assert main(["cost", *asked, *words]) == 0
     variants = json.loads(capsys.readouterr().out)["variants"]
     assert [row["variant"] for row in variants] == list(VARIANTS)
-    config = load([tmp_path / "small.yaml"])
-    run = Run("vqav2", "meter")
-    counted = count(subject(Plan(config), run))
-    assert variants[0]["training_flops"] == counted.flops.training
-    assert variants[0]["flops_matmuls_with_attention"] == counted.flops.test
-    scenes = ("--data", "argoverse", "--vision", "vectornet", "--threads", "1", "--time")
+    counted = count(subject(Plan(read(DRAWN)), Run("questions", "meter"))).flops
+    assert variants[0]["training_flops"] == counted.training
+    assert variants[0]["flops_matmuls_with_attention"] == counted.test
+    scenes = ("--data", "lanes", "--vision", "vectornet", "--threads", "1", "--time")
     assert main(["cost", *scenes, *words]) == 0
     variants = json.loads(capsys.readouterr().out)["variants"]
     assert all(row["training_images_per_second"] > 0 for row in variants)
@@ -89,18 +101,17 @@ def test_a_set_of_any_task_is_counted_and_timed(capsys, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (("--data", "vqav", "--vision", "meter"), "cost: --data: must be a set of the config"),
-        (("--data", "vqav2", "--vision", "meters"), "cost: --vision: must be a vision of the"),
-        (("--data", "vqav2"), "cost: --vision: must be a vision of the configuration"),
+        (("--data", "question", "--vision", "meter"), "cost: --data: must be a set of the config"),
+        (("--data", "questions", "--vision", "met"), "cost: --vision: must be a vision of the"),
+        (("--data", "questions"), "cost: --vision: must be a vision of the configuration"),
         (
-            ("--data", "vqav2", "--vision", "meter", "--classes", "3"),
+            ("--data", "questions", "--vision", "meter", "--classes", "3"),
             "cost: classes must be that of the set, got 3",
         ),
     ],
 )
-def test_a_mistake_next_to_a_set_is_one_line(words, error, capsys):
-    options = ("--config", str(ROOT / "config.yaml"), "--language", "opt-125m")
-    assert main(["cost", *words, *options]) == 2
+def test_a_mistake_next_to_a_set_is_one_line(words, error, capsys, drawn):
+    assert main(["cost", *words, *drawn, "--language", "opt-125m"]) == 2
     said = capsys.readouterr().err
     assert said.startswith(error)
     assert said.count("\n") == 1
