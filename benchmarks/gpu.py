@@ -28,7 +28,7 @@ from benchmarks.make_llama import make
 from benchmarks.paired import Options, Table
 from benchmarks.similarity import NARROW, WIDE, K, layers
 from rectify.cost import build, of_images
-from rectify.gsnr import GsnrObserver
+from rectify.gsnr import GsnrObserver, NoiseObserver
 from rectify.gsnr.kernels import batched_sums, chunked_sums, fused_sums
 from rectify.language.captions import caption_features
 from rectify.rectified import trunk_of
@@ -40,6 +40,7 @@ from rectify.training.objective import Objective
 
 NAMES = ("checks", "limits", "sums", "steps", "similarity", "features", "kernels")
 PASSES = 10  # timed, after three that are not
+EVERY = 8  # of the samples, each of which stands for so many where every step is measured
 FILE = Path("gpu.json")
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class Case(NamedTuple):
     run: str
     """``eager``, ``compiled``, or ``graphs``: compiled and replayed as CUDA graphs."""
     mode: str
-    """``off``, or how the moments are gathered."""
+    """``off``, how the moments are gathered, or ``every``: norms, as at every step."""
 
 
 class Bench:
@@ -187,7 +188,7 @@ def _cases(size: Size) -> Iterator[Case]:
     first = size.visions[0]
     for pixels, patch in size.images:
         for how in ("compiled", "graphs", "eager"):
-            for mode in ("off", "observe", "replace"):
+            for mode in ("off", "observe", "replace", "every"):
                 yield Case(first, pixels, patch, "vanilla", how, mode)
     pixels, patch = size.images[-1]
     for variant in ("insert", "auxiliary"):
@@ -245,25 +246,28 @@ def training_step(bench: Bench, case: Case) -> tuple[Callable[[], None], int]:
     labels = torch.arange(len(images), device=bench.device) % design.entry["classes"]
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-6, fused=True)
-    measures = case.mode != "off"
     blocks = trunk_of(model).blocks
-    observer = None
-    if measures:
-        observer = GsnrObserver(blocks, 1, mode=case.mode, compiled=case.run != "eager")
+    watching, compiles = None, case.run != "eager"
+    if case.mode == "every":
+        measured = max(2, bench.size.batch // EVERY)
+        watching = NoiseObserver(dict(blocks.items()), measured, steps=PASSES, compiled=compiles)
+    elif case.mode != "off":
+        watching = GsnrObserver(blocks, 1, mode=case.mode, compiled=compiles)
+    steps = itertools.count()
     torch._dynamo.reset()
     quick = model if case.run == "eager" else compiled_model(model, bench.device, case.run)
 
     def backward() -> None:
-        is_compiled = observer is None or observer.is_compiled
+        is_compiled = watching is None or watching.is_compiled
         with autocast(bench.device, "bfloat16"):
             loss = _loss((quick if is_compiled else model)(images), labels)
         loss.backward()
 
     def step() -> None:
-        with nullcontext() if observer is None else observer.watch():
+        with nullcontext() if watching is None else watching.watch():
             backward()
-        if observer is not None:
-            observer.record(0, len(images))
+        if watching is not None:
+            watching.record(0, next(steps) if case.mode == "every" else len(images))
         optimizer.step()
         optimizer.zero_grad()
 

@@ -145,7 +145,7 @@ def squared_norms(
         has_bias: Whether the gradient of a bias belongs to ``G_i``.
     """
     inputs, delta = _same_precision(inputs, delta)
-    if not delta.is_cuda:
+    if not delta.is_cuda and not torch.compiler.is_compiling():
         inputs, delta = _without_idle_tokens(inputs, delta)
     (dim_out, dim_in), chunk, wide = _plan(inputs, delta, None)
     if delta.shape[1] * (dim_in + dim_out) <= dim_in * dim_out:

@@ -52,6 +52,11 @@ class Links:
         once = sum(map(len, sets)) == len(origins)
         self.is_partition = once and set(sets.values()) == {1}
 
+    @property
+    def are_alike(self) -> bool:
+        """Whether the sets of a partition are of one size, as pairs of Mixup are."""
+        return self.is_partition and len(self._rows) == 1
+
     def rows(self) -> Iterator[tuple[int, Int64[Tensor, "sets size"]]]:
         """Give how often sets of one size count, less those taken off, and their samples."""
         yield from ((weight, rows) for (weight, _), rows in self._rows.items())

@@ -163,7 +163,7 @@ class GradientMoments:
         return (
             self._may_compile
             and self.is_apart
-            and self.links is None
+            and (self.links is None or self._compiles(self.links))
             and all(record.layer.kind.can_compile for record in self._records)
         )
 
@@ -186,6 +186,11 @@ class GradientMoments:
         for record in self._records:
             self._taps.enter_context(self._tap(record.layer, _Gather(self, record)))
         return self
+
+    @staticmethod
+    def _compiles(links: Links) -> bool:
+        """Return whether a pass with linked samples may be compiled."""
+        return False
 
     def _tap(self, layer: WatchedLayer, gather: Gather) -> AbstractContextManager[None]:
         if self._mode == "replace" and layer.kind.can_replace(layer.trainable):

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
-from rectify.gsnr.squares import SquaredNorms, by_block
+from rectify.gsnr.squares import SquaredNorms, by_block, check_finite, check_runs
 from rectify.gsnr.states import check_settings
 from rectify.gsnr.statistics import Moments
 from rectify.runtime import summed
@@ -44,6 +44,7 @@ class NoiseState(TypedDict):
     blocks: list[str]
     samples: int
     steps: int
+    pass_samples: int  # of a pass in which samples were seen to stay apart; 0 before
     sums: Tensor  # a row for each epoch, first step and block, and the fields of ``_Sums``
 
 
@@ -101,6 +102,7 @@ class NoiseObserver:
         steps: int = 1,
         *,
         whole: tuple[str, ...] = (),
+        compiled: bool = False,
     ):
         """Watch ``blocks`` at every step.
 
@@ -110,13 +112,14 @@ class NoiseObserver:
                 batch must be in random order.
             steps: In a row, from the start of an epoch, whose mean is one row of the table.
             whole: As of ``GradientNorms``.
+            compiled: Whether a watched pass may run a compiled model where ``is_compiled`` says so.
 
         Raises:
             ValueError: If a block cannot be measured.
         """
         self._blocks, self._samples, self._steps = dict(blocks), samples, steps
-        self._norms = SquaredNorms(self._blocks, samples, whole=whole)
-        self._parts: list[Tensor] = []  # of a step, as ``_keep`` makes them
+        self._norms = SquaredNorms(self._blocks, samples, whole=whole, compiled=compiled)
+        self._parts: list[Tensor] = []  # of a step, by block: sums over its passes' samples
         self._pending: dict[tuple[int, int], Tensor] = {}  # by epoch and first step, on the device
         self._read = torch.empty(0, 3 + len(_Sums._fields), dtype=torch.float64)  # and before
         for name in self._blocks:
@@ -137,12 +140,16 @@ class NoiseObserver:
         """
         with self._norms.of_pass(scale, origins):
             yield
-        _, of_samples, linked, samples, pairs = self._norms.squares()
+        _, of_samples, samples, linked, pairs, amiss = self._norms.squares()
         measured = of_samples.shape[1]
         squares = samples * of_samples.mean(1)
-        unmeasured = 1 - measured / samples  # share; without any there is no error
-        error = samples**2 * unmeasured / measured * of_samples.var(1)
-        self._keep(squares, error, squares if linked is None else linked, samples, pairs)
+        error = samples * (samples - measured) / measured * of_samples.var(1)
+        self._parts.append(torch.stack([samples, pairs, squares, error, linked, amiss], 1))
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the pass that is watched may run a compiled model; asked within ``watch``."""
+        return self._norms.is_compiled
 
     def take(self, moments: Mapping[str, Moments]) -> None:
         """Take a pass that was measured by its moments: its norms follow, of all its samples."""
@@ -153,33 +160,14 @@ class NoiseObserver:
         measured, counts = list(chain(*by_name.values())), [*map(len, by_name.values())]
         means = _norms([one.mean for one in measured]).square()
         variances = _norms([one.variance for one in measured], 1)  # sums: none is below 0
-        samples, links = measured[0].samples, measured[0].linked
-        squares = linked = samples * by_block(means + variances, counts)
+        count, links = measured[0].samples, measured[0].linked
+        squares = linked = count * by_block(means + variances, counts)
         if links is not None:
             products = [one.linked.products.sum(dtype=torch.float64) for one in measured]
             linked = by_block(torch.stack(products), counts)
-        pairs = samples if links is None else links.pairs
-        self._keep(squares, torch.zeros_like(squares), linked, samples, pairs)
-
-    def _keep(
-        self,
-        squares: Float64[Tensor, " blocks"],
-        error: Float64[Tensor, " blocks"],
-        linked: Float64[Tensor, " blocks"],
-        samples: int,
-        pairs: int,
-    ) -> None:
-        """Keep sums over the samples of a pass, so that those of parts add up.
-
-        Args:
-            squares: Of the samples' squared norms.
-            error: Squared standard error of ``squares``.
-            linked: Of the products of linked samples.
-            samples: How many there are.
-            pairs: How many pairs are linked.
-        """
-        counts = (torch.full_like(squares, count) for count in (samples, pairs))
-        self._parts.append(torch.stack([*counts, squares, error, linked], 1))
+        nothing, samples = torch.zeros_like(squares), torch.full_like(squares, count)
+        pairs = samples if links is None else torch.full_like(squares, links.pairs)
+        self._parts.append(torch.stack([samples, pairs, squares, nothing, linked, nothing], 1))
 
     def record(self, epoch: int, step: int) -> None:
         """Add the step whose passes were watched, before anything changes its gradients.
@@ -197,13 +185,14 @@ class NoiseObserver:
                 "gsnr: a step must have a watched pass before it is recorded, got none. Call "
                 "record once after each watch()."
             )
-        samples, pairs, squares, error, linked = summed(torch.stack(self._parts).sum(0)).unbind(1)
+        sums = summed(torch.stack(self._parts).sum(0)).unbind(1)
+        samples, pairs, squares, error, linked, amiss = sums
         self._parts.clear()
         mean = self._mean()
         agreement = (samples.square() * mean - linked) / (samples.square() - pairs)
         error, square = error / samples.square(), squares / samples
-        of_step = torch.stack(  # as in ``_Sums``
-            [torch.ones_like(mean), samples, square, error, mean, agreement], 1
+        of_step = torch.stack(  # as in ``_Sums``, and what is amiss
+            [torch.ones_like(mean), samples, square, error, mean, agreement, amiss], 1
         )
         if self._pending and next(reversed(self._pending))[0] != epoch:
             self._fetch()
@@ -228,7 +217,8 @@ class NoiseObserver:
         Raises:
             ValueError: If a gradient was not finite.
         """
-        return {**self._settings(), "sums": self._fetch()}
+        seen = self._norms.samples if self._norms.is_apart else 0
+        return {**self._settings(), "pass_samples": seen, "sums": self._fetch()}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Resume from what ``state_dict`` returned.
@@ -237,37 +227,37 @@ class NoiseObserver:
             ValueError: If it was recorded with other settings.
         """
         check_settings(self._settings(), state)
+        self._norms.samples = state["pass_samples"]
+        self._norms.is_apart = self._norms.samples > 0
         before, last = state["sums"][: -len(self._blocks)], state["sums"][-len(self._blocks) :]
         self._read, self._pending = before, {}
         if len(last):  # may get more steps
             device = next(next(iter(self._blocks.values())).parameters()).device
             epoch, step, _ = last[0, :3].int().tolist()
-            self._pending[epoch, step] = last[:, 3:].to(device)
+            right = torch.zeros(len(last), 1, dtype=torch.float64)
+            self._pending[epoch, step] = torch.cat([last[:, 3:], right], 1).to(device)
 
     def _fetch(self) -> Float64[Tensor, "rows fields"]:
         """Return all sums as the state has them, those that are pending in one transfer."""
         if not self._pending:
             return self._read
         places = [(*place, block) for place in self._pending for block in range(len(self._blocks))]
-        sums = torch.cat(list(self._pending.values())).cpu()
-        self._check_finite(places, sums)
+        *sums, amiss = torch.cat(list(self._pending.values())).cpu().unbind(1)
+        sums = torch.stack(sums, 1)
+        checked = zip(places, amiss.tolist(), sums.isfinite().all(1).tolist(), strict=True)
+        for place, wrong, is_finite in checked:
+            check_runs(self._where(*place), wrong)
+            check_finite(self._where(*place), is_finite)
         rows = torch.cat([torch.tensor(places, dtype=torch.float64), sums], 1)
         everything = torch.cat([self._read, rows])
         self._read = everything[: -len(self._blocks)]
         self._pending = dict([self._pending.popitem()])  # may get more steps
         return everything
 
-    def _check_finite(self, places: list[tuple[int, int, int]], sums: Tensor) -> None:
-        for (epoch, first, block), is_finite in zip(
-            places, sums.isfinite().all(1).tolist(), strict=True
-        ):
-            if not is_finite:
-                last = first + self._steps - 1
-                steps = f"steps {first} to {last}" if self._steps > 1 else f"step {first}"
-                raise ValueError(
-                    f"gsnr: epoch {epoch}, {steps}, block {list(self._blocks)[block]}: gradients "
-                    "must be finite, got inf or nan. Lower training.lr."
-                )
+    def _where(self, epoch: int, first: int, block: int) -> str:
+        last = first + self._steps - 1
+        steps = f"steps {first} to {last}" if self._steps > 1 else f"step {first}"
+        return f"gsnr: epoch {epoch}, {steps}, block {list(self._blocks)[block]}"
 
     def _settings(self) -> dict[str, int | list[str]]:
         return {"blocks": list(self._blocks), "samples": self._samples, "steps": self._steps}

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from rectify.gsnr.squares import SquaredNorms, by_block
+from rectify.gsnr.squares import SquaredNorms, by_block, check_finite, check_runs
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,7 @@ class GradientNorms:
         unsupported: str = "raise",
         scale: float = 1.0,
         samples: int | None = None,
+        compiled: bool = False,
     ):
         """Find the layers to watch.
 
@@ -154,12 +155,14 @@ class GradientNorms:
             scale: What the mean loss is multiplied by before ``backward``.
             samples: How many of a pass's samples are measured, the first ones, which must be a
                 random part of them; at least 2. All by default, and at most.
+            compiled: Whether the passes of which ``is_compiled`` says so may run the model as
+                ``rectify.runtime.compiled`` returns it; all have as many samples.
 
         Raises:
             ValueError: As of ``GradientMoments``.
         """
         options = {"only": only, "exclude": exclude, "whole": whole, "unsupported": unsupported}
-        self._watched = SquaredNorms(modules, samples, scale=scale, **options)
+        self._watched = SquaredNorms(modules, samples, scale=scale, compiled=compiled, **options)
         self._hooks = ExitStack()
 
     def of_pass(
@@ -179,6 +182,15 @@ class GradientNorms:
     def names(self) -> list[str]:
         """Names of the measured parameters."""
         return self._watched.names
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the watched model may be a compiled one in the pass that is entered.
+
+        Never in the first one, which is looked at, nor where a layer is measured the generic way
+        or left out; of linked samples where these are sets of one size, as partners of Mixup.
+        """
+        return self._watched.is_compiled
 
     @property
     def generic(self) -> list[str]:
@@ -211,20 +223,15 @@ class GradientNorms:
             ValueError: As of ``GradientMoments.moments``; if there are fewer than two samples, or
                 a gradient was not finite.
         """
-        layers, squares, linked, count, pairs = self._watched.squares(samples)
+        layers, squares, *sums = self._watched.squares(samples)
         names, counts = chain(*layers.values()), [*map(len, layers.values())]
-        means = by_block(torch.stack([self._means[name] for name in names]), counts).tolist()
-        linked = [None] * len(means) if linked is None else linked.tolist()
-        norms = {
-            block: Norms(*of_block, samples=count, linked=products, pairs=pairs)
-            for block, *of_block, products in zip(layers, squares, means, linked, strict=True)
-        }
-        for block, is_finite in zip(norms, squares.isfinite().all(1).tolist(), strict=True):
-            if not is_finite:
-                raise ValueError(
-                    f"gradient_norms: {block or 'the module'}: gradients must be finite, got inf "
-                    "or nan. Lower training.lr."
-                )
+        means = by_block(torch.stack([self._means[name] for name in names]), counts)
+        table, norms = torch.stack([means, *sums], 1).tolist(), dict[str, Norms]()
+        for block, of_samples, row in zip(layers, squares, table, strict=True):
+            mean, count, linked, pairs, amiss = row
+            check_runs(where := f"gradient_norms: {block or 'the module'}", amiss)
+            check_finite(where, bool(of_samples.isfinite().all()))
+            norms[block] = Norms(of_samples, mean, int(count), linked, int(pairs))
         return norms
 
     def _note_mean(self, layer: str, gradient: Tensor) -> None:

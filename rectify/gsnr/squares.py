@@ -16,27 +16,35 @@ from torch import Tensor, nn
 
 from rectify.gsnr.calls import UnmeasurableError
 from rectify.gsnr.links import Links
+from rectify.gsnr.lookup import WatchedLayer
 from rectify.gsnr.moments import GradientMoments
+from rectify.gsnr.norm_slots import NormSlots, filled, slot
 from rectify.gsnr.tap import Gathered
 
 
 class Squares(NamedTuple):
-    """What a pass gave of the samples' gradients."""
+    """What a pass gave of the samples' gradients, by block."""
 
     layers: Mapping[str, Sequence[str]]
     """Names of the layers by block; a block of which nothing is measured is left out."""
     of_samples: Float64[Tensor, "blocks measured"]
-    """Squared norm of each measured sample's gradient of a block."""
-    linked: Float64[Tensor, " blocks"] | None
-    """Sum over the ordered pairs of linked samples of their products; None without links."""
-    samples: int
+    """Squared norm of each measured sample's gradient."""
+    samples: Float64[Tensor, " blocks"]
     """Of the pass."""
-    pairs: int
-    """Ordered pairs of linked samples; without links each sample with itself."""
+    linked: Float64[Tensor, " blocks"]
+    """Sum over the ordered pairs of linked samples of their products."""
+    pairs: Float64[Tensor, " blocks"]
+    """How many such pairs there are: without links each sample with itself."""
+    amiss: Float64[Tensor, " blocks"]
+    """Runs of layers, forward and backward, that are too many or too few; 0 if all is right."""
 
 
 class SquaredNorms(GradientMoments):
-    """Gathers squared norms in the place of moments."""
+    """Gathers squared norms in the place of moments.
+
+    Attributes:
+        samples: Of the last pass that was eager; 0 before.
+    """
 
     def __init__(
         self, modules: nn.Module | Mapping[str, nn.Module], measured: int | None, **options: Any
@@ -46,11 +54,13 @@ class SquaredNorms(GradientMoments):
         Args:
             modules: Blocks by name; or a single module, whose name is empty.
             measured: How many of a pass's samples are measured, the first ones; None for all.
-            options: Of ``GradientMoments``.
+            options: Of ``GradientMoments``; where passes are ``compiled``, all have as many
+                samples.
         """
         super().__init__(modules, **options)
         self._blocks = list(modules) if isinstance(modules, Mapping) else [""]
-        self._measured = measured
+        self._measured, self.samples = measured, 0
+        self._by_block = dict[str, Tensor]()  # slots
 
     def of_pass(
         self, scale: float, origins: Int64[Tensor, "samples origins"] | None
@@ -65,6 +75,15 @@ class SquaredNorms(GradientMoments):
         return {record.layer.name: record.layer.parameters for record in self._records}
 
     @property
+    def is_compiled(self) -> bool:
+        """Whether the watched model may be a compiled one in the pass that is entered.
+
+        Never in the first one, which is looked at, nor where a layer is measured the generic way
+        or left out; of linked samples where these are sets of one size, as partners of Mixup.
+        """
+        return super().is_compiled and not self.by_layer.keys() & self.skipped.keys()
+
+    @property
     def is_paused(self) -> bool:
         """Whether the backward pass that runs is one that looks whether samples stay apart."""
         return self._apart is not None and self._apart.is_paused
@@ -74,52 +93,113 @@ class SquaredNorms(GradientMoments):
         self._squares = dict[str, Tensor]()  # of each measured sample, by layer
         self._linked = dict[str, Tensor]()  # by layer, where samples are linked
         self._sets: list[tuple[int, Tensor]] | None = None  # of linked samples, on the device
+        if self._is_quick:
+            self._set_sets()
         return self
 
     def squares(self, samples: int | None = None) -> Squares:
         """Return what was gathered.
 
         Args:
-            samples: As of ``GradientMoments.moments``.
+            samples: As of ``GradientMoments.moments``, where a pass was eager.
 
         Raises:
             ValueError: As of ``GradientMoments.moments``; if there are fewer than two samples, or
                 all are linked.
         """
-        self.moments(samples)
-        layers = {block: own for block, own in self._blocks_of_layers().items() if own}
-        names, counts = list(chain(*layers.values())), [*map(len, layers.values())]
-        samples = next(one.samples for one in self._records if one.layer.name == names[0])
-        self._check(next(iter(layers)), samples, len(self._squares[names[0]]))
-        unit, linked, pairs = (samples / self.scale) ** 2, None, samples
-        squares = unit * by_block(torch.stack([self._squares[name] for name in names]), counts)
-        if self.links is not None:
-            linked = unit * by_block(torch.stack([self._linked[name] for name in names]), counts)
-            pairs = self.links.pairs
-        return Squares(layers, squares, linked, samples, pairs)
-
-    def _blocks_of_layers(self) -> dict[str, list[str]]:
+        if not self._is_quick:
+            self.moments(samples)
         names = [name for name in self.by_layer if name not in self.skipped]
-        return {
+        by_block = {
             block: [name for name in names if _is_within(block, name)] for block in self._blocks
         }
+        layers = {block: own for block, own in by_block.items() if own}
+        return self._of_slots(layers) if self._is_quick else self._of_layers(layers)
 
-    def _check(self, block: str, samples: int, measured: int) -> None:
+    def _of_layers(self, layers: Mapping[str, list[str]]) -> Squares:
+        """Return what an eager pass gave."""
+        names, counts = list(chain(*layers.values())), [*map(len, layers.values())]
+        self.samples = next(one.samples for one in self._records if one.layer.name == names[0])
+        of_samples = by_block(torch.stack([self._squares[name] for name in names]), counts)
+        linked = None
+        if self.links is not None:
+            linked = by_block(torch.stack([self._linked[name] for name in names]), counts)
+        samples = of_samples.new_full((len(counts),), self.samples)
+        return self._all(layers, of_samples, samples, linked, torch.zeros_like(samples))
+
+    def _of_slots(self, layers: Mapping[str, list[str]]) -> Squares:
+        """Return what a compiled pass gave."""
+        own = filled([self._by_block[block] for block in layers])
+        if own is None:
+            raise ValueError(
+                f"gradient_norms: {next(iter(layers))} must run once with gradients of all "
+                "samples, got 0 runs. Call loss.backward() within the context."
+            )
+        counts = torch.tensor([*map(len, layers.values())], dtype=torch.float64)
+        counts = _moved(counts, own.runs.device)
+        linked = own.linked * self._sets[0][0] if self._sets else None
+        amiss = (own.runs - counts).abs()
+        return self._all(layers, own.squares, own.samples / counts, linked, amiss)
+
+    def _all(
+        self,
+        layers: Mapping[str, list[str]],
+        of_samples: Float64[Tensor, "blocks measured"],
+        samples: Float64[Tensor, " blocks"],
+        linked: Float64[Tensor, " blocks"] | None,
+        amiss: Float64[Tensor, " blocks"],
+    ) -> Squares:
+        """Return all of a pass, from sums over gradients that carry ``scale / samples``."""
+        self._check(next(iter(layers)), of_samples.shape[1])
+        unit = (samples / self.scale).square()
+        of_samples = of_samples * unit[:, None]
+        if linked is None:
+            return Squares(
+                layers, of_samples, samples, samples * of_samples.mean(1), samples, amiss
+            )
+        pairs = torch.full_like(samples, self.links.pairs)
+        return Squares(layers, of_samples, samples, unit * linked, pairs, amiss)
+
+    def _count(self, samples: int) -> int:
+        """Return how many samples of a pass are measured."""
+        return min(self._measured or samples, samples)
+
+    def _check(self, block: str, measured: int) -> None:
         where = f"gradient_norms: {block or 'the module'}"
         if measured < 2:
             raise ValueError(f"{where}: at least 2 samples are needed, got {measured}. Use more.")
-        if self.links is not None and self.links.pairs == samples**2:
+        if self.links is not None and self.links.pairs == self.samples**2:
             raise ValueError(
-                f"{where}: some of the {samples} samples must share nothing with each other, got "
-                "all linked by Mixup or as copies. Measure larger batches."
+                f"{where}: some of the {self.samples} samples must share nothing with each other, "
+                "got all linked by Mixup or as copies. Measure larger batches."
             )
+
+    @staticmethod
+    def _compiles(links: Links) -> bool:
+        return links.are_alike
+
+    def _slots_of(self, layer: WatchedLayer) -> NormSlots:
+        if layer.name not in self._slots:
+            block = next(one for one in self._blocks if _is_within(one, layer.name))
+            count = self._count(self.samples)
+            if block not in self._by_block:
+                self._by_block[block] = slot(layer.parameters[0], count)
+            self._slots[layer.name] = NormSlots(layer, self._by_block[block], count)
+        return self._slots[layer.name]
+
+    def _set_sets(self) -> None:
+        """Give the slots the linked samples of the pass."""
+        device = next(iter(self._by_block.values())).device
+        self._sets = _first_sets(self.links, self._count(self.samples) / self.samples, device)
+        for gather in self._slots.values():
+            gather.sets = self._sets[0][1] if self._sets else None
 
     def _gather(self, record: Any, inputs: Any, delta: Any) -> Gathered:
         layer = record.layer
         if self.is_paused or not self._gathers:
             return Gathered({})
         device, samples = layer.parameters[0].device, layer.kind.samples(inputs, delta)
-        measured = min(self._measured or samples, samples)
+        measured = self._count(samples)
         if self._sets is None:
             self._sets = _first_sets(self.links, measured / samples, device)
         of_pass = layer.module, layer.trainable, inputs, delta
@@ -148,6 +228,26 @@ def by_block(
         counts: How many each block has.
     """
     return torch.stack([own.sum(0) for own in values.double().split(counts)])
+
+
+def check_runs(where: str, amiss: float) -> None:
+    """Refuse a pass, or steps, in which a layer did not run exactly once.
+
+    Args:
+        where: Begins the message.
+        amiss: As of ``Squares``.
+    """
+    if amiss:
+        raise ValueError(
+            f"{where}: each layer must run once in what is watched, forward and backward, got more "
+            "or fewer runs. Watch one step, with one backward pass."
+        )
+
+
+def check_finite(where: str, is_finite: bool) -> None:
+    """Refuse gradients that are not finite; ``where`` begins the message."""
+    if not is_finite:
+        raise ValueError(f"{where}: gradients must be finite, got inf or nan. Lower training.lr.")
 
 
 def _is_within(block: str, layer: str) -> bool:

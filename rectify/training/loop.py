@@ -62,6 +62,8 @@ class EveryStep(Protocol):
     """Looks at the gradients of every step that trains."""
 
     def watch(self, scale: float, origins: Tensor | None) -> contextlib.AbstractContextManager: ...
+    @property
+    def is_compiled(self) -> bool: ...
     def record(self, epoch: int, step: int) -> None: ...
     def state_dict(self) -> Mapping[str, object]: ...
     def load_state_dict(self, state: Mapping[str, object]) -> None: ...
@@ -222,11 +224,11 @@ class Loop:
             with contextlib.ExitStack() as stack:
                 if self.ranks > 1 and number < slices - 1:
                     stack.enter_context(self.eager.no_sync())  # gradients are averaged at the end
-                if is_watched := is_measured and not self.observer.is_apart:
-                    stack.enter_context(self.observer.watch(share, batch.get("origins")))
-                elif self.noise:
-                    stack.enter_context(self.noise.watch(share, batch.get("origins")))
-                is_quick = self.noise is None and (not is_measured or self.observer.is_compiled)
+                is_watched = is_measured and not self.observer.is_apart
+                watching = self.observer if is_watched else self.noise
+                if watching is not None:
+                    stack.enter_context(watching.watch(share, batch.get("origins")))
+                is_quick = watching is None or watching.is_compiled
                 objective = self._objective(self.quick if is_quick else self.eager, batch, weight)
                 if is_watched:
                     self.observer.losses(objective.main, objective.auxiliary)

@@ -132,7 +132,8 @@ class Recipe(Closed, strict=True, allow_inf_nan=False):
     accumulate: PositiveInt = 1
     """Slices of a process's batch that go through the model one after the other."""
     compile: bool = False
-    """torch.compile; the first measured step is eager, and all where Mixup links samples."""
+    """torch.compile; the first measured step is eager, and where Mixup links samples all of which
+    GSNR is measured."""
 
     @field_validator("auto_augment")
     @classmethod
@@ -384,14 +385,9 @@ def measured_samples(samples: int, recipe: Recipe, processes: int) -> int:
         processes: That share each batch.
 
     Raises:
-        ValueError: If they are no equal parts of the passes, or the passes are compiled.
+        ValueError: If they are no equal parts of the passes.
     """
     batch, passes = recipe.batch_size * recipe.augment_repeats, processes * recipe.accumulate
-    if recipe.compile:
-        raise ValueError(
-            "config: training.compile must be false where gsnr.every_step is set, got true. Set "
-            "one of them otherwise."
-        )
     if samples % passes or not 2 * passes <= samples <= batch:
         raise ValueError(
             f"config: gsnr.every_step.samples must be a multiple of {passes}, the passes of a "

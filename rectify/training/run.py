@@ -192,7 +192,10 @@ class Training:
             return None
         samples = measured_samples(every_step.samples, self.recipe, process()[1])
         whole = getattr(trunk, "whole", ())
-        return NoiseObserver(trunk.blocks, samples, every_step.steps, whole=whole)
+        compiled = self.recipe.compile
+        return NoiseObserver(
+            trunk.blocks, samples, every_step.steps, whole=whole, compiled=compiled
+        )
 
     @contextmanager
     def _tracked(self) -> Iterator[list[Tracker]]:

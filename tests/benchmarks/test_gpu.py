@@ -59,14 +59,17 @@ def test_a_resumed_training_and_one_of_two_processes_hold(monkeypatch):
     assert error <= most
 
 
-@pytest.mark.parametrize(("variant", "mode"), [("vanilla", "off"), ("auxiliary", "observe")])
+@pytest.mark.parametrize(
+    ("variant", "mode"), [("vanilla", "off"), ("auxiliary", "observe"), ("vanilla", "every")]
+)
 def test_a_step_is_counted_and_runs(bench, variant, mode, monkeypatch):
     measured = []
     before = GradientMoments.moments
-    monkeypatch.setattr(GradientMoments, "moments", lambda self: measured.append(1) or before(self))
+    counted = lambda self, *samples: measured.append(1) or before(self, *samples)  # noqa: E731
+    monkeypatch.setattr(GradientMoments, "moments", counted)
     work, flops = gpu.training_step(bench, gpu.Case("tiny", 32, 8, variant, "eager", mode))
     work()
-    assert len(measured) == (mode == "observe")
+    assert len(measured) == (mode != "off")
     linears = 2 * 48 * (3 * 48 + 48 + 2 * 4 * 48)  # of a token and block
     tokens, samples = 17, gpu.CPU.batch
     assert flops > 2.5 * 2 * linears * tokens * samples  # forward, and backward twice

@@ -58,6 +58,7 @@ def trained(
     seed: int = 0,
     lambda_init: float = 0.0,
     observer: object | None = None,
+    noise: object | None = None,
     saved: State | None = None,
     unmixed: LabelledSource | None = None,
     behind: int = 0,
@@ -68,7 +69,8 @@ def trained(
     With ``behind`` 1 each step's loss is read after the next step was started, as on a GPU.
     """
     source = images if isinstance(images, LabelledSource) else source_of(images, values, change)
-    more = {"seed": seed, "device": CPU, "lambda_init": lambda_init, "observer": observer}
+    more = {"seed": seed, "device": CPU, "lambda_init": lambda_init, "observer": observer,
+            "noise": noise}  # fmt: skip
     loop = Loop(model, TASK, source, values, unmixed=unmixed, **more)
     loop.behind = behind
     if saved is not None:

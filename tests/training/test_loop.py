@@ -465,7 +465,10 @@ def test_steps_measured_or_not_wait_for_no_device(
     started = [loop.step(taken, 0, step, 0.3, bool) for step in range(loop.epochs.steps)]
     with Waits() as waits:
         started += [loop.step(taken, 1, step, 0.3, bool) for step in range(loop.epochs.steps)]
-    of_epoch, of_batch = ["cpu", "tolist"], ["tolist"]  # before: each has long been computed
+    of_epoch, of_batch = (
+        ["cpu", "tolist", "tolist"],
+        ["tolist"],
+    )  # before: each has long been computed
     assert waits.calls == of_epoch + of_batch * len(loop.measured)
     assert all(math.isfinite(step.read()[0][0]) for step in started)
 
@@ -525,7 +528,7 @@ COMPILED = pytest.mark.filterwarnings("ignore")  # of torch's compiler about wha
 def test_a_compiled_model_takes_the_same_steps_and_resumes_bit_by_bit(
     images, make_vit, monkeypatch
 ):
-    """The first measured step is eager; that it was there is in the state."""
+    """The first measured steps are eager; that they were there is in the state."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     monkeypatch.setattr("rectify.training.loop.SAVE_SECONDS", 0.0)
     torch._dynamo.reset()
@@ -533,21 +536,25 @@ def test_a_compiled_model_takes_the_same_steps_and_resumes_bit_by_bit(
 
     def run(seed=0, compile=True, **options):
         model = make_vit(seed, overrides={"depth": 1})
-        observer = GsnrObserver(model.blocks, batches=2, compiled=compile)
+        blocks = dict(model.blocks.named_children())
+        noise = NoiseObserver(blocks, samples=4, compiled=compile)
+        observer = GsnrObserver(blocks, batches=2, compiled=compile, noise=noise)
         values = small(**PLAIN, compile=compile)
-        rows = trained(model, images, values, observer=observer, **options)
-        assert observer.is_compiled == compile
-        return model, rows, gsnr_rows(observer)
+        rows = trained(model, images, values, observer=observer, noise=noise, **options)
+        assert observer.is_compiled == noise.is_compiled == compile
+        return model, rows, gsnr_rows(observer), noise.rows()
 
-    _, eager, measured = run(compile=False)
-    model, rows, again = run(save=lambda state: states.append(stored(state)))
+    _, eager, measured, noise = run(compile=False)
+    model, rows, again, other_noise = run(save=lambda state: states.append(stored(state)))
     assert losses(rows) == pytest.approx(losses(eager), rel=1e-4)
     for row, other in zip(measured, again, strict=True):
         assert other.gsnr == pytest.approx(row.gsnr, rel=5e-3, abs=1e-7)
+    for row, other in zip(noise, other_noise, strict=True):
+        assert other == row._replace(value=pytest.approx(row.value, rel=5e-3, abs=1e-6))
     saved = states[8]  # within the second epoch
     assert saved["progress"]["step"] == 3
     fresh, *resumed = run(seed=9, saved=saved)
-    assert resumed == [rows, again]
+    assert resumed == [rows, again, other_noise]
     assert same(weights(fresh), weights(model))
 
 
