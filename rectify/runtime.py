@@ -142,14 +142,10 @@ class Later:
 
     def __init__(self, values: Tensor):
         """Start to copy ``values``, of any shape, as they will be once all before is computed."""
-        self._values = values.detach().to("cpu", non_blocking=True)
-        is_there = not values.is_cuda
-        self._event = None if is_there else torch.cuda.current_stream(values.device).record_event()
-
-    @property
-    def is_there(self) -> bool:
-        """Whether reading never waits: on a CPU."""
-        return self._event is None
+        self._values = values.detach().to("cpu", non_blocking=values.is_cuda)
+        self._event = None
+        if values.is_cuda:
+            self._event = torch.cuda.current_stream(values.device).record_event()
 
     def tolist(self) -> list:
         """Return the numbers."""
