@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from rectify.gsnr.statistics import Moments, joined
+from rectify.gsnr import statistics
+from rectify.gsnr.statistics import Moments
 from rectify.results import declared
 from rectify.runtime import process, summed
 
@@ -197,8 +198,8 @@ def sums(
         for name, parameter in moments.items()
         if not name.endswith(("key.bias", "k_proj.bias"))
     ]
-    if flat[0].mean.is_cuda:  # a few operations for all; on a CPU each parameter stays in the cache
-        flat = joined(flat)
+    if statistics.is_slow_to_start(flat[0].mean):
+        flat = statistics.joined(flat)
     entries, constant, *others = torch.stack([_sums(one, xi) for one in flat]).sum(0)
     return torch.stack([torch.full_like(entries, samples), entries, constant, *others])
 

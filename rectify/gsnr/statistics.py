@@ -88,12 +88,19 @@ def moments_of(
         scale: What the mean loss was multiplied by.
         pairs: Ordered pairs of linked samples; None if all are independent.
     """
-    if len(sums) < 2 or not next(iter(sums.values())).total.is_cuda:
+    if not sums or not is_slow_to_start(next(iter(sums.values())).total):
         return {name: _moments(own, samples, scale, pairs) for name, own in sums.items()}
-    # A few operations for all: each would take longer to start than to run.
     parts = [part for part in zip(*sums.values(), strict=True) if part[0] is not None]
     flat = Sums(*(torch.cat([one.flatten() for one in part]) for part in parts))
     return _parted(_moments(flat, samples, scale, pairs), sums)
+
+
+def is_slow_to_start(values: Tensor) -> bool:
+    """Return whether few operations on all parameters are faster than some on each.
+
+    On a GPU an operation takes longer to start than to run; on a CPU the cache holds a parameter.
+    """
+    return values.is_cuda
 
 
 def _moments(sums: Sums, samples: int, scale: float, pairs: int | None) -> Moments:

@@ -5,18 +5,28 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from rectify.gsnr import statistics
 from rectify.gsnr.estimators import ESTIMATORS, gsnr, totals
 from rectify.gsnr.measure import gradient_moments
 from rectify.gsnr.observer import GsnrObserver, GsnrRow
 from rectify.results.declared import GSNR
 from rectify.results.tables import read_table, write_table
-from tests.helpers.moments import SAMPLES, batch, loop, per_sample, run_two_processes, vit
+from tests.helpers.moments import (
+    BOTH_MODES,
+    SAMPLES,
+    batch,
+    loop,
+    per_sample,
+    run_two_processes,
+    vit,
+)
 
 QKV = "attn.qkv.bias"
 
@@ -407,3 +417,31 @@ print("equal")
 @pytest.mark.slow
 def test_the_parts_of_two_processes_are_groups_too() -> None:
     run_two_processes(RANKS)
+
+
+@BOTH_MODES
+@pytest.mark.parametrize("origins", [None, torch.arange(SAMPLES)[:, None] // 2])
+def test_all_parameters_together_as_on_a_gpu_give_what_each_gives_alone(
+    mode: str, origins: Tensor | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, (images, labels) = vit(torch.float32, qkv_bias=True), batch()
+    images = images.float()
+
+    def rows() -> list[GsnrRow]:
+        observer = GsnrObserver(model.blocks, batches=1, mode=mode)
+        with observer.watch(0.5, origins):
+            (0.5 * cross_entropy(model(images), labels)).backward()
+        observer.record(0, SAMPLES)
+        return observer.rows(0)
+
+    alone = rows()
+    joined = Mock(side_effect=statistics.joined)
+    monkeypatch.setattr(statistics, "joined", joined)
+    monkeypatch.setattr(statistics, "is_slow_to_start", lambda values: True)
+    together = rows()
+    assert joined.call_count == len(model.blocks)
+    for row, other in zip(alone, together, strict=True):
+        numbers = [name for name in row._fields if name != "estimator"]
+        for name in numbers:
+            expected = pytest.approx(getattr(row, name), rel=1e-5, abs=1e-12)
+            assert getattr(other, name) == expected, (row, other)
