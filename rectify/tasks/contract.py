@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -115,10 +116,12 @@ class TestSet(NamedTuple):
     """One set on which a trained model is scored."""
 
     name: str
-    """``test`` for the plain test set, else the shift, ``c``, ``a``, ..., or a part of the test."""
+    """``test`` for the plain test set, else the shift, ``c``, ``a``, ...."""
     group: str
     """``<condition>/<severity>``, or ``-`` for a complete set."""
     source: Source
+    parts: Mapping[str, Int64[Tensor, " items"]] = MappingProxyType({})
+    """Places of items that are also scored as a set of their own, by its name."""
 
 
 @runtime_checkable

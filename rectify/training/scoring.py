@@ -80,9 +80,12 @@ def score(
     options = {"batch_size": recipe.batch_size, "device": device, "precision": recipe.precision}
     sets, answers = {}, {}
     with _scores_and_answers(task, model) as values_of:
-        for name, group, source in task.test_sets(entry, data, recipe, machine):
+        for name, group, source, parts in task.test_sets(entry, data, recipe, machine):
             values = item_values(model, values_of, source, **options)
-            sets[name, group] = {key: one for key, one in values.items() if one.ndim == 1}
+            scores = {key: one for key, one in values.items() if one.ndim == 1}
+            sets[name, group] = scores
+            for part, items in parts.items():
+                sets[part, group] = {key: one[items] for key, one in scores.items()}
             if (name, group) == PLAIN:
                 answers = {key: one for key, one in values.items() if one.ndim > 1}
     return Scored(sets, answers)

@@ -127,7 +127,7 @@ def test_an_evaluation_runs_as_many_inputs_as_are_forecast(
         for part in task.test_sets(entry, Path(name), recipe, Machine(CPU)):
             item_values(model, task.scores, part.source, **how)
     found = inputs_scored(plan, name)
-    assert sum(seen) == found * PAIRS.get(name, 1) > items_about(plan, name, "test")
+    assert sum(seen) == found * PAIRS.get(name, 1) >= items_about(plan, name, "test")
     if name in ("glyphs", "solids"):
         assert counter.get_total_flops() == found * count(subject(plan, run)).flops.test
 
@@ -140,7 +140,7 @@ def test_published_sets_and_their_shifts_are_known_before_they_are_prepared() ->
     pairs = 1_000 * 5_000
     assert 16 * inputs_scored(plan, "flickr30k") == 2 * pairs
     assert 16 * inputs_tested(plan, "flickr30k") == pairs
-    assert inputs_scored(plan, "vqav2") == 2 * inputs_tested(plan, "vqav2") == 2 * 214_354
+    assert inputs_scored(plan, "vqav2") == inputs_tested(plan, "vqav2") == 214_354
 
 
 def test_a_shift_that_is_prepared_is_counted_and_any_other_is_said() -> None:

@@ -70,9 +70,5 @@ class Settings(Entry):
     )
     top_k: PositiveInt = decides("scores", default=10, description="k of the second exact match.")
 
-    def scored_views_of(self, items: int) -> float:
-        """Return 2: every question is scored among all, and again among those of its type."""
-        return 2.0
-
 
 SETTINGS = Settings

@@ -147,19 +147,18 @@ class SituatedQuestionAnswering:
     def test_sets(
         self, entry: Settings, folder: Path, recipe: Recipe, machine: Machine
     ) -> Iterator[TestSet]:
-        """Give all test questions, then those of each type."""
+        """Give all test questions, with those of each type as parts."""
         known, asked = (load_situations(folder, split) for split in ("train", "test"))
         more, sizes = floors(asked, known), mean_sizes(known)
         kinds = types(asked)
-        parts = {"test": range(len(asked))} | {
-            kind: [item for item, own in enumerate(kinds) if own == kind]
+        parts = {
+            kind: torch.tensor([item for item, own in enumerate(kinds) if own == kind])
             for kind in (*TYPES, OTHERS)
+            if kind in kinds
         }
-        for name, chosen in parts.items():
-            if len(chosen):
-                items = torch.tensor(list(chosen))
-                source = SituationSource(asked, items, entry, machine, sizes, more=more)
-                yield TestSet(name, "-", source)
+        everything = torch.arange(len(asked))
+        source = SituationSource(asked, everything, entry, machine, sizes, more=more)
+        yield TestSet("test", "-", source, parts)
 
     def trunk(self, entry: Settings, vision: Vision, recipe: Recipe | None) -> nn.Module:
         """Return SQA3D's model."""

@@ -26,9 +26,5 @@ class Settings(Worded):
         "items", "weights", description="Answers that may be given. Checked when prepared."
     )
 
-    def scored_views_of(self, items: int) -> float:
-        """Return 2: every question is scored among all, and again among those of its kind."""
-        return 2.0
-
 
 SETTINGS = Settings

@@ -102,17 +102,16 @@ class VisualQuestionAnswering:
     def test_sets(
         self, entry: Settings, folder: Path, recipe: Recipe, machine: Machine
     ) -> Iterator[TestSet]:
-        """Give all test questions, then those of each kind of answers."""
+        """Give all test questions, with those of each kind of answers as parts."""
         questions = load_questions(folder, "test")
         floor = alone(questions, load_questions(folder, "train"))
         prepare = test_prepare(questions.images, entry.image_size)
         everything = torch.arange(len(questions))
-        parts = {"test": everything} | {
+        parts = {
             name: everything[questions.kinds == KINDS.index(kind)] for kind, name in SETS.items()
         }
-        for name, chosen in parts.items():
-            if len(chosen):
-                yield TestSet(name, "-", QuestionSource(questions, chosen, machine, prepare, floor))
+        source = QuestionSource(questions, everything, machine, prepare, floor)
+        yield TestSet("test", "-", source, {name: one for name, one in parts.items() if len(one)})
 
     def trunk(self, entry: Settings, vision: Vision, recipe: Recipe | None) -> nn.Module:
         """Return a METER, and where it starts from."""

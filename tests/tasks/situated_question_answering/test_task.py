@@ -134,20 +134,15 @@ def test_without_a_detector_s_losses_its_objects_are_not_looked_for(folder: Path
         assert torch.equal(values, {**whole, **whole["inputs"]}[name])
 
 
-def test_no_question_is_left_out_and_each_type_is_a_set(folder: Path) -> None:
-    found = sets_of(folder, entry())
-    assert {name: len(source) for name, source in found.items()} == {
-        "test": 18, "what": 3, "is": 3, "how": 3, "can": 3, "which": 3, "others": 3,
-    }  # fmt: skip
-    assert sum(map(len, found.values())) == 18 * entry().scored_views_of(18)
-    whole = first(found["test"], list(range(18)))
+def test_no_question_is_left_out_and_each_type_is_a_part(folder: Path) -> None:
+    (found,) = TASK.test_sets(entry(), folder, RECIPE, CPU)
+    assert (found.name, len(found.source)) == ("test", 18)
+    assert list(found.parts) == ["what", "is", "how", "can", "which", "others"]
     asked = rooms(**DRAWN)["test"].situations
-    for name in ("what", "is", "how", "can", "which", "others"):
-        part = first(found[name], [0, 1, 2])
+    for name, items in found.parts.items():
         chosen = [place for place, one in enumerate(asked) if type_of(one.question) == name]
-        for key in ("answers", "worths", "one_answer", "by_type", "question_alone", "pose"):
-            assert torch.equal(part[key], whole[key][chosen])
-        assert torch.equal(part["inputs"]["points"], whole["inputs"]["points"][chosen])
+        assert items.tolist() == chosen
+        assert len(items) == 3
 
 
 def test_scores_are_matches_floors_and_the_loss(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -22,6 +23,8 @@ from rectify.tasks.meters import OPERATIONS, training_transform
 from rectify.tasks.visual_question_answering.prepare import prepare
 from rectify.tasks.visual_question_answering.settings import Settings
 from rectify.tasks.visual_question_answering.task import TASK
+from rectify.training import scoring
+from rectify.training.models import RunSettings
 from rectify.training.recipes import Recipe, recipe
 from rectify.trunks.meter import unpacked
 from tests.helpers import question_trees
@@ -136,21 +139,40 @@ def test_questions_about_one_image_are_known_by_it(folder: Path) -> None:
     assert (batch["targets"].max(1).values > 0).all()
 
 
-def test_no_question_is_left_out_at_test_and_each_kind_is_a_set(folder: Path) -> None:
-    found = sets_of(folder)
-    assert {name: len(source) for name, source in found.items()} == {
-        "test": 45, "yes-no": 18, "number": 9, "other": 18,
+def test_no_question_is_left_out_at_test_and_each_kind_is_a_part(folder: Path) -> None:
+    (found,) = TASK.test_sets(entry(), folder, IN_MEMORY, CPU)
+    assert (found.name, len(found.source)) == ("test", 45)
+    parts = found.parts
+    assert {name: len(items) for name, items in parts.items()} == {
+        "yes-no": 18, "number": 9, "other": 18,
     }  # fmt: skip
-    assert sum(map(len, found.values())) == 45 * entry().scored_views_of(45)
-    whole = first(found["test"], list(range(45)))
+    assert sorted(torch.cat([*parts.values()]).tolist()) == list(range(45))
+    whole = first(found.source, list(range(45)))
     kinds = [one.kind.replace("/", "-") for one in questions(**DRAWN)["test"].questions]
-    for name in ("yes-no", "number", "other"):
-        part = first(found[name], list(range(len(found[name]))))
-        chosen = [n for n, kind in enumerate(kinds) if kind == name]
-        assert torch.equal(part["targets"], whole["targets"][chosen])
-        assert torch.equal(part["accuracies"], whole["accuracies"][chosen])
-        assert torch.equal(part["floor"], whole["floor"][chosen])
+    for name, items in parts.items():
+        assert items.tolist() == [n for n, kind in enumerate(kinds) if kind == name]
     assert (whole["accuracies"].max(1).values == 0).any()  # what nobody may answer
+
+
+def test_a_part_has_the_scores_of_its_questions_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trunk = TASK.trunk(entry(), VISION, None)
+    monkeypatch.setattr(scoring, "trained", lambda *of_run: trunk)
+    monkeypatch.setattr(scoring, "check_labels", lambda *files: None)
+    trained = {"task": entry().task, "recipe": IN_MEMORY, "data": entry().model_dump()}
+    run = Mock(spec=RunSettings, **trained)
+    files = {"block": None, "weights": folder, "data": folder}
+    scored = scoring.score(run, {}, seed=0, device=CPU.device, threads=1, **files).sets
+    (test,) = TASK.test_sets(entry(), folder, IN_MEMORY, CPU)
+    assert list(scored) == [(name, "-") for name in ("test", *test.parts)]
+    for name, items in test.parts.items():
+        with torch.inference_mode():
+            (batch,) = test.source.read(items, len(items))
+            expected = TASK.scores(trunk(batch["inputs"]), batch)
+        assert scored[name, "-"].keys() == expected.keys()
+        for key, values in expected.items():
+            assert torch.allclose(scored[name, "-"][key], values.double(), rtol=1e-5), key
 
 
 def test_the_floor_is_the_best_answer_to_the_words_alone(folder: Path) -> None:
