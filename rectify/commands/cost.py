@@ -58,10 +58,9 @@ def run(args: argparse.Namespace) -> None:
         from rectify.experiment import grid
 
         options |= grid.learner(grid.load(args.config), args.data, args.vision or "")
-    design = design_from(options, args.checkpoint)
     device = start(args.threads or torch.get_num_threads(), args.gpus)
     how = {name: options[name] for name in ("batch_size", "precision")}
-    rows = variants(design, is_timed=args.time, **how, device=device)
+    rows = variants(design_from(options, args.checkpoint), is_timed=args.time, **how, device=device)
     facts = {name: options[name] for name in ("vision", "language", "position")}
     if not args.output:
         sys.stdout.write(f"{as_json(facts, rows) if args.json else as_text(rows)}\n")

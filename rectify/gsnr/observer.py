@@ -131,8 +131,7 @@ class GsnrObserver:
         _check_choices(mode, loss=loss, group=group, model=model, labels=labels,
                        parameters=parameters)  # fmt: skip
         self._batches, self._xi, self._mode, self._loss = batches, xi, mode, loss
-        self._group, self._parameters = group, parameters
-        self._model, self._labels = model, labels
+        self._group, self._parameters, self._model, self._labels = group, parameters, model, labels
         self._blocks = _by_name(blocks)
         names = {"exclude": exclude, "whole": whole, "unsupported": unsupported}
         compiled, self._noise = compiled and loss == "total", noise
