@@ -1,9 +1,11 @@
-"""Squared norms of a block as the gradient of one tensor, which a compiled model can return.
+"""Squared norms of a layer as the gradient of one tensor, which a compiled model can return.
 
-As in ``slots`` nothing is computed from the tensor. The tap behind each layer of the block gives
-the layer's squared norms as its gradient, and autograd adds up what several layers give.
+As in ``slots`` nothing is computed from the tensor. The tap behind the layer gives the squared
+norms as its gradient. Each layer has its own, so that one that ran twice cannot stand for one that
+did not run.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,31 +17,26 @@ from rectify.gsnr.tap import Gather, Gathered
 
 
 class Filled(NamedTuple):
-    """What the slots of all blocks got in a pass; sums over the layers of a block."""
+    """What the slots of some layers got in a pass."""
 
-    squares: Float64[Tensor, "blocks measured"]
+    squares: Float64[Tensor, "layers measured"]
     """Of the gradient of each measured sample."""
-    linked: Float64[Tensor, " blocks"]
+    linked: Float64[Tensor, " layers"]
     """Mean over the measured sets of linked samples; 0 where there are none."""
-    samples: Float64[Tensor, " blocks"]
-    runs: Float64[Tensor, " blocks"]
+    samples: Float64[Tensor, " layers"]
+    runs: Float64[Tensor, " layers"]
 
 
-def slot(like: Tensor, measured: int) -> Tensor:
-    """Return the slot of a block: a leaf that has a place for each entry of ``Filled``.
-
-    Args:
-        like: One of the block's parameters.
-        measured: How many samples are measured.
-    """
+def _slot(like: Tensor, measured: int) -> Tensor:
+    """Return a leaf that has a place for each entry of ``Filled``."""
     wide = torch.promote_types(like.dtype, torch.float32)
     places = measured + len(Filled._fields) - 1
     return torch.zeros(places, dtype=wide, device=like.device, requires_grad=True)
 
 
-def filled(slots: list[Tensor]) -> Filled | None:
-    """Return what the slots have; None if no backward pass reached one of them."""
-    gradients = [one.grad for one in slots]
+def filled(gathers: Sequence["NormSlots"]) -> Filled | None:
+    """Return what the slots of layers have; None if no backward pass reached one of them."""
+    gradients = [one.slots[0].grad for one in gathers]
     if any(own is None for own in gradients):
         return None
     table = torch.stack(gradients).double()
@@ -47,16 +44,16 @@ def filled(slots: list[Tensor]) -> Filled | None:
 
 
 class NormSlots(Gather):
-    """The tap of one layer, which fills its block's slot.
+    """The slot of one layer, and the tap that fills it.
 
     Attributes:
         sets: The measured sets of linked samples, all of one size, on the device; None where
             samples are independent. Set anew for each pass.
     """
 
-    def __init__(self, layer: WatchedLayer, block_slot: Tensor, measured: int):
+    def __init__(self, layer: WatchedLayer, measured: int):
         self._layer, self._measured = layer, measured
-        self.slots = (block_slot,)
+        self.slots = (_slot(layer.parameters[0], measured),)
         self.sets: Int64[Tensor, "sets size"] | None = None
 
     def __call__(self, inputs: Any, delta: Any) -> Gathered:

@@ -18,7 +18,7 @@ from rectify.gsnr.calls import UnmeasurableError
 from rectify.gsnr.links import Links
 from rectify.gsnr.lookup import WatchedLayer
 from rectify.gsnr.moments import GradientMoments
-from rectify.gsnr.norm_slots import NormSlots, filled, slot
+from rectify.gsnr.norm_slots import NormSlots, filled
 from rectify.gsnr.tap import Gathered
 
 
@@ -60,7 +60,6 @@ class SquaredNorms(GradientMoments):
         super().__init__(modules, **options)
         self._blocks = list(modules) if isinstance(modules, Mapping) else [""]
         self._measured, self.samples = measured, 0
-        self._by_block = dict[str, Tensor]()  # slots
 
     def of_pass(
         self, scale: float, origins: Int64[Tensor, "samples origins"] | None
@@ -129,17 +128,17 @@ class SquaredNorms(GradientMoments):
 
     def _of_slots(self, layers: Mapping[str, list[str]]) -> Squares:
         """Return what a compiled pass gave."""
-        own = filled([self._by_block[block] for block in layers])
+        names, counts = list(chain(*layers.values())), [*map(len, layers.values())]
+        own = filled([self._slots[name] for name in names])
         if own is None:
             raise ValueError(
                 f"gradient_norms: {next(iter(layers))} must run once with gradients of all "
                 "samples, got 0 runs. Call loss.backward() within the context."
             )
-        counts = torch.tensor([*map(len, layers.values())], dtype=torch.float64)
-        counts = _moved(counts, own.runs.device)
-        linked = own.linked * self._sets[0][0] if self._sets else None
-        amiss = (own.runs - counts).abs()
-        return self._all(layers, own.squares, own.samples / counts, linked, amiss)
+        linked = by_block(own.linked, counts) * self._sets[0][0] if self._sets else None
+        samples = torch.stack([one[0] for one in own.samples.split(counts)])
+        amiss = by_block((own.runs - 1).abs(), counts)
+        return self._all(layers, by_block(own.squares, counts), samples, linked, amiss)
 
     def _all(
         self,
@@ -180,16 +179,12 @@ class SquaredNorms(GradientMoments):
 
     def _slots_of(self, layer: WatchedLayer) -> NormSlots:
         if layer.name not in self._slots:
-            block = next(one for one in self._blocks if _is_within(one, layer.name))
-            count = self._count(self.samples)
-            if block not in self._by_block:
-                self._by_block[block] = slot(layer.parameters[0], count)
-            self._slots[layer.name] = NormSlots(layer, self._by_block[block], count)
+            self._slots[layer.name] = NormSlots(layer, self._count(self.samples))
         return self._slots[layer.name]
 
     def _set_sets(self) -> None:
         """Give the slots the linked samples of the pass."""
-        device = next(iter(self._by_block.values())).device
+        device = self.parameters[0].device
         self._sets = _first_sets(self.links, self._count(self.samples) / self.samples, device)
         for gather in self._slots.values():
             gather.sets = self._sets[0][1] if self._sets else None

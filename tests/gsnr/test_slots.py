@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -106,6 +107,51 @@ def test_measured_passes_are_one_graph_that_is_compiled_once() -> None:
     command = [sys.executable, "-c", COUNTED]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.stdout.strip() == "counted", ended.stderr
+
+
+SPLIT = """
+import sys
+
+import torch
+from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
+
+from rectify.gsnr import GradientMoments, GradientNorms
+from rectify.runtime import compiled
+from tests.helpers.moments import batch, vit
+
+torch.distributed.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=0,
+                                     world_size=1)
+torch.distributed._DEFAULT_FIRST_BUCKET_BYTES = 4096
+model, (images, labels) = vit(), batch()
+whole = DistributedDataParallel(model, bucket_cap_mb=0.01)  # torch.compile splits there
+fast = compiled(whole, backend="aot_eager")
+for kind, read in (
+    (GradientMoments, lambda moments: [own.variance for own in moments.moments().values()]),
+    (GradientNorms, lambda norms: [own.squares for own in norms.norms().values()]),
+):
+    watched = kind({"blocks": model.blocks}, compiled=True)
+    for number in range(2):
+        model.zero_grad()
+        with watched:
+            forward = fast if watched.is_compiled else whole
+            cross_entropy(forward(images), labels).backward()
+        found = read(watched)
+        eager = eager if number else found
+    assert forward is fast
+    for own, other in zip(found, eager, strict=True):
+        assert torch.allclose(own, other, rtol=1e-6, atol=1e-14), (own, other)
+assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+print("split")
+"""
+
+
+def test_a_graph_that_is_split_for_several_processes_is_measured_in_all_parts(
+    tmp_path: Path,
+) -> None:
+    command = [sys.executable, "-c", SPLIT, f"{tmp_path / 'meet'}"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.stdout.strip() == "split", ended.stderr
 
 
 def test_another_batch_gives_other_moments(ready: Ready) -> None:
