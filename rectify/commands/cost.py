@@ -32,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--threads", type=positive, help="default: as many as torch takes")
     add_gpus(parser)
-    parser.add_argument("--output", type=table_path)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--output", type=table_path)
 
 
 def gpus(args: argparse.Namespace) -> int:
@@ -62,9 +62,9 @@ def run(args: argparse.Namespace) -> None:
     how = {name: options[name] for name in ("batch_size", "precision")}
     rows = variants(design_from(options, args.checkpoint), is_timed=args.time, **how, device=device)
     facts = {name: options[name] for name in ("vision", "language", "position")}
-    if not args.output:
+    if args.output:
+        facts |= {**how, **args.settings, "device_type": device.type}
+        source = provenance(None, "rectify.speed", **facts)
+        write_table(COST, [tuple(row.values()) for row in rows], args.output, source)
+    else:
         sys.stdout.write(f"{as_json(facts, rows) if args.json else as_text(rows)}\n")
-        return
-    facts |= {**how, **args.settings, "device_type": device.type}
-    source = provenance(None, "rectify.speed", **facts)
-    write_table(COST, [tuple(row.values()) for row in rows], args.output, source)

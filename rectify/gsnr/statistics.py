@@ -55,8 +55,8 @@ class Moments:
             return self.linked
         return Linked(self.samples * (self.variance + self.mean.square()), self.samples)
 
-    def flat(self, of: Callable[[Tensor], Tensor] = Tensor.flatten) -> "Moments":
-        """Return the moments of all entries in a row, or of those that ``of`` takes."""
+    def flat(self, of: Callable[[Tensor], Tensor]) -> "Moments":
+        """Return the moments of the entries that ``of`` takes, in a row."""
         linked = self.linked and Linked(of(self.linked.products), self.linked.pairs)
         return Moments(of(self.mean), of(self.variance), self.samples, linked)
 

@@ -1,7 +1,5 @@
 """Moments of compiled passes: against a loop over samples, and against eager passes."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +12,7 @@ from rectify.gsnr.links import Links
 from rectify.gsnr.moments import GradientMoments
 from rectify.results.declared import GSNR_MODES
 from rectify.runtime import compiled
-from tests.helpers.moments import assert_close, batch, loop, per_sample, vit
+from tests.helpers.moments import assert_close, assert_says, batch, loop, per_sample, vit
 
 pytestmark = [
     pytest.mark.slow,
@@ -103,10 +101,7 @@ print("counted")
 
 
 def test_measured_passes_are_one_graph_that_is_compiled_once() -> None:
-    """In a process without annotation checks, which break graphs."""
-    command = [sys.executable, "-c", COUNTED]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ended.stdout.strip() == "counted", ended.stderr
+    assert_says("counted", COUNTED)
 
 
 SPLIT = """
@@ -149,9 +144,7 @@ print("split")
 def test_a_graph_that_is_split_for_several_processes_is_measured_in_all_parts(
     tmp_path: Path,
 ) -> None:
-    command = [sys.executable, "-c", SPLIT, f"{tmp_path / 'meet'}"]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ended.stdout.strip() == "split", ended.stderr
+    assert_says("split", SPLIT, f"{tmp_path / 'meet'}")
 
 
 def test_another_batch_gives_other_moments(ready: Ready) -> None:

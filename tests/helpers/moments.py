@@ -1,6 +1,8 @@
 """What the tests of moments share: small models, a batch, and the slow oracle."""
 
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -170,6 +172,13 @@ def run_two_processes(script: str) -> None:
         port = server.getsockname()[1]
     ends = run_scripts(script, [(f"{rank}", f"{port}") for rank in range(2)])
     assert [said.strip() for said in ends] == ["equal", "equal"], ends
+
+
+def assert_says(word: str, script: str, *arguments: str) -> None:
+    """Run a script in a process without annotation checks, which break graphs of the compiler."""
+    command = [sys.executable, "-c", script, *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.stdout.strip() == word, ended.stderr
 
 
 def assert_close(
