@@ -1,5 +1,6 @@
 """Seconds until the command line and the workflow answer, of whole processes."""
 
+import json
 import os
 import resource
 import subprocess
@@ -43,9 +44,10 @@ def _commands(folder: Path) -> dict[str, list[str]]:
     chosen = [
         str(one) for one in made.runs
         if one.name.startswith("glyphs_vit-s_vanilla")
-        or (one.name.startswith("glyphs_vit-s_insert") and "llama" in one.name)
+        or one.name.startswith("glyphs_vit-s_insert_llama")
     ]  # fmt: skip
-    table = ["table", "--table", "table3", "--data", "glyphs", "--seeds", "0", "1"]
+    asked = {"kind": "table3", "settings": {"reads": "glyphs"}, "estimator": "plain"}
+    table = ["table", "--target", "table3", "--settings", json.dumps(asked), "--seeds", "0", "1"]
     table += ["--output", str(folder / "table3"), "--runs", *chosen]
     _call([sys.executable, "-c", WITHOUT_TORCH, *table])
     programs = Path(sys.executable).parent

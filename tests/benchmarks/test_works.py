@@ -1,8 +1,10 @@
 """What the benchmarks compare computes the same thing."""
 
+import pytest
 import torch
 
-from benchmarks import models, similarity, training
+from benchmarks import models, similarity, startup, training
+from benchmarks.paired import Options
 from rectify.rectified import auxiliary
 from rectify.similarity.scores import mutual_knn_matrix
 
@@ -43,3 +45,11 @@ def test_a_training_step_leaves_the_weights_as_they_were():
     step()
     assert torch.equal(linear.weight, before)
     assert linear.weight.grad is None
+
+
+@pytest.mark.slow
+def test_a_table_of_finished_runs_is_timed():
+    (table,) = startup.run(Options(rounds=1, threads=1, only=("table",)))
+    ((command, first, later, *_),) = table.rows
+    assert command == "`table`"
+    assert all(float(said.split()[0]) > 0 for said in (first, later))
