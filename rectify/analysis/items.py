@@ -70,18 +70,20 @@ def item_p(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 
 def _exchanged(totals: np.ndarray) -> float:
-    """Return how often random signs of whole numbers give a sum as far from zero as theirs."""
-    from scipy import signal, stats
+    """Return how often random signs of whole numbers give a sum as far from zero as theirs.
 
-    sizes, counts = np.unique(np.abs(totals[totals != 0]).astype(int), return_counts=True)
-    chances = np.ones(1)  # of each sum of the numbers that keep their sign, from 0 on
-    for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
-        own = np.zeros(size * count + 1)
-        own[::size] = stats.binom.pmf(np.arange(count + 1), count, 0.5)
-        chances = signal.convolve(chances, own)
-    most = len(chances) - 1
+    The chances of all sums are the Fourier transform of their characteristic function, a product
+    over the numbers (Hong, 2013, of the Poisson binomial distribution); right to some 1e-15.
+    """
+    sizes, counts = np.unique(np.abs(totals).astype(int), return_counts=True)
+    most = int(sizes @ counts)  # sum of all numbers
+    angles = 2 * np.pi * np.arange(most // 2 + 1) / (most + 1)
+    characteristic = np.ones(len(angles), complex)  # of the sum of those that keep their sign
+    for size, count in zip(sizes, counts, strict=True):
+        characteristic *= ((1 + np.exp(-1j * size * angles)) / 2) ** count
+    chances = np.fft.irfft(characteristic, most + 1)
     least = (most + abs(round(float(totals.sum())))) // 2  # the sum of signed numbers is even to it
-    return float(min(1.0, 2 * chances[least:].sum()))
+    return float(np.clip(2 * chances[least:].sum(), 0, 1))
 
 
 def _bootstrapped(totals: np.ndarray) -> float:

@@ -30,7 +30,6 @@ PRELOADED = (
     "matplotlib.backends.backend_pdf",
     "matplotlib.pyplot",
     "seaborn",
-    "scipy.signal",
     "scipy.stats",
     "sklearn.datasets",
     "rectify.commands.train",
