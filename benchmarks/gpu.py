@@ -188,7 +188,8 @@ def _cases(size: Size) -> Iterator[Case]:
     first = size.visions[0]
     for pixels, patch in size.images:
         for how in ("compiled", "graphs", "eager"):
-            for mode in ("off", "observe", "replace", "every"):
+            pairs = ("pairs",) if how == "compiled" else ()
+            for mode in ("off", "observe", "replace", "every", *pairs):
                 yield Case(first, pixels, patch, "vanilla", how, mode)
     pixels, patch = size.images[-1]
     for variant in ("insert", "auxiliary"):
@@ -224,7 +225,8 @@ def _steps(bench: Bench) -> Table:
     note = (
         f"Whole training steps, batch {bench.size.batch}, bfloat16, AdamW; the layer is "
         f"{bench.size.language}'s. The share of the limit counts the products of the step that is "
-        "not measured."
+        "not measured. `pairs`: `observe` where Mixup links samples; `every`: norms of some, "
+        "as at every step."
     )
     note += f" Not reached: {', '.join(missing)}." if missing else ""
     heads = ("model", "variant", "run", "GSNR", "step", "images/s", "of limit", "GB", "x off")
@@ -252,7 +254,10 @@ def training_step(bench: Bench, case: Case) -> tuple[Callable[[], None], int]:
         measured = max(2, bench.size.batch // EVERY)
         watching = NoiseObserver(dict(blocks.items()), measured, steps=PASSES, compiled=compiles)
     elif case.mode != "off":
-        watching = GsnrObserver(blocks, 1, mode=case.mode, compiled=compiles)
+        mode = "observe" if case.mode == "pairs" else case.mode
+        watching = GsnrObserver(blocks, 1, mode=mode, compiled=compiles)
+    items = torch.arange(len(images))
+    linked = {"origins": torch.stack([items, items.flip(0)], 1)} if case.mode == "pairs" else {}
     steps = itertools.count()
     torch._dynamo.reset()
     quick = model if case.run == "eager" else compiled_model(model, bench.device, case.run)
@@ -264,7 +269,7 @@ def training_step(bench: Bench, case: Case) -> tuple[Callable[[], None], int]:
         loss.backward()
 
     def step() -> None:
-        with nullcontext() if watching is None else watching.watch():
+        with nullcontext() if watching is None else watching.watch(**linked):
             backward()
         if watching is not None:
             watching.record(0, next(steps) if case.mode == "every" else len(images))

@@ -13,6 +13,7 @@ from torchvision.transforms.functional import to_pil_image
 from benchmarks.paired import Table
 from rectify.gsnr import GradientMoments, GsnrObserver
 from rectify.gsnr.kernels import batched_sums, chunked_sums, fused_sums
+from rectify.gsnr.links import Links
 from rectify.runtime import autocast, compiled, seed_globals
 from rectify.tasks.contract import Batch
 from rectify.tasks.image_classification.augment import per_image
@@ -30,7 +31,10 @@ LIMITS = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
 
 def checks(device: torch.device) -> Table:
     """Return a table of what was checked, the largest relative error, and what is allowed."""
-    rows = [*_sums(device), *_modes(device), *_training(device), _augmented(device)]
+    rows = [
+        *(*_sums(device), *_modes(device), *_linked(device)),
+        *(*_training(device), _augmented(device)),
+    ]
     cells = [
         (what, f"{error:.1e}", f"{most:.0e}", _verdict(error, most)) for what, error, most in rows
     ]
@@ -87,7 +91,8 @@ def _modes(device: torch.device) -> Iterator[tuple[str, float, float]]:
     """Check the moments of each mode against a loop over samples, and the step's own gradient."""
     torch.use_deterministic_algorithms(True)
     images, labels = _batch(device)
-    exact = _moments_one_by_one(vision_transformer().double().to(device), images.double(), labels)
+    stacks = _one_by_one(vision_transformer().double().to(device), images.double(), labels)
+    exact = {name: (own.mean(0), own.var(0, correction=0)) for name, own in stacks.items()}
     for precision, most in (("float32", 2e-4), ("bfloat16", 5e-2)):
         for mode in ("observe", "replace"):
             torch._dynamo.reset()
@@ -113,9 +118,27 @@ def _modes(device: torch.device) -> Iterator[tuple[str, float, float]]:
                 yield f"the step's gradient, {how}", error, 0.0 if is_same else most
 
 
-def _moments_one_by_one(
-    model: nn.Module, images: Tensor, labels: Tensor
-) -> dict[str, tuple[Tensor, Tensor]]:
+def _linked(device: torch.device) -> Iterator[tuple[str, float, float]]:
+    """Check the products of partners, as Mixup has them, against a loop over samples."""
+    images, labels = _batch(device)
+    stacks = _one_by_one(vision_transformer().double().to(device), images.double(), labels)
+    exact = {name: (own * (own + own.flip(0))).sum(0) for name, own in stacks.items()}
+    torch._dynamo.reset()
+    model = vision_transformer().to(device)
+    quick, items = compiled_model(model, device), torch.arange(SAMPLES)
+    links = Links(torch.stack([items, items.flip(0)], 1), device)
+    watched = GradientMoments(model.blocks, links=links, compiled=True)
+    for _ in range(2):
+        how = "compiled" if watched.is_compiled else "eager"  # as the first pass always is
+        with watched:
+            _gradients(quick if watched.is_compiled else model, images, labels, "float32")
+        moments = watched.moments()
+        pairs = [(moments[name].linked.products, own) for name, own in exact.items()]
+        yield f"products of partners, {how}, float32", _overall(pairs), 2e-4
+
+
+def _one_by_one(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Return the gradient of each sample, first, by the name of the blocks' parameters."""
     names = [name for name, _ in model.blocks.named_parameters() if not name.endswith("qkv.bias")]
     gradients = {name: [] for name in names}
     for image, label in zip(images, labels, strict=True):
@@ -123,8 +146,7 @@ def _moments_one_by_one(
         chosen = [model.blocks.get_parameter(name) for name in names]
         for name, own in zip(names, torch.autograd.grad(loss, chosen), strict=True):
             gradients[name].append(own)
-    stacked = {name: torch.stack(own) for name, own in gradients.items()}
-    return {name: (own.mean(0), own.var(0, correction=0)) for name, own in stacked.items()}
+    return {name: torch.stack(own) for name, own in gradients.items()}
 
 
 def _gradients(

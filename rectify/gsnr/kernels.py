@@ -44,11 +44,11 @@ def gradient_sums(
         links: Which samples share something; None if all are independent.
     """
     inputs, delta = _same_precision(inputs, delta)
-    if not delta.is_cuda and not torch.compiler.is_compiling():
+    if _shows_values(delta):
         inputs, delta = _without_idle_tokens(inputs, delta)
     if links is None:
         return _unlinked_sums(inputs, delta)
-    if links.is_partition and not delta.is_cuda and delta.shape[1] > 1:
+    if links.is_partition and _shows_values(delta) and delta.shape[1] > 1:
         return partition_sums(inputs, delta, links)
     sets = (
         weight * _unlinked_sums(*folded).squares for weight, folded in links.folded(inputs, delta)
@@ -145,7 +145,7 @@ def squared_norms(
         has_bias: Whether the gradient of a bias belongs to ``G_i``.
     """
     inputs, delta = _same_precision(inputs, delta)
-    if not delta.is_cuda and not torch.compiler.is_compiling():
+    if _shows_values(delta):
         inputs, delta = _without_idle_tokens(inputs, delta)
     (dim_out, dim_in), chunk, wide = _plan(inputs, delta, None)
     if delta.shape[1] * (dim_in + dim_out) <= dim_in * dim_out:
@@ -201,6 +201,11 @@ def _sums_of_sets(inputs: Tensor, delta: Tensor, all_rows: Tensor, count: int) -
         total[:sets].add_(of_set[:sets])
         linked[:sets].addcmul_(of_set[:sets], of_set[:sets])
     return Sums(total.sum(0), squares.sum(0), linked.sum(0))
+
+
+def _shows_values(values: Tensor) -> bool:
+    """Return whether values can be looked at: a device would be waited for, a compiler has none."""
+    return values.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _same_precision(inputs: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:

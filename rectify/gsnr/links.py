@@ -23,7 +23,11 @@ class Links:
             other and with no one else.
     """
 
-    def __init__(self, origins: Int64[Tensor, "samples origins"]):
+    def __init__(
+        self,
+        origins: Int64[Tensor, "samples origins"],
+        device: torch.device | str = "cpu",
+    ):
         """Find the samples that have an origin in common.
 
         Two samples may share several. By inclusion and exclusion a pair counts once: the sets of
@@ -33,6 +37,7 @@ class Links:
         Args:
             origins: Numbers of what each sample was made from, e.g. its own image and its
                 partner's.
+            device: Where gradients are looked up by these samples; it is not waited for.
         """
         members: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for sample, numbers in enumerate(origins.tolist()):
@@ -45,7 +50,7 @@ class Links:
             weights[tuple(samples)] += 1 if len(some) % 2 else -1
         sets = {samples: weight for samples, weight in weights.items() if weight}
         self._rows: dict[tuple[int, int], Tensor] = {
-            kind: torch.tensor([s for s, w in sets.items() if (w, len(s)) == kind])
+            kind: moved(torch.tensor([s for s, w in sets.items() if (w, len(s)) == kind]), device)
             for kind in sorted({(weight, len(samples)) for samples, weight in sets.items()})
         }
         self.pairs = sum(weight * len(samples) ** 2 for samples, weight in sets.items())
@@ -69,3 +74,9 @@ class Links:
         """
         for weight, rows in self.rows():
             yield weight, [values[rows].flatten(1, 2) for values in by_sample]
+
+
+def moved(values: Tensor, device: torch.device | str) -> Tensor:
+    """Return values of ordinary memory on a device, which is not waited for."""
+    pinned = values.pin_memory() if torch.device(device).type == "cuda" else values
+    return pinned.to(device, non_blocking=True)

@@ -69,7 +69,7 @@ def gradient_moments(
     """
     options = {"exclude": exclude, "whole": whole, "unsupported": unsupported}
     watched = _watched(model, modules, options)
-    watched.links = None if origins is None else Links(origins)
+    watched.links = None if origins is None else Links(origins, watched.device)
     inputs, tensors = _differentiable(inputs)
     with torch.enable_grad(), watched, _norms_in_front(model, watched.layers) as mixes:
         losses = criterion(_outputs(model, inputs), targets)

@@ -135,6 +135,12 @@ class GradientMoments:
         return [parameter for record in self._records for parameter in record.layer.parameters]
 
     @property
+    def device(self) -> torch.device:
+        """Where the measured parameters are; the CPU if they are not on one device."""
+        first, *others = {parameter.device for parameter in self.parameters}
+        return torch.device("cpu") if others else first
+
+    @property
     def names(self) -> list[str]:
         """Names of ``parameters``."""
         return [
@@ -157,13 +163,13 @@ class GradientMoments:
     def is_compiled(self) -> bool:
         """Whether the watched model may be a compiled one in the pass that is entered.
 
-        Never in the first one, which is looked at, nor where samples are linked or a layer is
-        measured the generic way.
+        Never in the first one, which is looked at, nor where a layer is measured the generic way;
+        of linked samples only where these are sets of one size, as partners of Mixup.
         """
         return (
             self._may_compile
             and self.is_apart
-            and (self.links is None or self._compiles(self.links))
+            and (self.links is None or self.links.are_alike)
             and all(record.layer.kind.can_compile for record in self._records)
         )
 
@@ -174,6 +180,7 @@ class GradientMoments:
             for record in self._records:
                 slots = self._slots_of(record.layer)
                 slots.clear()
+                self._link(slots)
                 self._taps.enter_context(self._tap(record.layer, slots))
             return self
         check_unmixed(self._modules, self._choice())
@@ -187,11 +194,6 @@ class GradientMoments:
             self._taps.enter_context(self._tap(record.layer, _Gather(self, record)))
         return self
 
-    @staticmethod
-    def _compiles(links: Links) -> bool:
-        """Return whether a pass with linked samples may be compiled."""
-        return False
-
     def _tap(self, layer: WatchedLayer, gather: Gather) -> AbstractContextManager[None]:
         if self._mode == "replace" and layer.kind.can_replace(layer.trainable):
             return layer.kind.replace(layer.module, layer.trainable, gather)
@@ -202,6 +204,10 @@ class GradientMoments:
         if layer.name not in self._slots:
             self._slots[layer.name] = Slots(layer)
         return self._slots[layer.name]
+
+    def _link(self, slots: Slots) -> None:
+        """Tell the slots which samples of the pass share something."""
+        slots.links = self.links
 
     def _take_slots(self) -> None:
         """Take what a compiled pass returned."""

@@ -169,7 +169,7 @@ class GsnrObserver:
                 independent.
         """
         self._gradients.scale = scale
-        self._gradients.links = None if origins is None else Links(origins)
+        self._gradients.links = None if origins is None else Links(origins, self._gradients.device)
         with self._gradients:
             yield
         moments = self._gradients.moments()

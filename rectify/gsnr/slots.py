@@ -1,9 +1,10 @@
 """A layer's sums as gradients, which a compiled model can return.
 
 A compiled backward pass calls nobody: what it gives are gradients. So each measured parameter has
-two tensors, its slots, that nothing is computed from and whose gradients are defined as the sums
-over the samples of its gradients and of their squares. Samples and passes are counted in Python,
-which the compiler repeats after its own code: a number on a GPU would have to be waited for.
+three tensors, its slots, that nothing is computed from and whose gradients are defined as the sums
+over the samples of its gradients, of their squares, and of products of linked ones. Samples and
+passes are counted in Python, which the compiler repeats after its own code: a number on a GPU would
+have to be waited for.
 """
 
 from typing import Any
@@ -12,16 +13,23 @@ import torch
 from torch import Tensor
 
 from rectify.gsnr.kernels import Sums
+from rectify.gsnr.links import Links
 from rectify.gsnr.lookup import WatchedLayer
 from rectify.gsnr.tap import Gather, Gathered
 
 
 class Slots(Gather):
-    """The slots of one layer, and the tap that fills them."""
+    """The slots of one layer, and the tap that fills them.
+
+    Attributes:
+        links: Which samples share something, on the device; None if all are independent. Set anew
+            for each pass.
+    """
 
     def __init__(self, layer: WatchedLayer):
         self._layer = layer
-        self.slots = tuple(map(_slot, (p for p in layer.parameters for _ in ("total", "squares"))))
+        self.links: Links | None = None
+        self.slots = tuple(map(_slot, (own for own in layer.parameters for _ in Sums._fields)))
         self._samples, self._runs, self._passes = 0, 0, 0
         self.slots[0].register_post_accumulate_grad_hook(self._count)
 
@@ -42,8 +50,8 @@ class Slots(Gather):
         """Return the sums, as gradients of the parameters and of the slots; nothing is kept."""
         layer = self._layer
         with torch.autocast(delta.device.type, enabled=False):
-            sums = layer.kind.all_sums(layer.module, layer.trainable, inputs, delta, None)
-        filled = tuple(part for name in layer.trainable for part in sums[name][:2])
+            sums = layer.kind.all_sums(layer.module, layer.trainable, inputs, delta, self.links)
+        filled = tuple(part for name in layer.trainable for part in sums[name])
         return Gathered({name: own.total for name, own in sums.items()}, filled)
 
     def note(self, values: Tensor, axis: int = 0, rows: int | None = None) -> None:
@@ -53,12 +61,15 @@ class Slots(Gather):
 
     def take(self) -> dict[str, Sums]:
         """Return the sums of each parameter, none if no backward pass filled the slots."""
-        filled = [slot.grad for slot in self.slots]
-        if any(values is None for values in filled):
+        by_field = (
+            [slot.grad for slot in self.slots[place :: len(Sums._fields)]]
+            for place in range(len(Sums._fields))
+        )
+        found = [Sums(*parts) for parts in zip(*by_field, strict=True)]
+        if any(own.total is None for own in found):
             return {}
-        pairs = zip(filled[::2], filled[1::2], strict=True)
         names = map(self._layer.full_name, self._layer.trainable)
-        return {name: Sums(*pair) for name, pair in zip(names, pairs, strict=True)}
+        return dict(zip(names, found, strict=True))
 
     def clear(self) -> None:
         """Empty the slots, before a pass."""

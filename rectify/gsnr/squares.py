@@ -65,7 +65,8 @@ class SquaredNorms(GradientMoments):
         self, scale: float, origins: Int64[Tensor, "samples origins"] | None
     ) -> "SquaredNorms":
         """Take note of what the next passes are, as ``GradientNorms.of_pass`` has it."""
-        self.scale, self.links = scale, None if origins is None else Links(origins)
+        self.scale = scale
+        self.links = None if origins is None else Links(origins, self.device)
         return self
 
     @property
@@ -77,8 +78,7 @@ class SquaredNorms(GradientMoments):
     def is_compiled(self) -> bool:
         """Whether the watched model may be a compiled one in the pass that is entered.
 
-        Never in the first one, which is looked at, nor where a layer is measured the generic way
-        or left out; of linked samples where these are sets of one size, as partners of Mixup.
+        Never where that of moments may not, nor where a layer is left out.
         """
         return super().is_compiled and not self.by_layer.keys() & self.skipped.keys()
 
@@ -88,12 +88,10 @@ class SquaredNorms(GradientMoments):
         return self._apart is not None and self._apart.is_paused
 
     def __enter__(self) -> "SquaredNorms":
-        super().__enter__()
         self._squares = dict[str, Tensor]()  # of each measured sample, by layer
         self._linked = dict[str, Tensor]()  # by layer, where samples are linked
-        self._sets: list[tuple[int, Tensor]] | None = None  # of linked samples, on the device
-        if self._is_quick:
-            self._set_sets()
+        self._sets: list[tuple[int, Tensor]] | None = None  # of linked samples
+        super().__enter__()
         return self
 
     def squares(self, samples: int | None = None) -> Squares:
@@ -173,34 +171,31 @@ class SquaredNorms(GradientMoments):
                 "got all linked by Mixup or as copies. Measure larger batches."
             )
 
-    @staticmethod
-    def _compiles(links: Links) -> bool:
-        return links.are_alike
-
     def _slots_of(self, layer: WatchedLayer) -> NormSlots:
         if layer.name not in self._slots:
             self._slots[layer.name] = NormSlots(layer, self._count(self.samples))
         return self._slots[layer.name]
 
-    def _set_sets(self) -> None:
-        """Give the slots the linked samples of the pass."""
-        device = self.parameters[0].device
-        self._sets = _first_sets(self.links, self._count(self.samples) / self.samples, device)
-        for gather in self._slots.values():
-            gather.sets = self._sets[0][1] if self._sets else None
+    def _link(self, slots: NormSlots) -> None:
+        self._find_sets(self.samples)
+        slots.sets = self._sets[0][1] if self._sets else None
+
+    def _find_sets(self, samples: int) -> None:
+        """Take the linked samples of a pass of so many."""
+        if self._sets is None:
+            self._sets = _first_sets(self.links, self._count(samples) / samples)
 
     def _gather(self, record: Any, inputs: Any, delta: Any) -> Gathered:
         layer = record.layer
         if self.is_paused or not self._gathers:
             return Gathered({})
-        device, samples = layer.parameters[0].device, layer.kind.samples(inputs, delta)
+        device, samples = layer.parameters[0].device.type, layer.kind.samples(inputs, delta)
         measured = self._count(samples)
-        if self._sets is None:
-            self._sets = _first_sets(self.links, measured / samples, device)
+        self._find_sets(samples)
         of_pass = layer.module, layer.trainable, inputs, delta
         quiet = nullcontext() if self._apart is None else self._apart.paused()
         try:
-            with torch.autocast(device.type, enabled=False), quiet:
+            with torch.autocast(device, enabled=False), quiet:
                 self._squares[layer.name] = layer.kind.norms_of_first(*of_pass, measured)
                 if self.links is not None:
                     norms = partial(layer.kind.norms, *of_pass)
@@ -249,26 +244,15 @@ def _is_within(block: str, layer: str) -> bool:
     return block in ("", layer) or layer.startswith(f"{block}.")
 
 
-def _first_sets(
-    links: Links | None, share: float, device: torch.device
-) -> list[tuple[int, Int64[Tensor, "sets size"]]]:
-    """Return sets of linked samples, on the device, and how often each kind counts.
+def _first_sets(links: Links | None, share: float) -> list[tuple[int, Int64[Tensor, "sets size"]]]:
+    """Return sets of linked samples and how often each kind counts.
 
     Args:
         links: Which samples share something.
         share: Of the sets of each kind that are measured, the first ones, and stand for all.
-        device: Where they are wanted; it is not waited for.
     """
     kinds = [] if links is None else links.rows()
-    return [
-        (weight * len(rows), _moved(rows[: math.ceil(share * len(rows))], device))
-        for weight, rows in kinds
-    ]
-
-
-def _moved(values: Tensor, device: torch.device) -> Tensor:
-    pinned = values.pin_memory() if device.type == "cuda" else values
-    return pinned.to(device, non_blocking=True)
+    return [(weight * len(rows), rows[: math.ceil(share * len(rows))]) for weight, rows in kinds]
 
 
 def _linked(

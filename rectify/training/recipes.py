@@ -132,8 +132,7 @@ class Recipe(Closed, strict=True, allow_inf_nan=False):
     accumulate: PositiveInt = 1
     """Slices of a process's batch that go through the model one after the other."""
     compile: bool = False
-    """torch.compile; the first measured step is eager, and where Mixup links samples all of which
-    GSNR is measured."""
+    """torch.compile; the first measured step is eager."""
 
     @field_validator("auto_augment")
     @classmethod

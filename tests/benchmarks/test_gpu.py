@@ -60,7 +60,8 @@ def test_a_resumed_training_and_one_of_two_processes_hold(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("variant", "mode"), [("vanilla", "off"), ("auxiliary", "observe"), ("vanilla", "every")]
+    ("variant", "mode"),
+    [("vanilla", "off"), ("auxiliary", "observe"), ("vanilla", "pairs"), ("vanilla", "every")],
 )
 def test_a_step_is_counted_and_runs(bench, variant, mode, monkeypatch):
     measured = []

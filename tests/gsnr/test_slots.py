@@ -12,12 +12,24 @@ from rectify.gsnr.links import Links
 from rectify.gsnr.moments import GradientMoments
 from rectify.results.declared import GSNR_MODES
 from rectify.runtime import compiled
-from tests.helpers.moments import assert_close, assert_says, batch, loop, per_sample, vit
+from tests.helpers.moments import (
+    assert_agreement,
+    assert_close,
+    assert_says,
+    batch,
+    gradients,
+    loop,
+    per_sample,
+    vit,
+)
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore"),  # of torch's compiler about what it does itself
 ]
+
+PARTNERS = torch.tensor([[0, 5], [1, 4], [2, 3], [3, 2], [4, 1], [5, 0]])
+COPIES = torch.tensor([[0], [0], [1], [2], [1], [2]])
 
 
 class Ready(NamedTuple):
@@ -73,14 +85,34 @@ def test_a_compiled_pass_has_the_moments_of_a_loop_over_samples(ready: Ready) ->
         gradients_of(model, fast, images, labels)  # and without, which keeps its own code
 
 
+def test_a_compiled_pass_has_the_products_of_linked_samples(ready: Ready) -> None:
+    """Of whatever pairs, next to each other or not; and then of none again."""
+    (model, fast, watched), (images, labels) = ready, batch()
+    stacks = gradients(model, images, labels, per_sample)
+    expected = loop(model, images, labels, per_sample)
+    for origins in (PARTNERS, COPIES, PARTNERS, None):
+        model.zero_grad()
+        watched.links = None if origins is None else Links(origins)
+        assert watched.is_compiled
+        found = passed(watched, fast, images, labels)
+        assert_close(found, expected, 1e-6)
+        if origins is None:
+            assert all(own.linked is None for own in found.values())
+        else:
+            assert_agreement(found, stacks, origins, 1e-6)
+
+
 COUNTED = """
 import torch
 from torch.nn.functional import cross_entropy
 
+from rectify.gsnr.links import Links
 from rectify.gsnr.moments import GradientMoments
 from rectify.runtime import compiled
 from tests.helpers.moments import batch, vit
 
+pairs = torch.tensor([[0, 5], [1, 4], [2, 3], [3, 2], [4, 1], [5, 0]])
+others = torch.tensor([[0, 1], [0, 1], [2, 3], [2, 3], [4, 5], [4, 5]])
 for mode in ("observe", "replace"):
     torch._dynamo.reset()
     counters = torch._dynamo.utils.counters
@@ -88,13 +120,14 @@ for mode in ("observe", "replace"):
     model, (images, labels) = vit(depth=1), batch()
     fast = compiled(model, backend="aot_eager")
     watched = GradientMoments(model.blocks, mode, compiled=True)
-    for number in range(4):
+    for number, origins in enumerate((None, None, pairs, others, None)):
+        watched.links = None if origins is None else Links(origins)
         with watched:
             forward = fast if watched.is_compiled else model
             cross_entropy(forward(images), labels).backward()
         watched.moments()
         cross_entropy(fast(images), labels).backward()
-        assert counters["stats"]["unique_graphs"] == min(number + 1, 2), (mode, number, counters)
+        assert counters["stats"]["unique_graphs"] == min(number + 1, 3), (mode, number, counters)
     assert not counters["graph_break"], counters
 print("counted")
 """
@@ -155,12 +188,12 @@ def test_another_batch_gives_other_moments(ready: Ready) -> None:
     assert all(not torch.equal(first[name].mean, second[name].mean) for name in first)
 
 
-def test_linked_samples_are_measured_eagerly() -> None:
+def test_samples_linked_in_sets_of_several_sizes_are_measured_eagerly() -> None:
     model, (images, labels) = vit(depth=1), batch()
     watched = GradientMoments(model.blocks, compiled=True)
     passed(watched, model, images, labels)
     assert watched.is_compiled
-    watched.links = Links(torch.arange(len(images))[:, None] // 2)
+    watched.links = Links(torch.tensor([[0], [0], [1], [2], [3], [4]]))
     assert not watched.is_compiled
 
 

@@ -1,12 +1,13 @@
 """Embeddings: a row's gradient in a sample is the sum of ``delta`` where the sample looks it up.
 
 A batch looks up few of the rows, so squares are formed by pair of sample and row, of which there
-are no more than tokens.
+are no more than tokens. How many there are is not asked: a device would be waited for.
 """
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from rectify.gsnr.contract import LayerType, Sums
 from rectify.gsnr.links import Links
@@ -57,8 +58,11 @@ def _squares(
     by_token: Float[Tensor, "samples tokens dim"],
 ) -> Float[Tensor, "rows dim"]:
     """Return the squares of each sample's gradient of ``weight``, summed over the samples."""
-    samples = torch.arange(len(rows), device=rows.device)[:, None]
-    pairs, pair_of_token = torch.unique(samples * len(weight) + rows, return_inverse=True)
-    gradients = by_token.new_zeros(len(pairs), weight.shape[1])
-    gradients.index_add_(0, pair_of_token.flatten(), by_token.flatten(0, 1))
-    return torch.zeros_like(weight).index_add_(0, pairs % len(weight), gradients.square())
+    sorted_rows, order = rows.sort(1)
+    is_next = sorted_rows[:, 1:] != sorted_rows[:, :-1]  # another row than the token before
+    pairs = pad(is_next.cumsum(1), (1, 0))[..., None].expand_as(by_token)  # from 0 in each sample
+    of_sorted = by_token.take_along_dim(order[..., None], 1)
+    gradients = torch.zeros_like(by_token).scatter_add_(1, pairs, of_sorted)
+    row_of_pair = torch.zeros_like(rows).scatter_(1, pairs[..., 0], sorted_rows)  # 0 where none is
+    squares = gradients.square().flatten(0, 1)
+    return torch.zeros_like(weight).index_add_(0, row_of_pair.flatten(), squares)

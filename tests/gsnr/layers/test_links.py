@@ -1,5 +1,7 @@
 """Every type of layer with samples that share something: against products pair by pair."""
 
+import copy
+
 import pytest
 import timm.layers
 import torch
@@ -9,9 +11,12 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.pytorch_utils import Conv1D
 
 from rectify.gsnr.contract import LayerType
+from rectify.gsnr.links import Links
 from rectify.gsnr.lookup import layer_types
 from rectify.gsnr.measure import gradient_moments
+from rectify.gsnr.tap import Gather, Gathered
 from tests.helpers.moments import Means, assert_agreement, gradients, numbers, per_sample
+from tests.helpers.waits import Strays
 
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
 ROWS = torch.randint(7, (6, 20), generator=torch.Generator().manual_seed(3))
@@ -56,3 +61,36 @@ def test_the_agreement_of_a_layer(layer: type[nn.Module], origins: list[list[int
     stacks = gradients(model, inputs, LABELS, per_sample, "")
     found = gradient_moments(model, inputs, LABELS, per_sample, model, torch.tensor(origins))
     assert_agreement(found, stacks, torch.tensor(origins), 1e-10)
+
+
+class Kept(Gather):
+    """Keeps what a tap shows."""
+
+    def __call__(self, *seen: Tensor | None) -> Gathered:
+        self.seen = seen
+        return Gathered({})
+
+    def note(self, values: Tensor, axis: int = 0, rows: int | None = None) -> None:
+        pass
+
+
+@pytest.mark.parametrize("layer", CASES, ids=lambda layer: f"{layer.__module__}.{layer.__name__}")
+@pytest.mark.parametrize("origins", [None, *ORIGINS], ids=["apart", "partners", "overlapping"])
+def test_the_sums_of_a_layer_wait_for_no_device(
+    layer: type[nn.Module], origins: list[list[int]] | None
+) -> None:
+    """Nor for copies of the samples that are linked: those were moved once, for all layers."""
+    kind, (module, inputs, features), kept = kind_of(layer), CASES[layer], Kept()
+    model = Means(copy.deepcopy(module), features)
+    with kind.tap(model.layer, kept):
+        model(inputs).square().sum().backward()
+    links = None if origins is None else Links(torch.tensor(origins), "meta")
+    model.to("meta")
+    names = [name for name, _ in model.layer.named_parameters()]
+    of_pass = (model.layer, names, *(one if one is None else one.to("meta") for one in kept.seen))
+    with Strays() as strays:
+        kind.all_sums(*of_pass, links)
+        kind.norms_of_first(*of_pass, 4)
+        for _, rows in links.rows() if links is not None else ():
+            kind.norms(*of_pass, rows)
+    assert not strays.calls
