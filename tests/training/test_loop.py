@@ -539,7 +539,7 @@ def test_a_compiled_model_takes_the_same_steps_and_resumes_bit_by_bit(
         blocks = dict(model.blocks.named_children())
         noise = NoiseObserver(blocks, samples=4, compiled=compile)
         observer = GsnrObserver(blocks, batches=2, compiled=compile, noise=noise)
-        values = small(**PLAIN, compile=compile)
+        values = small(compile=compile)  # with Mixup
         rows = trained(model, images, values, observer=observer, noise=noise, **options)
         assert observer.is_compiled == noise.is_compiled == compile
         return model, rows, gsnr_rows(observer), noise.rows()
