@@ -18,6 +18,7 @@ class Links:
     """Which samples of one batch are linked, each with itself at least.
 
     Attributes:
+        samples: How many there are.
         pairs: Ordered pairs of linked samples.
         is_partition: Whether the batch falls into sets of samples that are all linked with each
             other and with no one else.
@@ -53,6 +54,7 @@ class Links:
             kind: moved(torch.tensor([s for s, w in sets.items() if (w, len(s)) == kind]), device)
             for kind in sorted({(weight, len(samples)) for samples, weight in sets.items()})
         }
+        self.samples = len(origins)
         self.pairs = sum(weight * len(samples) ** 2 for samples, weight in sets.items())
         once = sum(map(len, sets)) == len(origins)
         self.is_partition = once and set(sets.values()) == {1}

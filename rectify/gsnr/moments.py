@@ -24,7 +24,7 @@ from rectify.gsnr.generic import GENERIC
 from rectify.gsnr.kernels import Sums
 from rectify.gsnr.links import Links
 from rectify.gsnr.lookup import Choice, WatchedLayer, check_unmixed, watched_layers
-from rectify.gsnr.slots import Slots
+from rectify.gsnr.slots import Slots, Slotted
 from rectify.gsnr.statistics import Linked, Moments, across_ranks, merged, moments_of
 from rectify.gsnr.tap import Gather, Gathered
 from rectify.results.declared import GSNR_MODES
@@ -114,7 +114,7 @@ class GradientMoments:
         self._modules = modules if isinstance(modules, Mapping) else {"": modules}
         self._mode, self._skips = mode, unsupported == "skip"
         self._only, self._exclude, self._whole = tuple(only), tuple(exclude), tuple(whole)
-        self._may_compile, self._slots = compiled, dict[str, Slots]()
+        self._may_compile, self._slots = compiled, dict[str, Slotted]()
         self.skipped: dict[str, str] = {}
         self._choice().check(self._modules)
         self._taps, self._gathers = ExitStack(), False
@@ -199,13 +199,13 @@ class GradientMoments:
             return layer.kind.replace(layer.module, layer.trainable, gather)
         return layer.kind.tap(layer.module, gather)
 
-    def _slots_of(self, layer: WatchedLayer) -> Slots:
+    def _slots_of(self, layer: WatchedLayer) -> Slotted:
         """Return the same slots for a layer in every pass: a compiled model holds on to them."""
         if layer.name not in self._slots:
             self._slots[layer.name] = Slots(layer)
         return self._slots[layer.name]
 
-    def _link(self, slots: Slots) -> None:
+    def _link(self, slots: Slotted) -> None:
         """Tell the slots which samples of the pass share something."""
         slots.links = self.links
 
@@ -213,8 +213,13 @@ class GradientMoments:
         """Take what a compiled pass returned."""
         for record in self._records:
             slots = self._slots_of(record.layer)
-            record.runs, record.samples, record.sums = slots.runs, slots.samples, slots.take()
+            record.runs, record.samples = slots.runs, slots.samples
+            self._take(record, slots)
             slots.clear()
+
+    def _take(self, record: "_Record", slots: Slots) -> None:
+        """Take what a compiled pass returned of one layer."""
+        record.sums = slots.take()
 
     def __exit__(self, *exception: object) -> None:
         self._gathers = False

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
-from rectify.gsnr.squares import SquaredNorms, by_block, check_finite, check_runs
+from rectify.gsnr.squares import SquaredNorms, by_block, check_finite
 from rectify.gsnr.states import check_settings
 from rectify.gsnr.statistics import Moments
 from rectify.runtime import summed
@@ -140,11 +140,11 @@ class NoiseObserver:
         """
         with self._norms.of_pass(scale, origins):
             yield
-        _, of_samples, samples, linked, pairs, amiss = self._norms.squares()
+        _, of_samples, samples, linked, pairs = self._norms.squares()
         measured = of_samples.shape[1]
         squares = samples * of_samples.mean(1)
         error = samples * (samples - measured) / measured * of_samples.var(1)
-        self._parts.append(torch.stack([samples, pairs, squares, error, linked, amiss], 1))
+        self._note(samples, pairs, squares, error, linked)
 
     @property
     def is_compiled(self) -> bool:
@@ -165,9 +165,13 @@ class NoiseObserver:
         if links is not None:
             products = [one.linked.products.sum(dtype=torch.float64) for one in measured]
             linked = by_block(torch.stack(products), counts)
-        nothing, samples = torch.zeros_like(squares), torch.full_like(squares, count)
-        pairs = samples if links is None else torch.full_like(squares, links.pairs)
-        self._parts.append(torch.stack([samples, pairs, squares, nothing, linked, nothing], 1))
+        pairs = count if links is None else links.pairs
+        self._note(count, pairs, squares, torch.zeros_like(squares), linked)
+
+    def _note(self, samples: int, pairs: int, *sums: Float64[Tensor, " blocks"]) -> None:
+        """Take note of a pass: squares of all its samples, their squared error, and products."""
+        counts = (torch.full_like(sums[0], count) for count in (samples, pairs))
+        self._parts.append(torch.stack([*counts, *sums], 1))
 
     def record(self, epoch: int, step: int) -> None:
         """Add the step whose passes were watched, before anything changes its gradients.
@@ -186,13 +190,13 @@ class NoiseObserver:
                 "record once after each watch()."
             )
         sums = summed(torch.stack(self._parts).sum(0)).unbind(1)
-        samples, pairs, squares, error, linked, amiss = sums
+        samples, pairs, squares, error, linked = sums
         self._parts.clear()
         mean = self._mean()
         agreement = (samples.square() * mean - linked) / (samples.square() - pairs)
         error, square = error / samples.square(), squares / samples
-        of_step = torch.stack(  # as in ``_Sums``, and what is amiss
-            [torch.ones_like(mean), samples, square, error, mean, agreement, amiss], 1
+        of_step = torch.stack(  # as in ``_Sums``
+            [torch.ones_like(mean), samples, square, error, mean, agreement], 1
         )
         if self._pending and next(reversed(self._pending))[0] != epoch:
             self._fetch()
@@ -234,19 +238,15 @@ class NoiseObserver:
         if len(last):  # may get more steps
             device = next(next(iter(self._blocks.values())).parameters()).device
             epoch, step, _ = last[0, :3].int().tolist()
-            right = torch.zeros(len(last), 1, dtype=torch.float64)
-            self._pending[epoch, step] = torch.cat([last[:, 3:], right], 1).to(device)
+            self._pending[epoch, step] = last[:, 3:].to(device)
 
     def _fetch(self) -> Float64[Tensor, "rows fields"]:
         """Return all sums as the state has them, those that are pending in one transfer."""
         if not self._pending:
             return self._read
         places = [(*place, block) for place in self._pending for block in range(len(self._blocks))]
-        *sums, amiss = torch.cat(list(self._pending.values())).cpu().unbind(1)
-        sums = torch.stack(sums, 1)
-        checked = zip(places, amiss.tolist(), sums.isfinite().all(1).tolist(), strict=True)
-        for place, wrong, is_finite in checked:
-            check_runs(self._where(*place), wrong)
+        sums = torch.cat(list(self._pending.values())).cpu()
+        for place, is_finite in zip(places, sums.isfinite().all(1).tolist(), strict=True):
             check_finite(self._where(*place), is_finite)
         rows = torch.cat([torch.tensor(places, dtype=torch.float64), sums], 1)
         everything = torch.cat([self._read, rows])

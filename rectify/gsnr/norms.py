@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from rectify.gsnr.squares import SquaredNorms, by_block, check_finite, check_runs
+from rectify.gsnr.squares import SquaredNorms, by_block, check_finite
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class GradientNorms:
             samples: How many of a pass's samples are measured, the first ones, which must be a
                 random part of them; at least 2. All by default, and at most.
             compiled: Whether the passes of which ``is_compiled`` says so may run the model as
-                ``rectify.runtime.compiled`` returns it; all have as many samples.
+                ``rectify.runtime.compiled`` returns it.
 
         Raises:
             ValueError: As of ``GradientMoments``.
@@ -223,15 +223,14 @@ class GradientNorms:
             ValueError: As of ``GradientMoments.moments``; if there are fewer than two samples, or
                 a gradient was not finite.
         """
-        layers, squares, *sums = self._watched.squares(samples)
+        layers, squares, count, linked, pairs = self._watched.squares(samples)
         names, counts = chain(*layers.values()), [*map(len, layers.values())]
         means = by_block(torch.stack([self._means[name] for name in names]), counts)
-        table, norms = torch.stack([means, *sums], 1).tolist(), dict[str, Norms]()
-        for block, of_samples, row in zip(layers, squares, table, strict=True):
-            mean, count, linked, pairs, amiss = row
-            check_runs(where := f"gradient_norms: {block or 'the module'}", amiss)
+        table, norms = torch.stack([means, linked], 1).tolist(), dict[str, Norms]()
+        for block, of_samples, (mean, products) in zip(layers, squares, table, strict=True):
+            where = f"gradient_norms: {block or 'the module'}"
             check_finite(where, bool(of_samples.isfinite().all()))
-            norms[block] = Norms(of_samples, mean, int(count), linked, int(pairs))
+            norms[block] = Norms(of_samples, mean, count, products, pairs)
         return norms
 
     def _note_mean(self, layer: str, gradient: Tensor) -> None:

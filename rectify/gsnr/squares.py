@@ -18,7 +18,7 @@ from rectify.gsnr.calls import UnmeasurableError
 from rectify.gsnr.links import Links
 from rectify.gsnr.lookup import WatchedLayer
 from rectify.gsnr.moments import GradientMoments
-from rectify.gsnr.norm_slots import NormSlots, filled
+from rectify.gsnr.norm_slots import NormSlots
 from rectify.gsnr.tap import Gathered
 
 
@@ -29,21 +29,19 @@ class Squares(NamedTuple):
     """Names of the layers by block; a block of which nothing is measured is left out."""
     of_samples: Float64[Tensor, "blocks measured"]
     """Squared norm of each measured sample's gradient."""
-    samples: Float64[Tensor, " blocks"]
+    samples: int
     """Of the pass."""
     linked: Float64[Tensor, " blocks"]
     """Sum over the ordered pairs of linked samples of their products."""
-    pairs: Float64[Tensor, " blocks"]
+    pairs: int
     """How many such pairs there are: without links each sample with itself."""
-    amiss: Float64[Tensor, " blocks"]
-    """Runs of layers, forward and backward, that are too many or too few; 0 if all is right."""
 
 
 class SquaredNorms(GradientMoments):
     """Gathers squared norms in the place of moments.
 
     Attributes:
-        samples: Of the last pass that was eager; 0 before.
+        samples: Of the last pass; 0 before.
     """
 
     def __init__(
@@ -54,8 +52,7 @@ class SquaredNorms(GradientMoments):
         Args:
             modules: Blocks by name; or a single module, whose name is empty.
             measured: How many of a pass's samples are measured, the first ones; None for all.
-            options: Of ``GradientMoments``; where passes are ``compiled``, all have as many
-                samples.
+            options: Of ``GradientMoments``.
         """
         super().__init__(modules, **options)
         self._blocks = list(modules) if isinstance(modules, Mapping) else [""]
@@ -90,7 +87,7 @@ class SquaredNorms(GradientMoments):
     def __enter__(self) -> "SquaredNorms":
         self._squares = dict[str, Tensor]()  # of each measured sample, by layer
         self._linked = dict[str, Tensor]()  # by layer, where samples are linked
-        self._sets: list[tuple[int, Tensor]] | None = None  # of linked samples
+        self._sets = [] if self.links is None else self._first_sets(self.links)
         super().__enter__()
         return self
 
@@ -98,73 +95,52 @@ class SquaredNorms(GradientMoments):
         """Return what was gathered.
 
         Args:
-            samples: As of ``GradientMoments.moments``, where a pass was eager.
+            samples: As of ``GradientMoments.moments``.
 
         Raises:
-            ValueError: As of ``GradientMoments.moments``; if there are fewer than two samples, or
-                all are linked.
+            ValueError: As of ``GradientMoments.moments``; if there are fewer than two samples, all
+                are linked, or a compiled pass has more samples than its slots.
         """
-        if not self._is_quick:
-            self.moments(samples)
+        self.moments(samples)
         names = [name for name in self.by_layer if name not in self.skipped]
-        by_block = {
+        by_name = {
             block: [name for name in names if _is_within(block, name)] for block in self._blocks
         }
-        layers = {block: own for block, own in by_block.items() if own}
-        return self._of_slots(layers) if self._is_quick else self._of_layers(layers)
-
-    def _of_layers(self, layers: Mapping[str, list[str]]) -> Squares:
-        """Return what an eager pass gave."""
+        layers = {block: own for block, own in by_name.items() if own}
         names, counts = list(chain(*layers.values())), [*map(len, layers.values())]
         self.samples = next(one.samples for one in self._records if one.layer.name == names[0])
         of_samples = by_block(torch.stack([self._squares[name] for name in names]), counts)
-        linked = None
-        if self.links is not None:
-            linked = by_block(torch.stack([self._linked[name] for name in names]), counts)
-        samples = of_samples.new_full((len(counts),), self.samples)
-        return self._all(layers, of_samples, samples, linked, torch.zeros_like(samples))
-
-    def _of_slots(self, layers: Mapping[str, list[str]]) -> Squares:
-        """Return what a compiled pass gave."""
-        names, counts = list(chain(*layers.values())), [*map(len, layers.values())]
-        own = filled([self._slots[name] for name in names])
-        if own is None:
-            raise ValueError(
-                f"gradient_norms: {next(iter(layers))} must run once with gradients of all "
-                "samples, got 0 runs. Call loss.backward() within the context."
-            )
-        linked = by_block(own.linked, counts) * self._sets[0][0] if self._sets else None
-        samples = torch.stack([one[0] for one in own.samples.split(counts)])
-        amiss = by_block((own.runs - 1).abs(), counts)
-        return self._all(layers, by_block(own.squares, counts), samples, linked, amiss)
-
-    def _all(
-        self,
-        layers: Mapping[str, list[str]],
-        of_samples: Float64[Tensor, "blocks measured"],
-        samples: Float64[Tensor, " blocks"],
-        linked: Float64[Tensor, " blocks"] | None,
-        amiss: Float64[Tensor, " blocks"],
-    ) -> Squares:
-        """Return all of a pass, from sums over gradients that carry ``scale / samples``."""
         self._check(next(iter(layers)), of_samples.shape[1])
-        unit = (samples / self.scale).square()
-        of_samples = of_samples * unit[:, None]
-        if linked is None:
-            return Squares(
-                layers, of_samples, samples, samples * of_samples.mean(1), samples, amiss
-            )
-        pairs = torch.full_like(samples, self.links.pairs)
-        return Squares(layers, of_samples, samples, unit * linked, pairs, amiss)
+        unit = (self.samples / self.scale) ** 2  # gradients carry ``scale / samples``
+        of_samples = unit * of_samples
+        if self.links is None:
+            linked, pairs = self.samples * of_samples.mean(1), self.samples
+        else:
+            linked = unit * by_block(torch.stack([self._linked[name] for name in names]), counts)
+            pairs = self.links.pairs
+        return Squares(layers, of_samples, self.samples, linked, pairs)
 
     def _count(self, samples: int) -> int:
         """Return how many samples of a pass are measured."""
         return min(self._measured or samples, samples)
 
+    def _first_sets(self, links: Links) -> list[tuple[int, Int64[Tensor, "sets size"]]]:
+        """Return the measured sets of linked samples, which stand for all, and their weights."""
+        share = self._count(links.samples) / links.samples
+        return [
+            (weight * len(rows), rows[: math.ceil(share * len(rows))])
+            for weight, rows in links.rows()
+        ]
+
     def _check(self, block: str, measured: int) -> None:
         where = f"gradient_norms: {block or 'the module'}"
         if measured < 2:
             raise ValueError(f"{where}: at least 2 samples are needed, got {measured}. Use more.")
+        if measured < self._count(self.samples):
+            raise ValueError(
+                f"{where}: a compiled pass must have at most the {measured} samples of the first "
+                f"one, got {self.samples}. Say how many are measured, or measure the largest first."
+            )
         if self.links is not None and self.links.pairs == self.samples**2:
             raise ValueError(
                 f"{where}: some of the {self.samples} samples must share nothing with each other, "
@@ -173,17 +149,17 @@ class SquaredNorms(GradientMoments):
 
     def _slots_of(self, layer: WatchedLayer) -> NormSlots:
         if layer.name not in self._slots:
-            self._slots[layer.name] = NormSlots(layer, self._count(self.samples))
+            self._slots[layer.name] = NormSlots(layer, self._measured or self.samples)
         return self._slots[layer.name]
 
     def _link(self, slots: NormSlots) -> None:
-        self._find_sets(self.samples)
         slots.sets = self._sets[0][1] if self._sets else None
 
-    def _find_sets(self, samples: int) -> None:
-        """Take the linked samples of a pass of so many."""
-        if self._sets is None:
-            self._sets = _first_sets(self.links, self._count(samples) / samples)
+    def _take(self, record: Any, slots: NormSlots) -> None:
+        found, name = slots.take(), record.layer.name
+        if found is not None:
+            self._squares[name], linked = found
+            self._linked[name] = linked * self._sets[0][0] if self._sets else linked
 
     def _gather(self, record: Any, inputs: Any, delta: Any) -> Gathered:
         layer = record.layer
@@ -191,7 +167,6 @@ class SquaredNorms(GradientMoments):
             return Gathered({})
         device, samples = layer.parameters[0].device.type, layer.kind.samples(inputs, delta)
         measured = self._count(samples)
-        self._find_sets(samples)
         of_pass = layer.module, layer.trainable, inputs, delta
         quiet = nullcontext() if self._apart is None else self._apart.paused()
         try:
@@ -220,20 +195,6 @@ def by_block(
     return torch.stack([own.sum(0) for own in values.double().split(counts)])
 
 
-def check_runs(where: str, amiss: float) -> None:
-    """Refuse a pass, or steps, in which a layer did not run exactly once.
-
-    Args:
-        where: Begins the message.
-        amiss: As of ``Squares``.
-    """
-    if amiss:
-        raise ValueError(
-            f"{where}: each layer must run once in what is watched, forward and backward, got more "
-            "or fewer runs. Watch one step, with one backward pass."
-        )
-
-
 def check_finite(where: str, is_finite: bool) -> None:
     """Refuse gradients that are not finite; ``where`` begins the message."""
     if not is_finite:
@@ -242,17 +203,6 @@ def check_finite(where: str, is_finite: bool) -> None:
 
 def _is_within(block: str, layer: str) -> bool:
     return block in ("", layer) or layer.startswith(f"{block}.")
-
-
-def _first_sets(links: Links | None, share: float) -> list[tuple[int, Int64[Tensor, "sets size"]]]:
-    """Return sets of linked samples and how often each kind counts.
-
-    Args:
-        links: Which samples share something.
-        share: Of the sets of each kind that are measured, the first ones, and stand for all.
-    """
-    kinds = [] if links is None else links.rows()
-    return [(weight * len(rows), rows[: math.ceil(share * len(rows))]) for weight, rows in kinds]
 
 
 def _linked(

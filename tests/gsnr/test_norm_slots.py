@@ -123,26 +123,54 @@ def test_a_compiled_pass_with_no_or_a_second_backward_pass_is_refused(
             loss = cross_entropy(fast(images), labels)
             if times:
                 loss.backward()
-    message = "got 0 runs" if times == 0 else r"blocks\.0: each layer must run once .* got more or"
+    message = f"must run once with gradients of all samples, got {times} runs"
     with pytest.raises(ValueError, match=message):
         watched.norms()
     passed(watched, fast, None)  # the next one is measured again
     assert watched.norms()["blocks.0"].samples == SAMPLES
 
 
-def test_what_a_compiled_step_lacks_is_named_when_the_noise_is_read(ready: Ready) -> None:
+def test_a_compiled_step_with_a_second_backward_pass_is_refused_at_once(ready: Ready) -> None:
     (model, fast, _), (images, labels) = ready, batch()
     observer = NoiseObserver(blocks_of(model), MEASURED, compiled=True)
-    for step in range(2):
+
+    def step(forward: Callable, times: int) -> None:
         with observer.watch():
-            for _ in range(1 + step):
-                forward = fast if observer.is_compiled else model
+            for _ in range(times):
                 cross_entropy(forward(images), labels).backward()
-        observer.record(0, step)
-    with pytest.raises(
-        ValueError, match=r"^gsnr: epoch 0, step 1, block blocks\.0: each layer must"
-    ):
-        observer.rows()
+
+    step(model, 1)
+    with pytest.raises(ValueError, match=r"must run once .* got 2 runs"):
+        step(fast, 2)
+
+
+def test_a_batch_of_fewer_samples_than_are_measured_is_compiled_too(ready: Ready) -> None:
+    (model, fast, watched), (images, labels) = ready, batch()
+    samples = MEASURED - 1
+    part = images[:samples], labels[:samples]
+    stacks = gradients(model, *part, per_sample, part="blocks.0")
+    flat = torch.cat([stack.flatten(1) for stack in stacks.values()], 1)
+    with watched.of_pass():
+        assert watched.is_compiled
+        cross_entropy(fast(part[0]), part[1]).backward()
+    norms = watched.norms()["blocks.0"]
+    assert norms.samples == samples
+    assert torch.allclose(norms.squares, flat.square().sum(1)[:MEASURED], rtol=1e-6, atol=0)
+
+
+def test_where_all_are_measured_a_larger_batch_than_the_first_is_refused(ready: Ready) -> None:
+    (model, fast, _), (images, labels) = ready, batch()
+    watched = GradientNorms(blocks_of(model), compiled=True)
+    with watched:
+        cross_entropy(model(images[:4]), labels[:4]).backward()
+    watched.norms()
+    with watched:
+        cross_entropy(fast(images), labels).backward()
+    message = (
+        r"blocks\.0: a compiled pass must have at most the 4 samples of the first one, got 6\."
+    )
+    with pytest.raises(ValueError, match=message):
+        watched.norms()
 
 
 def test_linked_samples_of_several_sizes_are_measured_eagerly(ready: Ready) -> None:
