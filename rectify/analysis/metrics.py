@@ -38,6 +38,8 @@ class Metric:
     """Whether the paper's number of its row and column is the same quantity."""
     absent: str = ""
     """What a cell without any value says; such a cell is left out where it is empty."""
+    is_floor: bool = False
+    """Whether it is the same for every model, so that none gains."""
 
     @property
     def factor(self) -> float:
@@ -56,9 +58,9 @@ class Metric:
         return Metric(f"items_{self.name}", "p", "-", kind=ITEM_TEST, is_printed=False)
 
     @property
-    def compared(self) -> tuple["Metric", "Metric", "Metric"]:
-        """The metric, its gain, and the gain's p value, as they share a cell."""
-        return self, self.gain, self.item_test
+    def compared(self) -> tuple["Metric", ...]:
+        """The metric, its gain, and the gain's p value, as they share a cell; a floor alone."""
+        return (self,) if self.is_floor else (self, self.gain, self.item_test)
 
 
 ACCURACY = Metric("accuracy", "acc@1")
@@ -183,4 +185,5 @@ def _shown(declared: Declared, runs: DataFrame) -> Metric:
         "%" if declared.unit.startswith("share") else declared.unit,
         1.0 if declared.unit.startswith("share") or largest >= 0.1 else power_of_ten(runs[name]),
         better=declared.better,
+        is_floor=declared.is_floor,
     )

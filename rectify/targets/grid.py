@@ -160,7 +160,7 @@ def figure(results: Results, settings: Settings) -> Drawn:
             _panel(axes, cells, metric if kind == metric.kind else metric.gain)
             _name_columns(axes, cells, across)
         drawn.suptitle(_title(runs, metric), fontsize=8.5)
-    return Drawn(drawn, cells[VALUES.names])
+    return Drawn(drawn, cells.loc[cells["kind"].isin(kinds), VALUES.names])
 
 
 def _shown(results: Results, settings: Settings, most: int | None = None) -> Shown:

@@ -42,6 +42,8 @@ class Metric(NamedTuple):
     unit: str
     better: Literal["higher", "lower"]
     title: str
+    is_floor: bool = False
+    """Whether it is of the set alone, and so the same for every model."""
 
 
 def decides(*marks: Mark, **field: Any) -> Any:

@@ -1,5 +1,6 @@
 """Any experiment: values and paired gains by its factors, its heat maps, and what is refused."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,10 +8,15 @@ import pytest
 
 from rectify.analysis.coherence import gains
 from rectify.analysis.collect import Results
+from rectify.analysis.published import HOLM
 from rectify.controls import CONTROLS
 from rectify.targets.figure5 import Settings as SimilaritySettings
 from rectify.targets.grid import Settings, check, derived, figure, table
 from tests.helpers import synthetic
+from tests.helpers.printed import INSERTED
+from tests.helpers.synthetic import Model, Run
+
+ROOMS = Model("rooms", "Rooms", 0)
 
 
 def results(demo: synthetic.Made, *starts: str, without: str = "opt", **labels: object) -> Results:
@@ -160,6 +166,34 @@ def test_the_heat_maps_show_the_first_metric_and_its_gain(grid: Results) -> None
     vanilla = grid.runs[grid.runs["variant"] == "vanilla"]["accuracy"].mean()
     title = f"LLaMA 8x128, ViT-64, Glyphs-100; vanilla {100 * vanilla:.2f}; n = 2 seeds"
     assert drawn.figure.get_suptitle() == title
+
+
+def test_the_values_of_the_heat_maps_are_those_that_are_drawn(grid: Results) -> None:
+    drawn = figure(grid, Settings(reads="g", metric=["accuracy", "gsnr"]))
+    assert set(drawn.values["kind"]) == {"value", "gain"}  # p values are corrected in the table
+
+
+def test_what_no_model_has_a_part_in_is_neither_a_gain_nor_tested(tmp_path: Path) -> None:
+    def run(share: float, **settings: object) -> Run:
+        scores = {("em", 1): share, ("by_type", 0): 0.25, ("question_alone", 0): 0.4}
+        return Run(
+            ROOMS, Model("sqa3d", "SQA3D", 1e6), lambda *_: 0.0, lambda *_: 1e-3,
+            task="situated_question_answering", scores=scores, **settings,
+        )  # fmt: skip
+
+    auxiliary = INSERTED | {"variant": "auxiliary", "lambda_init": 0.35}
+    runs = [run(0.5), run(0.6, **INSERTED), run(0.4, **auxiliary)]
+    asked = Settings(reads="r", rows="variant", metric=["em", "question_alone", "by_type"])
+    cells = table(synthetic.collected(tmp_path, runs, seeds=(0, 1)), asked)
+    kinds = cells.groupby("column")["kind"].agg(set).to_dict()
+    compared = {"value", "gain", "item test", HOLM}
+    assert kinds == {
+        "exact match (%)": compared, "question alone (%)": {"value"},
+        "one answer per type (%)": {"value"},
+    }  # fmt: skip
+    tests, corrected = (cells[cells["kind"] == kind]["mean"] for kind in ("item test", HOLM))
+    assert len(tests) == len(corrected) == 2
+    assert corrected.tolist() == pytest.approx((2 * tests).tolist())
 
 
 def test_a_row_without_gains_keeps_its_place_in_the_heat_map(weights: Results) -> None:

@@ -10,9 +10,9 @@ __all__ = ["METRICS", "SETTINGS", "Settings"]
 
 METRICS = (
     Metric("em", "share, 0..1", "higher", "exact match"),
-    Metric("one_answer", "share, 0..1", "higher", "one answer"),
-    Metric("by_type", "share, 0..1", "higher", "one answer per type"),
-    Metric("question_alone", "share, 0..1", "higher", "question alone"),
+    Metric("one_answer", "share, 0..1", "higher", "one answer", is_floor=True),
+    Metric("by_type", "share, 0..1", "higher", "one answer per type", is_floor=True),
+    Metric("question_alone", "share, 0..1", "higher", "question alone", is_floor=True),
     Metric("loss", "nats", "lower", "test loss"),
 )
 

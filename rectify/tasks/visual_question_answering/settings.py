@@ -11,7 +11,7 @@ __all__ = ["METRICS", "SETTINGS", "Settings"]
 
 METRICS = (
     Metric("vqa", "share, 0..1", "higher", "VQA accuracy"),
-    Metric("question_alone", "share, 0..1", "higher", "question alone"),
+    Metric("question_alone", "share, 0..1", "higher", "question alone", is_floor=True),
     Metric("loss", "nats", "lower", "test loss"),
 )
 
