@@ -88,10 +88,7 @@ def table(results: Results, _settings: Settings) -> DataFrame:
     """
     points = _points(results)
     measures = dict(_measures(results.gsnr, results.estimator))
-    rows = [
-        {"run": name, **_numbers(points.join(_gains(measured)))}
-        for name, measured in measures.items()
-    ]
+    rows = [{"run": name, **_numbers(points.join(gained))} for name, gained in measures.items()]
     columns = [
         ColumnSpec(
             label,
@@ -112,7 +109,7 @@ def figure(results: Results, _settings: Settings) -> Drawn:
         ValueError: If there is no run to compare, or a run has no vanilla run.
     """
     shown = results.gsnr[results.gsnr["estimator"] == results.estimator]
-    points = _points(results).join(_gains(shown))
+    points = _points(results).join(_over_seeds(gains(shown)))
     metric = headline(results.runs)
     labels = {
         "test_gain": f"gain in {metric.label} ({metric.gain.unit})",
@@ -155,17 +152,17 @@ def _points(results: Results) -> DataFrame:
 
 
 def _measures(gsnr: DataFrame, estimator: str) -> Iterator[tuple[str, DataFrame]]:
-    """Yield each measure of coherence with its values in the column ``gsnr``."""
+    """Yield each measure of coherence with the gains of all runs in it."""
     for name in dict.fromkeys((estimator, "debiased")):
-        yield f"GSNR ({name})", gsnr[gsnr["estimator"] == name]
+        yield f"GSNR ({name})", _over_seeds(gains(gsnr[gsnr["estimator"] == name]))
     sums = gsnr[gsnr["estimator"] == estimator]  # the same for every estimator
-    for name, measure in MEASURES.items():
-        yield name, sums.assign(gsnr=measure(sums))
+    for name, (of_blocks, of_mean) in MEASURES.items():
+        yield name, _over_seeds(gains(sums.assign(gsnr=of_blocks(sums)), (), of_mean))
 
 
-def _gains(measured: DataFrame) -> DataFrame:
-    """Return the gains of each run, means over seeds; none where a seed has none."""
-    by_run = gains(measured).groupby("run")[list(SIDES.values())]
+def _over_seeds(gained: DataFrame) -> DataFrame:
+    """Return the mean gains of each run; none where a seed has none."""
+    by_run = gained.groupby("run")[list(SIDES.values())]
     return by_run.agg(lambda values: values.mean(skipna=False))
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from pandas import DataFrame
 
-from rectify.analysis.coherence import GAINS, MEASURES, at_equal_loss, gains
+from rectify.analysis.coherence import GAINS, MEASURES, at_equal_loss, gains, inverse
 from rectify.gsnr.estimators import totals
 from rectify.gsnr.moments import Moments
 
@@ -104,6 +104,25 @@ def test_blocks_may_be_kept_apart() -> None:
     assert apart["relative_loss"].to_numpy() == pytest.approx(1.0)
 
 
+def test_a_noise_scale_is_that_of_the_mean_and_no_mean_of_noise_scales() -> None:
+    """One block whose samples do not agree has a noise scale of -1e6, the other one of 20."""
+    near_zero = {"a_v_vanilla": (0.05, -1e-6), "a_v_insert": (0.05, 0.03)}
+    blocks = [
+        curve(name, 0.3, lambda _: 1.0, variant=name[4:]).assign(
+            gsnr=lambda rows, values=values: rows["block"].map(dict(enumerate(values)))
+        )
+        for name, values in near_zero.items()
+    ]
+    found = gains(pd.concat(blocks, ignore_index=True), (), inverse)
+    expected = 1 / 0.04 - 1 / ((0.05 - 1e-6) / 2)
+    assert found["equal_epoch"].to_numpy() == pytest.approx(expected, rel=1e-12)
+    assert found["equal_loss"].to_numpy() == pytest.approx(expected, rel=1e-12)
+    blocks[0]["gsnr"] = -blocks[0]["gsnr"]
+    assert (
+        gains(pd.concat(blocks, ignore_index=True), (), inverse)[list(GAINS)].isna().all(axis=None)
+    )
+
+
 def test_each_run_is_compared_with_vanilla_of_its_data_and_seed() -> None:
     runs = [
         curve(f"{data}_v_{name}", 0.2, lambda loss, s=scale: s * loss, data=data, variant=name)
@@ -125,7 +144,7 @@ def test_the_measures_are_those_of_a_loop_over_samples() -> None:
     g = torch.randn(9, 40, generator=draws, dtype=torch.float64) + 0.5
     sums = totals({"w": Moments(g.mean(0), g.var(0, correction=0), 9)}, 1e-8, "test")
     frame = DataFrame([{name: getattr(sums, name) for name in ("signal", "noise", "agreement")}])
-    found = {name: float(measure(frame)[0]) for name, measure in MEASURES.items()}
+    found = {name: one.of_mean(one.of_blocks(frame)[0]) for name, one in MEASURES.items()}
     rows = g.numpy()
     products = [rows[i] @ rows[j] for i in range(9) for j in range(9) if i != j]
     squares = [row @ row for row in rows]

@@ -49,8 +49,11 @@ def drawn(grid: Results) -> Drawn:
     return figure(grid, ASKED)
 
 
-def by_loop(gsnr: DataFrame, runs: DataFrame) -> DataFrame:
-    """Return the gains of each run by loops over seeds and epochs, means over seeds."""
+def by_loop(gsnr: DataFrame, runs: DataFrame, power: int = 1) -> DataFrame:
+    """Return the gains of each run by loops over seeds and epochs, means over seeds.
+
+    Compared are the mean's values to a power.
+    """
     accuracy, test, train = (
         runs.set_index(["run", "seed"])[name] for name in ("accuracy", "test_loss", "main_loss")
     )
@@ -66,13 +69,14 @@ def by_loop(gsnr: DataFrame, runs: DataFrame) -> DataFrame:
             ours, vanilla = (run, seed), (VANILLA, seed)
             points = sorted(zip(loss[vanilla], value[vanilla], strict=True))
             inside = [
-                our_value - np.interp(our_loss, *zip(*points, strict=True))
+                (our_value, np.interp(our_loss, *zip(*points, strict=True)))
                 for our_loss, our_value in zip(loss[ours], value[ours], strict=True)
                 if points[0][0] <= our_loss <= points[-1][0]
             ]
+            own, base = np.mean(inside, axis=0) if inside else (np.nan, np.nan)
             gains.append((
-                np.mean(value[ours]) - np.mean(value[vanilla]),
-                np.mean(inside) if inside else np.nan,
+                np.mean(value[ours]) ** power - np.mean(value[vanilla]) ** power,
+                own**power - base**power,
                 100 * (accuracy[ours] - accuracy[vanilla]),
                 (test[vanilla] - train[vanilla]) - (test[ours] - train[ours]),
             ))  # fmt: skip
@@ -89,7 +93,7 @@ MEASURES = {
     "GSNR (plain)": lambda rows: rows["gsnr"],
     "gradient norm": lambda rows: np.sqrt(rows["signal"]),
     "noise scale": lambda rows: (
-        (rows["signal"] + rows["noise"] - rows["agreement"]) / rows["agreement"]
+        rows["agreement"] / (rows["signal"] + rows["noise"] - rows["agreement"])
     ),
     "coherence": lambda rows: rows["signal"] / (rows["signal"] + rows["noise"]),
     "cosine": lambda rows: rows["agreement"] / (rows["signal"] + rows["noise"]),
@@ -103,7 +107,8 @@ def test_each_correlation_is_that_of_gains_by_loop(
 ) -> None:
     cells = cells[cells["kind"] == "value"].set_index(["row", "group", "column"])["mean"]
     plain = grid.gsnr[grid.gsnr["estimator"] == "plain"]
-    points = by_loop(plain.assign(gsnr=MEASURES[measure](plain)), grid.runs)
+    power = -1 if measure == "noise scale" else 1
+    points = by_loop(plain.assign(gsnr=MEASURES[measure](plain)), grid.runs, power)
     for group, side in (("equal epoch", "equal_epoch"), ("equal loss", "equal_loss")):
         rows = points.dropna(subset=[side])
         assert len(rows) == 19 - (side == "equal_loss")  # 15 places and four controls
