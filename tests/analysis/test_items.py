@@ -67,7 +67,19 @@ def test_scores_of_any_size_are_compared_by_the_bootstrap() -> None:
     expected = stats.ttest_1samp((ours - theirs).sum(0), 0).pvalue
     assert values[-1] == pytest.approx(expected, abs=0.05)
     assert np.mean(np.array(values) < 0.05) < 0.13
-    assert item_p(theirs + 0.2, theirs) == pytest.approx(2 / 2001)
+    assert item_p(theirs + 0.2, theirs) == 2.0**-499
+
+
+def test_a_small_p_value_is_that_of_the_differences_over_their_error() -> None:
+    """A bootstrap alone ends at two of its resamples: at 1 after Holm, for a thousand tests."""
+    differences = np.random.default_rng(3).normal(0.3, 1, (1, 400))
+    p = item_p(differences, np.zeros((1, 400)))
+    z = differences.mean() / (differences.std(ddof=1) / 20)
+    assert stats.norm.isf(p / 2) == pytest.approx(z, rel=0.05)
+    assert p < 1e-7
+    weak = item_p(differences - 0.25, np.zeros((1, 400)))
+    assert weak == pytest.approx(stats.ttest_1samp(differences[0] - 0.25, 0).pvalue, abs=0.02)
+    assert weak > 0.011
 
 
 def two_runs(folder: Path, **labels: object) -> synthetic.Results:
@@ -86,7 +98,7 @@ def test_every_seed_of_a_run_has_its_gain_and_the_p_value_of_all_seeds(tmp_path:
     # ten items are right in both seeds with the block only, one of them among five
     assert ours["items_accuracy"].tolist() == pytest.approx([2 * 0.5**10] * 2)
     assert ours["items_accuracy_topk"].tolist() == pytest.approx([1.0] * 2)
-    assert ours["items_test_loss"].tolist() == pytest.approx([2 / 2001] * 2)
+    assert ours["items_test_loss"].tolist() == [2.0**-99] * 2
     assert vanilla["items_accuracy"].isna().all()
 
 
