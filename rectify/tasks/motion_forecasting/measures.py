@@ -93,6 +93,7 @@ def scores(
     """Return the benchmark's metrics of the first agent's ``k`` most likely trajectories.
 
     The trajectory that counts is the one that ends closest. Of fewer than ``k`` all count.
+    One alone is sure, so that its ``brier_min_fde`` would be its ``min_fde`` again.
 
     Args:
         outputs: Of ``rectify.trunks.vectornet.Decoder``.
@@ -101,18 +102,20 @@ def scores(
         mean: What minADE is: ``closest``, the mean distance of the trajectory that ends closest, as
             of Argoverse 1, or ``least``, the least of the mean distances, as of Argoverse 2.
     """
-    found, likely = (one[:, :k] for one in ranked(outputs))
+    ways, likely = (one[:, :k] for one in ranked(outputs))
     shares = likely.softmax(1)
-    apart = (found - future[:, None]).norm(dim=3)  # (batch, k, steps)
+    apart = (ways - future[:, None]).norm(dim=3)  # (batch, k, steps)
     best = apart[:, :, -1].argmin(1, keepdim=True)
     final = apart[:, :, -1].gather(1, best)[:, 0]
     means = apart.mean(2)
-    return {
+    found = {
         f"min_ade@{k}": means.amin(1) if mean == "least" else means.gather(1, best)[:, 0],
         f"min_fde@{k}": final,
         f"miss_rate@{k}": (final > MISSED).float(),
-        f"brier_min_fde@{k}": final + (1 - shares.gather(1, best)[:, 0]).square(),
     }
+    if k > 1:
+        found[f"brier_min_fde@{k}"] = final + (1 - shares.gather(1, best)[:, 0]).square()
+    return found
 
 
 def ranked(
