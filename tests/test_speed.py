@@ -4,7 +4,7 @@ from transformers import LlamaConfig
 
 from rectify.controls import VARIANTS
 from rectify.cost import build, of_images
-from rectify.speed import fill, measure
+from rectify.speed import fill, measure, variants
 from tests.helpers.designs import clips
 
 CPU = torch.device("cpu")
@@ -32,6 +32,16 @@ def test_every_number_is_measured(design, variant, precision):
     speed = measure(design, variant, batch_size=3, precision=precision, device=CPU)
     assert all(value > 0 for value in speed)
     assert speed.test_images_per_second > speed.training_images_per_second / 100
+
+
+def test_a_path_that_is_dropped_at_test_costs_nothing_there(design):
+    how = {"batch_size": 2, "precision": "float32", "device": CPU}
+    rows = {row["variant"]: row for row in variants(design, is_timed=True, **how)}
+    plain, auxiliary, inserted = (rows[name] for name in ("vanilla", "auxiliary", "insert"))
+    for name in ("test_parameters", "flops", "test_images_per_second", "test_peak_bytes"):
+        assert auxiliary[name] == plain[name]
+    assert inserted["flops"] > plain["flops"]
+    assert auxiliary["training_images_per_second"] != plain["training_images_per_second"]
 
 
 def test_clips_are_measured(folder):
