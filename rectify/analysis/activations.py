@@ -2,7 +2,7 @@
 
 from pandas import DataFrame, Series
 
-from rectify.analysis import factors
+from rectify.analysis import factors, style
 from rectify.controls import CONTROLS, VARIANTS
 
 FEATURES = ("F_E", "F_L1", "F_A", "F_F", "F_L2", "F_S")
@@ -18,6 +18,13 @@ TITLES = {
 ATTENTION = "attention"
 LAYER = "F_A"
 """Place of the frozen layer's attention; the trunk's is at its last block."""
+PERMUTED = "iou_permuted"
+FLOORS = {
+    "share": ("all tokens", {"linestyle": ":", "color": style.INK}),
+    PERMUTED: ("tokens permuted", {"linestyle": "--", "color": "#7a7a7a"}),
+    "iou_pixels": ("pixels, or points", {"linestyle": "-", "color": "#9a6a1a"}),
+}
+"""By column: the floor's name and line."""
 
 
 def run_title(run: Series, runs: DataFrame) -> str:

@@ -117,7 +117,8 @@ def figure(results: Results, settings: Settings) -> Drawn:
         if settings.score == "mutual_knn":  # chance is 0 for the others
             label += f" (chance {values['chance'].mean():.4f})"
         drawn.colorbar(image, ax=panels, pad=0.02, label=label)
-        drawn.suptitle(drawing.seeds(similarity), fontsize=8.5)
+        pairs = results.title("data", similarity["pairs"].iloc[0])
+        drawn.suptitle(f"{pairs}; {drawing.seeds(similarity)}", fontsize=8.5)
     return Drawn(drawn, values[VALUES.names])
 
 

@@ -94,6 +94,7 @@ def figure(results: Results, settings: Settings) -> Drawn:
         axes.set(xlabel=f"{SCORES_OF_LAYERS[settings.score]} with the adjacent ViT blocks")
         axes.set(ylabel=f"gain in {metric.label} ({metric.gain.unit})")
         axes.margins(x=0.1, y=0.1)
+        axes.locator_params("x", nbins=5)  # so that their labels do not touch
         texts = [_correlation(overall, len(values)), _within(within)]
         axes.set_title("\n".join([drawing.setting(gains), *texts]))
         drawn.legend(*axes.get_legend_handles_labels(), loc="outside lower center")

@@ -5,7 +5,7 @@ from typing import Literal, Protocol, runtime_checkable
 from pandas import DataFrame, concat
 
 from rectify.analysis import activations, drawing, style
-from rectify.analysis.activations import FEATURES
+from rectify.analysis.activations import FEATURES, FLOORS
 from rectify.analysis.checks import check_some
 from rectify.analysis.collect import Results
 from rectify.analysis.curves import curve
@@ -28,10 +28,15 @@ VALUES = Table(
         Column("run", "str", "-", "name of the run"),
         Column("seed", "int64", "-", "training seed"),
         Column("epoch", "int64", "-", "epochs done before this one"),
-        Column("quantity", "str", "-", f"{GSNR}, {OUTPUT} (F_E), or {LAST} (F_L2, F_S or F_E)"),
+        Column("quantity", "str", "-", f"{GSNR}, {OUTPUT} (F_E), or {LAST} (F_L2, F_S or F_E); "
+                                       "and after the last epoch a floor of the latter two"),
         Column("value", "float64", "-", "mean over blocks of Eq. 3, or over images of the IoU"),
     ),
-)
+)  # fmt: skip
+PLACES = {OUTPUT: FEATURES[:1], LAST: FEATURES}
+"""Of each quantity, whose last one a run has counts."""
+
+files = ("filtering.csv",)
 
 
 @runtime_checkable
@@ -67,7 +72,8 @@ def figure(results: Results, settings: Settings) -> Drawn:
     """Draw GSNR over epochs, and next to it how well two places outline the objects.
 
     The places are the output of the trunk, and what reaches the head: after the linear down, or
-    after a skip; both are one place of a run without an inserted layer.
+    after a skip; both are one place of a run without an inserted layer. Their floors are those of
+    the trained models, means over runs.
 
     Raises:
         ValueError: If there is no run.
@@ -89,17 +95,21 @@ def figure(results: Results, settings: Settings) -> Drawn:
                 label = activations.run_title(of_run, runs)
                 look = {"color": activations.run_colour(of_run)}
                 curve(axes, rows, ("epoch", "value"), look, label)
+            for floor, look in FLOORS.values():
+                heights = values.loc[values["quantity"] == _floor(quantity, floor), "value"]
+                if len(heights):
+                    axes.axhline(heights.mean(), linewidth=1.0, label=floor, **look)
             axes.set_title(title)
             axes.set_xlabel("epoch")
             drawing.whole_numbers(axes, "x")
-        handles = panels[0].get_legend_handles_labels()
+        handles = panels[-1].get_legend_handles_labels()
         count = f"{drawing.common(results.gsnr)}, {drawing.seeds(results.gsnr)}"
         drawn.legend(*handles, loc="outside lower center", ncols=4, title=count)
     return Drawn(drawn, values)
 
 
 def _values(results: Results, activation: str) -> DataFrame:
-    """Return GSNR and both IoU of each run, seed and epoch."""
+    """Return GSNR and both IoU of each run, seed and epoch, and their floors after the last."""
     keys = ["run", "seed", "epoch"]
     gsnr = results.gsnr[results.gsnr["estimator"] == results.estimator]
     means = gsnr.groupby(keys, as_index=False, sort=False)["gsnr"].mean()
@@ -108,14 +118,28 @@ def _values(results: Results, activation: str) -> DataFrame:
     metric = history["metric"].str
     outlines = history[metric.startswith("iou/") & metric.endswith(f"/{activation}")]
     outlines = outlines.assign(place=outlines["metric"].str.split("/").str[1])
-    for quantity, places in ((OUTPUT, FEATURES[:1]), (LAST, FEATURES)):
-        order = outlines["place"].map({place: rank for rank, place in enumerate(places)})
-        last = (
-            outlines.assign(order=order).dropna(subset="order").sort_values("order", kind="stable")
-        )
-        chosen = last.groupby(keys, as_index=False, sort=False).last()
+    for quantity in PLACES:
+        chosen = _last(outlines, quantity, keys)
         parts.append(chosen.assign(quantity=quantity)[[*keys, "value", "quantity"]])
+    after = means.groupby(["run", "seed"], as_index=False)["epoch"].max()
+    floors = results.filtering[results.filtering["activation"] == activation].merge(after)
+    for quantity in PLACES:
+        chosen = _last(floors, quantity, keys)
+        for column, (name, _) in FLOORS.items():
+            rows = chosen[[*keys, column]].rename(columns={column: "value"})
+            parts.append(rows.assign(quantity=_floor(quantity, name)))
     return concat(parts, ignore_index=True)[VALUES.names]
+
+
+def _last(rows: DataFrame, quantity: str, keys: list[str]) -> DataFrame:
+    """Return the rows of the last place that each run has among those of a quantity."""
+    order = rows["place"].map({place: rank for rank, place in enumerate(PLACES[quantity])})
+    known = rows.assign(order=order).dropna(subset="order").sort_values("order", kind="stable")
+    return known.groupby(keys, as_index=False, sort=False).last()
+
+
+def _floor(quantity: str, name: str) -> str:
+    return f"{quantity}: {name}"
 
 
 def findings(_cells: DataFrame | None, values: DataFrame) -> list[Finding]:

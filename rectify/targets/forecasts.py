@@ -51,6 +51,7 @@ LOOKS = {
     "forecast": {"linewidth": 1.1, "marker": "o", "markersize": 2.0},
 }
 OTHERS = {"color": "#cc79a7", "linewidth": 0.8, "markersize": 2.5}
+BAR = 10.0  # metres
 NEUTRAL = style.SOFT  # in the legend, for the colours of the rows
 draws_items = True
 needs = each_variant
@@ -129,6 +130,7 @@ def figure(results: Results, settings: Settings) -> Drawn:
             _draw(axes, own, colour, views[panel.item])
             if number < len(chosen):
                 axes.set_title(f"scene {panel.item}")
+                _scale_bar(axes)
             if number % len(chosen) == 0:
                 axes.set_ylabel(activations.run_title(panel.run, runs), color=colour)
         drawn.suptitle(f"{drawing.common(runs)}, seed {runs['seed'].iloc[0]}", fontsize=8.5)
@@ -188,6 +190,15 @@ def _draw(axes: "Axes", lines: Sequence[Line], colour: str, view: tuple[np.ndarr
         axes.plot(-points[:, 1], points[:, 0], label=kind, markevery=[-1], **looks)
     axes.set_aspect("equal")
     axes.set(xlim=(-left - half, -left + half), ylim=(ahead - half, ahead + half))
+
+
+def _scale_bar(axes: "Axes") -> None:
+    """Draw how long some metres are, at the lower left."""
+    (left, _), (low, high) = axes.get_xlim(), axes.get_ylim()
+    height = low + 0.03 * (high - low)
+    look = {"color": style.INK, "linewidth": 1.2, "solid_capstyle": "butt", "label": "scale"}
+    axes.plot([left, left + BAR], [height, height], **look)
+    axes.text(left, height, f"{BAR:.0f} m", va="bottom", fontsize=6.5, color=style.INK)
 
 
 def _legend() -> list["Line2D"]:

@@ -8,7 +8,7 @@ import numpy as np
 from pandas import DataFrame, Series
 
 from rectify.analysis import activations, drawing, style
-from rectify.analysis.activations import ATTENTION, FEATURES, LAYER
+from rectify.analysis.activations import ATTENTION, FEATURES, FLOORS, LAYER, PERMUTED
 from rectify.analysis.checks import check_some
 from rectify.analysis.collect import Results
 from rectify.analysis.drawing import Drawn
@@ -35,12 +35,6 @@ VALUES = Table(
     (*RUN, *FILTERING.columns),
 )
 PANELS = ("magnitude", "frequency", ATTENTION)
-FLOORS = {
-    "share": ("all tokens", {"linestyle": ":", "color": style.INK}),
-    "iou_permuted": ("tokens permuted", {"linestyle": "--", "color": "#7a7a7a"}),
-    "iou_pixels": ("pixels, or points", {"linestyle": "-", "color": "#9a6a1a"}),
-}
-"""By column: the floor's name and line."""
 LETTERS = 30
 """Of the models' names in one line next to a row of panels: more do not fit its height."""
 DOT = {"marker": "o", "markersize": 2.2, "linestyle": "", "color": style.INK}
@@ -141,7 +135,10 @@ def _legend(drawn: "Figure", filtering: DataFrame) -> None:
 
 
 def findings(_cells: DataFrame | None, values: DataFrame) -> list[Finding]:
-    """Return the best IoU without and with a frozen layer, next to the floors."""
+    """Return the best IoU without and with a frozen layer, next to the floors.
+
+    A map's own floor is that of its permuted tokens: it is the higher, the denser the map.
+    """
     is_feature = values["place"].isin(FEATURES) & (values["activation"] != ATTENTION)
     features = values[is_feature]
     texts = []
@@ -153,9 +150,16 @@ def findings(_cells: DataFrame | None, values: DataFrame) -> list[Finding]:
     for part, name in parts.items():
         rows = features[features["run"].str.contains(part, regex=False)]
         if len(rows):
-            means = rows.groupby(["place", "activation"])["iou"].mean()
-            place, activation = means.idxmax()
-            texts.append(f"{name} at best {means.max():.3f} ({place}, {activation})")
-    floors = [f"{name} {features[column].mean():.3f}" for column, (name, _) in FLOORS.items()]
+            means = rows.groupby(["place", "activation"])[["iou", PERMUTED]].mean()
+            best = means.loc[means["iou"].idxmax()]
+            texts.append(
+                f"{name} at best {best['iou']:.3f} ({', '.join(best.name)}; "
+                f"with its tokens permuted {best[PERMUTED]:.3f})"
+            )
+    floors = [
+        f"{name} {features[column].mean():.3f}"
+        for column, (name, _) in FLOORS.items()
+        if column != PERMUTED  # each map has its own
+    ]
     claim = "A frozen layer filters information: its features concentrate on the object"
     return [Finding(claim, f"IoU with masks: {', '.join(texts)}; floors: {', '.join(floors)}.")]

@@ -36,7 +36,7 @@ def test_language_models_are_in_the_order_of_the_settings(similarity: Results) -
     drawn = figure(similarity, ASKED).figure
     titles = [axes.get_title() for axes in drawn.axes[:2]]
     assert titles == ["LLaMA 8x128", "LLaMA 8x128 untrained"]
-    assert drawn.get_suptitle() == "n = 2 seeds"
+    assert drawn.get_suptitle() == "WIT-1024; n = 2 seeds"
 
 
 def test_long_titles_of_panels_do_not_touch(similarity: Results) -> None:

@@ -1,5 +1,7 @@
 """Figure 5: each placement once, the predicted one ringed, labels that can be read."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -42,6 +44,20 @@ def test_it_draws_each_placement_and_rings_the_predicted_one(grid: Results) -> N
     rho, p, _ = stratified_correlation(values["similarity"], values["gain"], values["position"])
     assert within == f"within positions: ρ = {rho:.2f}, {format_p(p)}"
     assert axes.get_ylabel() == "gain in acc@1 (points)"
+
+
+def test_numbers_below_the_axis_do_not_touch(grid: Results) -> None:
+    frame = grid.similarity.copy()
+    score = frame["mutual_knn"].rank(pct=True)
+    frame["mutual_knn"] = 0.0387 + 0.0186 * score  # needs four decimals
+    drawn = figure(results_of(runs=grid.runs, similarity=frame), ASKED).figure
+    drawn.draw_without_rendering()
+    axes = drawn.axes[0]
+    boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
+    low, high = axes.get_xlim()
+    shown = [box for at, box in zip(axes.get_xticks(), boxes, strict=True) if low <= at <= high]
+    assert len(shown) > 2
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(shown))
 
 
 def test_the_title_is_not_cut(grid: Results) -> None:

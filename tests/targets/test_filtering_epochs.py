@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from pandas import DataFrame, Series
 
@@ -12,6 +13,7 @@ from tests.helpers import synthetic
 from tests.helpers.synthetic import results_of
 
 ASKED = Settings(reads="scenes")
+FLOORS = ("all tokens", "tokens permuted", "pixels, or points")
 SHOWN = ("glyphs_vit-s_vanilla", "glyphs_vit-s_insert_llama-xl_layer-7_end")
 
 
@@ -19,7 +21,10 @@ SHOWN = ("glyphs_vit-s_vanilla", "glyphs_vit-s_insert_llama-xl_layer-7_end")
 def results(demo: synthetic.Made) -> Results:
     found = synthetic.Results(demo.runs, [0, 1])
     gsnr, history = (frame[frame["run"].isin(SHOWN)] for frame in (found.gsnr, found.history))
-    return results_of(gsnr=gsnr, history=synthetic.outlined(history))
+    runs = found.runs[found.runs["run"].isin(SHOWN)]
+    return results_of(
+        gsnr=gsnr, history=synthetic.outlined(history), filtering=synthetic.filtering_of(runs)
+    )
 
 
 def iou(results: Results, places: dict[str, str]) -> Series:
@@ -40,6 +45,8 @@ def test_curves_are_means_over_seeds_of_what_the_files_say(results: Results) -> 
         (last, iou(results, {"vanilla": "F_E", "insert": "F_L2"})),
     ):
         thick = [line for line in axes.get_lines() if line.get_linewidth() > 1]
+        floors = [line.get_ydata()[0] for line in axes.get_lines() if line.get_label() in FLOORS]
+        assert sorted(floors) == pytest.approx([] if axes is gsnr else sorted(synthetic.FLOORS))
         assert len(thick) == 2
         for line, run in zip(thick, results.gsnr["run"].unique(), strict=True):
             assert list(line.get_ydata()) == pytest.approx(list(expected[run]))
@@ -51,9 +58,24 @@ def test_the_other_activation_can_be_shown(results: Results) -> None:
         for kind in ("magnitude", "frequency")
     }
     moved = values["frequency"]["value"] - values["magnitude"]["value"]
-    is_iou = values["magnitude"]["quantity"] != GSNR
+    is_iou = values["magnitude"]["quantity"].isin([OUTPUT, LAST])
     assert moved[is_iou].to_numpy() == pytest.approx(0.1)
     assert (moved[~is_iou] == 0).all()
+
+
+def test_floors_are_those_of_each_place_after_the_last_epoch(results: Results) -> None:
+    measured = results.filtering.copy()
+    draws = np.random.default_rng(0)
+    measured["iou_permuted"] = draws.uniform(0.1, 0.2, len(measured))
+    parts = {"gsnr": results.gsnr, "history": results.history, "filtering": measured}
+    values = figure(results_of(**parts), ASKED).values.set_index(["run", "seed", "quantity"])
+    magnitude = measured[measured["activation"] == "magnitude"]
+    expected = magnitude.set_index(["run", "seed", "place"])["iou_permuted"]
+    for run, last in zip(SHOWN, ("F_E", "F_L2"), strict=True):
+        for quantity, place in ((OUTPUT, "F_E"), (LAST, last)):
+            found = values.loc[(run, 1, f"{quantity}: tokens permuted")]
+            assert found["value"] == expected[run, 1, place]
+            assert found["epoch"] == results.gsnr["epoch"].max()
 
 
 def test_the_finding_has_the_ends_and_the_correlation_within_trainings() -> None:

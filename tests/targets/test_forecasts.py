@@ -101,6 +101,15 @@ def test_the_more_likely_the_more_opaque_in_the_colour_of_the_run(
         assert opacity[0] == 1
 
 
+def test_the_first_panel_of_a_scene_says_how_long_ten_metres_are(drawn: Drawn) -> None:
+    for number, axes in enumerate(drawn.figure.axes):
+        bars = lines(axes, "scale")
+        assert len(bars) == (number < 2)
+        for (start, end), text in zip(bars, axes.texts, strict=True):
+            assert np.abs(end - start) == pytest.approx([0, 10])
+            assert text.get_text() == "10 m"
+
+
 def test_the_values_are_the_points_that_are_drawn_each_once(drawn: Drawn, scenes: Scenes) -> None:
     values = drawn.values
     kinds = values[values["item"] == 0].groupby("line").size()
