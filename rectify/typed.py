@@ -14,6 +14,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     GetJsonSchemaHandler,
     StringConstraints,
     ValidationError,
@@ -111,6 +112,28 @@ Several = Annotated[
     tuple[Item, ...], BeforeValidator(_listed), AfterValidator(_each_once), _OneOrMore()
 ]
 """One value, or a list of distinct ones."""
+
+
+def _not_a_count(value: object) -> object:
+    if type(value) is int:
+        counted = list(range(min(max(value, 1), 5)))
+        raise ValueError(f"must be a list, as {counted}, got {value}. Write [{value}] for that one.")
+    return value
+
+
+Seeds = Annotated[
+    Several[Annotated[int, Field(ge=0)]],
+    BeforeValidator(_not_a_count),
+    WithJsonSchema(
+        {
+            "items": {"minimum": 0, "type": "integer"},
+            "minItems": 1,
+            "type": "array",
+            "uniqueItems": True,
+        }
+    ),
+]
+"""A list of distinct seeds; a number would be one of them, and is often meant as their count."""
 
 
 class Closed(BaseModel):

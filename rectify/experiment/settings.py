@@ -39,7 +39,7 @@ from rectify.tasks import settings_of as task_settings
 from rectify.tasks.entry import DEFAULT_TASK, Entry, Hub, Text
 from rectify.training.recipes import Recipe, recipe
 from rectify.training.trackers import TRACKERS
-from rectify.typed import Closed, Layer, Listed, Name, Several, TargetName, parse
+from rectify.typed import Closed, Layer, Listed, Name, Seeds, Several, TargetName, parse
 
 
 def _position(value: object) -> str:
@@ -300,7 +300,7 @@ class Config(Closed):
     credits: Listed[Text] = Field(
         (), description="Whose pictures and models are used; at the foot of each page."
     )
-    seeds: Several[Annotated[int, Field(ge=0)]] = Field(description="Training seeds.")
+    seeds: Seeds = Field(description="Training seeds.")
     threads: PositiveInt = Field(1, description="CPU threads of a training job.")
     device_gpus: Annotated[int, Field(ge=0)] = Field(
         0, description="GPUs of a training job, on each of its nodes; 0 trains on the CPU."

@@ -450,6 +450,7 @@ MISTAKES = [
     ("training.undecayed", ["a", "a"], ["training.undecayed", "each once"]),
     ("seeds", [], ["seeds", "at least one"]),
     ("seeds", [0.5], ["seeds", "got 0.5"]),
+    ("seeds", 3, ["seeds", "must be a list", "[0, 1, 2]", "got 3"]),
     ("similarity.pairs", "with", ["similarity.pairs", "Did you mean wit?"]),
     ("similarity.vision", "trained", ["similarity.data", "got None"]),
     ("similarity.permutations", 18, ["similarity.permutations", "19", "got 18"]),

@@ -20,6 +20,7 @@ PROGRAMS = (
     *("munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd"),
     *("sbatch", "squeue", "sacct", "setpriv"),
 )
+CLIENTS_OF_JOBS = ("srun", "squeue", "scontrol")  # a training on several nodes, queued again
 NODES = ("n1", "n2")
 CPUS, MEMORY_MB = 16, 256_000  # what the scheduler is told; the machine may have less
 HANGS_SECONDS = 600
@@ -137,7 +138,7 @@ class Cluster:
         path = os.pathsep.join((f"{folder}/bin", os.environ["PATH"], "/usr/sbin"))
         self.environment = os.environ | {"SLURM_CONF": f"{folder}/slurm.conf", "PATH": path}
         self.environment["RECTIFY_CPU"] = "1"  # nodes that say that they have GPUs
-        self._wrap_srun()
+        self._wrap_clients()
 
     def __enter__(self) -> "Cluster":
         try:
@@ -230,13 +231,14 @@ class Cluster:
             self.start(node)
         self.wait_for_nodes()
 
-    def _wrap_srun(self) -> None:
-        """Make srun find this cluster: Snakemake's job step takes SLURM_CONF out of its way."""
-        wrapper = self.folder / "bin" / "srun"
-        wrapper.parent.mkdir()
-        real = shutil.which("srun", path=f"{os.environ['PATH']}{os.pathsep}/usr/bin")
-        wrapper.write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {real} "$@"\n')
-        wrapper.chmod(0o755)
+    def _wrap_clients(self) -> None:
+        """Make clients find this cluster in jobs: Snakemake's job step takes SLURM_CONF away."""
+        (self.folder / "bin").mkdir()
+        for client in CLIENTS_OF_JOBS:
+            wrapper = self.folder / "bin" / client
+            real = shutil.which(client, path=f"{os.environ['PATH']}{os.pathsep}/usr/bin")
+            wrapper.write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {real} "$@"\n')
+            wrapper.chmod(0o755)
 
     def _start_database(self) -> None:
         data, owner = self.folder / "database", "--user=root"

@@ -1,15 +1,18 @@
 """`snakemake --profile slurm all` on a real SLURM."""
 
 import json
+import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from rectify.cluster import slurm
+from rectify.cluster.presence import STATES
 from tests.slurm.cluster import Cluster, wait_until
-from tests.slurm.workflow import TINY, copy_workflow, finish, said, start
+from tests.slurm.workflow import TINY, copy_workflow, finish, hold, said, start
 from tests.workflow.project import ROOT, call
 
 RESULTS = Path("results") / "tiny"
@@ -72,18 +75,35 @@ def test_two_gpus_are_two_processes_on_one_node_or_on_two_bit_by_bit(
         asked = {"device_gpus": gpus, "device_nodes": nodes}
         (finished / "asked.json").write_text(json.dumps(asked))
         options, configs = ("--printshellcmds",), (*TINY, "asked.json")
+        states = finished / RESULTS / STATES / RUN / "seed-1"
+        if nodes == 2:
+            hold(states)
         head = start(finished, cluster, f"{target}", configs=configs, options=options)
+        if nodes == 2:
+            _warn_of_the_time_limit(states, head, cluster)
         assert finish(head, finished) == 0, said(finished)[-4000:]
         assert f"--processes 2 --gpus 2 --nodes {nodes} " in said(finished)
         files = (finished / target.with_name(name) for name in ("gsnr.csv", "model.safetensors"))
         weights.append([file.read_bytes() for file in files])
     assert weights[0] == weights[1]
+    log = finished / RESULTS / "logs" / "train" / f"{RUN}--1.log"
+    assert "resumed after epoch 1 of 2, step" in log.read_text()
     chosen = ("-nP", "-S", "now-1hours", "-o", "comment,alloctres,nnodes,ntasks,jobname")
     jobs = wait_until(lambda: _with_steps(cluster.run("sacct", *chosen), RUN + "_1"), "both jobs")
     (first, *_), (second, *steps) = jobs
     for resources, nodes in ((first, 1), (second, 2)):
         assert {"gres/gpu=2", f"node={nodes}"} < set(resources[1].split(","))
     assert [step[2:4] for step in steps if step[4] == "sh"] == [["2", "2"]]
+
+
+def _warn_of_the_time_limit(states: Path, head: subprocess.Popen, cluster: Cluster) -> None:
+    """Warn a training on several nodes once it has stopped itself, and see it queued again."""
+    wait_until(lambda: head.poll() is not None or not (states / "hold").exists(), "a state")
+    job = re.search(r"SLURM job (\d+)", (states / "lease").read_text())[1]
+    cluster.run("scontrol", "update", f"JobId={job}", "EndTime=now+100")
+    wait_until(lambda: cluster.jobs().get(job) != "RUNNING", f"the end of job {job}")
+    wait_until(lambda: cluster.jobs().get(job) == "PENDING", f"requeued job {job}")
+    cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=60")  # no second warning
 
 
 def _with_steps(text: str, wildcards: str) -> list[list[list[str]]] | None:
