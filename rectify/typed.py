@@ -116,8 +116,8 @@ Several = Annotated[
 
 def _not_a_count(value: object) -> object:
     if type(value) is int:
-        counted = list(range(min(max(value, 1), 5)))
-        raise ValueError(f"must be a list, as {counted}, got {value}. Write [{value}] for that one.")
+        first = list(range(min(max(value, 1), 5)))
+        raise ValueError(f"must be a list, as {first}, got {value}. Write [{value}] for that one.")
     return value
 
 
