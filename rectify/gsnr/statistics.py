@@ -92,7 +92,8 @@ def moments_of(
         return {name: _moments(own, samples, scale, pairs) for name, own in sums.items()}
     parts = [part for part in zip(*sums.values(), strict=True) if part[0] is not None]
     flat = Sums(*(torch.cat([one.flatten() for one in part]) for part in parts))
-    return _parted(_moments(flat, samples, scale, pairs), sums)
+    shapes = {name: own.total.shape for name, own in sums.items()}
+    return _parted(_moments(flat, samples, scale, pairs), shapes)
 
 
 def is_slow_to_start(values: Tensor) -> bool:
@@ -121,13 +122,13 @@ def _moments(sums: Sums, samples: int, scale: float, pairs: int | None) -> Momen
     return Moments(total / scale, variance / scale**2, samples, linked)
 
 
-def _parted(flat: Moments, like: Mapping[str, Sums]) -> dict[str, Moments]:
+def _parted(flat: Moments, shapes: Mapping[str, torch.Size]) -> dict[str, Moments]:
     """Return the moments of each parameter from those of all, in their order."""
-    sizes = [own.total.numel() for own in like.values()]
-    shapes = [own.total.shape for own in like.values()]
+    sizes = [shape.numel() for shape in shapes.values()]
 
     def parted(values: Tensor) -> list[Tensor]:
-        return [one.view(shape) for one, shape in zip(values.split(sizes), shapes, strict=True)]
+        ones = zip(values.split(sizes), shapes.values(), strict=True)
+        return [one.view(shape) for one, shape in ones]
 
     means, variances = parted(flat.mean), parted(flat.variance)
     linked = [None] * len(sizes)
@@ -136,7 +137,7 @@ def _parted(flat: Moments, like: Mapping[str, Sums]) -> dict[str, Moments]:
     rows = zip(means, variances, linked, strict=True)
     return {
         name: Moments(mean, variance, flat.samples, own)
-        for name, (mean, variance, own) in zip(like, rows, strict=True)
+        for name, (mean, variance, own) in zip(shapes, rows, strict=True)
     }
 
 
@@ -180,9 +181,10 @@ def across_ranks(moments: Mapping[str, Moments]) -> dict[str, Moments]:
     """
     if process()[1] == 1:
         return dict(moments)
-    first = next(iter(moments.values()))  # all have the same links
-    pairs = int(summed(torch.tensor(first.links.pairs, device=first.mean.device)))
-    return {name: _across_ranks(of_rank, pairs) for name, of_rank in moments.items()}
+    flat = _joined(*(one.flat(torch.flatten) for one in moments.values()))  # of the same samples
+    pairs = int(summed(torch.tensor(flat.links.pairs, device=flat.mean.device)))
+    shapes = {name: one.mean.shape for name, one in moments.items()}
+    return _parted(_across_ranks(flat, pairs), shapes)
 
 
 def _joined(first: Moments, *others: Moments) -> Moments:
