@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -119,11 +120,15 @@ def test_the_best_activations_are_quoted_with_their_floors(demo: synthetic.Made)
     ]  # fmt: skip
     runs = Results(folders, [0]).runs
     filtering = synthetic.filtering_of(runs[runs["vision"] == "vit-s"])
+    filtering["iou_permuted"] = 0.1 + 0.001 * np.arange(len(filtering))  # each map its own
     found = the("pang_figure4", results_of(filtering=filtering))
     is_vanilla = filtering["run"] == "glyphs_vit-s_vanilla"
-    plain = filtering[is_vanilla & (filtering["place"] == "F_E")].set_index("activation")["iou"]
-    best = plain[["magnitude", "frequency"]].idxmax()
-    assert f"the trunk alone at best {plain[best]:.3f} (F_E, {best})" in found
+    plain = filtering[is_vanilla & (filtering["place"] == "F_E")].set_index("activation")
+    best = plain["iou"][["magnitude", "frequency"]].idxmax()
+    iou, permuted = plain.loc[best, ["iou", "iou_permuted"]]
+    text = f"at best {iou:.3f} (F_E, {best}; with its tokens permuted {permuted:.3f})"
+    assert f"the trunk alone {text}" in found
+    assert "floors: all tokens" in found
     assert f"pixels, or points {filtering['iou_pixels'].mean():.3f}." in found
     assert "and a skip" not in found
     skipped = filtering[~is_vanilla].assign(iou=0.987)
