@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 from rectify.results.remembered import answer
 
 PACKAGE = Path(__file__).resolve().parents[1]
+DISTRIBUTION = "rectify-vit"
 HOLDERS = ("body", "orelse", "finalbody", "handlers", "cases")  # of statements, in a syntax tree
 PACKAGES = ("torch", "timm", "transformers", "numpy", "pandas", "snakemake")
 
@@ -81,9 +82,24 @@ def closure(*modules: str) -> set[str]:
 
 @functools.cache
 def commit() -> str:
-    """Return the commit of the working tree, with ``+`` after it if files were changed."""
+    """Return the commit of the package, or ``unknown``.
+
+    That of its working tree has ``+`` after it if files were changed. A repository that does not
+    track the package is another project's, around an environment with it: then pip may know.
+    """
+    if not _git("ls-files", f"{PACKAGE.name}/__init__.py"):
+        return _installed()
     head = _git("rev-parse", "--short=12", "HEAD")
     return head + ("+" if _git("status", "--porcelain", "-uno") else "") if head else "unknown"
+
+
+def _installed() -> str:
+    """Return the commit from which pip installed the package."""
+    try:
+        noted = metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
+    except metadata.PackageNotFoundError:
+        noted = None
+    return json.loads(noted or "{}").get("vcs_info", {}).get("commit_id", "unknown")[:12]
 
 
 def _git(*arguments: str) -> str:

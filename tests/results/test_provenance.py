@@ -5,6 +5,7 @@ import platform
 import shutil
 import subprocess
 import textwrap
+from types import SimpleNamespace
 
 import pytest
 
@@ -248,6 +249,35 @@ def test_without_modules_and_without_git_the_note_says_so(monkeypatch):
     note = provenance()
     module.commit.cache_clear()
     assert (note["seed"], note["code"], note["commit"]) == (None, None, "unknown")
+
+
+@pytest.mark.parametrize(
+    ("noted", "expected"),
+    [
+        ({"vcs_info": {"vcs": "git", "commit_id": "0123456789abcdef"}}, "0123456789ab"),
+        ({"dir_info": {"editable": True}}, "unknown"),
+        (None, "unknown"),  # from a package index
+    ],
+)
+def test_the_commit_of_a_project_around_an_installed_package_is_not_its_own(
+    package, monkeypatch, noted, expected
+):
+    git = ("git", "-c", "user.name=A", "-c", "user.email=a@example.org")
+    for words in (("init", "-q"), ("commit", "-qm", "Theirs", "--allow-empty")):
+        subprocess.run([*git, *words], cwd=package.parent, check=True)
+    text = noted and json.dumps(noted)
+    installed = SimpleNamespace(read_text={"direct_url.json": text}.get)
+    monkeypatch.setattr(module.metadata, "distribution", {"rectify-vit": installed}.get)
+    module.commit.cache_clear()
+    assert module.commit() == expected
+    for words in (("add", "rectify"), ("commit", "-qm", "Copied")):
+        subprocess.run([*git, *words], cwd=package.parent, check=True)
+    for change in ("", "+"):
+        module.commit.cache_clear()
+        head = subprocess.check_output([*git, "rev-parse", "HEAD"], cwd=package.parent, text=True)
+        assert module.commit() == head[:12] + change
+        (package / "top.py").write_text("changed = 1\n")
+    module.commit.cache_clear()
 
 
 def test_a_package_that_is_not_installed_is_absent():
