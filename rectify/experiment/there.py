@@ -5,6 +5,7 @@ Nothing has to be there for a plan. Only small files are read, and nothing that 
 
 import ast
 import functools
+import itertools
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -22,7 +23,8 @@ FORMATS = ("config.json", "params.json")  # Hugging Face's, Meta's
 
 def mistakes(plan: Plan) -> list[str]:
     """Return what jobs would refuse, in one line each; empty if nothing is known to be wrong."""
-    return list(dict.fromkeys([*_checkpoints(plan), *_trainings(plan), *_similarities(plan)]))
+    every = (_results(plan), _checkpoints(plan), _trainings(plan), _similarities(plan))
+    return list(dict.fromkeys(itertools.chain(*every)))
 
 
 def check(plan: Plan) -> None:
@@ -44,6 +46,21 @@ def families() -> tuple[str, ...]:
         if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "FAMILIES"
     ]
     return tuple(ast.literal_eval(key) for key in tables[0].keys)
+
+
+def _results(plan: Plan) -> Iterator[str]:
+    """Give what is in the place of the folder of the results, or of one that it is in."""
+    folder = Path(plan.results)
+    for path in (folder, *folder.parents):
+        if path.is_dir():
+            return
+        if path.is_symlink() or path.exists():
+            what = f"a link to {path.readlink()}" if path.is_symlink() else "a file"
+            yield (
+                f"config: results: {path} must be a folder, or not be there yet, got {what}. "
+                "Make that folder, mount its file system, or change results."
+            )
+            return
 
 
 def _checkpoints(plan: Plan) -> Iterator[str]:

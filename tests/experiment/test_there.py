@@ -62,6 +62,22 @@ def test_nothing_has_to_be_there() -> None:
     assert mistakes(plan()) == []
 
 
+@pytest.mark.parametrize("where", ["results", "results/paper"])
+def test_what_is_in_the_place_of_the_results_is_one_line(where: str) -> None:
+    place = Path(where)
+    place.parent.mkdir(exist_ok=True)
+    place.symlink_to(Path.cwd() / "scratch")
+    (line,) = mistakes(plan())
+    assert f"results: {where} must be a folder" in line
+    assert f"a link to {Path.cwd() / 'scratch'}." in line
+    Path("scratch").mkdir()
+    assert mistakes(plan()) == []
+    place.unlink()
+    place.touch()
+    (line,) = mistakes(plan())
+    assert "got a file" in line
+
+
 def test_a_checkpoint_that_fits_is_no_mistake() -> None:
     checkpoint()
     assert mistakes(plan()) == []
