@@ -18,6 +18,10 @@ PLANNED = "RECTIFY_PLANNED"
 FINAL = "rectify.mistake no further attempt can help:"
 """In the log of a job, the line above a mistake that only a user can mend."""
 
+CONFIGS = (Path("config.yaml"), Path("config/config.yaml"))
+"""Configurations that are read unless one is named: of a clone, of a project with the workflow as a
+module."""
+
 
 class Parser(argparse.ArgumentParser):
     """A parser that tells a mistake in one line, and what to do about it."""
@@ -25,6 +29,12 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """End the process with status 2."""
         self.exit(2, f"{self.prog}: {message}. See `{self.prog} --help`.\n")
+
+
+def add_configs(parser: argparse.ArgumentParser) -> None:
+    """Declare the configuration files, one over the other, as for snakemake."""
+    default = next((path for path in CONFIGS if path.is_file()), CONFIGS[0])
+    parser.add_argument("--config", type=Path, nargs="+", default=[default])
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:

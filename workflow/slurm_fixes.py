@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -30,6 +31,9 @@ AnyJob = Job | GroupJob
 TURN = "turn"
 OUTAGE_SECONDS = 10
 ENDED = {"PREEMPTED": "CANCELLED"}
+TRAINING_RULES = {"train"}
+"""What the rule is called here, and in workflows whose module this is."""
+_ATTENDED: set[str] = set()
 POLL_SECONDS = 50  # a controller remembers jobs for MinJobAge; below 60 s the plugin asks sacct
 
 
@@ -49,6 +53,37 @@ def apply() -> None:
     submit_only_while_slurm_answers(plugin.Executor)  # outside of it: the wait ends by Ctrl-C
     ask_before_slurm_forgets(plugin.Executor)
     ignore_signals_in_step(snakemake_executor_plugin_slurm_jobstep.Executor)
+
+
+def attend(results: str, begin: Callable[[], None], end: Callable[[bool], None]) -> bool:
+    """Call ``begin`` before the first job and ``end`` after the last, unless it is a dry run.
+
+    Snakemake does so with ``onstart``, ``onsuccess`` and ``onerror`` of the main Snakefile alone.
+
+    Args:
+        results: Folder of the results. A second call for it does nothing.
+        begin: Prepares a run.
+        end: Takes whether all jobs succeeded.
+
+    Returns:
+        Whether it is the first call for these results.
+    """
+    if results in _ATTENDED:
+        return False
+    _ATTENDED.add(results)
+    original = JobScheduler.schedule
+
+    @functools.wraps(original)
+    def schedule(self: JobScheduler) -> bool:
+        if self.dryrun or self.workflow.execution_settings.no_hooks:
+            return original(self)
+        begin()
+        is_complete = original(self)
+        end(is_complete)
+        return is_complete
+
+    JobScheduler.schedule = schedule
+    return True
 
 
 def take_turns(group: type[GroupJob]) -> None:
@@ -127,7 +162,7 @@ def warn_every_training(plugin: ModuleType) -> None:
     @functools.wraps(original)
     def get_submit_command(job: AnyJob, *args: object, **kwargs: object) -> str:
         call = original(job, *args, **kwargs)
-        is_training = not job.is_group() and job.rule.name == "train"
+        is_training = not job.is_group() and job.rule.name in TRAINING_RULES
         return f"{call} {slurm.SIGNAL}" if is_training and "--signal" not in call else call
 
     plugin.get_submit_command = get_submit_command

@@ -8,6 +8,7 @@ that ends, also on network file systems that have locks.
 
 import contextlib
 import fcntl
+import functools
 import logging
 import os
 import socket
@@ -55,6 +56,12 @@ class Presence:
         except OSError:  # BlockingIOError, or a file system without locks
             return False
         return True
+
+
+@functools.cache
+def of_this_process(folder: Path) -> Presence:
+    """Return the presence of this process in ``folder``; two of its own would not be alone."""
+    return Presence(folder)
 
 
 def unlock(present: Presence, folder: Path) -> bool:

@@ -95,7 +95,7 @@ def training(results: Path, run: str, seed: int, jobs: Mapping[str, Job]) -> Tra
         results: Folder of the results.
         run: Name of the run.
         seed: Its seed.
-        jobs: The jobs of this folder on the cluster, by rule and wildcards.
+        jobs: Trainings of this folder on the cluster, by run and seed.
     """
     summary = results / "runs" / run / f"seed-{seed}" / "summary.json"
     if summary.is_file():
@@ -103,7 +103,7 @@ def training(results: Path, run: str, seed: int, jobs: Mapping[str, Job]) -> Tra
         return Training("done", run, seed, f"{epochs}/{epochs}")
     states = results / STATES / run / f"seed-{seed}"
     epochs, end = _progress(states / PROGRESS)
-    if job := jobs.get(f"train {run}_{seed}"):
+    if job := jobs.get(f"{run}_{seed}"):
         note = f"SLURM job {job.number}"
         if job.state in ("RUNNING", "COMPLETING"):
             return Training("running", run, seed, epochs, end, note)

@@ -14,7 +14,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from rectify.arguments import add_gpus, json_object, positive, table_path
+from rectify.arguments import add_configs, add_gpus, json_object, positive, table_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image-size", type=positive, help="of images; default: 224")
     parser.add_argument("--classes", type=positive, help="of images; default: 1000")
     parser.add_argument("--data", help="a set, whose items are taken in place of images")
-    parser.add_argument("--config", type=Path, nargs="+", default=[Path("config.yaml")])
+    add_configs(parser)
     parser.add_argument("--time", action="store_true", help="measure speed and memory too")
     parser.add_argument("--batch-size", type=positive, default=1, help="items of a timed step")
     parser.add_argument("--precision", default="float32", help="of timed steps, or bfloat16")

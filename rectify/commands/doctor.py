@@ -2,7 +2,8 @@
 
 Reads
     targets    tables, figures, experiments or pages that are meant; all of them unless given
-    --config   configuration files, one over the other, as for snakemake; default: config.yaml
+    --config   configuration files, one over the other, as for snakemake; default: config.yaml, or
+               config/config.yaml
     --profile  profile files, likewise: partition, account, type of GPU
 Writes
     nothing that stays; the exit status is 1 if something must be fixed
@@ -14,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from rectify.arguments import add_configs
 from rectify.cluster.doctor import Finding, cluster, machine, present, request
 from rectify.experiment import grid, there
 from rectify.experiment.plan import Plan
@@ -23,7 +25,7 @@ from rectify.experiment.required import data_folders, model_places
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("targets", nargs="*", metavar="target", help="as given to snakemake")
-    parser.add_argument("--config", type=Path, nargs="+", default=[Path("config.yaml")])
+    add_configs(parser)
     parser.add_argument("--profile", type=Path, nargs="*", default=[])
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
 

@@ -6,7 +6,8 @@ those of trainings and evaluations, from steps that were timed and from finished
 
 Reads
     targets   as given to snakemake; those of `all` unless given
-    --config  configuration files, one over the other, as for snakemake; default: config.yaml
+    --config  configuration files, one over the other, as for snakemake; default: config.yaml, or
+              config/config.yaml
     --speed   a file with cards or speeds of your own, laid over rectify/experiment/speeds.yaml
 Writes
     nothing; a line for each kind of training, and the sums
@@ -17,10 +18,11 @@ import json
 import sys
 from pathlib import Path
 
+from rectify.arguments import add_configs
 from rectify.experiment import grid
-from rectify.experiment.account import DEFAULT, Account
+from rectify.experiment.account import Account
 from rectify.experiment.forecast import forecast
-from rectify.experiment.jobs import planned
+from rectify.experiment.jobs import files_of, planned
 from rectify.experiment.plan import Plan
 from rectify.experiment.speeds import load
 from rectify.experiment.storage import storage
@@ -30,7 +32,7 @@ from rectify.experiment.work import count
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("targets", nargs="*", metavar="target", help="as given to snakemake")
-    parser.add_argument("--config", type=Path, nargs="+", default=[DEFAULT])
+    add_configs(parser)
     parser.add_argument("--again", action="store_true", help="as if there were no results")
     parser.add_argument("--card", help="GPU of the trainings; default: the one that was timed")
     parser.add_argument("--speed", type=Path, metavar="FILE")
@@ -43,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
     config = grid.load(args.config)
     grid.asked(config, args.targets)  # a name that is misspelt ends here
     plan = Plan(config)
-    jobs = planned(args.config, args.targets, args.again)
+    jobs = planned(args.config, files_of(plan, args.targets), args.again)
     expected = forecast(plan, jobs, speeds, args.card or speeds.measured_on, count)
     account = Account(expected, storage(plan, jobs, expected.trainings.each, count), args.config)
     text = json.dumps(account.record(), indent=2) if args.json else account.text()

@@ -5,7 +5,8 @@ precision of its recipe. Neither data nor weights are needed; reading items is n
 
 Reads
     runs      names of runs, or patterns of them, as argoverse_*; all runs unless given
-    --config  configuration files, one over the other, as for snakemake; default: config.yaml
+    --config  configuration files, one over the other, as for snakemake; default: config.yaml, or
+              config/config.yaml
 Writes
     standard output: a YAML file for --speed, a line for each run as soon as it is timed
 """
@@ -13,15 +14,14 @@ Writes
 import argparse
 import sys
 from fnmatch import fnmatchcase
-from pathlib import Path
 
-from rectify.arguments import add_gpus, positive
+from rectify.arguments import add_configs, add_gpus, positive
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("runs", nargs="*", metavar="run", default=["*"], help="a name or a pattern")
-    parser.add_argument("--config", type=Path, nargs="+", default=[Path("config.yaml")])
+    add_configs(parser)
     parser.add_argument("--threads", type=positive, help="default: as many as torch takes")
     add_gpus(parser)
 
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
         if not any(fnmatchcase(one.name, pattern) for one in every):
             raise ValueError(
                 f"speeds: runs must be names or patterns of runs of the configuration, got "
-                f"{pattern!r}, which is none. `rectify plan --json` lists them."
+                f"{pattern!r}, which is none. `rectify status` lists them."
             )
     chosen = [one for one in every if any(fnmatchcase(one.name, words) for words in args.runs)]
     device = start(args.threads or torch.get_num_threads(), args.gpus)

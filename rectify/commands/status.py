@@ -2,19 +2,21 @@
 
 Reads
     targets   tables, figures, experiments or pages that are meant; all of them unless given
-    --config  configuration files, one over the other, as for snakemake; default: config.yaml
+    --config  configuration files, one over the other, as for snakemake; default: config.yaml, or
+              config/config.yaml
 Writes
     nothing; one line for each run and seed, and one for all of them
 """
 
 import argparse
 import json
+import re
 import shutil
 import sys
 import time
 from pathlib import Path
 
-from rectify.arguments import positive
+from rectify.arguments import add_configs, positive
 from rectify.cluster import slurm
 from rectify.cluster.trainings import Progress, training
 from rectify.experiment import grid
@@ -26,7 +28,7 @@ CLEAR = "\x1b[H\x1b[2J"  # a terminal's screen
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("targets", nargs="*", metavar="target", help="as given to snakemake")
-    parser.add_argument("--config", type=Path, nargs="+", default=[Path("config.yaml")])
+    add_configs(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument(
         "--watch", type=positive, nargs="?", const=10, metavar="SECONDS",
@@ -58,10 +60,12 @@ def _progress(config: Config) -> Progress:
 
 
 def _queue() -> tuple[dict[str, slurm.Job], str]:
-    """Return our jobs of this folder by what they are, and why they are unknown, if so."""
+    """Return the trainings in the queue by run and seed, and why they are unknown, if so."""
     if shutil.which("squeue") is None:
         return {}, ""
     try:
-        return {job.what: job for job in slurm.jobs_of(Path.cwd())}, ""
+        jobs = slurm.jobs_of(Path.cwd())
     except ValueError as error:
         return {}, str(error)
+    # Where the workflow is a module of another, its rules may have a prefix.
+    return {job.wildcards: job for job in jobs if re.search(r"(^|_)train$", job.rule)}, ""

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rectify.arguments import CONFIGS
 from rectify.experiment.forecast import GPUS, HOUR, TRAIN, Expected, Forecast, Together, number
 from rectify.experiment.storage import Storage
 
-DEFAULT = Path("config.yaml")
 HEADS = (
     *("data", "vision", "variant", "trainings", "hours each", "GPU-hours"),
     *("evaluations", "hours each", "GPU-hours", "known by"),
@@ -29,7 +29,7 @@ class Account:
 
     forecast: Forecast
     storage: Storage
-    configs: Sequence[Path] = (DEFAULT,)
+    configs: Sequence[Path] = CONFIGS[:1]
     """Files of the configuration."""
 
     def text(self) -> str:
@@ -107,7 +107,7 @@ class Account:
     def _advice(self, data: Iterable[str]) -> str:
         """Return what to call on a GPU, so that nothing is counted any more."""
         words = [f"'{name}_*'" for name in data]
-        if tuple(self.configs) != (DEFAULT,):
+        if len(self.configs) > 1 or self.configs[0] not in CONFIGS:
             words += ["--config", *map(str, self.configs)]
         return (
             f"counted is not timed: `rectify speeds {' '.join(words)} > speeds.yaml` on such a GPU "

@@ -17,6 +17,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from rectify.arguments import PLANNED
 from rectify.experiment.account import Account
 from rectify.experiment.forecast import TRAIN, Jobs, forecast
+from rectify.experiment.grid import MAIN_PAGE
 from rectify.experiment.plan import Plan
 from rectify.experiment.speeds import load
 from rectify.experiment.storage import storage
@@ -47,7 +48,8 @@ class Head(logging.Handler):
         self._is_said = True
         if PLANNED in os.environ:
             write_json(Path(os.environ[PLANNED]), self.jobs())
-        elif line := head(self.plan, self.jobs()):
+            return
+        for line in filter(None, (head(self.plan, self.jobs()), replaced(self.plan, self.jobs()))):
             self.say(line)
 
 
@@ -69,6 +71,21 @@ def head(plan: Plan, jobs: Jobs) -> str:
         return f"{count}; `rectify plan` says how long they take"
 
 
+def replaced(plan: Plan, jobs: Jobs) -> str:
+    """Return a line on the trainings among the jobs whose results are there; empty if none are.
+
+    Snakemake removes them before it trains again.
+    """
+    trained = [f"{words['run']}/seed-{words['seed']}" for rule, words in jobs if rule == TRAIN]
+    there = [run for run in trained if Path(plan.results, "runs", run, "summary.json").is_file()]
+    if not there:
+        return ""
+    return (
+        f"{len(there)} of {len(trained)} trainings replace results that are there; -n says why. "
+        "Where only times are new, as in a copy, --touch keeps them: docs/slurm.md"
+    )
+
+
 class NotCounted(Exception):
     """What a training computes was not counted yet, which takes torch."""
 
@@ -80,12 +97,22 @@ def _known(what: Subject) -> Work:
     return work
 
 
-def planned(configs: Sequence[Path], targets: Sequence[str], again: bool = False) -> Jobs:
+def files_of(plan: Plan, names: Sequence[str]) -> list[str]:
+    """Return the files of targets, as `rectify plan` takes them.
+
+    Where the workflow is a module of another, the rules of these names may have others.
+    """
+    main = plan.everything()
+    known = {**plan.requests(), MAIN_PAGE: main, "all": main, "report": main[-1:]}
+    return list(dict.fromkeys(file for name in names for file in known[name]))
+
+
+def planned(configs: Sequence[Path], files: Sequence[str], again: bool = False) -> Jobs:
     """Return the jobs that ``snakemake -n`` plans in this folder.
 
     Args:
         configs: Configuration files, one over the other.
-        targets: As given to snakemake; the default one if there is none.
+        files: That are asked for; those of the default target if there is none.
         again: Whether all are meant, as if there were no results.
 
     Returns:
@@ -104,7 +131,7 @@ def planned(configs: Sequence[Path], targets: Sequence[str], again: bool = False
             [
                 *(sys.executable, "-m", "snakemake", "--dry-run", "--nocolor", *QUIET),
                 *(["--forceall"] if again else []),
-                *("--configfile", *map(str, configs), "--", *targets),
+                *("--configfile", *map(str, configs), "--", *files),
             ],
             env={**os.environ, PLANNED: f"{answer}"},
             capture_output=True,

@@ -6,6 +6,7 @@ delete the fix in `workflow/slurm_fixes.py`, its call, and its tests here.
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import subprocess
@@ -450,12 +451,16 @@ def test_the_plugin_still_tries_again_whatever_the_log_says(tmp_path: Path) -> N
         ("train", "sbatch --qos=high", "sbatch --qos=high --signal=USR2@120"),
         ("train", "sbatch --signal=USR2@120", "sbatch --signal=USR2@120"),
         ("train", "sbatch --signal=USR2@300", "sbatch --signal=USR2@300"),
+        ("paper_train", "sbatch", "sbatch --signal=USR2@120"),  # of a module, by its prefix
         ("evaluate", "sbatch --qos=high", "sbatch --qos=high"),
     ],
 )
-def test_every_training_is_warned(rule: str, call: str, expected: str) -> None:
+def test_every_training_is_warned(
+    monkeypatch: pytest.MonkeyPatch, rule: str, call: str, expected: str
+) -> None:
     own = types.SimpleNamespace(get_submit_command=lambda job, params, settings: call)
     slurm_fixes.warn_every_training(own)
+    monkeypatch.setattr(slurm_fixes, "TRAINING_RULES", {"train", "paper_train"})
     job = failing(Path("log"), Rule(rule))
     assert own.get_submit_command(job, {}, settings=None) == expected
 
@@ -511,3 +516,36 @@ def test_all_fixes_are_applied_once() -> None:
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+@pytest.mark.parametrize(("dryrun", "no_hooks"), [(False, False), (True, False), (False, True)])
+def test_what_begins_and_ends_a_run_is_done_once_for_its_results(
+    monkeypatch: pytest.MonkeyPatch, dryrun: bool, no_hooks: bool
+) -> None:
+    done: list[object] = []
+    monkeypatch.setattr(JobScheduler, "schedule", lambda _: done.append("jobs") or is_complete)
+    monkeypatch.setattr(slurm_fixes, "_ATTENDED", set())
+    for results, is_first in (("a", True), ("a", False), ("b", True)):
+        ends = functools.partial(lambda name, success: done.append((name, success)), results)
+        begins = functools.partial(done.append, results)
+        assert slurm_fixes.attend(results, begins, ends) is is_first
+    scheduler = MagicMock(dryrun=dryrun)
+    scheduler.workflow.execution_settings.no_hooks = no_hooks
+    for is_complete in (True, False):
+        done.clear()
+        assert JobScheduler.schedule(scheduler) is is_complete
+        hooked = ["b", "a", "jobs", ("a", is_complete), ("b", is_complete)]
+        assert done == (["jobs"] if dryrun or no_hooks else hooked)
+
+
+def test_snakemake_still_calls_nothing_of_a_module() -> None:
+    import snakemake.api  # first: snakemake.workflow alone is imported in a circle
+
+    Workflow = snakemake.api.Workflow
+    workflow, hook = MagicMock(), MagicMock()
+    for is_main in (True, False):
+        workflow.modifier.is_main_snakefile.return_value = is_main
+        for name in ("onstart", "onsuccess", "onerror"):
+            setattr(workflow, f"_{name}", None)
+            getattr(Workflow, name)(workflow, hook)
+            assert getattr(workflow, f"_{name}") is (hook if is_main else None)

@@ -9,6 +9,8 @@ import pytest
 
 from rectify.commands import plan
 from rectify.experiment import jobs
+from rectify.experiment.grid import load
+from rectify.experiment.plan import Plan
 from rectify.experiment.work import Flops, Subject, Work
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,7 +60,8 @@ def test_text_and_json_say_the_same(planned: list[tuple], capsys: pytest.Capture
     assert "2 trainings" in text
     assert "2 other jobs" in text
     assert "models 20 B" in text
-    assert [words[1:] for words in planned] == [(["table6"], False), (["table6"], True)]
+    files = [f"results/paper/tables/table6.{suffix}" for suffix in ("csv", "md", "tex")]
+    assert [words[1:] for words in planned] == [(files, False), (files, True)]
 
 
 def test_a_slower_card_and_a_speed_of_one_s_own_change_the_hours(
@@ -109,3 +112,31 @@ def test_what_snakemake_refuses_ends_with_its_last_line(
     monkeypatch.setattr(subprocess, "run", refused)
     with pytest.raises(ValueError, match=r"must plan the jobs, got: config: seeds must be given$"):
         jobs.planned([Path("config.yaml")], [])
+
+
+def test_trainings_that_replace_results_are_counted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    paper = Plan(load([ROOT / "config.yaml"]))
+    assert jobs.replaced(paper, JOBS) == jobs.replaced(paper, []) == ""
+    for seed in (1, 2):  # the second one is not trained again
+        summary = Path("results/paper/runs/cifar100_vit-s_vanilla", f"seed-{seed}", "summary.json")
+        summary.parent.mkdir(parents=True)
+        summary.touch()
+    assert jobs.replaced(paper, JOBS).startswith("1 of 2 trainings replace results")
+
+
+def test_a_project_of_its_own_has_its_configuration_in_a_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    read = []
+    for name in (None, "config/config.yaml", "config.yaml"):
+        if name:
+            Path(name).parent.mkdir(exist_ok=True)
+            Path(name).touch()
+        parser = argparse.ArgumentParser()
+        plan.add_arguments(parser)
+        read += parser.parse_args([]).config
+    assert [*map(str, read)] == ["config.yaml", "config/config.yaml", "config.yaml"]

@@ -99,10 +99,23 @@ def test_a_run_that_failed_names_its_log(shown: Callable[..., str], before: str,
     assert shown().endswith(f"seed 0  {LOG}")
 
 
-@pytest.mark.parametrize(("state", "word"), [("RUNNING", "running"), ("PENDING", "waiting")])
-def test_the_queue_says_which_job_trains(shown: Callable[..., str], state: str, word: str) -> None:
+@pytest.mark.parametrize(
+    ("state", "rule", "word"),
+    [
+        ("RUNNING", "train", "running"),
+        ("PENDING", "train", "waiting"),
+        ("PENDING", "paper_train", "waiting"),  # of a module, by its prefix
+    ],
+)
+def test_the_queue_says_which_job_trains(
+    shown: Callable[..., str], state: str, rule: str, word: str
+) -> None:
     end = progress()
-    line = shown(jobs=[slurm.Job("17", state, "1:00", "train", f"{RUN}_0")])
+    jobs = [
+        slurm.Job(f"{16 + n}", state, "1:00", name, f"{RUN}_0")
+        for n, name in enumerate(("evaluate", rule, "pretrain"))
+    ]
+    line = shown(jobs=jobs)
     assert line.split()[0] == word
     assert line.endswith("SLURM job 17")
     assert (end in line) == (word == "running")

@@ -1,5 +1,6 @@
 """What is installed works from where it is installed: a wheel, a Snakemake module."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -9,9 +10,14 @@ from zipfile import ZipFile
 import pytest
 import yaml
 
+from rectify.experiment.grid import all_runs, read
+from rectify.experiment.jobs import files_of
+from rectify.experiment.plan import Plan
+from rectify.training.folders import states_folder
 from tests.helpers.configs import SMOKE as VALUES
 from tests.workflow.project import ROOT, SMOKE, call, planned
 
+RUN = "digits_vit-64_vanilla"
 DEPLOYED = """
 configfile: "config/config.yaml"
 
@@ -52,6 +58,10 @@ module rectify:
 
 
 use rule * from rectify as rectify_*
+
+
+use rule page from rectify as rectify_page with:
+    threads: 2
 """
 
 
@@ -76,19 +86,38 @@ def test_a_wheel_reads_configurations_and_has_captions_page_and_sizes(tmp_path: 
     assert said.stdout == "132\n"
 
 
-def test_the_page_is_made_where_the_workflow_is_a_module_of_another(finished: Path) -> None:
+@pytest.fixture
+def outer(finished: Path) -> Path:
+    """Return a copy of the project in which another workflow, outer.smk, has it as a module."""
     (finished / "values.yaml").write_text(yaml.safe_dump(VALUES))
     (finished / "outer.smk").write_text(MODULE)
-    page = finished / "results" / "smoke" / "report" / "index.html"
-    before = page.read_text()
+    return finished
+
+
+def test_the_page_is_made_where_the_workflow_is_a_module_of_another(outer: Path) -> None:
+    page = outer / "results" / "smoke" / "report" / "index.html"
+    before, state = page.read_text(), states_folder(outer / "results/smoke", RUN, 0) / "1.pt"
+    state.parent.mkdir(parents=True, exist_ok=True)
+    state.touch()
     options = ("--snakefile", "outer.smk", "--cores", "1", "--forcerun", "rectify_page")
     target = "results/smoke/report/index.html"
-    said = call(finished, "snakemake", *options, "--", target)
-    again = call(finished, "snakemake", "--cores", "1", "--configfile", *SMOKE, "--", target)
+    said = call(outer, "snakemake", *options, "--", target)
+    assert not state.exists()  # the last thing that the workflow does
+    again = call(outer, "snakemake", "--cores", "1", "--configfile", *SMOKE, "--", target)
     assert said.returncode == again.returncode == 0, said.stdout
     assert "rectify_train" not in said.stdout
     assert page.read_text().count("<img") == before.count("<img") > 4
     assert "<dt>Command</dt><dd>snakemake --" in page.read_text()
+
+
+def test_a_module_whose_rules_have_a_prefix_tells_its_trainings_once(outer: Path) -> None:
+    (outer / "seeds.yaml").write_text("seeds: [0, 1]")
+    options = ("--snakefile", "outer.smk", "-n", "--quiet", "rules", "--configfile", "seeds.yaml")
+    said = call(outer, "snakemake", *options, "--", *files_of(Plan(read(VALUES)), ["index"]))
+    assert said.returncode == 0, said.stdout
+    count = len(all_runs(read(VALUES)))
+    assert f"rectify_train {count}" in re.sub(" +", " ", said.stdout)
+    assert len(re.findall(rf"^{count} trainings[:;]", said.stdout, re.MULTILINE)) == 1
 
 
 def test_a_project_that_snakedeploy_makes_plans_the_same_jobs(

@@ -24,16 +24,20 @@ from rectify.training.folders import remove_states
 from rectify.typed import NAME, TARGET
 
 # Not imported: where this is a module from a hub, only what Snakemake names as a source is there.
-FIXES = SourceFileLoader("slurm_fixes", f"{workflow.source_path('../slurm_fixes.py')}")
-slurm_fixes = module_from_spec(spec_from_loader("slurm_fixes", FIXES))
-FIXES.exec_module(slurm_fixes)
+# A module is read once for each `use rule`.
+FIXES = "rectify_slurm_fixes"
+if FIXES not in sys.modules:
+    LOADER = SourceFileLoader(FIXES, f"{workflow.source_path('../slurm_fixes.py')}")
+    sys.modules[FIXES] = module_from_spec(spec_from_loader(FIXES, LOADER))
+    LOADER.exec_module(sys.modules[FIXES])
+slurm_fixes = sys.modules[FIXES]
 slurm_fixes.apply()
+if workflow.modifier.avail_rulename("train"):
+    slurm_fixes.TRAINING_RULES.add(workflow.modifier.modify_rulename("train"))
 if workflow.is_main_process:  # not in jobs, which evaluate this file too
     os.environ[JOB] = "1"  # which jobs inherit
     os.environ[COMMAND] = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    FAILURES = failures.Failures()
-    logger.addHandler(FAILURES)
-    PRESENT = presence.Presence(Path(".snakemake"))
+    PRESENT = presence.of_this_process(Path(".snakemake"))
     if presence.unlock(PRESENT, Path(".snakemake")):
         logger.info("The last snakemake in this folder was killed: its lock is removed.")
 
@@ -56,13 +60,17 @@ except ValueError as error:
     sys.exit(f"{error}")
 
 
+# Around the names of rules in a workflow whose module this is: `use rule * from ... as paper_*`.
+PREFIX, _, SUFFIX = workflow.modifier.modify_rulename("*").partition("*")
+
+
 def planned_jobs():
     """Return rule and wildcards of each job that is to be run."""
-    return [(job.rule.name, dict(job.wildcards.items())) for job in workflow.dag.needrun_jobs()]
+    return [
+        (job.rule.name.removeprefix(PREFIX).removesuffix(SUFFIX), dict(job.wildcards.items()))
+        for job in workflow.dag.needrun_jobs()
+    ]
 
-
-if workflow.is_main_process:
-    logger.addHandler(jobs.Head(PLAN, planned_jobs, logger.info))
 
 CONFIG, RESULTS, BENCHMARKS = PLAN.config, PLAN.results, f"{PLAN.results}/benchmarks"
 LOGS = f"{PLAN.results}/logs"
@@ -97,7 +105,7 @@ wildcard_constraints:
 
 
 def begin():
-    """Before the first job: cancel what a killed snakemake left on a cluster, or share GPUs here."""
+    """Before the first job, cancel what a killed snakemake left on a cluster, or share GPUs here."""
     if workflow.executor_plugin.name == "slurm":
         with PRESENT.alone() as is_alone:
             try:
@@ -113,6 +121,13 @@ def begin():
                 "Use `snakemake --profile slurm`."
             )
         share_gpus()
+
+
+def end(is_complete):
+    """After the last job, remove states of trainings that are complete, and say what failed."""
+    remove_states(Path(RESULTS))
+    if not is_complete:
+        logger.error(FAILURES.summary())
 
 
 def share_gpus():
@@ -179,3 +194,10 @@ def trackers_option(wildcards, output):
 
 def masks_option(wildcards, input):
     return ["--masks", str(Path(*input.masks).parent)] if input.masks else []
+
+
+# Not `onstart` and its like: Snakemake calls none of a module's.
+if workflow.is_main_process and slurm_fixes.attend(RESULTS, begin, end):
+    FAILURES = failures.Failures()
+    for handler in (FAILURES, jobs.Head(PLAN, planned_jobs, logger.info)):
+        logger.addHandler(handler)
