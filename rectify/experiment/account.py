@@ -1,24 +1,37 @@
-"""What a plan takes, for people and for programs: trainings, evaluations, hours, bytes."""
+"""What a plan takes, for people and for programs: jobs, hours, bytes."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from rectify.arguments import CONFIGS
-from rectify.experiment.forecast import GPUS, HOUR, TRAIN, Expected, Forecast, Together, number
+from rectify.experiment.forecast import (
+    GPUS,
+    HOUR,
+    Expected,
+    Forecast,
+    Together,
+    duration,
+    number,
+)
 from rectify.experiment.storage import Storage
 
-HEADS = (
-    *("data", "vision", "variant", "trainings", "hours each", "GPU-hours"),
-    *("evaluations", "hours each", "GPU-hours", "known by"),
-)
+NAMES = ("data", "vision", "variant", "rule")
+NUMBERS = ("each", "GPU-hours")
+KIND_HEADS = (*NAMES[:3], "trainings", *NUMBERS, "evaluations", *NUMBERS, "known by")
+RULE_HEADS = (NAMES[3], "jobs", *NUMBERS, "known by")
+KEPT = {
+    **{name: name for name in ("models", "predictions", "layers", "features")},
+    "last_states": "last states (until Snakemake ends)",
+    "running_states": "states of a running training",
+}
 MEANING = {
     "own run": "an earlier training in these results",
     "given": "--speed",
     "measured": "a step of the same FLOPs was timed on this card",
     "scaled": "by FLOPs, from other steps that were timed on this card",
     "counted": "what it takes at least: products at the best share of a limit that was seen, and "
-    "starting operators; reading, padding and drawing points come on top",
+    "starting operators; reading items and weights, padding and drawing points come on top",
     "stated": "by FLOPs, from steps on another card, and by what the makers state",
 }
 
@@ -33,76 +46,72 @@ class Account:
     """Files of the configuration."""
 
     def text(self) -> str:
-        """Return a line for each kind of run, and then the sums."""
-        groups = self._groups()
-        rows = [HEADS, *(self._row(names, group) for names, group in groups.items())]
-        widths = [max(len(row[place]) for row in rows) for place in range(len(HEADS))]
-        lines = [_aligned(row, widths) for row in rows] if groups else []
-        others = ", ".join(f"{name} {count}" for name, count in self.forecast.others.items())
-        lines.append(f"{self.forecast.line()}; {sum(self.forecast.others.values())} other jobs")
-        if others:
-            lines.append(f"other jobs: {others}")
-        if self.forecast.longest is not None:
-            rule, longest = self.forecast.longest
-            lines.append(f"longest: {'' if rule == TRAIN else f'{rule} '}{longest.name}")
-        kinds = (f"{name.replace('_', ' ')} {size(value)}" for name, value in self._sizes.items())
-        lines.append(f"storage: {', '.join(kinds)}")
-        every = [one for jobs in self.forecast.every for one in jobs.each]
-        bases = {one.basis for one in every}
-        lines += [f"{name}: {what}" for name, what in MEANING.items() if name in bases]
-        lines += [f"unknown: {note}" for note in sorted({one.note for one in every if one.note})]
-        counted = dict.fromkeys(one.run.data for one in every if one.basis == "counted")
+        """Return a line for each kind of run, one for each rule, and then the sums."""
+        every = self.forecast.every
+        kinds = [_kind_row(*kind) for kind in self._kinds().items()]
+        rules = [_rule_row(jobs) for jobs in (*self.forecast.by_rule(), every)]
+        tables = [(KIND_HEADS, kinds), (RULE_HEADS, rules if every.each else [])]
+        lines = [line for heads, rows in tables if rows for line in (*_aligned(heads, rows), "")]
+        if every.timed:
+            longest, some = every.timed[0], "at least" if every.is_bound else "some"
+            lines.append(f"time on {self.forecast.card}: {some} {self.forecast.walls()}")
+            taken = duration(longest.time.seconds)
+            lines.append(f"longest job: {longest.rule} {longest.name}, {taken}")
+        others = ", ".join(f"{name} {count}" for name, count in self.forecast.without.items())
+        lines.append(f"jobs without a GPU, of which no hours are known: {others or 'none'}")
+        stored = (f"{KEPT[name]} {size(value)}" for name, value in self._sizes.items() if value)
+        lines.append(f"storage: {', '.join(stored) or 'little'}")
+        lines += [f"{name}: {what}" for name, what in MEANING.items() if name in every.bases]
+        notes = sorted({one.time.note for one in every.each if one.time.note})
+        lines += [f"unknown: {note}" for note in notes]
+        steps = (*self.forecast.trainings.each, *self.forecast.evaluations.each)
+        counted = dict.fromkeys(one.run.data for one in steps if one.time.basis == "counted")
         return "\n".join([*lines, *([self._advice(counted)] if counted else [])])
 
     def line(self) -> str:
-        """Return trainings and evaluations in one line, and what their results take."""
+        """Return the jobs that take GPUs in one line, and what their results take."""
         return f"{self.forecast.line()}; {size(sum(self.storage))} of results and states"
 
     def record(self) -> dict[str, object]:
         """Return the same, ready for JSON."""
-        forecast, longest = self.forecast, None
-        trainings, evaluations = forecast.every
-        if forecast.longest is not None:
-            rule, one = forecast.longest
-            longest = {"rule": rule, **_record(one)}
+        forecast = self.forecast
+        trainings, evaluations, every = forecast.trainings, forecast.evaluations, forecast.every
         return {
             "trainings": len(trainings.each),
             "trainings_timed": len(trainings.timed),
             "evaluations": len(evaluations.each),
             "evaluations_timed": len(evaluations.timed),
             "other_jobs": dict(forecast.others),
-            "card": trainings.card,
-            "gpus_of_a_training": max((one.gpus for one in trainings.each), default=1),
+            "card": forecast.card,
+            "gpus_of_a_training": max((one.time.gpus for one in trainings.each), default=1),
             "gpu_hours": trainings.gpu_hours,
             "gpu_hours_at_least": trainings.is_bound,
             "evaluation_gpu_hours": evaluations.gpu_hours,
             "evaluation_gpu_hours_at_least": evaluations.is_bound,
+            "rules": {jobs.title: _sums(jobs) for jobs in forecast.by_rule()},
+            "every": _sums(every),
             "wall_hours": {f"{gpus}": forecast.wall_hours(gpus) for gpus in GPUS},
-            "longest": longest,
+            "longest": next(map(_record, every.timed), None),
             "bytes": self._sizes,
             "runs": [_record(one) for one in trainings.each],
             "evaluated_runs": [_record(one) for one in evaluations.each],
+            "further_jobs": [_record(one) for one in forecast.further.each],
         }
 
     @property
     def _sizes(self) -> Mapping[str, int]:
         return self.storage._asdict()
 
-    def _groups(self) -> dict[tuple[str, str, str], list[Together]]:
+    def _kinds(self) -> dict[tuple[str, str, str], list[Together]]:
         """Return the trainings and the evaluations of each kind of run."""
-        every = self.forecast.every
-        kinds = dict.fromkeys(_kind(one) for jobs in every for one in jobs.each)
-        return {
-            kind: [
-                replace(jobs, each=[one for one in jobs.each if _kind(one) == kind])
-                for jobs in every
-            ]
-            for kind in kinds
-        }
-
-    def _row(self, names: Sequence[str], group: Sequence[Together]) -> tuple[str, ...]:
-        bases = ", ".join(dict.fromkeys(one.basis for jobs in group for one in jobs.each))
-        return (*names, *(cell for jobs in group for cell in _cells(jobs)), bases)
+        kinds: dict[tuple[str, str, str], tuple[list[Expected], ...]] = {}
+        both = self.forecast.trainings, self.forecast.evaluations
+        for place, jobs in enumerate(both):
+            for one in jobs.each:
+                run = one.run
+                kind = run.data, run.vision, run.variant
+                kinds.setdefault(kind, ([], []))[place].append(one)
+        return {kind: [*map(Together, ("", ""), parts)] for kind, parts in kinds.items()}
 
     def _advice(self, data: Iterable[str]) -> str:
         """Return what to call on a GPU, so that nothing is counted any more."""
@@ -125,25 +134,50 @@ def size(count: int) -> str:
     return f"{value:.3g} TB"
 
 
-def _kind(one: Expected) -> tuple[str, str, str]:
-    return one.run.data, one.run.vision, one.run.variant
+def _kind_row(names: Sequence[str], group: Sequence[Together]) -> tuple[str, ...]:
+    both = Together("", [one for jobs in group for one in jobs.each])
+    return (*names, *(cell for jobs in group for cell in _cells(jobs)), ", ".join(both.bases))
+
+
+def _rule_row(jobs: Together) -> tuple[str, ...]:
+    return (jobs.title, *_cells(jobs), ", ".join(jobs.bases))
 
 
 def _cells(jobs: Together) -> tuple[str, str, str]:
-    """Return number, hours of the shortest and the longest, and GPU-hours."""
-    ends = [number(one.seconds / HOUR) for one in (*jobs.timed[-1:], *jobs.timed[:1])]
-    total = number(jobs.gpu_hours) if jobs.timed else "-"
-    return f"{len(jobs.each)}", " to ".join(dict.fromkeys(ends)) or "-", total
+    """Return number, time of the shortest and the longest, and GPU-hours."""
+    if not jobs.timed:
+        return f"{len(jobs.each)}", "-", "-"
+    each = duration(*(one.time.seconds for one in jobs.timed))
+    return f"{len(jobs.each)}", each, number(jobs.gpu_hours)
+
+
+def _sums(jobs: Together) -> dict[str, object]:
+    """Return number and GPU-hours of some jobs, ready for JSON."""
+    return {
+        "jobs": len(jobs.each),
+        "timed": len(jobs.timed),
+        "gpu_hours": jobs.gpu_hours,
+        "gpu_hours_at_least": jobs.is_bound,
+    }
 
 
 def _record(one: Expected) -> dict[str, object]:
-    """Return one training or evaluation, ready for JSON."""
-    hours = None if one.seconds is None else one.seconds / HOUR
-    known = {"hours": hours, "known_by": one.basis, "note": one.note}
-    return {"run": one.run.name, "seed": one.seed, **known}
+    """Return a job, ready for JSON."""
+    hours = None if one.time.seconds is None else one.time.seconds / HOUR
+    words = {name: int(word) if name == "seed" else word for name, word in one.words.items()}
+    known = {"hours": hours, "known_by": one.time.basis, "note": one.time.note}
+    return {"rule": one.rule, **words, **known}
 
 
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
-    texts = [text.ljust(width) for text, width in zip(row[:3], widths[:3], strict=True)]
-    numbers = [text.rjust(width) for text, width in zip(row[3:-1], widths[3:-1], strict=True)]
-    return "  ".join([*texts, *numbers, row[-1]])
+def _aligned(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table: names to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    *_, names = (place for place, head in enumerate(heads) if head in NAMES)
+    return [
+        "  ".join(
+            text.ljust(width) if place <= names else text.rjust(width)
+            for place, (text, width) in enumerate(zip(row[:-1], widths, strict=False))
+        )
+        + f"  {row[-1]}"
+        for row in (heads, *rows)
+    ]

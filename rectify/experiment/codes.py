@@ -83,6 +83,7 @@ def digest_when_asked(rule: str, task: str | None = None) -> Callable[[object], 
 
 
 @functools.cache
-def code_of(task: str, *modules: str) -> tuple[str, ...]:
-    """Return what stands for the code: a digest of a task and modules, and the libraries."""
-    return (source_digest(module_of(task), *modules), *map(metadata.version, LIBRARIES))
+def code_of(task: str | None, *modules: str) -> tuple[str, ...]:
+    """Return what stands for the code: a digest of modules, and of a task; and the libraries."""
+    every = modules if task is None else (module_of(task), *modules)
+    return (source_digest(*every), *map(metadata.version, LIBRARIES))

@@ -12,6 +12,10 @@ from rectify.results.files import read_json
 from rectify.tasks import Entry
 
 
+class Unknown(ValueError):
+    """Why nobody can tell yet how much a job has to do."""
+
+
 def items_of(plan: Plan, name: str, split: str) -> int | None:
     """Return the items of a split of a set: as it was prepared, was published, or will be drawn.
 
@@ -56,11 +60,11 @@ def inputs_scored(plan: Plan, name: str) -> float:
     """Return how many inputs of a trained model all test sets are that it is scored on.
 
     Raises:
-        ValueError: Says which items only a preparation can count.
+        Unknown: Says which items only a preparation can count.
     """
     entry, items = plan.config.data[name], items_about(plan, name, "test")
     if items is None:
-        raise ValueError(f"the items of {name} are counted by prepare_data")
+        raise Unknown(f"the items of {name} are counted by prepare_data")
     counts = [items * entry.scored_views_of(items)]
     embedded = _prepared(plan, name) or {}
     counts += [count for split, count in embedded.items() if split.startswith("test-")]
@@ -68,9 +72,29 @@ def inputs_scored(plan: Plan, name: str) -> float:
         prepared = _prepared(plan, name, shift)
         count = _published(entry).get((f"test-{shift}",)) if entry.full else None
         if prepared is None and count is None:
-            raise ValueError(f"the items of shift {shift} of {name} are counted by prepare_shift")
+            raise Unknown(f"the items of shift {shift} of {name} are counted by prepare_shift")
         counts.append(count if prepared is None else sum(prepared.values()))
     return sum(counts)
+
+
+def items_masked(plan: Plan, name: str) -> int:
+    """Return how many test items of a set have a mask: as was prepared, or at least.
+
+    Raises:
+        Unknown: Says which items only a preparation can count.
+    """
+    entry, note = plan.config.data[name], Path(f"{plan.results}/data/{name}/masks/masks.csv.json")
+    if note.is_file():
+        table = read_json(note)
+        if table["provenance"]["facts"]["settings"] == entry.that_decides("items", "masks"):
+            return table["rows"]
+    known = items_about(plan, name, "test")
+    if entry.mask_folders:
+        published = getattr(entry.reader_module, "MASKS", {}) if entry.full else {}
+        known = min(published.values(), default=None)
+    if known is None:
+        raise Unknown(f"the masks of {name} are counted by prepare_masks")
+    return known
 
 
 def _prepared(plan: Plan, name: str, shift: str | None = None) -> Mapping[str, int] | None:

@@ -1,7 +1,7 @@
 """The jobs that Snakemake plans, as Snakemake itself tells them: what is left, and what it takes.
 
-It logs an event when it knows its jobs. A handler answers with one line on the trainings, from what
-is known without torch, or writes the jobs for `rectify plan`, which asks by a variable.
+It logs an event when it knows its jobs. A handler answers with one line on those that take GPUs,
+from what is known without torch, or writes the jobs for `rectify plan`, which asks by a variable.
 """
 
 import logging
@@ -16,19 +16,20 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 from rectify.arguments import PLANNED
 from rectify.experiment.account import Account
-from rectify.experiment.forecast import TRAIN, Jobs, forecast
+from rectify.experiment.clock import RULES, TRAIN
+from rectify.experiment.forecast import Jobs, forecast
 from rectify.experiment.grid import MAIN_PAGE
 from rectify.experiment.plan import Plan
 from rectify.experiment.speeds import load
 from rectify.experiment.storage import storage
-from rectify.experiment.work import Subject, Work, known
+from rectify.experiment.work import Reader, Subject, Work, known
 from rectify.results.files import read_json, write_json
 
 QUIET = ("--quiet", "rules", "progress")  # ends a dry run when the jobs are known
 
 
 class Head(logging.Handler):
-    """Says once what the trainings of a plan take, when Snakemake has made it.
+    """Says once what the jobs on GPUs of a plan take, when Snakemake has made it.
 
     Args:
         plan: Of the configuration.
@@ -54,21 +55,21 @@ class Head(logging.Handler):
 
 
 def head(plan: Plan, jobs: Jobs) -> str:
-    """Return a line on the trainings among the jobs; empty if there is none."""
-    kept = [job for job in jobs if not job[0].endswith("features")]  # which would take torch
-    trained = [job for job in kept if job[0] == TRAIN]
-    if not trained:
+    """Return a line on the jobs that take GPUs; empty if there is none."""
+    count = sum(rule in RULES for rule, _ in jobs)
+    if not count:
         return ""
     speeds = load(None)
     try:
-        expected = forecast(plan, kept, speeds, speeds.measured_on, _known)
-        taken = storage(plan, kept, expected.trainings.each, _known)
+        expected = forecast(plan, jobs, speeds, speeds.measured_on, _known)
+        taken = storage(plan, jobs, expected.trainings.each, _known)
         return f"{Account(expected, taken).line()}; more by `rectify plan`"
     except ValueError as error:  # a damaged file, which need not keep anyone from the plan
         return f"{error}"
     except NotCounted:
-        count = f"{len(trained)} training{'s' * (len(trained) != 1)}"
-        return f"{count}; `rectify plan` says how long they take"
+        trained = sum(rule == TRAIN for rule, _ in jobs)
+        kind, number = ("training", trained) if trained else ("job", count)
+        return f"{number} {kind}{'s' * (number != 1)}; `rectify plan` says how long they take"
 
 
 def replaced(plan: Plan, jobs: Jobs) -> str:
@@ -87,10 +88,10 @@ def replaced(plan: Plan, jobs: Jobs) -> str:
 
 
 class NotCounted(Exception):
-    """What a training computes was not counted yet, which takes torch."""
+    """What a model computes was not counted yet, which takes torch."""
 
 
-def _known(what: Subject) -> Work:
+def _known(what: Subject | Reader) -> Work:
     work = known(what)
     if work is None:
         raise NotCounted

@@ -1,5 +1,6 @@
 """When the last of some jobs ends that share GPUs, and some of which follow others."""
 
+import bisect
 import heapq
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -25,25 +26,31 @@ def span(chains: Iterable[Sequence[Length]], gpus: int) -> float | None:
     Returns:
         Seconds; None where the GPUs are too few for one of the jobs.
     """
-    waiting = [list(chain) for chain in chains if chain]
-    if any(job.gpus > gpus for chain in waiting for job in chain):
+    every = [list(chain) for chain in chains if chain]
+    if any(job.gpus > gpus for chain in every for job in chain):
         return None
+    waiting = sorted((_rank(chain), number, chain) for number, chain in enumerate(every))
     running: list[tuple[float, int, int, list[Length]]] = []  # the number only breaks ties
-    free, now, number = gpus, 0.0, 0
+    free, now = gpus, 0.0
     while waiting or running:
-        waiting.sort(key=lambda chain: -sum(job.seconds for job in chain))
         left = []
         for place, chain in enumerate(waiting):
             if free == 0:
                 left += waiting[place:]
                 break
-            job, *rest = chain
+            _, number, (job, *rest) = chain
             if job.gpus > free:
                 left.append(chain)
                 continue
-            free, number = free - job.gpus, number + 1
+            free -= job.gpus
             heapq.heappush(running, (now + job.seconds, number, job.gpus, rest))
-        now, _, width, rest = heapq.heappop(running)
-        free += width
-        waiting = left + [rest] * bool(rest)
+        now, number, width, rest = heapq.heappop(running)
+        free, waiting = free + width, left
+        if rest:
+            bisect.insort(waiting, (_rank(rest), number, rest))
     return now
+
+
+def _rank(chain: Sequence[Length]) -> float:
+    """Return what sorts the longest chain first."""
+    return -sum((job.seconds for job in chain), 0.0)

@@ -141,7 +141,7 @@ class Seconds(NamedTuple):
     """At least, of one pass, however few items it has."""
     basis: Basis
 
-    def of_pass(self, items: float) -> Parts:
+    def of_pass(self, items: int | float) -> Parts:
         """Return the time of passes of so many items."""
         both = zip(self.item, self.shortest, strict=True)
         return Parts(*(max(items * item, least) for item, least in both))

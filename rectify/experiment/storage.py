@@ -5,15 +5,14 @@ Tables, figures and the listings of sets are small next to them and not counted;
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from types import SimpleNamespace
 from typing import NamedTuple
 
-from rectify.experiment.forecast import EVALUATE, Expected, Jobs
+from rectify.experiment.clock import EVALUATE
+from rectify.experiment.forecast import Expected, Jobs
 from rectify.experiment.items import items_about, items_of
 from rectify.experiment.plan import Plan
 from rectify.experiment.run import Run
-from rectify.experiment.work import Subject, Work, alone, subject
+from rectify.experiment.work import Reader, Subject, Work, alone, reader, subject
 from rectify.tasks import metrics_of
 
 FLOAT, INDEX = 4, 8  # bytes
@@ -35,7 +34,10 @@ class Storage(NamedTuple):
 
 
 def storage(
-    plan: Plan, jobs: Jobs, trainings: Iterable[Expected], count: Callable[[Subject], Work]
+    plan: Plan,
+    jobs: Jobs,
+    trainings: Iterable[Expected],
+    count: Callable[[Subject | Reader], Work],
 ) -> Storage:
     """Return what the results of jobs take.
 
@@ -43,9 +45,9 @@ def storage(
         plan: Of the configuration.
         jobs: That are to be run.
         trainings: Those among them, as they were forecast.
-        count: Returns the work of a subject.
+        count: Returns the work of a model.
     """
-    works = [one.work for one in trainings if one.work is not None]
+    works = [one.time.work for one in trainings if one.time.work is not None]
     scored = [Run.parse(words["run"]) for rule, words in jobs if rule == EVALUATE]
     return Storage(
         models=sum(work.model_bytes for work in works),
@@ -68,9 +70,9 @@ def _predictions(plan: Plan, run: Run) -> int:
 def _layers(jobs: Jobs, trainings: Iterable[Expected]) -> int:
     """Return the bytes of extracted layers, each of which many trainings read."""
     sizes = {
-        (one.run.language, f"{one.run.layer}"): one.work.layer_bytes
+        (one.run.language, f"{one.run.layer}"): one.time.work.layer_bytes
         for one in trainings
-        if one.work is not None
+        if one.time.work is not None
     }
     return sum(
         sizes.get((words["language"], words["layer"]), 0)
@@ -80,29 +82,23 @@ def _layers(jobs: Jobs, trainings: Iterable[Expected]) -> int:
 
 
 def _features(
-    plan: Plan, rule: str, words: Mapping[str, str], count: Callable[[Subject], Work]
+    plan: Plan, rule: str, words: Mapping[str, str], count: Callable[[Subject | Reader], Work]
 ) -> int:
     """Return the bytes of the features that a job writes: of each layer and pair; 0 of others."""
-    if rule not in ("language_features", "vision_features", "pretrained_features"):
+    further, config = 0, plan.config
+    try:
+        if rule == "language_features":
+            what = reader(plan, words["language"])
+            further = int(config.similarity.procedure.embedding)
+        elif rule == "vision_features":
+            what = subject(plan, Run.parse(words["run"]))
+        elif rule == "pretrained_features":
+            vision = config.visions[words["vision"]]
+            what = alone(vision.timm, vision.overrides)
+        else:
+            return 0
+        work = count(what)
+    except ValueError:  # a model that is not known before it is made
         return 0
-    config, pairs = plan.config, items_of(plan, words["pairs"], "pairs") or 0
-    if rule == "language_features":
-        layers = config.languages[words["language"]].layers
-        layers += bool(config.similarity and config.similarity.procedure.embedding)
-        return FLOAT * pairs * layers * _language_width(plan, words["language"])
-    if rule == "vision_features":
-        work = count(subject(plan, Run.parse(words["run"])))
-    else:
-        vision = config.visions[words["vision"]]
-        work = count(alone(vision.timm, vision.overrides))
-    return FLOAT * pairs * work.blocks * work.width
-
-
-def _language_width(plan: Plan, name: str) -> int:
-    """Return the width of a language model; 0 where it is not known before it is made."""
-    from rectify.cost import known_languages, language_config
-
-    checkpoint = Path(plan.checkpoint(SimpleNamespace(language=name)))
-    if not checkpoint.exists() and name not in known_languages():
-        return 0
-    return language_config(f"{checkpoint}" if checkpoint.exists() else name).hidden_size
+    pairs = items_of(plan, words["pairs"], "pairs") or 0
+    return FLOAT * pairs * (work.blocks + further) * work.width

@@ -2,12 +2,13 @@
 
 FLOPs are all matrix products, as ``rectify.cost`` counts them on torch's ``meta`` device, of items
 as the task's ``example`` makes them. Small models wait for operators to be started, so these are
-counted, too.
+counted, too. Of a language model that reads captions it is one layer, as many times as it has.
 """
 
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
 
 from rectify.controls import INSERTED
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 CODE = ("rectify.cost", "rectify/experiment/work.py", "rectify/language/sizes.yaml")
 KIND = "work"  # folder of the cache
+CAPTION = 20
+"""Tokens of a caption, before there are any: those of the captions of other tasks."""
 
 
 class Flops(NamedTuple):
@@ -95,6 +98,41 @@ class Subject(NamedTuple):
         return json.dumps(self, sort_keys=True)
 
 
+class Reader(NamedTuple):
+    """A language model that reads captions: everything that decides its `Work`.
+
+    Of that ``flops.test`` and ``launches.test`` are those of a caption, ``blocks`` its layers.
+    """
+
+    language: str
+    language_settings: str
+
+    @property
+    def key(self) -> str:
+        """All of it in one string."""
+        return json.dumps(self)
+
+
+def reader(plan: Plan, language: str) -> Reader:
+    """Return what is counted of a language model.
+
+    Raises:
+        ValueError: If it is only made here, by a job.
+    """
+    found = Reader(*_checkpoint(plan, language))
+    if language in plan.made_here and not found.language_settings:
+        raise ValueError(f"{language} is made by pretrain")
+    return found
+
+
+def _checkpoint(plan: Plan, language: str) -> tuple[str, str]:
+    """Return where a language model is, or its name if it is not there, and its settings."""
+    checkpoint = Path(plan.checkpoint(SimpleNamespace(language=language)))
+    note = checkpoint / "config.json"
+    settings = note.read_text(encoding="utf-8") if note.is_file() else ""
+    return f"{checkpoint}" if checkpoint.exists() else language, settings
+
+
 def subject(plan: Plan, run: Run) -> Subject:
     """Return what is counted of a run."""
     settings = grid.run_settings(plan.config, run)
@@ -103,13 +141,12 @@ def subject(plan: Plan, run: Run) -> Subject:
     plain = Subject(settings.task, entry, {**trunk, "start": None})
     if run.language is None:
         return plain
-    checkpoint = Path(plan.checkpoint(run))
-    note = checkpoint / "config.json"
+    language, language_settings = _checkpoint(plan, run.language)
     return plain._replace(
         variant=run.variant,
         control=run.control,
-        language=f"{checkpoint}" if checkpoint.exists() else run.language,
-        language_settings=note.read_text(encoding="utf-8") if note.is_file() else "",
+        language=language,
+        language_settings=language_settings,
         layers=len(layers_of(run.layer)),
         insert_at=settings.insert_at,
         # the model's own norm costs the same, and has weights that are not there yet
@@ -124,23 +161,25 @@ def alone(timm: str, overrides: dict[str, object], image_size: int = 224) -> Sub
     return Subject(DEFAULT_TASK, entry, vision)
 
 
-def count(what: Subject) -> Work:
-    """Return what a training computes and stores; counted once, then known.
+def count(what: Subject | Reader) -> Work:
+    """Return what a training computes and stores, or a reader; counted once, then known.
 
     Raises:
         ValueError: If the model cannot be built, e.g. since its language model is not known yet.
     """
-    return _read(answer(KIND, _key(what), lambda: json.dumps(_count(what))))
+    counted = _count if isinstance(what, Subject) else _read_captions
+    return _read(answer(KIND, _key(what), lambda: json.dumps(counted(what))))
 
 
-def known(what: Subject) -> Work | None:
+def known(what: Subject | Reader) -> Work | None:
     """Return the same if it was counted before; takes no torch."""
     kept = remembered(KIND, _key(what))
     return None if kept is None else _read(kept)
 
 
-def _key(what: Subject) -> Sequence[str]:
-    return (*code_of(what.task, *CODE), what.key)
+def _key(what: Subject | Reader) -> Sequence[str]:
+    task = what.task if isinstance(what, Subject) else None
+    return (*code_of(task, *CODE), what.key)
 
 
 def _read(text: str) -> Work:
@@ -177,6 +216,27 @@ def _count(what: Subject) -> Work:
         flops = flops._replace(training_trunk=plain.flops.training, test_trunk=plain.flops.test)
         launches = launches._replace(training_trunk=plain.launches.training)
     return work._replace(flops=flops, launches=launches)
+
+
+def _read_captions(what: Reader) -> Work:
+    """Count what one layer computes of a caption, for all of them."""
+    import torch
+
+    from rectify.cost import language_config
+    from rectify.counting import Counter
+    from rectify.language.block import empty_block
+
+    config = language_config(what.language)
+    layers, layer = config.num_hidden_layers, empty_block(config, "")
+    with Counter() as counter, torch.no_grad():
+        layer(torch.empty(1, CAPTION, layer.hidden, device="meta"))
+    flops, launches = layers * counter.flops, layers * counter.launches
+    values = layers * sum(tensor.numel() for tensor in layer.parameters())
+    return Work(
+        Flops(0, 0, flops, 0),
+        *(0, 0, 0, 2 * values, layers, layer.hidden),
+        Launches(0, 0, launches),
+    )
 
 
 def built(what: Subject) -> tuple["nn.Module", list["Block"]]:

@@ -57,8 +57,9 @@ def test_text_and_json_say_the_same(planned: list[tuple], capsys: pytest.Capture
     assert record["bytes"]["models"] == 20
     plan.run(arguments("table6", "--again"))
     text = capsys.readouterr().out
-    assert "2 trainings" in text
-    assert "2 other jobs" in text
+    rules = {line.split()[0]: line.split()[1] for line in text.splitlines() if line}
+    assert (rules["train"], rules["evaluate"], rules["all"]) == ("2", "1", "3")
+    assert "jobs without a GPU, of which no hours are known: page 1\n" in text
     assert "models 20 B" in text
     files = [f"results/paper/tables/table6.{suffix}" for suffix in ("csv", "md", "tex")]
     assert [words[1:] for words in planned] == [(files, False), (files, True)]

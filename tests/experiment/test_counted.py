@@ -12,7 +12,8 @@ from rectify.counting import Counter
 from rectify.data.situations import KINDS
 from rectify.experiment import work
 from rectify.experiment.account import Account
-from rectify.experiment.forecast import Clock, forecast
+from rectify.experiment.clock import Clock
+from rectify.experiment.forecast import forecast
 from rectify.experiment.grid import all_runs, asked, read, recipe_of
 from rectify.experiment.plan import Plan
 from rectify.experiment.run import Run
@@ -252,7 +253,7 @@ def test_a_training_takes_its_products_or_its_operators(paper: Plan, task: str) 
     steps = [one.items_per_second * invented(one.subject()).flops.training for one in speeds.steps]
     share = max(steps) / 766e12
     assert clock.rates.share == pytest.approx(share)
-    found = clock.trained(RUNS[task], 1)
+    found = clock.time("train", {"run": RUNS[task].name, "seed": "1"})
     assert (found.basis, found.seconds) == ("counted", pytest.approx(by_hand(paper, task, share)))
 
 
@@ -277,14 +278,14 @@ def test_a_card_of_unknown_float32_is_said_and_bfloat16_needs_none(paper: Plan) 
     bare = speeds.cards["A100"].model_copy(update={"float32": None})
     speeds = speeds.model_copy(update={"cards": speeds.cards | {"bare": bare}})
     run = RUNS["motion_forecasting"]
-    found = Clock(paper, speeds, "bare", invented).trained(run, 0)
+    found = Clock(paper, speeds, "bare", invented).time("train", {"run": run.name})
     assert found.seconds is None
     assert found.note == "bare has no float32 in cards. Give it by --speed."
     entry = paper.config.data[run.data]
     halved = entry.model_copy(update={"training": entry.training | {"precision": "bfloat16"}})
     data = paper.config.data | {run.data: halved}
     plan = Plan(paper.config.model_copy(update={"data": data}))
-    assert Clock(plan, speeds, "bare", invented).trained(run, 0).basis == "counted"
+    assert Clock(plan, speeds, "bare", invented).time("train", {"run": run.name}).basis == "counted"
 
 
 @TASKS
@@ -293,8 +294,8 @@ def test_the_speed_of_each_task_is_timed_and_wins(tiny: Plan, task: str) -> None
     speed = items_per_second(tiny, run, torch.device("cpu"))
     file = Path("speeds.yaml")
     file.write_text(f"items_per_second: {{{run.name}: {speed}}}")
-    found = Clock(tiny, load(file), "H100", invented).trained(run, 0)
-    counted = Clock(tiny, load(None), "H100", invented).trained(run, 0)
+    found = Clock(tiny, load(file), "H100", invented).time("train", {"run": run.name})
+    counted = Clock(tiny, load(None), "H100", invented).time("train", {"run": run.name})
     assert (found.basis, counted.basis) == ("given", "counted")
     recipe, (train, _, _) = recipe_of(tiny.config, run), ITEMS[task]
     least = recipe.epochs * (train // recipe.batch_size) * recipe.batch_size / speed

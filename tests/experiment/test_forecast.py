@@ -5,16 +5,16 @@ from pathlib import Path
 import pytest
 
 from rectify.experiment.account import Account, size
+from rectify.experiment.clock import Clock, Time, own_speed
 from rectify.experiment.forecast import (
     GPUS,
     HOUR,
-    Clock,
     Expected,
     Forecast,
     Together,
+    duration,
     forecast,
     number,
-    own_speed,
 )
 from rectify.experiment.grid import read, recipe_of
 from rectify.experiment.items import items_about
@@ -23,7 +23,7 @@ from rectify.experiment.plan import Plan
 from rectify.experiment.run import Run
 from rectify.experiment.speeds import load
 from rectify.experiment.storage import STATES, Storage, storage
-from rectify.experiment.work import Flops, Launches, Subject, Work, alone
+from rectify.experiment.work import Flops, Launches, Reader, Subject, Work, alone
 from tests.helpers.configs import DEMO, PAPER, changed
 
 TRUNK = Flops(24_000, 24_000, 8_000, 8_000)
@@ -34,8 +34,10 @@ PLAIN = Run("cifar100", "vit-s")
 NOTHING = Storage(*[0] * 6)
 
 
-def invented(what: Subject) -> Work:
+def invented(what: Subject | Reader) -> Work:
     """Return another work for the steps that were timed, so that no run is one of them."""
+    if isinstance(what, Reader):
+        return Work(Flops(0, 0, 900_000, 0), 0, 0, 0, 0, 32, 4096, Launches(0, 0, 600))
     flops = TRUNK if what.language is None else LAYER
     if is_timed(what):
         trunk = 30_000 if what.entry["image_size"] == 224 else 10_000
@@ -61,14 +63,22 @@ def clock(how: Plan, card: str, speeds: dict[str, float]) -> Clock:
     return Clock(how, known, card, invented)
 
 
-def timed(how: Plan, run: Run, card: str = "H100", **speeds: float) -> Expected:
+def words(run: Run, seed: int = 2) -> dict[str, str]:
+    return {"run": run.name, "seed": f"{seed}"}
+
+
+def timed(how: Plan, run: Run, card: str = "H100", **speeds: float) -> Time:
     """Return what is expected of a run's training."""
-    return clock(how, card, speeds).trained(run, 2)
+    return clock(how, card, speeds).time("train", words(run))
 
 
-def scored(how: Plan, run: Run, **speeds: float) -> Expected:
+def scored(how: Plan, run: Run, **speeds: float) -> Time:
     """Return what is expected of its evaluation."""
-    return clock(how, "H100", speeds).evaluated(run, 2)
+    return clock(how, "H100", speeds).time("evaluate", words(run))
+
+
+def expected(rule: str, run: Run, seed: int, seconds: float, gpus: int = 1) -> Expected:
+    return Expected(rule, words(run, seed), Time(seconds, "measured", gpus=gpus))
 
 
 def test_a_training_takes_its_items_its_tests_and_its_measured_steps() -> None:
@@ -84,7 +94,7 @@ def test_a_training_takes_its_items_its_tests_and_its_measured_steps() -> None:
         now += item.test
     found = timed(how, LAYERED)
     assert found.seconds == pytest.approx(300 * now)
-    assert (found.seed, found.basis) == (2, "scaled")
+    assert found.basis == "scaled"
 
 
 @pytest.mark.parametrize(("gpus", "slices"), [(1, 1), (2, 1), (4, 2), (2, 8)])
@@ -108,7 +118,7 @@ def test_an_evaluation_takes_every_item_of_its_sets_on_one_gpu_and_is_not_compil
     item = Clock(how, load(None), "H100", invented).rates.scaled(LAYER, False).item.test
     found = scored(how, LAYERED)
     assert found.seconds == pytest.approx(sum(item for _ in range(10_000)))
-    assert (found.seed, found.basis, found.gpus) == (2, "scaled", 1)
+    assert (found.basis, found.gpus) == ("scaled", 1)
     rates, timed_step = (
         Clock(how, load(None), "H100", invented).rates,
         Flops(*2 * [30_000], *2 * [10_000]),
@@ -198,10 +208,10 @@ def test_a_task_that_was_never_timed_and_a_model_that_is_not_there_are_said() ->
         return invented(what)
 
     how, speeds = plan(), load(None)
-    found = Clock(how, speeds, "H100", bare).trained(Run("argoverse", "vectornet"), 0)
+    found = Clock(how, speeds, "H100", bare).time("train", words(Run("argoverse", "vectornet")))
     assert found.seconds is None
     assert found.note.startswith("motion_forecasting has no `example`, whose work could be counted")
-    found = Clock(how, speeds, "H100", missing).trained(PLAIN, 0)
+    found = Clock(how, speeds, "H100", missing).time("train", words(PLAIN))
     assert (found.seconds, found.note, found.work) == (None, "cost: no such model", None)
 
 
@@ -226,81 +236,147 @@ def jobs_of(runs: dict[Run, int]) -> list[tuple[str, dict[str, str]]]:
     ]
 
 
-def test_all_that_is_said_of_a_plan_agrees() -> None:
+FURTHER = [
+    ("extract_block", {"language": "llama-7b", "layer": "31"}),
+    ("extract_block", {"language": "opt-125m", "layer": "3"}),  # of no training
+    ("pretrained_features", {"pairs": "wit", "vision": "vit-s"}),
+    ("language_features", {"pairs": "wit", "language": "llama-7b"}),
+    ("vision_features", {"pairs": "cap3d", "run": PLAIN.name, "seed": "1"}),
+]
+
+
+def test_all_that_is_said_of_a_plan_agrees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     how, runs = plan(data__bar__full=False), {PLAIN: 2, LAYERED: 3, Run("bar", "vit-s"): 1}
-    jobs = [*jobs_of(runs), ("extract_block", {"language": "llama-7b", "layer": "31"})]
-    jobs.append(("extract_block", {"language": "opt-125m", "layer": "3"}))  # of no training
-    jobs.append(("pretrained_features", {"pairs": "wit", "vision": "vit-s"}))
+    jobs = [*jobs_of(runs), *FURTHER]
     found = forecast(how, jobs, load(None), "H100", invented)
     hours = {run: timed(how, run).seconds / HOUR for run in (PLAIN, LAYERED)}
     tests = {run: scored(how, run).seconds / HOUR for run in (PLAIN, LAYERED)}
+    a_clock = clock(how, "H100", {})
+    features = [a_clock.time(*job).seconds / HOUR for job in FURTHER[2:4]]
     assert found.trainings.gpu_hours == pytest.approx(2 * hours[PLAIN] + 3 * hours[LAYERED])
     assert found.evaluations.gpu_hours == pytest.approx(2 * tests[PLAIN] + 3 * tests[LAYERED])
-    assert dict(found.others) == {"evaluate": 6, "extract_block": 2, "pretrained_features": 1}
+    assert found.further.gpu_hours == pytest.approx(sum(features))
+    assert dict(found.without) == {"extract_block": 2}
     taken = storage(how, jobs, found.trainings.each, invented)
     assert taken == Storage(
         models=6 * 100,
         predictions=5 * 10_000 * (8 + 3 * 4),  # item; accuracy, that of k, loss
         layers=800,
-        features=1024 * 12 * 384 * 4,
+        features=1024 * (12 * 384 + 32 * 4096) * 4,
         last_states=6 * 120,
         running_states=STATES * (120 + 240),
     )
-    record, text = Account(found, taken).record(), Account(found, taken).text()
-    assert record["trainings"] == 6
-    assert record["trainings_timed"] == 5
+    record = Account(found, taken).record()
+    assert record["other_jobs"] == {
+        "evaluate": 6,
+        "extract_block": 2,
+        **dict.fromkeys(("pretrained_features", "language_features", "vision_features"), 1),
+    }
+    assert (record["trainings"], record["trainings_timed"]) == (6, 5)
     assert (record["evaluations"], record["evaluations_timed"]) == (6, 5)
     assert (record["longest"]["rule"], record["longest"]["run"]) == ("train", LAYERED.name)
     assert record["longest"]["hours"] == pytest.approx(hours[LAYERED])
     both = record["gpu_hours"], record["evaluation_gpu_hours"]
-    assert record["wall_hours"]["1"] == pytest.approx(sum(both))
+    total = record["every"]["gpu_hours"]
+    assert total == pytest.approx(sum(both) + sum(features))
+    assert total == pytest.approx(sum(one["gpu_hours"] for one in record["rules"].values()))
+    assert record["every"]["jobs"] == sum(one["jobs"] for one in record["rules"].values()) == 15
+    assert record["wall_hours"]["1"] == pytest.approx(total)
     assert record["wall_hours"]["16"] == pytest.approx(hours[LAYERED] + tests[LAYERED])
-    for name, total in zip(("runs", "evaluated_runs"), both, strict=True):
-        assert sum(one["hours"] or 0 for one in record[name]) == pytest.approx(total)
-        assert [one["note"] for one in record[name] if one["hours"] is None] == [
-            "the items of bar are counted by prepare_data"
-        ]
-    assert "6 trainings: some" in text
-    assert "6 evaluations: some" in text
-    assert text.count("and 1 of unknown length") == 2
-    assert "9 other jobs" in text
-    assert f"longest: {LAYERED.name} seed 0" in text
-    assert "unknown: the items of bar" in text
+    names, sums = ("runs", "evaluated_runs", "further_jobs"), (*both, sum(features))
+    unknown = [["the items of bar are counted by prepare_data"]] * 2
+    unknown += [["the items of cap3d are counted by prepare_data"]]
+    for name, hours_of_all, notes in zip(names, sums, unknown, strict=True):
+        assert sum(one["hours"] or 0 for one in record[name]) == pytest.approx(hours_of_all)
+        assert [one["note"] for one in record[name] if one["hours"] is None] == notes
+
+
+def test_the_text_has_a_line_for_each_kind_of_run_and_each_rule_and_their_sum(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    how, runs = plan(data__bar__full=False), {PLAIN: 2, LAYERED: 3, Run("bar", "vit-s"): 1}
+    jobs = [*jobs_of(runs), *FURTHER]
+    found = forecast(how, jobs, load(None), "H100", invented)
+    text = Account(found, storage(how, jobs, found.trainings.each, invented)).text()
+    rows = [line.split() for line in text.splitlines()]
+    assert [(*row[:4], row[-1]) for row in rows if row[:1] == ["cifar100"]] == [
+        ("cifar100", "vit-s", "vanilla", "2", "scaled"),
+        ("cifar100", "vit-s", "insert", "3", "scaled"),
+    ]
+    parts = (found.trainings, found.evaluations, found.further, found.every)
+    names = ("train", "evaluate", "language_features", "all")
+    for name, jobs_of_it in zip(names, parts, strict=True):
+        (row,) = (row for row in rows if row[:1] == [name])
+        assert number(jobs_of_it.gpu_hours) in row
+    assert [row for row in rows if row[:1] == ["vision_features"]] == [
+        ["vision_features", "1", "-", "-", "unknown"]
+    ]
+    (total,) = (row for row in rows if row[:1] == ["all"])
+    assert (total[1], total[-3:]) == ("15", ["counted,", "scaled,", "unknown"])
+    longest = duration(timed(how, LAYERED).seconds)
+    for line in (
+        f"time on H100: at least {found.walls()}",
+        f"longest job: train {LAYERED.name} seed 0, {longest}",
+        "jobs without a GPU, of which no hours are known: extract_block 2",
+        "unknown: the items of bar are counted by prepare_data",
+    ):
+        assert line in text.splitlines()
     assert "scaled: by FLOPs" in text
     assert "stated:" not in text
-    rows = [line.split() for line in text.splitlines() if line.startswith("cifar100")]
-    assert [(*row[:4], row[-4], row[-1]) for row in rows] == [
-        ("cifar100", "vit-s", "vanilla", "2", "2", "scaled"),
-        ("cifar100", "vit-s", "insert", "3", "3", "scaled"),
-    ]
+    assert "rectify speeds" not in text  # which times trainings, and none of these is counted
+    assert found.line().count("of unknown length") == 3
+    assert "; 3 further jobs: at least" in found.line()
 
 
 def test_a_training_on_more_gpus_than_there_are_has_no_hours() -> None:
-    one = Expected(PLAIN, 0, HOUR, "measured", gpus=4)
-    trainings = Together("train", [one._replace(seed=seed) for seed in range(3)], "H100")
-    shared = Forecast(trainings, Together("evaluate", [], "H100"), {})
+    trainings = [expected("train", PLAIN, seed, HOUR, gpus=4) for seed in range(3)]
+    shared = Forecast(trainings, "H100", {})
     assert [shared.wall_hours(gpus) for gpus in GPUS] == [None, 3.0, 2.0, 1.0]
-    assert trainings.gpu_hours == 12.0
-    assert "; - / 3.0 / 2.0 / 1.0 h on 1 / 4 / 8 / 16 GPUs;" in Account(shared, NOTHING).text()
+    assert shared.trainings.gpu_hours == 12.0
+    assert "time on H100: some - / 3.0 / 2.0 / 1.0 h on 1 / 4 / 8 / 16 GPUs" in (
+        Account(shared, NOTHING).text()
+    )
 
 
-def test_an_evaluation_can_be_the_longest_job_and_alone() -> None:
-    one = Expected(PLAIN, 0, HOUR, "measured", gpus=4)
-    slow = Expected(LAYERED, 1, 5 * HOUR, "counted")
-    evaluations = Together("evaluate", [one._replace(seconds=HOUR / 2, gpus=1), slow], "H100")
-    both = Forecast(Together("train", [one], "H100"), evaluations, {"evaluate": 2})
-    assert both.wall_hours(4) == pytest.approx(5 + 1 + 0.5)  # the longest goes first, on one GPU
+def test_what_takes_a_run_s_model_follows_its_training_and_can_be_the_longest_job() -> None:
+    trained = expected("train", PLAIN, 0, HOUR, gpus=4)
+    tests = [expected("evaluate", PLAIN, 0, HOUR / 2), expected("evaluate", LAYERED, 1, 5 * HOUR)]
+    tests[1] = tests[1]._replace(time=tests[1].time._replace(basis="counted"))
+    seen = expected("filtering", PLAIN, 0, HOUR / 4)
+    alone = Expected("measure", {"vision": "a", "language": "b"}, Time(9 * HOUR, "scaled"))
+    both = Forecast([trained, *tests, seen], "H100", {"evaluate": 2})
+    assert both.wall_hours(4) == pytest.approx(5 + 1 + 0.75)  # the longest goes first, on one GPU
     assert both.wall_hours(8) == pytest.approx(5)
+    assert Forecast([*both.each, alone], "H100", {}).wall_hours(8) == pytest.approx(9)
     text = Account(both, NOTHING).text()
-    assert f"longest: evaluate {LAYERED.name} seed 1" in text
-    assert "2 evaluations: at least 5.5 GPU-hours (H100, counted); " in text
+    assert f"longest job: evaluate {LAYERED.name} seed 1, 5.0 h" in text
     assert "`rectify speeds 'cifar100_*' > speeds.yaml`" in text
-    alone = Forecast(Together("train", [], "H100"), evaluations, {"evaluate": 2})
-    assert alone.line().startswith("0 trainings; 2 evaluations: at least 5.5 GPU-hours")
-    assert Account(alone, NOTHING).record()["longest"]["rule"] == "evaluate"
+    assert both.line().startswith(
+        "1 training: some 4.0 GPU-hours (H100, measured); 2 evaluations: "
+    )
+    assert "2 evaluations: at least 5.5 GPU-hours (H100, counted); 1 further job: some" in (
+        both.line()
+    )
+    tested = Forecast(tests, "H100", {"evaluate": 2})
+    assert tested.line().startswith("2 evaluations: at least 5.5 GPU-hours")
+    assert Account(tested, NOTHING).record()["longest"]["rule"] == "evaluate"
 
 
-def test_the_head_of_a_plan_is_one_line_and_none_where_nothing_is_trained(
+def test_hours_are_a_bound_where_more_than_a_hundredth_is_counted_or_some_are_unknown() -> None:
+    long, other = (expected("train", PLAIN, seed, HOUR) for seed in (0, 1))
+    for seconds, basis, is_bound in (
+        (HOUR / 200, "counted", False),
+        (HOUR / 50, "counted", True),
+        (HOUR / 50, "stated", False),
+        (None, "unknown", True),
+    ):
+        jobs = Together("job", [long, other._replace(time=Time(seconds, basis))])
+        assert jobs.is_bound == is_bound, (seconds, basis)
+
+
+def test_the_head_of_a_plan_is_one_line_and_none_where_nothing_takes_a_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import logging
@@ -309,21 +385,23 @@ def test_the_head_of_a_plan_is_one_line_and_none_where_nothing_is_trained(
 
     from rectify.experiment import jobs as module
 
-    how, jobs = plan(), jobs_of({PLAIN: 1, LAYERED: 2})
+    how, jobs = plan(), [*jobs_of({PLAIN: 1, LAYERED: 2}), *FURTHER[:4]]
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(module, "known", lambda what: None)
     assert head(how, jobs).startswith("3 trainings; `rectify plan`")
     assert head(how, jobs[:1]).startswith("1 training; ")
+    assert head(how, FURTHER).startswith("3 jobs; `rectify plan` says how long they take")
     monkeypatch.setattr(module, "known", invented)
-    said = head(how, [*jobs, ("language_features", {"pairs": "wit", "language": "llama-7b"})])
-    found = forecast(how, jobs, load(None), "H100", invented)
-    hours = [f"{found.wall_hours(gpus):.1f}" for gpus in GPUS]
+    said, found = head(how, jobs), forecast(how, jobs, load(None), "H100", invented)
     assert said.startswith(f"3 trainings: some {found.trainings.gpu_hours:.1f} GPU-hours (H100, ")
-    assert (
-        f"GPU-hours (H100, scaled); {' / '.join(hours)} h on 1 / 4 / 8 / 16 GPUs; the lon" in said
-    )
     assert "; 3 evaluations: some" in said
+    assert f"; 2 further jobs: at least {number(found.further.gpu_hours)} GPU-hours" in said
+    hours = [f"{found.wall_hours(gpus):.1f}" for gpus in GPUS]
+    longest = duration(found.every.timed[0].time.seconds)
+    assert f"; {' / '.join(hours)} h on 1 / 4 / 8 / 16 GPUs; the longest {longest}; " in said
     assert f"; {size(sum(storage(how, jobs, found.trainings.each, invented)))} of results" in said
-    assert head(how, [job for job in jobs if job[0] != "train"]) == ""
+    assert head(how, FURTHER).startswith("3 further jobs: at least")
+    assert head(how, FURTHER[:2]) == ""
     said: list[str] = []
     handler = Head(how, lambda: jobs, said.append)
     record = logging.makeLogRecord({"event": LogEvent.RUN_INFO})
@@ -340,9 +418,16 @@ def test_the_head_of_a_plan_is_one_line_and_none_where_nothing_is_trained(
 
 
 def test_hours_have_no_more_digits_than_are_known() -> None:
-    assert [number(hours) for hours in (1234.5, 12.6, 7.25, 0.1, 0.042, 0.0)] == [
-        *("1,234", "13", "7.2", "0.1", "0.04", "0")
+    assert [number(hours) for hours in (1234.5, 12.6, 7.25, 0.1, 0.042, 0.0009, 0.0)] == [
+        *("1,234", "13", "7.2", "0.1", "0.04", "<0.001", "0")
     ]
+    times = (0.2, 1.4, 59.7, 3599, 2 * HOUR, 40 * HOUR)
+    assert [duration(seconds) for seconds in times] == [
+        *("<1 s", "1 s", "1 min", "1.0 h", "2.0 h", "40 h")
+    ]
+    assert duration(*times) == "<1 s to 40 h"
+    assert duration(40 * HOUR, 2 * HOUR) == "2.0 to 40 h"
+    assert duration(0.2, 0.1) == "<1 s"
 
 
 def test_what_is_counted_of_a_model_of_timm_names_it() -> None:

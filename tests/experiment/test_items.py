@@ -11,12 +11,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from rectify.data.manifests import counts
 from rectify.data.sets import ImageSet, listing_of
 from rectify.experiment.grid import read, recipe_of
-from rectify.experiment.items import inputs_scored, inputs_tested, items_about
+from rectify.experiment.items import inputs_scored, inputs_tested, items_about, items_masked
 from rectify.experiment.plan import Plan
 from rectify.experiment.run import Run
 from rectify.experiment.work import count, subject
+from rectify.results.declared import MASKS
 from rectify.results.files import write_json
 from rectify.results.provenance import provenance
+from rectify.results.tables import write_table
 from rectify.tasks import find, preparation_of
 from rectify.tasks.contract import Machine
 from rectify.tasks.entry import TrunkSettings
@@ -154,3 +156,22 @@ def test_a_shift_that_is_prepared_is_counted_and_any_other_is_said() -> None:
     for number, shift in enumerate(["c", "a", "sk", "r"]):
         noted(plan, "imagenet", shift, **{f"test-{shift}/x/{part}": 10**number for part in "12"})
     assert inputs_scored(plan, "imagenet") == 5 + 2 * 1_111
+
+
+def test_masks_are_as_prepared_or_as_published_at_least_or_one_of_each_item() -> None:
+    plan = Plan(read(PAPER))
+    entry, rows = plan.config.data["imagenet-pang"], [(7, 1, "n1", "a"), (9, 1, "n1", "b")]
+    assert items_masked(plan, "scanobjectnn-bg") == items_about(plan, "scanobjectnn-bg", "test")
+    for settings, expected in (
+        (None, 752),
+        (entry.that_decides("items", "masks"), len(rows)),
+        (entry.that_decides("items"), 752),  # as it was before it had masks
+    ):
+        if settings is not None:
+            path = Path(plan.prepared("imagenet-pang")).parent / "masks" / "masks.csv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_table(MASKS, rows, path, provenance(0, settings=settings))
+        assert items_masked(plan, "imagenet-pang") == expected
+    plan = Plan(read(changed(PAPER, "data.imagenet-pang.full", False)))
+    with pytest.raises(ValueError, match=r"^the masks of imagenet-pang are counted by prepare_ma"):
+        items_masked(plan, "imagenet-pang")

@@ -20,12 +20,10 @@ from rectify.results.declared import MASKS
 from rectify.results.files import atomic_path
 from rectify.tasks.image_classification.folders import check_present, folders, images
 from rectify.tasks.image_classification.masks import FOLDER, IGNORED, decoded, encoded
+from rectify.tasks.image_classification.readers.imagenet import MASKS as PUBLISHED
 from rectify.tasks.image_classification.settings import Settings
 from rectify.tasks.preparation import arguments
 from rectify.tasks.readers import check_count
-
-PUBLISHED = {50: 752, 300: 4_097, 919: 12_419}
-"""Validation masks of the three sizes of ImageNet-S, by their classes."""
 
 log = logging.getLogger(__name__)
 

@@ -36,6 +36,8 @@ COMPLETE = {
     ("test-sk",): 50_889,
     ("test-r",): 30_000,
 }
+MASKS = {50: 752, 300: 4_097, 919: 12_419}
+"""Of validation images, in the three sizes of ImageNet-S, by their classes."""
 SYNSETS = {
     "train": "imagenet_synsets.txt",
     "test-a": "imagenet_a_synsets.txt",
