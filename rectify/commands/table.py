@@ -38,14 +38,14 @@ def run(args: argparse.Namespace) -> None:
     from rectify.results.declared import CELLS
     from rectify.results.files import atomic_path
     from rectify.results.provenance import provenance
-    from rectify.results.tables import write_table
+    from rectify.results.tables import as_stored, write_table
     from rectify.targets import caption, requested
 
     request, target, settings = requested(args.settings, args.target, "table")
     files = (args.similarity, args.costs, args.data)
     results = Results(args.runs, args.seeds, *files, **request.labels)
     cells = target.table(results, settings)
-    cells = cells if request.paper else without_paper(cells)
+    cells = as_stored(cells if request.paper else without_paper(cells))
     float_ = {"caption": caption(request.kind, settings.note), "name": args.target}
     texts = {
         ".md": to_markdown(cells, request.report),

@@ -18,6 +18,7 @@ from pandas.api.types import is_integer_dtype, is_numeric_dtype
 
 from rectify.results.files import atomic_path, read_json, write_json
 
+STORED = ".9g"  # how numbers are written
 DTYPES = {"str": "str", "int64": "int64", "float64": "float64", "bool": "bool"}
 
 
@@ -67,7 +68,15 @@ def write_table(
     }
     write_json(note_path(path), note)
     with atomic_path(path) as temporary:
-        checked.to_csv(temporary, index=False, float_format="%.9g", lineterminator="\n")
+        checked.to_csv(temporary, index=False, float_format=f"%{STORED}", lineterminator="\n")
+
+
+def as_stored(frame: DataFrame) -> DataFrame:
+    """Return a frame with the numbers that its file has, so that texts print what is in it."""
+    floats = frame.select_dtypes("float64")
+    return frame.assign(**{
+        name: [float(format(number, STORED)) for number in floats[name]] for name in floats
+    })  # fmt: skip
 
 
 def read_table(table: Table, path: Path) -> DataFrame:

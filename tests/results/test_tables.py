@@ -9,7 +9,7 @@ import pytest
 from rectify.results import declared
 from rectify.results.declared import CELLS, GSNR, HISTORY, MANIFEST, SCORES
 from rectify.results.files import atomic_path, read_json, write_json
-from rectify.results.tables import Column, Table, read_note, read_table, write_table
+from rectify.results.tables import Column, Table, as_stored, read_note, read_table, write_table
 
 TOY = Table(
     "toy",
@@ -59,6 +59,17 @@ def test_what_is_read_and_written_again_gives_the_same_bytes(tmp_path):
 def test_numbers_have_nine_significant_digits(tmp_path):
     write_table(TOY, [("a", 1, 1.23456789012e-7, True)], tmp_path / "toy.csv", {})
     assert (tmp_path / "toy.csv").read_text() == "name,step,value,good\na,1,1.23456789e-07,True\n"
+
+
+def test_texts_print_what_is_in_the_file(tmp_path):
+    """1.8749999999 is 1.875 in a file, which a sentence about it rounds to 1.88."""
+    frame = pd.DataFrame({"epoch": [0, 1], "metric": "m", "value": [1.8749999999, math.nan]})
+    frame.attrs["best"] = [1]
+    stored = as_stored(frame)
+    assert f"{stored['value'][0]:.2f}" == "1.88" != f"{frame['value'][0]:.2f}"
+    assert (math.isnan(stored["value"][1]), stored.attrs) == (True, frame.attrs)
+    write_table(HISTORY, frame[:1], tmp_path / "history.csv", {})
+    pd.testing.assert_frame_equal(read_table(HISTORY, tmp_path / "history.csv"), stored[:1])
 
 
 def test_whole_numbers_are_not_rounded(tmp_path):
