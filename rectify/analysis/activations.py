@@ -21,10 +21,12 @@ LAYER = "F_A"
 PERMUTED = "iou_permuted"
 FLOORS = {
     "share": ("all tokens", {"linestyle": ":", "color": style.INK}),
-    PERMUTED: ("tokens permuted", {"linestyle": "--", "color": "#7a7a7a"}),
+    PERMUTED: ("its tokens permuted", {"linestyle": "-", "color": style.INK}),
     "iou_pixels": ("pixels, or points", {"linestyle": "-", "color": "#9a6a1a"}),
 }
 """By column: the floor's name and line."""
+COMMON_FLOORS = ("share", "iou_pixels")
+"""Those of a set; that of permuted tokens is the higher, the denser a map is."""
 
 
 def run_title(run: Series, runs: DataFrame) -> str:

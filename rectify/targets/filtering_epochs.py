@@ -1,11 +1,11 @@
 """Activations against masks after every epoch, next to GSNR (after Pang et al., 2024, Sec. 6)."""
 
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from pandas import DataFrame, concat
 
 from rectify.analysis import activations, drawing, style
-from rectify.analysis.activations import FEATURES, FLOORS
+from rectify.analysis.activations import COMMON_FLOORS, FEATURES, FLOORS, PERMUTED
 from rectify.analysis.checks import check_some
 from rectify.analysis.collect import Results
 from rectify.analysis.curves import curve
@@ -16,6 +16,9 @@ from rectify.filtering.settings import FilteringSection
 from rectify.results.tables import Column, Table
 from rectify.targets.contract import TargetSettings, View, check_masks
 from rectify.typed import Name, Several
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 TITLE = "Information filtering while training"
 SHOWS = ("figure",)
@@ -35,6 +38,8 @@ VALUES = Table(
 )  # fmt: skip
 PLACES = {OUTPUT: FEATURES[:1], LAST: FEATURES}
 """Of each quantity, whose last one a run has counts."""
+
+DASH = {"linestyle": "", "marker": "_", "markersize": 9, "markeredgewidth": 1.6}
 
 files = ("filtering.csv",)
 
@@ -95,17 +100,30 @@ def figure(results: Results, settings: Settings) -> Drawn:
                 label = activations.run_title(of_run, runs)
                 look = {"color": activations.run_colour(of_run)}
                 curve(axes, rows, ("epoch", "value"), look, label)
-            for floor, look in FLOORS.values():
-                heights = values.loc[values["quantity"] == _floor(quantity, floor), "value"]
-                if len(heights):
-                    axes.axhline(heights.mean(), linewidth=1.0, label=floor, **look)
+            if quantity in PLACES:
+                _floors(axes, values, quantity, runs)
             axes.set_title(title)
             axes.set_xlabel("epoch")
             drawing.whole_numbers(axes, "x")
-        handles = panels[-1].get_legend_handles_labels()
+        handles = panels[-1].get_legend_handles_labels()  # it has floors
         count = f"{drawing.common(results.gsnr)}, {drawing.seeds(results.gsnr)}"
         drawn.legend(*handles, loc="outside lower center", ncols=4, title=count)
     return Drawn(drawn, values)
+
+
+def _floors(axes: "Axes", values: DataFrame, quantity: str, runs: DataFrame) -> None:
+    """Draw the floors of the set as lines, and that of each run's own map as a dash at the end."""
+    for column in COMMON_FLOORS:
+        name, line = FLOORS[column]
+        heights = values.loc[values["quantity"] == _floor(quantity, name), "value"]
+        axes.axhline(heights.mean(), linewidth=1.0, label=name, **line)
+    own = FLOORS[PERMUTED][0]
+    after = values[values["quantity"] == _floor(quantity, own)]
+    for run, of_run in runs.iterrows():
+        end = after[after["run"] == run]
+        look = {"color": activations.run_colour(of_run)}
+        axes.plot(end["epoch"].iloc[:1], [end["value"].mean()], **DASH, **look)
+    axes.plot([], [], label=own, color=style.INK, **DASH)
 
 
 def _values(results: Results, activation: str) -> DataFrame:

@@ -5,10 +5,17 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from pandas import DataFrame, Series
+from pandas import DataFrame
 
 from rectify.analysis import activations, drawing, style
-from rectify.analysis.activations import ATTENTION, FEATURES, FLOORS, LAYER, PERMUTED
+from rectify.analysis.activations import (
+    ATTENTION,
+    COMMON_FLOORS,
+    FEATURES,
+    FLOORS,
+    LAYER,
+    PERMUTED,
+)
 from rectify.analysis.checks import check_some
 from rectify.analysis.collect import Results
 from rectify.analysis.drawing import Drawn
@@ -89,14 +96,16 @@ def _panel(axes: "Axes", rows: DataFrame, activation: str) -> None:
     for position, place in enumerate(places):
         here = list(_runs(shown[shown["place"] == place]))
         width = min(0.8 / len(here), 0.25)
-        for index, (run, alpha, values) in enumerate(here):
+        for index, (rows_of_run, alpha) in enumerate(here):
             at = position + width * (index - (len(here) - 1) / 2)
-            colour = activations.run_colour(run)
+            colour, values = activations.run_colour(rows_of_run.iloc[0]), rows_of_run["iou"]
             axes.bar(at, values.mean(), width=0.9 * width, color=colour, alpha=alpha)
+            floor, half = rows_of_run[PERMUTED].mean(), 0.5 * width
+            axes.plot([at - half, at + half], [floor, floor], linewidth=1.2, **FLOORS[PERMUTED][1])
             if len(values) > 1:
                 axes.plot(np.full(len(values), at), values, **DOT)
-    for column, (_, line) in FLOORS.items():
-        axes.axhline(shown[column].mean(), linewidth=1.0, **line)
+    for column in COMMON_FLOORS:
+        axes.axhline(shown[column].mean(), linewidth=1.0, **FLOORS[column][1])
     axes.set_xticks(range(len(places)), [titles[place] for place in places], fontsize=6.5)
     axes.grid(False, axis="x")
     axes.tick_params(axis="x", length=0)
@@ -104,8 +113,8 @@ def _panel(axes: "Axes", rows: DataFrame, activation: str) -> None:
     axes.set_title("attention of the class token" if activation == ATTENTION else activation)
 
 
-def _runs(rows: DataFrame) -> Iterator[tuple[Series, float, np.ndarray]]:
-    """Give each run, the strength of its colour, and its IoU by seed.
+def _runs(rows: DataFrame) -> Iterator[tuple[DataFrame, float]]:
+    """Give the rows of each run, and the strength of its colour.
 
     Runs of the same colour are the fainter the later they come.
     """
@@ -113,7 +122,7 @@ def _runs(rows: DataFrame) -> Iterator[tuple[Series, float, np.ndarray]]:
     for _, of_run in rows.groupby("run", sort=False):
         colour = activations.run_colour(of_run.iloc[0])
         times = used[colour] = used.get(colour, 0) + 1
-        yield of_run.iloc[0], 1 / times**0.7, of_run["iou"].to_numpy()
+        yield of_run, 1 / times**0.7
 
 
 def _legend(drawn: "Figure", filtering: DataFrame) -> None:
@@ -122,7 +131,8 @@ def _legend(drawn: "Figure", filtering: DataFrame) -> None:
 
     bars: dict[str, Patch] = {}
     for _, rows in filtering.groupby(["data", "vision"], sort=False):
-        for run, alpha, _ in _runs(rows[rows["place"] == "F_E"]):
+        for of_run, alpha in _runs(rows[rows["place"] == "F_E"]):
+            run = of_run.iloc[0]
             title = activations.run_title(run, rows)
             bars.setdefault(
                 title, Patch(color=activations.run_colour(run), alpha=alpha, label=title)
@@ -156,10 +166,6 @@ def findings(_cells: DataFrame | None, values: DataFrame) -> list[Finding]:
                 f"{name} at best {best['iou']:.3f} ({', '.join(best.name)}; "
                 f"with its tokens permuted {best[PERMUTED]:.3f})"
             )
-    floors = [
-        f"{name} {features[column].mean():.3f}"
-        for column, (name, _) in FLOORS.items()
-        if column != PERMUTED  # each map has its own
-    ]
+    floors = [f"{FLOORS[column][0]} {features[column].mean():.3f}" for column in COMMON_FLOORS]
     claim = "A frozen layer filters information: its features concentrate on the object"
     return [Finding(claim, f"IoU with masks: {', '.join(texts)}; floors: {', '.join(floors)}.")]

@@ -63,7 +63,12 @@ def draw(kind: str, frames: dict[str, DataFrame], items: dict[str, dict[str, Cal
         target = targets.module_of(kind)
         return target.figure(results_of(**made), target.Settings(reads="grid"))
     if kind == "filtering_epochs":
-        frames = {**frames, "history": synthetic.outlined(frames["history"])}
+        shown = frames["runs"][frames["runs"]["run"].isin(gsnr[needed]["run"])]
+        frames = {
+            **frames,
+            "history": synthetic.outlined(frames["history"]),
+            "filtering": synthetic.filtering_of(shown),
+        }
     target = targets.module_of(kind)
     settings = target.Settings(**SETTINGS.get(kind, {"reads": "grid"}))
     return target.figure(results_of(**{**frames, "gsnr": gsnr[needed]}), settings)

@@ -13,7 +13,7 @@ from tests.helpers import synthetic
 from tests.helpers.synthetic import results_of
 
 ASKED = Settings(reads="scenes")
-FLOORS = ("all tokens", "tokens permuted", "pixels, or points")
+COMMON = ("all tokens", "pixels, or points")
 SHOWN = ("glyphs_vit-s_vanilla", "glyphs_vit-s_insert_llama-xl_layer-7_end")
 
 
@@ -44,9 +44,10 @@ def test_curves_are_means_over_seeds_of_what_the_files_say(results: Results) -> 
         (output, iou(results, {"vanilla": "F_E", "insert": "F_E"})),
         (last, iou(results, {"vanilla": "F_E", "insert": "F_L2"})),
     ):
-        thick = [line for line in axes.get_lines() if line.get_linewidth() > 1]
-        floors = [line.get_ydata()[0] for line in axes.get_lines() if line.get_label() in FLOORS]
-        assert sorted(floors) == pytest.approx([] if axes is gsnr else sorted(synthetic.FLOORS))
+        curves = [line for line in axes.get_lines() if line.get_marker() == "None"]
+        thick = [line for line in curves if line.get_linewidth() > 1]
+        floors = [line.get_ydata()[0] for line in axes.get_lines() if line.get_label() in COMMON]
+        assert sorted(floors) == pytest.approx([] if axes is gsnr else sorted(synthetic.FLOORS[1:]))
         assert len(thick) == 2
         for line, run in zip(thick, results.gsnr["run"].unique(), strict=True):
             assert list(line.get_ydata()) == pytest.approx(list(expected[run]))
@@ -68,14 +69,19 @@ def test_floors_are_those_of_each_place_after_the_last_epoch(results: Results) -
     draws = np.random.default_rng(0)
     measured["iou_permuted"] = draws.uniform(0.1, 0.2, len(measured))
     parts = {"gsnr": results.gsnr, "history": results.history, "filtering": measured}
-    values = figure(results_of(**parts), ASKED).values.set_index(["run", "seed", "quantity"])
+    drawn = figure(results_of(**parts), ASKED)
+    values = drawn.values.set_index(["run", "seed", "quantity"])
     magnitude = measured[measured["activation"] == "magnitude"]
     expected = magnitude.set_index(["run", "seed", "place"])["iou_permuted"]
     for run, last in zip(SHOWN, ("F_E", "F_L2"), strict=True):
         for quantity, place in ((OUTPUT, "F_E"), (LAST, last)):
-            found = values.loc[(run, 1, f"{quantity}: tokens permuted")]
+            found = values.loc[(run, 1, f"{quantity}: its tokens permuted")]
             assert found["value"] == expected[run, 1, place]
             assert found["epoch"] == results.gsnr["epoch"].max()
+            axes = drawn.figure.axes[1 if quantity == OUTPUT else 2]
+            ends = [line.get_xydata().tolist() for line in axes.get_lines()]
+            mean = (expected[run, 0, place] + expected[run, 1, place]) / 2
+            assert [[found["epoch"], pytest.approx(mean)]] in ends
 
 
 def test_the_finding_has_the_ends_and_the_correlation_within_trainings() -> None:

@@ -2,10 +2,12 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from pandas import DataFrame
 
 from rectify.controls import CONTROLS, VARIANTS
@@ -35,6 +37,10 @@ def bars(axes) -> list[float]:
     return [bar.get_height() for bar in axes.patches]
 
 
+def floors(axes) -> list[Line2D]:
+    return [line for line in axes.get_lines() if line.get_marker() == "None"]
+
+
 @pytest.mark.slow
 def test_a_bar_is_the_mean_over_seeds_of_one_run_at_one_place(
     filtering: DataFrame, drawn: Figure
@@ -57,15 +63,29 @@ def test_attention_is_that_of_the_vit_and_of_the_layer(drawn: Figure) -> None:
     assert len(bars(attention)) == 3 + 2
 
 
-def test_the_floors_are_lines_with_names(drawn: Figure) -> None:
+def test_the_floors_of_the_set_are_lines_with_names(drawn: Figure) -> None:
     for axes in drawn.axes:
-        heights = {line.get_ydata()[0] for line in axes.get_lines() if line.get_marker() == "None"}
-        assert sorted(heights) == pytest.approx(sorted(synthetic.FLOORS))
+        heights = [line.get_ydata()[0] for line in floors(axes) if list(line.get_xdata()) == [0, 1]]
+        assert sorted(heights) == pytest.approx(sorted(synthetic.FLOORS[1:]))
     (legend,) = drawn.legends
     texts = [text.get_text() for text in legend.get_texts()]
-    assert {"all tokens", "tokens permuted", "pixels, or points", "one seed"} <= set(texts)
+    assert {"all tokens", "its tokens permuted", "pixels, or points", "one seed"} <= set(texts)
     assert {"vanilla", "inserted", CONTROLS["random"].title} <= set(texts)
     assert legend.get_title().get_text() == "n = 2 seeds"
+
+
+def test_each_bar_has_the_floor_of_its_own_maps(filtering: DataFrame) -> None:
+    """A single line would be above some maps that beat their own, and below others that do not."""
+    permuted = 0.1 + 0.001 * np.arange(len(filtering))
+    drawn = figure(results_of(filtering=filtering.assign(iou_permuted=permuted)), ASKED).figure
+    magnitude = drawn.axes[0]
+    rows = filtering.assign(iou_permuted=permuted)[filtering["activation"] == "magnitude"]
+    means = rows.groupby(["place", "run"], sort=False)["iou_permuted"].mean()
+    expected = [value for place in ("F_E", "F_L1", "F_A", "F_F", "F_L2") for value in means[place]]
+    own = [line for line in floors(magnitude) if list(line.get_xdata()) != [0, 1]]
+    assert [line.get_ydata().tolist() for line in own] == [[value, value] for value in expected]
+    for line, bar in zip(own, magnitude.patches, strict=True):
+        assert line.get_xdata().mean() == pytest.approx(bar.get_x() + bar.get_width() / 2)
 
 
 def test_a_run_has_the_colour_of_its_variant_or_control(drawn: Figure) -> None:
