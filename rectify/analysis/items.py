@@ -19,6 +19,7 @@ from rectify.analysis.statistics import vanilla_of, with_gains
 from rectify.results.declared import LAST
 
 RESAMPLES = 2_000  # of a bootstrap
+ROUNDED = 1e-14  # of an exact p value
 FEW = 10
 """Resamples beyond zero that are too few to be counted: p values below 0.011."""
 
@@ -77,7 +78,8 @@ def _exchanged(totals: np.ndarray) -> float:
     """Return how often random signs of whole numbers give a sum as far from zero as theirs.
 
     The chances of all sums are the Fourier transform of their characteristic function, a product
-    over the numbers (Hong, 2013, of the Poisson binomial distribution); right to some 1e-15.
+    over the numbers (Hong, 2013, of the Poisson binomial distribution); right to `ROUNDED`, which
+    stands for all that is less.
     """
     sizes, counts = np.unique(np.abs(totals).astype(int), return_counts=True)
     most = int(sizes @ counts)  # sum of all numbers
@@ -87,7 +89,7 @@ def _exchanged(totals: np.ndarray) -> float:
         characteristic *= ((1 + np.exp(-1j * size * angles)) / 2) ** count
     chances = np.fft.irfft(characteristic, most + 1)
     least = (most + abs(round(float(totals.sum())))) // 2  # the sum of signed numbers is even to it
-    return float(np.clip(2 * chances[least:].sum(), 0, 1))
+    return float(np.clip(2 * chances[least:].sum(), ROUNDED, 1))
 
 
 def _bootstrapped(totals: np.ndarray) -> float:

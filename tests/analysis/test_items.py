@@ -43,6 +43,12 @@ def test_with_one_seed_it_is_mcnemars_exact_test() -> None:
     assert item_p(ours, theirs) == pytest.approx(expected, rel=1e-9)
 
 
+def test_no_p_value_is_zero() -> None:
+    """That of 300 items, each right in one model alone, is 1e-90, which rounding hides."""
+    p = item_p(np.ones((1, 300)), np.zeros((1, 300)))
+    assert 0 < p < 1e-12
+
+
 def test_equal_scores_differ_by_nothing() -> None:
     scores = np.ones((2, 5))
     assert item_p(scores, scores) == 1.0
