@@ -51,6 +51,7 @@ Losses = Callable[[Outputs, Batch], Float[Tensor, " batch"]]
 LINEAR = {"mm", "addmm", "convolution"}  # torch's names of the products outside attention
 NORMS = {nn.LayerNorm: 5 * 2, nn.BatchNorm1d: 2 * 2}
 """FLOPs per element: fvcore's "multiply-adds", doubled like the others."""
+OF_IMAGES = ("image_size", "classes", "channels", "overrides")
 PIXELS, CLASSES, CHANNELS = 224, 1000, 3
 """Of images where nothing else is said: ImageNet's."""
 
@@ -103,6 +104,18 @@ def of_images(
     return parse(Design, values | more, "cost")
 
 
+def known(options: Mapping[str, object]) -> Mapping[str, object]:
+    """Return options by name, all of which a design or a timed step takes.
+
+    Raises:
+        ValueError: If nothing takes one of them.
+    """
+    names = (*Design.model_fields, *OF_IMAGES, "vision", "batch_size", "precision")
+    for name in options:
+        check_known("cost: --settings", name, names, "a setting of a design or its timed step")
+    return options
+
+
 def design_from(options: Mapping[str, object], checkpoint: Path | None = None) -> Design:
     """Return the design that options describe: one of any task, or else `of_images`.
 
@@ -121,8 +134,7 @@ def design_from(options: Mapping[str, object], checkpoint: Path | None = None) -
     position = f"{options.get('position', 'end')}"
     more = {"position": int(position) if position.isdecimal() else position}
     more |= {"final_norm": options.get("final_norm", "unit")}
-    names = ("image_size", "classes", "channels", "overrides")
-    sizes = {name: options[name] for name in names if options.get(name) is not None}
+    sizes = {name: options[name] for name in OF_IMAGES if options.get(name) is not None}
     if options.get("task") is None:
         return of_images(options["vision"], language, **sizes, **more)
     if sizes:

@@ -44,7 +44,7 @@ def gpus(args: argparse.Namespace) -> int:
 def run(args: argparse.Namespace) -> None:
     import torch
 
-    from rectify.cost import as_json, as_text, design_from
+    from rectify.cost import as_json, as_text, design_from, known
     from rectify.results.declared import COST
     from rectify.results.provenance import provenance
     from rectify.results.tables import write_table
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
 
     if args.output and not args.time:
         raise ValueError("cost: --output must come with --time, got it alone. Add --time.")
-    options = {**vars(args), **args.settings}
+    options = {**vars(args), **known(args.settings)}
     if args.data is not None:
         from rectify.experiment import grid
 

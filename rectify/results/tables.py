@@ -97,7 +97,7 @@ def read_table(table: Table, path: Path) -> DataFrame:
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(
             f"{path}: must be a {table.name} table, got {str(error).splitlines()[0]}. "
-            "Delete the file and make it again."
+            "Name another file, or delete it and make it again."
         ) from None
     return _checked(table, frame, f"{path}")
 

@@ -23,7 +23,7 @@ from rectify.training.recipes import Recipe
 from rectify.trunks.kinds import as_trunk
 
 FACTS = "facts"  # key of what a model's file says about itself, as JSON
-AGAIN = "Delete it and make it again."
+AGAIN = "Name another file, or delete it and make it again."
 ADAPTER_INITS = {
     "trunc_normal": None,  # as ``rectify.rectified`` draws them
     "linear": partial(nn.init.kaiming_uniform_, a=math.sqrt(5)),  # as torch's linears start

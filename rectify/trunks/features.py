@@ -20,7 +20,7 @@ from rectify.tensors import read_safetensors
 from rectify.trunks.kinds import as_trunk
 from rectify.trunks.trunk import Inputs
 
-AGAIN = "Delete it and make it again."
+AGAIN = "Name another file, or delete it and make it again."
 
 
 def block_features(model: nn.Module, inputs: Inputs) -> Float[Tensor, "layers batch dim"]:

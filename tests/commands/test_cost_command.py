@@ -151,6 +151,13 @@ def test_the_settings_of_a_config_give_a_table_with_one_row_per_variant(folder, 
     assert facts == {**SETTINGS, "position": "end", "device_type": facts["device_type"]}
 
 
+def test_a_setting_that_nothing_takes_is_one_line(capsys):
+    assert main(["cost", *SMALL, "--settings", '{"batch_sise": 8}']) == 2
+    said = capsys.readouterr().err
+    assert "cost: --settings: must be a setting" in said
+    assert "got 'batch_sise'. Did you mean batch_size?" in said
+
+
 def test_a_known_model_needs_no_folder(tmp_path, capsys):
     assert written(tmp_path / "absent", tmp_path / "cost.csv") == 2
     assert "cost: language: must be a known model, the folder" in capsys.readouterr().err

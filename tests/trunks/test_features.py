@@ -61,7 +61,9 @@ def test_a_damaged_or_foreign_file_is_one_line(tmp_path):
     empty = tmp_path / "empty.safetensors"
     empty.write_bytes(b"")
     for file in (path, foreign, bare, empty, tmp_path / "absent.safetensors"):
-        with pytest.raises(ValueError, match=r", got .* Delete it and make it again\.$") as caught:
+        with pytest.raises(
+            ValueError, match=r", got .* Name another file, or delete it and make it again\.$"
+        ) as caught:
             load_features(file)
         assert str(caught.value).startswith(f"{file}: must ")
         assert "\n" not in str(caught.value)
