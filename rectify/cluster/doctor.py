@@ -128,13 +128,18 @@ def cluster(asked: Request, gpus: int, nodes: int) -> Iterator[Finding]:
         asked: What the profile asks for.
         gpus: GPUs of a training, on each of its nodes.
         nodes: Nodes of a training.
-
-    Raises:
-        ValueError: If SLURM does not answer.
     """
     if shutil.which("squeue") is None:
         yield Finding(False, "slurm", "no squeue here: run this on a login node")
         return
+    try:
+        yield from _partition(asked, gpus, nodes)
+    except ValueError as error:  # SLURM does not answer
+        yield Finding(False, "slurm", f"{error}".removeprefix("slurm: "))
+
+
+def _partition(asked: Request, gpus: int, nodes: int) -> Iterator[Finding]:
+    """Do so where there is SLURM; raise ``ValueError`` if it does not answer."""
     partition, existing = asked.partition, slurm.ask("sinfo", "--noheader", "--format=%R").split()
     for missing in sorted({partition, *asked.others} - set(existing)):
         known = ", ".join(sorted(set(existing)))
@@ -197,9 +202,14 @@ def gpus_of(devices: str, model: str | None) -> int:
 
 def _time_limit(partition: str, runtime: int | str) -> Finding:
     """Compare what a training asks for, as a profile may write it, with the partition's limit."""
+    from snakemake.exceptions import WorkflowError
     from snakemake.resources import Resource
 
-    asked = Resource("runtime", runtime).value
+    try:
+        asked = Resource("runtime", runtime).value
+    except WorkflowError:
+        hint = "minutes, or a text as 24h or 2d: correct it in slurm/profile.yaml"
+        return Finding(False, "time limit", f"runtime is {runtime!r}, and must be {hint}")
     most = _minutes(slurm.ask("sinfo", "-h", "-p", partition, "--format=%l").split()[0])
     text = f"a training asks for {asked} minutes, {partition} gives at most {most}"
     hint = f": write `runtime: {most}` under `train` in slurm/profile.yaml"

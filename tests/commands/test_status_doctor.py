@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
+from unittest.mock import Mock
 
 import pytest
 import yaml
@@ -195,6 +196,9 @@ def test_a_machine_without_slurm_and_a_wrong_partition_are_found(
     lines = findings("--profile", profile)
     assert lines[-1] == "BAD slurm: no squeue here: run this on a login node"
     monkeypatch.setattr(shutil, "which", lambda name: name)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: Mock(returncode=1, stderr="fatal: no"))
+    lines = findings("--profile", profile)
+    assert lines[-1].startswith("BAD slurm: sinfo must succeed, got fatal: no. Try `sinfo ")
     monkeypatch.setattr(slurm, "ask", lambda *command: "cpu\ngpu\ngpu\n")
     lines = findings("--profile", profile)
     assert lines[-1] == "BAD partition: no partition gpux; there are: cpu, gpu"
@@ -333,6 +337,13 @@ def test_a_training_must_not_ask_for_more_than_the_partition_gives(
     assert bad == ([line] if most else [])
     if most:
         assert line.endswith(f"{most}: write `runtime: {most}` under `train` in slurm/profile.yaml")
+
+
+@pytest.mark.parametrize("runtime", ["1-00:00:00", "a day"])
+def test_a_time_that_snakemake_does_not_read_is_one_line(cluster: Callable, runtime: str) -> None:
+    bad, _, _ = cluster(profile=PROFILE | {"set-resources": {"train": {"runtime": runtime}}})
+    (line,) = bad
+    assert line.startswith(f"BAD time limit: runtime is {runtime!r}, and must be minutes")
 
 
 @pytest.mark.parametrize("fault", [None, "locks", "shared files"])
