@@ -9,6 +9,7 @@ that ends, also on network file systems that have locks.
 import contextlib
 import fcntl
 import functools
+import hashlib
 import logging
 import os
 import socket
@@ -25,6 +26,8 @@ STATES = "states"
 """Folder of the results with the states of unfinished trainings: states/<run>/seed-<seed>/."""
 LEASE = "lease"
 """File next to the states; the process that writes them holds it."""
+CLAIMS = ".made-from"
+"""Folder of the results with a file for each folder from which a Snakemake makes them."""
 PROGRESS = "progress.json"
 """File next to the states: epochs done, epochs, seconds per epoch."""
 
@@ -62,6 +65,32 @@ class Presence:
 def of_this_process(folder: Path) -> Presence:
     """Return the presence of this process in ``folder``; two of its own would not be alone."""
     return Presence(folder)
+
+
+@functools.cache
+def claim(results: Path) -> None:
+    """Keep Snakemakes of other folders from making these results, as long as this process lives.
+
+    Snakemake keeps those of one folder apart, by the files that they make, but knows of no other
+    folder, and removes files of a job before it starts it, also those that another one just made.
+
+    Raises:
+        ValueError: If one of another folder makes them.
+    """
+    folder, here = results / CLAIMS, f"{Path.cwd().resolve()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    own = folder / hashlib.sha256(here.encode()).hexdigest()[:16]
+    with own.open("a+", encoding="utf-8") as file:
+        descriptor = os.dup(file.fileno())  # open until the process ends
+    with contextlib.suppress(OSError):  # a file system without locks
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    own.write_text(f"{here}, {description()}\n", encoding="utf-8")
+    for other in folder.iterdir():
+        if other != own and is_held(other, fcntl.LOCK_EX):
+            raise ValueError(
+                f"results: {results} must be made from one folder at a time, got a snakemake in "
+                f"{other.read_text(encoding='utf-8').strip()}. Wait for its end, or change results."
+            )
 
 
 def unlock(present: Presence, folder: Path) -> bool:
@@ -102,11 +131,14 @@ def lease(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def is_held(path: Path) -> bool:
-    """Return whether a process has the lease at ``path``, by a shared lock that is gone at once."""
+def is_held(path: Path, kind: int = fcntl.LOCK_SH) -> bool:
+    """Return whether another process has a lock at ``path``: a lease, or of any kind by LOCK_EX.
+
+    It is asked for by a lock of that kind, which is gone at once.
+    """
     try:
         with path.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:  # no file, or a file system without locks, on which there are no leases

@@ -23,6 +23,14 @@ HOLD = {
         "    time.sleep(60)"
     ),
 }
+HOLD["claim"] = (
+    "results, folder = Path(sys.argv[1]), Path(sys.argv[1]).with_name('b')\n"
+    "folder.mkdir()\n"
+    "os.chdir(folder)\n"
+    "claim(results)\n"
+    "print('here', flush=True)\n"
+    "time.sleep(60)"
+)
 START = "import os, sys, time\nfrom pathlib import Path\nfrom rectify.cluster.presence import *\n"
 
 
@@ -138,3 +146,20 @@ def test_a_lease_outlives_the_workers_of_its_process_and_ends_with_it(tmp_path, 
     process.kill()
     process.wait()
     assert not is_held(tmp_path / "lease")
+
+
+def test_results_are_made_from_one_folder_at_a_time(tmp_path, other, monkeypatch):
+    results, claim = tmp_path / "results", presence.claim.__wrapped__  # as if of several processes
+    process = other("claim", results)
+    (tmp_path / "a").mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    where = re.escape(f"{tmp_path / 'b'}")
+    with pytest.raises(ValueError, match=rf"a snakemake in {where}, process {process.pid} on .*"):
+        claim(results)
+    process.kill()
+    process.wait()
+    claim(results)
+    claim(results)  # Snakemake keeps those of one folder apart
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="must be made from one folder at a time"):
+        claim(results)

@@ -106,6 +106,10 @@ wildcard_constraints:
 
 def begin():
     """Before the first job, cancel what a killed snakemake left on a cluster, or share GPUs here."""
+    try:
+        presence.claim(Path(RESULTS))
+    except (OSError, ValueError) as error:  # a folder that is read-only
+        raise WorkflowError(f"{error}") from None
     if workflow.executor_plugin.name == "slurm":
         with PRESENT.alone() as is_alone:
             try:
