@@ -1,10 +1,13 @@
 import json
 import math
 import os
+import stat
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from rectify.results import declared
 from rectify.results.declared import CELLS, GSNR, HISTORY, MANIFEST, SCORES
@@ -176,6 +179,18 @@ def test_the_new_file_appears_only_at_the_end_and_makes_its_folder(tmp_path):
         assert not path.exists()
     assert path.read_text() == "new"
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_a_file_is_for_those_whom_new_files_are_for(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        path = tmp_path / "model.safetensors"
+        with atomic_path(path) as temporary:
+            save_file({"weights": torch.ones(1)}, temporary)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
 def test_a_disk_that_fills_up_keeps_the_old_file(tmp_path, monkeypatch):
