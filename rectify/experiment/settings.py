@@ -36,7 +36,7 @@ from rectify.targets import kind_of
 from rectify.targets import settings_of as target_settings
 from rectify.targets.contract import TargetSettings
 from rectify.tasks import settings_of as task_settings
-from rectify.tasks.entry import DEFAULT_TASK, Entry, Hub, Text
+from rectify.tasks.entry import DEFAULT_TASK, Entry, Hub, Place, Text
 from rectify.training.recipes import Recipe, recipe
 from rectify.training.trackers import TRACKERS
 from rectify.typed import Closed, Layer, Listed, Name, Seeds, Several, TargetName, parse
@@ -99,7 +99,7 @@ class Vision(Source):
         None, description="Number of blocks. It is read from the model; another one is an error."
     )
     overrides: dict[str, object] = Field({}, description="Further arguments of timm.create_model.")
-    weights: Text | None = Field(
+    weights: Place | None = Field(
         None, description="Folder with pretrained weights, or their file; the hub's cache if null."
     )
 
@@ -111,7 +111,7 @@ class Language(Source):
 
     title: str = Field(description="Label in tables and figures.")
     layers: PositiveInt = Field(description="Number of decoder layers.")
-    checkpoint: Text | None = Field(
+    checkpoint: Place | None = Field(
         None, description="Folder in Hugging Face's or Meta's format, or a .gguf file."
     )
     untrained: Annotated[int, Field(ge=0)] | None = Field(
@@ -295,7 +295,7 @@ class Page(Closed):
 class Config(Closed):
     """Everything about the experiments of one results folder."""
 
-    results: Text = Field(description="Folder that holds everything this configuration makes.")
+    results: Place = Field(description="Folder that holds everything this configuration makes.")
     title: str = Field("Experiments", description="Title of the report.")
     credits: Listed[Text] = Field(
         (), description="Whose pictures and models are used; at the foot of each page."

@@ -12,11 +12,13 @@ only what concerns it, and a change of anything else starts nothing again:
     source    where the files are downloaded from
 """
 
+import re
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, no_type_check
 
 from pydantic import (
+    AfterValidator,
     Field,
     StringConstraints,
     ValidationError,
@@ -32,6 +34,17 @@ RUN = "run"  # validation context of an entry that is not complete
 
 Mark = Literal["items", "weights", "recipe", "scores", "masks", "display", "source"]
 Text = Annotated[str, StringConstraints(min_length=1)]
+
+
+def _written_out(text: str) -> str:
+    """Refuse what a shell would replace, and a program would take for a folder of that name."""
+    if re.match(r"~|.*\$[\w{]", text):
+        raise ValueError(f"~ and variables must be written out, got {text!r}. Write the full path.")
+    return text
+
+
+Place = Annotated[Text, AfterValidator(_written_out)]
+"""Path of a file or folder."""
 Hub = Annotated[str, StringConstraints(pattern="^[^/ ]+/[^/ ]+$")]
 
 
@@ -55,7 +68,7 @@ class TrunkChanges(Closed, strict=True):
     """What is different for one trunk when it learns this set."""
 
     family: Text | None = Field(None, description="Form of the trunk, as its task knows it.")
-    start: Text | None = Field(
+    start: Place | None = Field(
         None, description="Checkpoint that training starts from; random weights if null."
     )
     training: dict[str, object] = Field({}, description="Changed values of the recipe.")
@@ -86,7 +99,7 @@ class Entry(Closed, strict=True):
     reader: Text | None = decides(
         "items", default=None, description="How the files are read: docs/data.md."
     )
-    folder: Text | None = decides(
+    folder: Place | None = decides(
         "items", "source", default=None, description="Where the files of the set are."
     )
     hub: Hub | None = decides("source", default=None, description="Repository: owner/name.")

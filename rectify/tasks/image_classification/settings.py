@@ -4,7 +4,7 @@ from typing import ClassVar, Literal, no_type_check
 
 from pydantic import ValidationInfo, model_validator
 
-from rectify.tasks.entry import RUN, Text, decides
+from rectify.tasks.entry import RUN, Place, decides
 from rectify.tasks.labelled import METRICS, Labelled
 
 __all__ = ["METRICS", "SETTINGS", "Settings"]
@@ -15,7 +15,7 @@ class Settings(Labelled):
 
     READERS: ClassVar[str] = "rectify.tasks.image_classification.readers"
 
-    shifts: dict[Literal["c", "a", "sk", "r"], Text] = decides(
+    shifts: dict[Literal["c", "a", "sk", "r"], Place] = decides(
         "scores",
         default={},
         description="Folders of shifted test sets, as ImageNet-C, -A, -Sketch and -R.",
@@ -30,7 +30,7 @@ class Settings(Labelled):
         "them in one file; read from their own files if null.",
     )
 
-    masks: Text | None = decides(
+    masks: Place | None = decides(
         "masks", default=None, description="Folder of masks of test images, as ImageNet-S."
     )
 

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import PositiveInt
 
-from rectify.tasks.entry import Entry, Metric, Text, decides
+from rectify.tasks.entry import Entry, Metric, Place, Text, decides
 
 __all__ = ["METRICS", "SETTINGS", "Settings"]
 
@@ -31,7 +31,7 @@ class Settings(Entry):
         "weights",
         description="Most words of all texts that the model has room for, padding included.",
     )
-    vectors: Text | None = decides(
+    vectors: Place | None = decides(
         "items",
         "weights",
         default=None,
