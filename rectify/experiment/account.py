@@ -6,7 +6,6 @@ from pathlib import Path
 
 from rectify.arguments import CONFIGS
 from rectify.experiment.forecast import (
-    GPUS,
     HOUR,
     Expected,
     Forecast,
@@ -58,7 +57,7 @@ class Account:
             taken = duration(longest.time.seconds)
             lines.append(f"longest job: {longest.rule} {longest.name}, {taken}")
         others = ", ".join(f"{name} {count}" for name, count in self.forecast.without.items())
-        lines.append(f"jobs without a GPU, of which no hours are known: {others or 'none'}")
+        lines.append(f"other jobs, of which no hours are known: {others or 'none'}")
         stored = (f"{KEPT[name]} {size(value)}" for name, value in self._sizes.items() if value)
         lines.append(f"storage: {', '.join(stored) or 'little'}")
         lines += [f"{name}: {what}" for name, what in MEANING.items() if name in every.bases]
@@ -90,7 +89,7 @@ class Account:
             "evaluation_gpu_hours_at_least": evaluations.is_bound,
             "rules": {jobs.title: _sums(jobs) for jobs in forecast.by_rule()},
             "every": _sums(every),
-            "wall_hours": {f"{gpus}": forecast.wall_hours(gpus) for gpus in GPUS},
+            "wall_hours": {f"{gpus}": forecast.wall_hours(gpus) for gpus in forecast.gpus},
             "longest": next(map(_record, every.timed), None),
             "bytes": self._sizes,
             "runs": [_record(one) for one in trainings.each],

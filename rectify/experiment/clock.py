@@ -31,7 +31,7 @@ from rectify.experiment.items import (
 from rectify.experiment.plan import Plan
 from rectify.experiment.run import Run
 from rectify.experiment.speeds import Basis, Rates, Seconds, Speeds
-from rectify.experiment.work import Reader, Subject, Work, alone, reader, subject
+from rectify.experiment.work import Reader, Subject, Work, alone, check_made, reader, subject
 from rectify.tasks.labelled import Labelled
 
 TRAIN, EVALUATE = "train", "evaluate"
@@ -42,6 +42,7 @@ RULES = (
 """Of jobs on GPUs, each a method of `Clock`; jobs of one run follow each other in this order."""
 UNCERTAIN: tuple[Basis, ...] = ("counted", "stated", "scaled", "measured", "given", "own run")
 """Ways in which a time is known, the most uncertain first."""
+NO_GPU = "device_gpus is 0, and no CPU was timed"
 TIME_IT = "Give its items_per_second by --speed."
 TIMED, FULL = "bfloat16", "float32"
 """The precision of the steps that were timed, which were of images; that of features and maps."""
@@ -100,7 +101,8 @@ class Clock:
                 work = self._work(Run.parse(named["run"]))
             seconds, basis = getattr(self, rule)(**named)
         except Unknown as error:
-            return Time(None, "unknown", f"{error}", work, gpus)
+            note = f"{error}" if self.config.device_gpus else NO_GPU
+            return Time(None, "unknown", note, work, gpus)
         return Time(seconds, basis, "", work, gpus)
 
     def train(self, run: str) -> tuple[float, Basis]:
@@ -223,10 +225,11 @@ class Clock:
     @property
     def _on_gpu(self) -> Rates:
         if self.config.device_gpus == 0:
-            raise Unknown("device_gpus is 0, and no CPU was timed")
+            raise Unknown(NO_GPU)
         return self.rates
 
     def _work(self, run: Run) -> Work:
+        check_made(self.plan, run.language)
         return self._counted(subject(self.plan, run))
 
     def _counted(self, what: Subject | Reader) -> Work:

@@ -99,11 +99,13 @@ class Forecast:
         each: One by one, in the order of ``RULES``.
         card: What they run on.
         others: Number of the jobs that are no trainings, by their rule.
+        gpus: Numbers of GPUs that may share them.
     """
 
     each: Sequence[Expected]
     card: str
     others: Mapping[str, int]
+    gpus: Sequence[int] = GPUS
 
     @property
     def every(self) -> Together:
@@ -153,9 +155,9 @@ class Forecast:
 
     def walls(self) -> str:
         """Return the hours on each number of GPUs, for people."""
-        walls = [self.wall_hours(gpus) for gpus in GPUS]
+        walls = [self.wall_hours(gpus) for gpus in self.gpus]
         hours = " / ".join("-" if hours is None else number(hours) for hours in walls)
-        return f"{hours} h on {' / '.join(map(str, GPUS))} GPUs"
+        return f"{hours} h on {' / '.join(map(str, self.gpus))} GPU{'s' * (max(self.gpus) > 1)}"
 
     def line(self) -> str:
         """Return all in one line, for people."""
@@ -172,6 +174,7 @@ def forecast(
     speeds: Speeds,
     card: str,
     count: Callable[[Subject | Reader], Work],
+    gpus: Sequence[int] = GPUS,
 ) -> Forecast:
     """Return what the jobs of a plan take.
 
@@ -181,6 +184,7 @@ def forecast(
         speeds: What is known of GPUs.
         card: A key of its ``cards``.
         count: Returns the work of a model.
+        gpus: Numbers of GPUs that may share the jobs.
 
     Raises:
         ValueError: If there is no such card.
@@ -192,7 +196,7 @@ def forecast(
         for rule, words in jobs
         if rule == asked
     ]
-    return Forecast(each, card, Counter(rule for rule, _ in jobs if rule != TRAIN))
+    return Forecast(each, card, Counter(rule for rule, _ in jobs if rule != TRAIN), gpus)
 
 
 def number(hours: float) -> str:

@@ -134,13 +134,14 @@ def planned(configs: Sequence[Path], files: Sequence[str], again: bool = False) 
                 *(["--forceall"] if again else []),
                 *("--configfile", *map(str, configs), "--", *files),
             ],
-            env={**os.environ, PLANNED: f"{answer}"},
-            capture_output=True,
+            env={**os.environ, PLANNED: f"{answer}", "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
             check=False,
         )
         if said.returncode:
-            lines = [line for line in (said.stdout + said.stderr).splitlines() if line.strip()]
+            lines = [line for line in said.stdout.splitlines() if line.strip()]
             raise ValueError(f"plan: snakemake must plan the jobs, got: {lines[-1]}")
         jobs = [(rule, words) for rule, words in read_json(answer)] if answer.is_file() else []
     return sorted(jobs, key=lambda job: (job[0], sorted(job[1].items())))  # Snakemake's are a set

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rectify.controls import INSERTED
 from rectify.experiment import grid
 from rectify.experiment.codes import code_of
+from rectify.experiment.items import Unknown
 from rectify.experiment.plan import Plan
 from rectify.experiment.run import Run
 from rectify.results.remembered import answer, remembered
@@ -117,12 +118,20 @@ def reader(plan: Plan, language: str) -> Reader:
     """Return what is counted of a language model.
 
     Raises:
-        ValueError: If it is only made here, by a job.
+        Unknown: If it is made here, by a job that is still to be run.
     """
-    found = Reader(*_checkpoint(plan, language))
-    if language in plan.made_here and not found.language_settings:
-        raise ValueError(f"{language} is made by pretrain")
-    return found
+    check_made(plan, language)
+    return Reader(*_checkpoint(plan, language))
+
+
+def check_made(plan: Plan, language: str | None) -> None:
+    """Check that no job of the plan makes a language model first.
+
+    Raises:
+        Unknown: If one does.
+    """
+    if language in plan.made_here and not _checkpoint(plan, language)[1]:
+        raise Unknown(f"{language} is counted once pretrain has made it")
 
 
 def _checkpoint(plan: Plan, language: str) -> tuple[str, str]:

@@ -55,11 +55,13 @@ def test_text_and_json_say_the_same(planned: list[tuple], capsys: pytest.Capture
     assert record["evaluations"] == 1
     assert record["gpu_hours"] == pytest.approx(sum(one["hours"] for one in record["runs"]))
     assert record["bytes"]["models"] == 20
-    plan.run(arguments("table6", "--again"))
+    assert set(record["wall_hours"]) == {"1", "4", "8", "16"}
+    plan.run(arguments("table6", "--again", "--gpus", "2", "3"))
     text = capsys.readouterr().out
+    assert " h on 2 / 3 GPUs\n" in text
     rules = {line.split()[0]: line.split()[1] for line in text.splitlines() if line}
     assert (rules["train"], rules["evaluate"], rules["all"]) == ("2", "1", "3")
-    assert "jobs without a GPU, of which no hours are known: page 1\n" in text
+    assert "other jobs, of which no hours are known: page 1\n" in text
     assert "models 20 B" in text
     files = [f"results/paper/tables/table6.{suffix}" for suffix in ("csv", "md", "tex")]
     assert [words[1:] for words in planned] == [(files, False), (files, True)]
@@ -108,7 +110,7 @@ def test_what_snakemake_refuses_ends_with_its_last_line(
     Path("Snakefile").touch()
 
     def refused(*words: object, **how: object) -> subprocess.CompletedProcess:
-        return subprocess.CompletedProcess([], 1, "", "Traceback\nconfig: seeds must be given\n\n")
+        return subprocess.CompletedProcess([], 1, "Traceback\nconfig: seeds must be given\n\n")
 
     monkeypatch.setattr(subprocess, "run", refused)
     with pytest.raises(ValueError, match=r"must plan the jobs, got: config: seeds must be given$"):

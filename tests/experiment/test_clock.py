@@ -16,13 +16,14 @@ from rectify.experiment.grid import cost_settings, read
 from rectify.experiment.plan import Plan
 from rectify.experiment.run import Run
 from rectify.experiment.speeds import load
+from rectify.experiment.storage import storage
 from rectify.experiment.work import CAPTION, Flops, Launches, Reader, Subject, Work, count, subject
 from rectify.filtering import measure
 from rectify.language.captions import caption_features
 from rectify.speed import PASSES
 from rectify.trunks.features import vision_features
 from rectify.trunks.vit import create_vit
-from tests.helpers.configs import PAPER
+from tests.helpers.configs import DEMO, PAPER
 from tests.helpers.tiny_checkpoints import FAMILIES, LAYERS, made_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -165,3 +166,13 @@ def test_what_is_not_known_is_said(rule: str, words: dict[str, str], note: str) 
     found = time(plan, rule, **words)
     assert (found.seconds, found.basis) == (None, "unknown")
     assert note in found.note
+
+
+def test_a_language_model_that_a_job_will_make_is_said_and_stores_nothing_yet() -> None:
+    plan = Plan(read(DEMO | {"device_gpus": 1}))
+    language, words = plan.made_here[0], {"pairs": "glyph-names", "language": plan.made_here[0]}
+    run = Run("glyphs", "vit-64", "insert", language=language, layer=0, position="end")
+    for rule, named in (("language_features", words), ("filtering", {"run": run.name})):
+        found = time(plan, rule, **named)
+        assert found.note == f"{language} is counted once pretrain has made it"
+    assert storage(plan, [("language_features", words)], [], counted).features == 0

@@ -185,7 +185,12 @@ def test_what_is_said_or_was_seen_comes_before_what_is_scaled(
 @pytest.mark.parametrize(
     ("values", "run", "note"),
     [
-        (DEMO, Run("digits", "vit-48"), "the items of digits are counted by prepare_data"),
+        (
+            DEMO | {"device_gpus": 1},
+            Run("digits", "vit-48"),
+            "the items of digits are counted by prepare_data",
+        ),
+        (DEMO, Run("digits", "vit-48"), "device_gpus is 0, and no CPU was timed"),
         (PAPER | {"device_gpus": 0}, PLAIN, "device_gpus is 0, and no CPU was timed"),
     ],
 )
@@ -319,7 +324,7 @@ def test_the_text_has_a_line_for_each_kind_of_run_and_each_rule_and_their_sum(
     for line in (
         f"time on H100: at least {found.walls()}",
         f"longest job: train {LAYERED.name} seed 0, {longest}",
-        "jobs without a GPU, of which no hours are known: extract_block 2",
+        "other jobs, of which no hours are known: extract_block 2",
         "unknown: the items of bar are counted by prepare_data",
     ):
         assert line in text.splitlines()
