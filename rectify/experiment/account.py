@@ -58,8 +58,9 @@ class Account:
             lines.append(f"longest job: {longest.rule} {longest.name}, {taken}")
         others = ", ".join(f"{name} {count}" for name, count in self.forecast.without.items())
         lines.append(f"other jobs, of which no hours are known: {others or 'none'}")
-        stored = (f"{KEPT[name]} {size(value)}" for name, value in self._sizes.items() if value)
-        lines.append(f"storage: {', '.join(stored) or 'little'}")
+        kept = {KEPT[name]: value for name, value in self._sizes.items() if value} or {"": 0}
+        stored = ", ".join(f"{name} {size(value)}".strip() for name, value in kept.items())
+        lines.append(f"storage: {self._least}{stored}")
         lines += [f"{name}: {what}" for name, what in MEANING.items() if name in every.bases]
         notes = sorted({one.time.note for one in every.each if one.time.note})
         lines += [f"unknown: {note}" for note in notes]
@@ -69,7 +70,8 @@ class Account:
 
     def line(self) -> str:
         """Return the jobs that take GPUs in one line, and what their results take."""
-        return f"{self.forecast.line()}; {size(sum(self.storage))} of results and states"
+        stored = f"{self._least}{size(sum(self.storage))} of results and states"
+        return f"{self.forecast.line()}; {stored}"
 
     def record(self) -> dict[str, object]:
         """Return the same, ready for JSON."""
@@ -96,6 +98,12 @@ class Account:
             "evaluated_runs": [_record(one) for one in evaluations.each],
             "further_jobs": [_record(one) for one in forecast.further.each],
         }
+
+    @property
+    def _least(self) -> str:
+        """Say so where the models of some trainings are not known yet."""
+        unknown = any(one.time.work is None for one in self.forecast.trainings.each)
+        return "at least " if unknown else ""
 
     @property
     def _sizes(self) -> Mapping[str, int]:

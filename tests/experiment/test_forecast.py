@@ -405,6 +405,8 @@ def test_the_head_of_a_plan_is_one_line_and_none_where_nothing_takes_a_gpu(
     longest = duration(found.every.timed[0].time.seconds)
     assert f"; {' / '.join(hours)} h on 1 / 4 / 8 / 16 GPUs; the longest {longest}; " in said
     assert f"; {size(sum(storage(how, jobs, found.trainings.each, invented)))} of results" in said
+    later = Forecast([expected("train", PLAIN, 0, HOUR)], "H100", {})  # a model that is not known
+    assert Account(later, NOTHING).line().endswith("; at least 0 B of results and states")
     assert head(how, FURTHER).startswith("3 further jobs: at least")
     assert head(how, FURTHER[:2]) == ""
     said: list[str] = []

@@ -78,7 +78,10 @@ def test_rectify_plan_counts_the_jobs_that_snakemake_plans(project: Path) -> Non
     jobs = counted(trained)
     assert jobs.pop("table5") == 1  # what only gathers: a plan asks for its files
     assert {"train": record["trainings"], **record["other_jobs"]} == jobs
-    assert f"\n{record['trainings']} trainings; `rectify plan` says" in trained
+    said = (
+        rf"\n{record['trainings']} trainings; {record['evaluations']} evaluations; at least .*B of"
+    )
+    assert re.search(rf"{said} results and states; more by `rectify plan`\n", trained)
     assert "trainings" not in other
 
 
