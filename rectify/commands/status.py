@@ -2,8 +2,7 @@
 
 Reads
     targets   tables, figures, experiments or pages that are meant; all of them unless given
-    --config  configuration files, one over the other, as for snakemake; default: config.yaml, or
-              config/config.yaml
+    --config  configuration files, as for snakemake; default: config.yaml, or config/config.yaml
 Writes
     nothing; one line for each run and seed, and one for all of them
 """

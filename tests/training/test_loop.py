@@ -465,10 +465,7 @@ def test_steps_measured_or_not_wait_for_no_device(
     started = [loop.step(taken, 0, step, 0.3, bool) for step in range(loop.epochs.steps)]
     with Waits() as waits:
         started += [loop.step(taken, 1, step, 0.3, bool) for step in range(loop.epochs.steps)]
-    of_epoch, of_batch = (
-        ["cpu", "tolist", "tolist"],
-        ["tolist"],
-    )  # before: each has long been computed
+    of_epoch, of_batch = ["cpu", "tolist"], ["tolist"]  # before: each has long been computed
     assert waits.calls == of_epoch + of_batch * len(loop.measured)
     assert all(math.isfinite(step.read()[0][0]) for step in started)
 
