@@ -51,7 +51,7 @@ class Links:
             weights[tuple(samples)] += 1 if len(some) % 2 else -1
         sets = {samples: weight for samples, weight in weights.items() if weight}
         self._rows: dict[tuple[int, int], Tensor] = {
-            kind: moved(torch.tensor([s for s, w in sets.items() if (w, len(s)) == kind]), device)
+            kind: _moved(torch.tensor([s for s, w in sets.items() if (w, len(s)) == kind]), device)
             for kind in sorted({(weight, len(samples)) for samples, weight in sets.items()})
         }
         self.samples = len(origins)
@@ -78,7 +78,7 @@ class Links:
             yield weight, [values[rows].flatten(1, 2) for values in by_sample]
 
 
-def moved(values: Tensor, device: torch.device | str) -> Tensor:
+def _moved(values: Tensor, device: torch.device | str) -> Tensor:
     """Return values of ordinary memory on a device, which is not waited for."""
     pinned = values.pin_memory() if torch.device(device).type == "cuda" else values
     return pinned.to(device, non_blocking=True)

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from rectify.gsnr.calls import samples_axis
-from rectify.gsnr.links import Links
 from rectify.gsnr.lookup import batch_norms, mixed
 from rectify.gsnr.moments import GradientMoments, Moments
 
@@ -68,8 +67,7 @@ def gradient_moments(
             (it is tied, used outside of its module, or hooked), or samples are mixed behind it.
     """
     options = {"exclude": exclude, "whole": whole, "unsupported": unsupported}
-    watched = _watched(model, modules, options)
-    watched.links = None if origins is None else Links(origins, watched.device)
+    watched = _watched(model, modules, options).of_pass(origins=origins)
     inputs, tensors = _differentiable(inputs)
     with torch.enable_grad(), watched, _norms_in_front(model, watched.layers) as mixes:
         losses = criterion(_outputs(model, inputs), targets)

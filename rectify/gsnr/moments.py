@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -134,11 +135,14 @@ class GradientMoments:
         """The measured parameters, in the order of ``moments``."""
         return [parameter for record in self._records for parameter in record.layer.parameters]
 
-    @property
-    def device(self) -> torch.device:
-        """Where the measured parameters are; the CPU if they are not on one device."""
+    def of_pass(
+        self, scale: float = 1.0, origins: Int64[Tensor, "samples origins"] | None = None
+    ) -> "GradientMoments":
+        """Take note of what the next passes are, as ``GsnrObserver.watch``; return itself."""
         first, *others = {parameter.device for parameter in self.parameters}
-        return torch.device("cpu") if others else first
+        device = torch.device("cpu") if others else first
+        self.scale, self.links = scale, None if origins is None else Links(origins, device)
+        return self
 
     @property
     def names(self) -> list[str]:
@@ -205,7 +209,7 @@ class GradientMoments:
             self._slots[layer.name] = Slots(layer)
         return self._slots[layer.name]
 
-    def _link(self, slots: Slotted) -> None:
+    def _link(self, slots: Slots) -> None:
         """Tell the slots which samples of the pass share something."""
         slots.links = self.links
 

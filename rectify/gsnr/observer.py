@@ -11,7 +11,6 @@ from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 
 from rectify.gsnr.estimators import ESTIMATORS, Totals, gathered, known, mean, sums
-from rectify.gsnr.links import Links
 from rectify.gsnr.moments import GradientMoments, Moments, across_ranks, merged
 from rectify.gsnr.noise import NoiseObserver
 from rectify.gsnr.states import check_settings
@@ -168,9 +167,7 @@ class GsnrObserver:
                 under Mixup; samples that have one in common are linked. None if all are
                 independent.
         """
-        self._gradients.scale = scale
-        self._gradients.links = None if origins is None else Links(origins, self._gradients.device)
-        with self._gradients:
+        with self._gradients.of_pass(scale, origins):
             yield
         moments = self._gradients.moments()
         self._gradients.clear()

@@ -18,16 +18,10 @@ from rectify.gsnr.tap import Gather, Gathered
 
 
 class Slotted(Gather):
-    """A layer's tap that has slots: a subclass says what they are, and fills them.
-
-    Attributes:
-        links: Which samples share something, on the device; None if all are independent. Set anew
-            for each pass.
-    """
+    """A layer's tap that has slots: a subclass says what they are, and fills them."""
 
     def __init__(self, layer: WatchedLayer, slots: tuple[Tensor, ...]):
         self.layer, self.slots = layer, slots
-        self.links: Links | None = None
         self._samples, self._runs, self._passes = 0, 0, 0
         self.slots[0].register_post_accumulate_grad_hook(self._count)
 
@@ -57,9 +51,15 @@ class Slotted(Gather):
 
 
 class Slots(Slotted):
-    """Three slots for each parameter: its sums, of gradients, squares and products of linked."""
+    """Three slots for each parameter: its sums, of gradients, squares and products of linked.
+
+    Attributes:
+        links: Which samples share something, on the device; None if all are independent. Set anew
+            for each pass.
+    """
 
     def __init__(self, layer: WatchedLayer):
+        self.links: Links | None = None
         super().__init__(
             layer, tuple(map(_slot, (own for own in layer.parameters for _ in Sums._fields)))
         )

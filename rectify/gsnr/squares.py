@@ -58,14 +58,6 @@ class SquaredNorms(GradientMoments):
         self._blocks = list(modules) if isinstance(modules, Mapping) else [""]
         self._measured, self.samples = measured, 0
 
-    def of_pass(
-        self, scale: float, origins: Int64[Tensor, "samples origins"] | None
-    ) -> "SquaredNorms":
-        """Take note of what the next passes are, as ``GradientNorms.of_pass`` has it."""
-        self.scale = scale
-        self.links = None if origins is None else Links(origins, self.device)
-        return self
-
     @property
     def by_layer(self) -> dict[str, list[nn.Parameter]]:
         """The measured parameters, by layer."""
